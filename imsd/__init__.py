@@ -1,0 +1,1 @@
+"""imsd: an open Image Management Service."""

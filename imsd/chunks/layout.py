@@ -1,0 +1,44 @@
+"""The bytes of a manifest: which chunks make up a disk, and where they lie.
+
+A manifest is two blobs. *content* (guest offset, length, digest) never changes; *locations* (pack,
+offset, stored length, codec) is rewritten when chunks move. Entry n of one belongs to entry n of the
+other; both are in guest order and cut into pages of `PAGE_ENTRIES` entries that are loaded on demand::
+
+    page 0 | page 1 | ... | pack table (locations only: 16-byte pack ids) | page table | footer
+
+The page table has one `PAGE_RECORD` a page; the footer (`FOOTER`, the last bytes of the blob) says
+where the tables are. All numbers are little-endian. Every page carries its BLAKE3 digest, the tables
+are covered by the footer's, so that a reader trusts nothing it has not checked.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+PAGE_ENTRIES = 4096
+
+CONTENT_MAGIC = b"imsd-content-v1\0"
+LOCATIONS_MAGIC = b"imsd-locatio-v1\0"
+
+CONTENT_ENTRY = np.dtype([("start", "<u8"), ("length", "<u4"), ("reserved", "<u4"), ("digest", "V32")])
+
+# ``pack`` is an index into the blob's pack table.
+LOCATION_ENTRY = np.dtype([("pack", "<u4"), ("offset", "<u4"), ("stored_length", "<u4"), ("codec", "<u4")])
+
+# ``first_start``: guest offset of the page's first entry (0 in locations).
+PAGE_RECORD = np.dtype([("first_start", "<u8"), ("entries", "<u8"), ("digest", "V32")])
+
+# magic, entries, pages, packs, offset of the pack table, virtual size in bytes, tree digest of the disk,
+# BLAKE3 over both tables.
+FOOTER = struct.Struct("<16sQQQQQ32s32s")
+
+# A chunk is at least one block and at most MAX_CHUNK_BYTES; a pack's offsets fit 32 bits.
+BLOCK_BYTES = 4096
+MIN_CHUNK_BYTES = 32 << 10
+AVERAGE_CHUNK_BYTES = 128 << 10
+MAX_CHUNK_BYTES = 512 << 10
+MAX_PACK_BYTES = 64 << 20
+MAX_PACK_CHUNKS = 16384
+CHUNKER = "blocks-v1"

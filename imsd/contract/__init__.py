@@ -1,0 +1,66 @@
+"""All that a plugin may import of imsd: interfaces, declarations, errors, `run_blocking`."""
+
+from .blob_store import (
+    BLOB_ID,
+    BlobId,
+    BlobStore,
+    Buffer,
+    ByteRange,
+    Ingest,
+    StoreCapabilities,
+    StoredBlob,
+    StoreUsage,
+    blob_id,
+)
+from .blocking import run_blocking, run_in_pool
+from .drivers import CONTRACT_VERSION, MissingLibrary, StoreDriver
+from .errors import (
+    AlreadyExists,
+    Cancelled,
+    Conflict,
+    DataLoss,
+    FailedPrecondition,
+    ImageRefused,
+    ImsError,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from .hookspecs import PLUGIN_GROUP, hookimpl, hookspec
+
+__all__ = [
+    "BLOB_ID",
+    "CONTRACT_VERSION",
+    "PLUGIN_GROUP",
+    "AlreadyExists",
+    "BlobId",
+    "BlobStore",
+    "Buffer",
+    "ByteRange",
+    "Cancelled",
+    "Conflict",
+    "DataLoss",
+    "FailedPrecondition",
+    "ImageRefused",
+    "ImsError",
+    "Ingest",
+    "InvalidRequest",
+    "LimitExceeded",
+    "MissingLibrary",
+    "NotFound",
+    "PermissionDenied",
+    "StoreCapabilities",
+    "StoreDriver",
+    "StoreUsage",
+    "StoredBlob",
+    "Unauthenticated",
+    "Unavailable",
+    "blob_id",
+    "hookimpl",
+    "hookspec",
+    "run_blocking",
+    "run_in_pool",
+]

@@ -1,0 +1,36 @@
+"""How a plugin declares a driver. A declaration is data: making one does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from .blob_store import BlobStore
+
+OptionsT = TypeVar("OptionsT")
+
+CONTRACT_VERSION = 1
+
+
+class MissingLibrary(Exception):
+    """Raised by ``open`` when an optional library is not installed: the driver is *skipped*.
+
+    ``str()`` is one sentence that names the library and how to install it.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreDriver(Generic[OptionsT]):
+    """A kind of blob store that this daemon can open.
+
+    ``options`` is a frozen dataclass; its fields are the keys of the instance's configuration
+    section, unknown keys are an error. ``open`` acquires and releases in one function.
+    """
+
+    name: str
+    summary: str
+    options: type[OptionsT]
+    open: Callable[[OptionsT], AbstractAsyncContextManager[BlobStore]]
+    contract_version: int = CONTRACT_VERSION

@@ -1,0 +1,47 @@
+"""What every reader of a disk format is, and what it may say about a file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .source import BlockSource, ByteSource
+
+# The largest virtual disk the service accepts unless configured otherwise: 64 TiB, what VHDX and QED
+# can hold. A file that claims more is refused before anything is allocated.
+MAX_VIRTUAL_SIZE_BYTES = 64 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something noticed about a file that does not prevent its use; ``code`` is stable."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedImage:
+    """A file understood: its disk, and what was noticed."""
+
+    format_name: str
+    blocks: BlockSource
+    findings: Sequence[Finding] = ()
+
+
+class FormatReader(ABC):
+    """One disk format. ``open`` checks everything that can be checked before data is read.
+
+    ``is_streamable``: the disk's blocks are the file's bytes in order, so that it can be stored
+    while it arrives.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    is_streamable: ClassVar[bool] = False
+
+    @abstractmethod
+    def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
+        """Raises `ImageRefused` with the reason of the first check that fails, and `NeedBytes`."""

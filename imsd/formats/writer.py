@@ -1,0 +1,44 @@
+"""What every writer of a disk format is: a plan whose pieces are rendered in order.
+
+A writer never sees the whole disk and never seeks: the file's length and every table are known from
+the *measuring* pass (free for formats whose layout follows from the extents), then `pieces` come out
+front to back, so that any output will do: a stream, a pipe, a bucket.
+
+All callables run in the decode pool and may raise `NeedBytes`; the driver of the writer fetches and
+calls again. Tasks and pieces may be rendered in parallel, ahead of their turn.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from imsd.contract import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Zeros:
+    """A run of ``length`` zero bytes in the output; 1 or more."""
+
+    length: int
+
+
+Output = Buffer | Zeros
+Piece = Callable[[], Sequence[Output]]
+
+
+class FormatWriter(ABC):
+    """Writes one `BlockSource` as a file of one format."""
+
+    @abstractmethod
+    def measure(self) -> Iterator[Callable[[], None]]:
+        """Tasks to run, in any order and in parallel, before `file_size_bytes` and `pieces`."""
+
+    @abstractmethod
+    def file_size_bytes(self) -> int:
+        """Length of the whole file; valid once every task of `measure` has run."""
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Piece]:
+        """The file, front to back; each piece renders at most about 4 MiB."""

@@ -1,0 +1,152 @@
+"""Rows as the core sees them: frozen, typed, without SQL. Times are UTC and aware."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class ImageStatus(StrEnum):
+    QUEUED = "queued"
+    SAVING = "saving"
+    ACTIVE = "active"
+    KILLED = "killed"
+    PENDING_DELETE = "pending_delete"
+    DELETED = "deleted"
+
+
+class JobState(StrEnum):
+    INIT = "init"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAIL = "fail"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+class JobKind(StrEnum):
+    CREATE_IMAGE = "create_image"
+    VERIFY_IMAGE = "verify_image"
+
+
+class UploadState(StrEnum):
+    OPEN = "open"
+    COMMITTED = "committed"
+
+
+class PartKind(StrEnum):
+    """What a part of an upload is: bytes of the file in a blob, zeros, or chunks already stored."""
+
+    DATA = "data"
+    ZERO = "zero"
+    SEGMENT = "segment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord:
+    """One image; sizes in bytes, ``min_disk_gb`` in GiB, RAM in MiB. ``version`` is the etag."""
+
+    id: str
+    project_id: str
+    region: str
+    name: str
+    status: ImageStatus
+    store: str
+    job_id: str
+    created_at: datetime
+    updated_at: datetime
+    origin_image_id: str = ""
+    description: str = ""
+    disk_format: str = ""
+    virtual_size: int = 0
+    data_size: int = 0
+    stored_size: int = 0
+    new_size: int = 0
+    digest: str = ""
+    min_disk_gb: int = 0
+    min_ram_mb: int = 0
+    max_ram_mb: int = 0
+    os_version: str = ""
+    is_protected: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict)
+    findings: Sequence[Mapping[str, str]] = ()  # {"code": .., "message": ..}
+    manifest_id: str = ""
+    version: int = 1
+    active_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """One job. ``spec`` is what was asked, ``result`` what came of it; both JSON objects.
+
+    ``fence`` grows with every claim; ``owner`` is the daemon's random instance id, empty when nobody
+    runs it; ``percent`` never falls.
+    """
+
+    id: str
+    project_id: str
+    kind: JobKind
+    state: JobState
+    spec: Mapping[str, Any]
+    created_at: datetime
+    image_id: str = ""
+    upload_id: str = ""
+    parent_job_id: str = ""
+    phase: str = "queued"
+    bytes_done: int = 0
+    bytes_total: int = 0
+    percent: float = 0.0
+    result: Mapping[str, Any] = field(default_factory=dict)
+    error_reason: str = ""
+    error_message: str = ""
+    error_hint: str = ""
+    owner: str = ""
+    fence: int = 0
+    lease_until: datetime | None = None
+    attempt: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRecord:
+    """One upload. ``disk_format`` empty: not known yet. ``is_direct``: stored as chunks while it arrives.
+
+    ``fence`` grows when a writer takes over. ``tree_state`` is the tree hasher at ``committed_offset``
+    (and the ingest's, when direct). ``job_id``: the job that consumes it, or empty.
+    """
+
+    id: str
+    project_id: str
+    state: UploadState
+    store: str
+    created_at: datetime
+    expires_at: datetime
+    file_name: str = ""
+    size_bytes: int = 0
+    disk_format: str = ""
+    expected_sha256: str = ""
+    fingerprint: str = ""
+    committed_offset: int = 0
+    is_direct: bool | None = None
+    fence: int = 0
+    staged_bytes: int = 0
+    tree_state: bytes = b""
+    digest: str = ""
+    job_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRecord:
+    """A part of an upload: ``length`` bytes of the file from ``start``; ``stored_bytes`` in its blob."""
+
+    upload_id: str
+    number: int
+    kind: PartKind
+    start: int
+    length: int
+    stored_bytes: int
