@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from imsd.contract import ByteRange, ImageRefused
@@ -21,7 +22,7 @@ from imsd.contract import ByteRange, ImageRefused
 class NeedBytes(Exception):
     """``source`` lacks ``ranges``: fetch them and call again."""
 
-    def __init__(self, source: ByteSource, ranges: Sequence[ByteRange]) -> None:
+    def __init__(self, source: FetchedSource, ranges: Sequence[ByteRange]) -> None:
         super().__init__(f"{len(ranges)} byte ranges are not at hand")
         self.source = source
         self.ranges = ranges
@@ -55,6 +56,17 @@ class ByteSource(ABC):
                 hint="the file is cut short or damaged: copy it again from its origin",
             )
         return self._read(offset, length) if length else b""
+
+
+class FetchedSource(ByteSource):
+    """A file whose bytes are elsewhere: reads raise `NeedBytes` until a coroutine has fetched them."""
+
+    @abstractmethod
+    def fetching(self, ranges: Sequence[ByteRange]) -> AbstractAsyncContextManager[None]:
+        """Fetch ``ranges`` and keep them at hand until the block is left.
+
+        Raises DataLoss, Unavailable (the store), ImageRefused.
+        """
 
 
 class MemorySource(ByteSource):
