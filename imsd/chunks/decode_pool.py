@@ -59,7 +59,7 @@ class ByteBudget:
             if turn.done() and not turn.cancelled():
                 self.release(size)  # granted and cancelled at once
             else:
-                self._waiting.remove((size, turn))
+                self._waiting = deque(other for other in self._waiting if other[1] is not turn)
                 self._grant()
             raise
 
