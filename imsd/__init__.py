@@ -1,1 +1,3 @@
 """imsd: an open Image Management Service."""
+
+__version__ = "0.1.0"

@@ -1,1 +1,1 @@
-
+"""Thin servicers, interceptors, conversions, the one error table."""

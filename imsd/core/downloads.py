@@ -1,0 +1,91 @@
+"""A stored image on its way out, as a file of any format that can be written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
+from imsd.chunks.index import Holder, HolderKind
+from imsd.chunks.render import render
+from imsd.contract import InvalidRequest
+from imsd.formats.registry import open_writer, writable_compressions
+from imsd.formats.writer import FormatWriter, Output
+from imsd.metadata.records import ImageRecord
+
+from .images import Images
+from .runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that is ready to flow: its length in bytes is known before its first byte."""
+
+    image: ImageRecord
+    disk_format: str
+    file_size_bytes: int
+    pieces: AsyncIterator[Sequence[Output]]
+
+
+class Downloads:
+    def __init__(self, runtime: Runtime, images: Images) -> None:
+        self._runtime = runtime
+        self._images = images
+
+    @asynccontextmanager
+    async def open(
+        self, project_id: str, image_id: str, disk_format: str, compression: str
+    ) -> AsyncIterator[Download]:
+        """Open an image for download. Raises InvalidRequest, NotFound, FailedPrecondition, DataLoss."""
+        disk_format = disk_format or "raw"
+        _check_format(disk_format, compression)
+        image = await self._images.get_active(project_id, image_id)
+        async with AsyncExitStack() as stack:
+            reader = await stack.enter_async_context(open_image_reader(self._runtime, image))
+            writer: FormatWriter = await self._runtime.pool.run(
+                open_writer, disk_format, reader, compression
+            )
+            rendering = await stack.enter_async_context(aclosing(render(writer, self._runtime.pool)))
+            # The first step runs the measuring pass, after which the length is known.
+            first = await anext(rendering, ())
+            yield Download(image, disk_format, writer.file_size_bytes(), _chain(first, rendering))
+
+
+@asynccontextmanager
+async def open_image_reader(runtime: Runtime, image: ImageRecord) -> AsyncIterator[ChunkReader]:
+    """A reader of an active image's disk, which keeps its bytes even when the image is deleted."""
+    holder = Holder(HolderKind.READER, runtime.new_id())
+    store_name = await runtime.index.hold_manifest(holder, image.manifest_id)
+    try:
+        store = runtime.stores.get(store_name)
+        async with open_chunk_reader(store, image.manifest_id, runtime.pool) as reader:
+            yield reader
+    finally:
+        runtime.background.spawn(runtime.index.release(holder), "release of a reader")
+
+
+async def _chain(
+    first: Sequence[Output], rest: AsyncIterator[Sequence[Output]]
+) -> AsyncIterator[Sequence[Output]]:
+    yield first
+    async for outputs in rest:
+        yield outputs
+
+
+def _check_format(disk_format: str, compression: str) -> None:
+    known = writable_compressions(disk_format)
+    if known is None:
+        raise InvalidRequest(
+            f"imsd cannot write {disk_format}",
+            reason="FORMAT_UNSUPPORTED",
+            field="disk_format",
+            hint="ask for raw or qcow2",
+        )
+    if compression and compression not in known:
+        choice = ", ".join(known) or "no compression at all"
+        raise InvalidRequest(
+            f"{disk_format} cannot be compressed with {compression}",
+            field="compression",
+            hint=f"{disk_format} takes {choice}",
+        )

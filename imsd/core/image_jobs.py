@@ -1,0 +1,146 @@
+"""Starting jobs on images: the request, checked, becomes a job, and a QUEUED image if it makes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from imsd.contract import FailedPrecondition, NotFound
+from imsd.metadata import images as image_rows
+from imsd.metadata import jobs as job_rows
+from imsd.metadata import uploads as upload_rows
+from imsd.metadata.records import (
+    ImageRecord,
+    ImageStatus,
+    JobKind,
+    JobRecord,
+    JobState,
+    UploadRecord,
+    UploadState,
+)
+
+from . import checks, limits, requests
+from .dispatcher import Dispatcher
+from .requests import RequestKey
+from .runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewImage:
+    """What a caller wants; ``min_disk_gb`` 0: as large as the disk in the file."""
+
+    upload_id: str
+    name: str
+    description: str = ""
+    disk_format: str = ""
+    os_version: str = ""
+    min_disk_gb: int = 0
+    min_ram_mb: int = 0
+    max_ram_mb: int = 0
+    tags: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+class ImageJobs:
+    def __init__(self, runtime: Runtime, dispatcher: Dispatcher) -> None:
+        self._runtime = runtime
+        self._dispatcher = dispatcher
+
+    async def create(self, key: RequestKey, new: NewImage) -> str:
+        """Start a CREATE_IMAGE job and return its id; the first one's when ``key`` was used before."""
+        _check(new)
+        async with self._runtime.database.transaction() as c:
+            earlier = await requests.recall(c, key)
+            if earlier:
+                return earlier
+            upload = await upload_rows.get_upload(c, key.project_id, new.upload_id)
+            _check_upload(upload, new)
+            assert upload is not None
+            image, job = self._records(key.project_id, new, upload)
+            await job_rows.insert_job(c, job)
+            await image_rows.insert_image(c, image)
+            if not await upload_rows.attach_upload(c, new.upload_id, job.id):
+                raise FailedPrecondition("another job makes an image of this upload")
+            await requests.remember(c, self._runtime, key, job.id)
+        self._dispatcher.dispatch(job.id, job.kind)
+        return job.id
+
+    async def verify(self, key: RequestKey, image: ImageRecord) -> str:
+        """Start a VERIFY_IMAGE job and return its id; the first one's when ``key`` was used before."""
+        job = JobRecord(
+            id=self._runtime.new_id(),
+            project_id=key.project_id,
+            kind=JobKind.VERIFY_IMAGE,
+            state=JobState.INIT,
+            spec={},
+            image_id=image.id,
+            created_at=self._runtime.clock(),
+        )
+        async with self._runtime.database.transaction() as c:
+            earlier = await requests.recall(c, key)
+            if earlier:
+                return earlier
+            await job_rows.insert_job(c, job)
+            await requests.remember(c, self._runtime, key, job.id)
+        self._dispatcher.dispatch(job.id, job.kind)
+        return job.id
+
+    def _records(
+        self, project_id: str, new: NewImage, upload: UploadRecord
+    ) -> tuple[ImageRecord, JobRecord]:
+        now = self._runtime.clock()
+        image_id, job_id = self._runtime.new_id(), self._runtime.new_id()
+        image = ImageRecord(
+            id=image_id,
+            project_id=project_id,
+            region=self._runtime.region,
+            name=new.name,
+            description=new.description,
+            status=ImageStatus.QUEUED,
+            disk_format=new.disk_format or upload.disk_format,
+            os_version=new.os_version,
+            min_disk_gb=new.min_disk_gb,
+            min_ram_mb=new.min_ram_mb,
+            max_ram_mb=new.max_ram_mb,
+            tags=new.tags,
+            properties=new.properties,
+            store=upload.store,
+            job_id=job_id,
+            created_at=now,
+            updated_at=now,
+        )
+        job = JobRecord(
+            id=job_id,
+            project_id=project_id,
+            kind=JobKind.CREATE_IMAGE,
+            state=JobState.INIT,
+            spec={"disk_format": new.disk_format, "min_disk_gb": new.min_disk_gb},
+            image_id=image_id,
+            upload_id=upload.id,
+            created_at=now,
+        )
+        return image, job
+
+
+def _check(new: NewImage) -> None:
+    checks.name(new.name)
+    checks.description(new.description)
+    checks.uuid("upload_id", new.upload_id)
+    checks.text("os_version", new.os_version, limits.MAX_OS_VERSION)
+    checks.number("min_disk_gb", new.min_disk_gb, 0, limits.MAX_DISK_GB)
+    checks.ram(new.min_ram_mb, new.max_ram_mb)
+    checks.tags(new.tags)
+    checks.properties(new.properties)
+
+
+def _check_upload(upload: UploadRecord | None, new: NewImage) -> None:
+    if upload is None:
+        raise NotFound(f"there is no upload {new.upload_id} in this project")
+    if upload.state is not UploadState.COMMITTED:
+        raise FailedPrecondition(
+            "the upload is not complete",
+            hint=f"send the bytes from offset {upload.committed_offset} on and commit it",
+        )
+    if upload.job_id:
+        raise FailedPrecondition(
+            "another job makes an image of this upload", hint=f"watch job {upload.job_id}"
+        )

@@ -1,0 +1,76 @@
+"""One run of a job: what a workflow works with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from imsd.chunks.index import Holder, HolderKind
+from imsd.contract import Conflict, ImsError
+from imsd.metadata import jobs as job_rows
+from imsd.metadata.records import JobRecord, JobState
+
+from .job_board import JobBoard
+from .runtime import Runtime
+
+
+class JobRun:
+    """A claimed job. Everything it changes checks its fence, so that a zombie does no harm."""
+
+    def __init__(self, runtime: Runtime, board: JobBoard, record: JobRecord) -> None:
+        self.runtime = runtime
+        self.record = record
+        self.holder = Holder(HolderKind.JOB, record.id, record.fence)
+        self._board = board
+
+    def enter(self, phase: str, bytes_total: int, span: tuple[float, float]) -> None:
+        """Begin a phase that takes the whole job from ``span[0]`` to ``span[1]`` percent."""
+        self._board.enter(self.record.id, phase, bytes_total, span)
+
+    def advance(self, bytes_done: int) -> None:
+        """Say how many bytes of the phase are done; cheap, call it as often as you like."""
+        self._board.advance(self.record.id, bytes_done)
+
+    async def require_fence(self, c: AsyncConnection) -> None:
+        """Raises Conflict when another run has taken the job over, or it is being cancelled."""
+        await job_rows.require_fence(c, self.record.id, self.record.fence)
+
+    async def succeed(self, c: AsyncConnection, result: Mapping[str, object]) -> None:
+        """Make the job SUCCESS in the transaction that makes its effects visible."""
+        moved = await job_rows.move_job(
+            c,
+            self.record.id,
+            [JobState.RUNNING],
+            JobState.SUCCESS,
+            fence=self.record.fence,
+            values={
+                "result": dict(result),
+                "phase": "done",
+                "percent": 100.0,
+                "finished_at": self.runtime.clock(),
+            },
+        )
+        if moved is None:
+            raise Conflict("the job is no longer this run's to finish")
+
+
+class Workflow(ABC):
+    """What a kind of job does.
+
+    `run` ends by `JobRun.succeed` in its last transaction. When it raises, or the job is cancelled,
+    `undo` changes the rows in the transaction that records the end; it is called again after a crash.
+    """
+
+    @abstractmethod
+    async def run(self, run: JobRun) -> None:
+        """Do the work from the start; what an earlier run stored is found again by its digest."""
+
+    @abstractmethod
+    async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
+        """Take back what the rows say of this job. ``error`` is None when it was cancelled."""
+
+    async def clean_up(self, run: JobRun) -> None:
+        """Free what lies outside the database, after `undo`; idempotent."""
+        return None

@@ -1,0 +1,53 @@
+"""What a request may say: lengths, counts, characters, with the row of the contract each comes from.
+
+Sections are those of the hosted service's contract; the operator's own limits (sizes, quotas, how many
+jobs run) are configuration, see `imsd.config`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# §8.1 Name: 1-128 characters, no leading or trailing space; letters, digits, Chinese, space and - . _
+MAX_NAME: Final = 128
+NAME = re.compile(r"(?! )[\w .\-]{1,128}(?<! )\Z")
+
+# §8.2 Description: at most 1,024 characters; no carriage return, < or >.
+MAX_DESCRIPTION: Final = 1024
+NOT_IN_DESCRIPTION = re.compile(r"[\r<>\x00]")
+
+# §8.3 Tags: key up to 36, value up to 43 characters, letters, digits, _ and - (a value may contain .);
+# at most 10 an image (IMG.0116).
+MAX_TAGS: Final = 10
+TAG_KEY = re.compile(r"[\w\-]{1,36}\Z")
+TAG_VALUE = re.compile(r"[\w.\-]{0,43}\Z")
+
+# Properties are ours: free facts of an operator, small enough to be listed.
+MAX_PROPERTIES: Final = 64
+PROPERTY_KEY = re.compile(r"[\w.\-]{1,64}\Z")
+MAX_PROPERTY_VALUE: Final = 255
+
+# §5.1 min_disk in GB, min_ram and max_ram in MB; 0 means no limit.
+MAX_DISK_GB: Final = 1 << 20
+MAX_RAM_MB: Final = 4 << 20
+MAX_OS_VERSION: Final = 255
+
+PROJECT = re.compile(r"[A-Za-z0-9_\-]{1,64}\Z")
+DEFAULT_PROJECT: Final = "default"
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+TREE_DIGEST = re.compile(r"b3t:[0-9a-f]{64}\Z")
+MAX_FILE_NAME: Final = 255
+FINGERPRINT = re.compile(r"[\x21-\x7e]{0,128}\Z")
+
+# A page holds 100 entries unless asked otherwise, 1,000 at most.
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 1000
+
+# One write message of an upload, in bytes.
+MAX_WRITE_BYTES: Final = 4 << 20
+
+# Uploads of one project that may be open at once.
+MAX_OPEN_UPLOADS: Final = 1000

@@ -1,0 +1,68 @@
+"""The state directory belongs to one daemon at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imsd.contract import FailedPrecondition, InvalidRequest
+
+_SECRET_BYTES = 32
+
+
+@contextmanager
+def locked_state_directory(path: Path) -> Iterator[Path]:
+    """Create the directory if need be and keep others out of it.
+
+    The kernel drops the lock with the process, so a crash leaves none behind.
+    Raises FailedPrecondition (STATE_DIRECTORY_IN_USE), InvalidRequest (INVALID_CONFIGURATION).
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InvalidRequest(
+            f"the state directory {path} cannot be used: {error.strerror}",
+            reason="INVALID_CONFIGURATION",
+            hint="choose another with --state-dir, or mend its permissions",
+        ) from error
+    try:
+        _lock(fd, path)
+        yield path
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, path: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+        raise FailedPrecondition(
+            f"another daemon (process {holder}) uses the state directory {path}",
+            reason="STATE_DIRECTORY_IN_USE",
+            hint="stop it first, or give this one a directory of its own with --state-dir",
+        ) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def token_secret(path: Path) -> bytes:
+    """The secret that authenticates page tokens, made once and kept, so that tokens outlive restarts."""
+    file = path / "token-secret"
+    try:
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        secret = file.read_bytes()
+        if len(secret) == _SECRET_BYTES:
+            return secret
+        file.unlink()  # a crash between creating and writing it
+        return token_secret(path)
+    with os.fdopen(fd, "wb") as out:
+        secret = secrets.token_bytes(_SECRET_BYTES)
+        out.write(secret)
+    return secret

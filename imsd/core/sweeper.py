@@ -1,0 +1,87 @@
+"""When space is freed: soon after something was let go, and now and then from top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+
+from imsd.chunks import garbage
+from imsd.contract import ImsError
+from imsd.metadata import requests as request_rows
+from imsd.metadata import uploads as upload_rows
+
+from .runtime import Runtime
+
+log = structlog.get_logger(__name__)
+
+# A request id is remembered for a week: longer than any client retries.
+REQUEST_AGE = timedelta(days=7)
+
+
+class Sweeper:
+    """Sweeps each store, one sweep of a store at a time."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._is_due: set[str] = set()
+        self._periodic: asyncio.Task[None] | None = None
+
+    def start(self, interval_seconds: float, expire_uploads: Callable[[], asyncio.Future[None]]) -> None:
+        """Sweep everything now and every ``interval_seconds``; expired uploads go first."""
+        self._periodic = asyncio.create_task(
+            self._sweep_forever(interval_seconds, expire_uploads), name="sweeper"
+        )
+
+    async def stop(self) -> None:
+        if self._periodic:
+            self._periodic.cancel()
+            await asyncio.gather(self._periodic, return_exceptions=True)
+
+    def wake(self, store_name: str) -> None:
+        """Free what nothing holds in a store, soon, without waiting for it."""
+        if store_name not in self._is_due:
+            self._is_due.add(store_name)
+            self._runtime.background.spawn(self.free(store_name), f"sweep of {store_name}")
+
+    async def free(self, store_name: str) -> None:
+        """Remove everything in a store that nothing holds any more; errors are logged."""
+        async with self._locks.setdefault(store_name, asyncio.Lock()):
+            self._is_due.discard(store_name)
+            await self._sweep(store_name, find_orphans=False)
+
+    async def _sweep_forever(
+        self, interval_seconds: float, expire_uploads: Callable[[], asyncio.Future[None]]
+    ) -> None:
+        while True:
+            try:
+                await expire_uploads()
+                async with self._runtime.database.transaction() as c:
+                    await request_rows.forget_requests(c, self._runtime.clock() - REQUEST_AGE)
+                for store_name in self._runtime.stores.ready_names():
+                    async with self._locks.setdefault(store_name, asyncio.Lock()):
+                        await self._sweep(store_name, find_orphans=True)
+            except Exception:
+                log.exception("the periodic sweep failed; the next one tries again")
+            await asyncio.sleep(interval_seconds)
+
+    async def _sweep(self, store_name: str, *, find_orphans: bool) -> None:
+        try:
+            report = await garbage.sweep(
+                self._runtime.stores.get(store_name),
+                store_name,
+                self._runtime.index,
+                known_uploads=self._known_uploads if find_orphans else None,
+                find_orphans=find_orphans,
+            )
+        except ImsError as error:
+            log.warning("sweep put off", store=store_name, reason=error.reason, detail=error.message)
+            return
+        log.debug("swept", store=store_name, report=str(report))
+
+    async def _known_uploads(self, upload_ids: list[str]) -> set[str]:
+        async with self._runtime.database.reading() as c:
+            return await upload_rows.known_uploads(c, upload_ids)

@@ -1,0 +1,34 @@
+"""Verify an image: re-read every stored chunk and say what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from imsd.chunks.verify import verify
+from imsd.contract import ImsError, NotFound
+from imsd.metadata import images as image_rows
+from imsd.metadata.records import ImageStatus
+
+from imsd.core.downloads import open_image_reader
+from imsd.core.job_run import JobRun, Workflow
+
+
+class VerifyImage(Workflow):
+    """Reads only; its result is a report, and damage is no failure of the job."""
+
+    async def run(self, run: JobRun) -> None:
+        runtime, record = run.runtime, run.record
+        async with runtime.database.reading() as c:
+            image = await image_rows.get_image(c, record.project_id, record.image_id)
+        if image is None or image.status is not ImageStatus.ACTIVE:
+            raise NotFound("the image was deleted before it could be verified")
+        async with open_image_reader(runtime, image) as reader:
+            run.enter("verify", image.data_size, (0.0, 100.0))
+            report = await verify(reader, runtime.pool, run.advance)
+        async with runtime.database.transaction() as c:
+            await run.succeed(c, asdict(report))
+
+    async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
+        return None

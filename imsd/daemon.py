@@ -1,0 +1,159 @@
+"""The composition root: configuration, plugins, database, stores, core, server. It alone knows everything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+import imsd
+from imsd.chunks.decode_pool import DecodePool
+from imsd.config import Config
+from imsd.core.background import Background
+from imsd.core.dispatcher import Dispatcher
+from imsd.core.downloads import Downloads
+from imsd.core.image_jobs import ImageJobs
+from imsd.core.images import Images
+from imsd.core.job_board import JobBoard
+from imsd.core.jobs import Jobs
+from imsd.core.page_token import PageTokens
+from imsd.core.plugin_registry import load_plugins
+from imsd.core.runtime import Runtime, ServiceLimits
+from imsd.core.state_directory import locked_state_directory, token_secret
+from imsd.core.store_pool import open_store_pool
+from imsd.core.sweeper import Sweeper
+from imsd.core.uploads import Uploads
+from imsd.core.workflows.create_image import CreateImage
+from imsd.core.workflows.verify_image import VerifyImage
+from imsd.grpc_server.server import Core, GrpcServer
+from imsd.metadata import chunk_index
+from imsd.metadata.chunk_index import SqlChunkIndex
+from imsd.metadata.database import open_database
+from imsd.metadata.records import JobKind
+from imsd.service_notify import notify
+
+log = structlog.get_logger(__name__)
+
+
+class Daemon:
+    """A running daemon; `open_daemon` makes one."""
+
+    def __init__(self, config: Config, runtime: Runtime) -> None:
+        self._config = config
+        self.runtime = runtime
+        self._sweeper = Sweeper(runtime)
+        board = JobBoard()
+        self.uploads = Uploads(runtime, self._sweeper)
+        self._dispatcher = Dispatcher(
+            runtime,
+            board,
+            {JobKind.CREATE_IMAGE: CreateImage(self.uploads, self._sweeper), JobKind.VERIFY_IMAGE: VerifyImage()},
+        )
+        self._jobs = Jobs(runtime, board, self._dispatcher)
+        images = Images(runtime, self._sweeper)
+        self._server = GrpcServer(
+            Core(
+                runtime=runtime,
+                images=images,
+                image_jobs=ImageJobs(runtime, self._dispatcher),
+                downloads=Downloads(runtime, images),
+                uploads=self.uploads,
+                jobs=self._jobs,
+            )
+        )
+        self.addresses: list[str] = []
+
+    async def start(self) -> None:
+        """Recover what an earlier run left, then listen."""
+        async with self.runtime.database.transaction() as c:
+            await chunk_index.release_readers(c)
+        recovered = await self._dispatcher.start()
+        self._sweeper.start(self._config.sweep_interval_seconds, self.uploads.expire)
+        self.addresses = await self._server.start(
+            self._config.listen, self._config.socket_mode, self._config.socket_group
+        )
+        log.info("ready", version=imsd.__version__, addresses=self.addresses, recovered_jobs=recovered)
+
+    async def stop(self) -> None:
+        """Refuse new work, let running work finish within the drain time, leave the rest resumable."""
+        drain = self._config.drain_seconds
+        self._jobs.stop_watching()
+        await asyncio.gather(self._server.drain(drain), self._dispatcher.stop(drain))
+        await self.uploads.close()
+        await self._sweeper.stop()
+        await self.runtime.background.settle()
+
+
+@asynccontextmanager
+async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
+    """A started daemon, stopped when the block is left. Raises `ImsError` when it cannot start."""
+    async with AsyncExitStack() as stack:
+        state_dir = stack.enter_context(locked_state_directory(config.state_dir))
+        database = await stack.enter_async_context(open_database(config.database_url))
+        stores = await stack.enter_async_context(
+            open_store_pool(load_plugins(config.disabled_plugins), config.stores, config.default_store)
+        )
+        pool = DecodePool(config.decode_threads or None, config.buffer_bytes)
+        stack.callback(pool.close)
+        runtime = Runtime(
+            database=database,
+            index=SqlChunkIndex(database, _now),
+            stores=stores,
+            pool=pool,
+            background=Background(),
+            tokens=PageTokens(token_secret(state_dir)),
+            limits=_limits(config),
+            region=config.region,
+            instance_id=_new_id(),
+            clock=_now,
+            new_id=_new_id,
+        )
+        daemon = Daemon(config, runtime)
+        try:
+            await daemon.start()
+            yield daemon
+        finally:
+            await daemon.stop()
+
+
+def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `ImsError` when the daemon cannot start."""
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: Config) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with open_daemon(config) as daemon:
+        notify("READY=1", f"STATUS=listening on {', '.join(daemon.addresses)}", f"MAINPID={os.getpid()}")
+        await stopping.wait()
+        log.info("stopping", drain_seconds=config.drain_seconds)
+        notify("STOPPING=1", "STATUS=finishing what runs")
+    log.info("stopped")
+
+
+def _limits(config: Config) -> ServiceLimits:
+    return ServiceLimits(
+        max_virtual_size_bytes=config.max_virtual_size_bytes,
+        max_upload_size_bytes=config.max_upload_size_bytes,
+        staging_quota_bytes=config.staging_quota_bytes,
+        upload_part_bytes=config.upload_part_bytes,
+        upload_expiry=timedelta(hours=config.upload_expiry_hours),
+        max_running_create_jobs=config.max_running_create_jobs,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())

@@ -1,0 +1,172 @@
+"""Between records and messages: pure functions, ``x_to_pb`` and ``x_from_pb``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from imsd.contract import InvalidRequest
+from imsd.core import checks
+from imsd.core.jobs import JobView
+from imsd.core.requests import RequestKey
+from imsd.metadata.records import ImageRecord, ImageStatus, JobKind, JobState, UploadRecord, UploadState
+from imsd.v1 import image_pb2, job_pb2, upload_pb2
+
+
+def time_to_pb(value: datetime | None) -> Timestamp | None:
+    if value is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(value)
+    return stamp
+
+
+def format_to_pb(name: str) -> image_pb2.DiskFormat:
+    return image_pb2.DiskFormat.Value(f"DISK_FORMAT_{name.upper()}" if name else "DISK_FORMAT_UNSPECIFIED")
+
+
+def format_from_pb(value: int, field: str = "disk_format") -> str:
+    """The name of a format; empty when unspecified. Raises InvalidRequest for an unknown number."""
+    if value not in image_pb2.DiskFormat.values():
+        raise InvalidRequest(f"{value} is not a disk format", field=field)
+    return image_pb2.DiskFormat.Name(value).removeprefix("DISK_FORMAT_").lower() if value else ""
+
+
+def compression_from_pb(value: int) -> str:
+    if value not in image_pb2.Compression.values():
+        raise InvalidRequest(f"{value} is not a compression", field="compression")
+    return image_pb2.Compression.Name(value).removeprefix("COMPRESSION_").lower() if value else ""
+
+
+def compression_to_pb(name: str) -> image_pb2.Compression:
+    return image_pb2.Compression.Value(f"COMPRESSION_{name.upper()}")
+
+
+def statuses_from_pb(values: Iterable[int]) -> tuple[ImageStatus, ...]:
+    return tuple(ImageStatus(_name(image_pb2.ImageStatus, "IMAGE_STATUS_", v, "statuses")) for v in values)
+
+
+def job_states_from_pb(values: Iterable[int]) -> tuple[JobState, ...]:
+    return tuple(JobState(_name(job_pb2.JobState, "JOB_STATE_", v, "states")) for v in values)
+
+
+def job_kinds_from_pb(values: Iterable[int]) -> tuple[JobKind, ...]:
+    return tuple(JobKind(_name(job_pb2.JobKind, "JOB_KIND_", v, "kinds")) for v in values)
+
+
+def request_key(request: Message, project_id: str, request_id: str) -> RequestKey:
+    """The idempotency key of a request: its id and a mark of everything it asks for."""
+    mark = hashlib.sha256(
+        request.DESCRIPTOR.full_name.encode() + b"\0" + request.SerializeToString(deterministic=True)
+    )
+    return RequestKey(checks.project_id(project_id), checks.request_id(request_id), mark.hexdigest())
+
+
+def image_to_pb(record: ImageRecord) -> image_pb2.Image:
+    return image_pb2.Image(
+        id=record.id,
+        project_id=record.project_id,
+        region=record.region,
+        origin_image_id=record.origin_image_id,
+        name=record.name,
+        description=record.description,
+        status=image_pb2.ImageStatus.Value(f"IMAGE_STATUS_{record.status.name}"),
+        disk_format=format_to_pb(record.disk_format),
+        virtual_size_bytes=record.virtual_size,
+        data_size_bytes=record.data_size,
+        stored_size_bytes=record.stored_size,
+        new_size_bytes=record.new_size,
+        digest=record.digest,
+        min_disk_gb=record.min_disk_gb,
+        min_ram_mb=record.min_ram_mb,
+        max_ram_mb=record.max_ram_mb,
+        os_version=record.os_version,
+        is_protected=record.is_protected,
+        tags=dict(record.tags),
+        properties=dict(record.properties),
+        findings=[image_pb2.Finding(code=f["code"], message=f["message"]) for f in record.findings],
+        store=record.store,
+        job_id=record.job_id,
+        etag=str(record.version),
+        created_at=time_to_pb(record.created_at),
+        updated_at=time_to_pb(record.updated_at),
+        active_at=time_to_pb(record.active_at),
+    )
+
+
+def upload_to_pb(record: UploadRecord, part_size_bytes: int) -> upload_pb2.Upload:
+    return upload_pb2.Upload(
+        id=record.id,
+        project_id=record.project_id,
+        state=_UPLOAD_STATES[record.state],
+        file_name=record.file_name,
+        size_bytes=record.size_bytes,
+        committed_offset=record.committed_offset,
+        disk_format=format_to_pb(record.disk_format),
+        part_size_bytes=part_size_bytes,
+        staged_bytes=record.staged_bytes,
+        expected_sha256=record.expected_sha256,
+        fingerprint=record.fingerprint,
+        created_at=time_to_pb(record.created_at),
+        expires_at=time_to_pb(record.expires_at),
+        digest=record.digest,
+    )
+
+
+def job_to_pb(view: JobView) -> job_pb2.Job:
+    record = view.record
+    message = job_pb2.Job(
+        id=record.id,
+        project_id=record.project_id,
+        kind=job_pb2.JobKind.Value(f"JOB_KIND_{record.kind.name}"),
+        state=job_pb2.JobState.Value(f"JOB_STATE_{record.state.name}"),
+        progress=job_pb2.Progress(
+            phase=record.phase,
+            bytes_done=record.bytes_done,
+            bytes_total=record.bytes_total,
+            percent=record.percent,
+            rate_bytes_per_second=view.rate,
+            eta_seconds=view.eta_seconds,
+            queue_position=view.queue_position,
+        ),
+        image_ids=[record.image_id] if record.image_id else [],
+        upload_ids=[record.upload_id] if record.upload_id else [],
+        parent_job_id=record.parent_job_id,
+        created_at=time_to_pb(record.created_at),
+        started_at=time_to_pb(record.started_at),
+        finished_at=time_to_pb(record.finished_at),
+        attempt=record.attempt,
+    )
+    if record.error_reason:
+        message.error.CopyFrom(
+            job_pb2.JobError(
+                reason=record.error_reason, message=record.error_message, hint=record.error_hint
+            )
+        )
+    if record.kind is JobKind.VERIFY_IMAGE and record.state is JobState.SUCCESS:
+        message.verify_report.CopyFrom(_report_to_pb(dict(record.result)))
+    return message
+
+
+def _report_to_pb(result: dict[str, object]) -> job_pb2.VerifyReport:
+    damage = result.pop("damage", [])
+    assert isinstance(damage, list)
+    report = job_pb2.VerifyReport(**result)  # type: ignore[arg-type]  # the names are the message's own
+    report.damage.extend(job_pb2.Damage(**piece) for piece in damage)
+    return report
+
+
+def _name(enum: object, prefix: str, value: int, field: str) -> str:
+    if value == 0 or value not in enum.values():  # type: ignore[attr-defined]
+        raise InvalidRequest(f"{value} is not one of the {field}", field=field)
+    return str(enum.Name(value)).removeprefix(prefix).lower()  # type: ignore[attr-defined]
+
+
+_UPLOAD_STATES = {
+    UploadState.OPEN: upload_pb2.UPLOAD_STATE_OPEN,
+    UploadState.COMMITTED: upload_pb2.UPLOAD_STATE_COMMITTED,
+}

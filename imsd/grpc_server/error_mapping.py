@@ -1,0 +1,46 @@
+"""The one table from errors to gRPC statuses, and how an error is written on the wire."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from imsd import contract
+from imsd.contract import ImsError
+
+DOMAIN = "imsd"
+
+CODES: dict[type[ImsError], int] = {
+    contract.InvalidRequest: code_pb2.INVALID_ARGUMENT,
+    contract.NotFound: code_pb2.NOT_FOUND,
+    contract.AlreadyExists: code_pb2.ALREADY_EXISTS,
+    contract.FailedPrecondition: code_pb2.FAILED_PRECONDITION,
+    contract.Conflict: code_pb2.ABORTED,
+    contract.ImageRefused: code_pb2.INVALID_ARGUMENT,
+    contract.LimitExceeded: code_pb2.RESOURCE_EXHAUSTED,
+    contract.PermissionDenied: code_pb2.PERMISSION_DENIED,
+    contract.Unauthenticated: code_pb2.UNAUTHENTICATED,
+    contract.Unavailable: code_pb2.UNAVAILABLE,
+    contract.DataLoss: code_pb2.DATA_LOSS,
+    contract.Cancelled: code_pb2.CANCELLED,
+}
+
+
+def status_of(error: ImsError) -> grpc.Status:
+    """The status a client sees: code, sentence, and ErrorInfo with reason, hint and field."""
+    details = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    if error.hint:
+        details.metadata["hint"] = error.hint
+    if error.field:
+        details.metadata["field"] = error.field
+    packed = any_pb2.Any()
+    packed.Pack(details)
+    code = CODES.get(type(error), code_pb2.INTERNAL)
+    return rpc_status.to_status(status_pb2.Status(code=code, message=error.message, details=[packed]))
+
+
+def defect() -> ImsError:
+    """What a client sees of an exception that is not an `ImsError`."""
+    return ImsError("an internal error", reason="INTERNAL", hint="the daemon's log has the details")

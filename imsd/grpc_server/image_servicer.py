@@ -1,0 +1,73 @@
+"""ImageService: a wire message in, one call on the core, a wire message out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from imsd.core import checks
+from imsd.core.image_jobs import ImageJobs, NewImage
+from imsd.core.downloads import Downloads
+from imsd.core.images import Images
+from imsd.core.jobs import Jobs
+from imsd.v1 import image_pb2 as pb
+from imsd.v1 import job_pb2
+from imsd.v1.image_pb2_grpc import ImageServiceServicer
+
+from . import convert, convert_image
+from .context import Context
+from .download_stream import download_messages
+
+
+class ImageServicer(ImageServiceServicer):
+    """Serves ``imsd.v1.ImageService``; what each call means is written in the .proto file."""
+
+    def __init__(
+        self, images: Images, image_jobs: ImageJobs, downloads: Downloads, jobs: Jobs
+    ) -> None:
+        self._images = images
+        self._image_jobs = image_jobs
+        self._downloads = downloads
+        self._jobs = jobs
+
+    async def CreateImage(self, request: pb.CreateImageRequest, _: Context) -> job_pb2.Job:
+        key = convert.request_key(request, request.project_id, request.request_id)
+        job_id = await self._image_jobs.create(key, convert_image.new_image_from_pb(request))
+        return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
+
+    async def GetImage(self, request: pb.GetImageRequest, _: Context) -> pb.Image:
+        return convert.image_to_pb(await self._images.get(request.project_id, request.image_id))
+
+    async def ResolveImage(self, request: pb.ResolveImageRequest, _: Context) -> pb.Image:
+        return convert.image_to_pb(await self._images.resolve(request.project_id, request.name_or_id))
+
+    async def ListImages(self, request: pb.ListImagesRequest, _: Context) -> pb.ListImagesResponse:
+        query = convert_image.image_query_from_pb(request)
+        images, token = await self._images.list(query, request.page_size, request.page_token)
+        return pb.ListImagesResponse(images=map(convert.image_to_pb, images), next_page_token=token)
+
+    async def UpdateImage(self, request: pb.UpdateImageRequest, _: Context) -> pb.Image:
+        change = convert_image.image_change_from_pb(request)
+        return convert.image_to_pb(
+            await self._images.update(request.project_id, request.image_id, request.etag, change)
+        )
+
+    async def DeleteImage(self, request: pb.DeleteImageRequest, _: Context) -> pb.DeleteImageResponse:
+        await self._images.delete(request.project_id, request.image_id, request.etag)
+        return pb.DeleteImageResponse()
+
+    async def DownloadImage(
+        self, request: pb.DownloadImageRequest, _: Context
+    ) -> AsyncIterator[pb.DownloadImageResponse]:
+        disk_format = convert.format_from_pb(request.disk_format)
+        compression = convert.compression_from_pb(request.compression)
+        async with self._downloads.open(
+            request.project_id, request.image_id, disk_format, compression
+        ) as download:
+            async for message in download_messages(download):
+                yield message
+
+    async def VerifyImage(self, request: pb.VerifyImageRequest, _: Context) -> job_pb2.Job:
+        key = convert.request_key(request, checks.project_id(request.project_id), request.request_id)
+        image = await self._images.get_active(request.project_id, request.image_id)
+        job_id = await self._image_jobs.verify(key, image)
+        return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))

@@ -1,0 +1,116 @@
+"""What surrounds every call: a request id, one log line, errors turned into statuses, draining.
+
+There is one interceptor, so that the line in the log always has the status the client saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import structlog
+
+from imsd.contract import ImsError, Unavailable
+
+from .error_mapping import defect, status_of
+
+log = structlog.get_logger(__name__)
+
+# Health checks come every few seconds and would drown the rest.
+QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each handler; counts the calls that run, so that the daemon can drain them."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._is_draining = False
+
+    def begin_draining(self) -> None:
+        """Refuse new calls with UNAVAILABLE; calls that run go on."""
+        self._is_draining = True
+
+    async def drained(self) -> None:
+        """Wait until no call runs."""
+        await self._idle.wait()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(QUIET):
+            return handler
+        if handler.response_streaming:
+            return self._wrap_streaming(handler, method)
+        return self._wrap_unary(handler, method)
+
+    def _wrap_unary(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
+        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        make = (
+            grpc.stream_unary_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+
+        async def call(request: Any, context: Any) -> Any:
+            async with self._around(method, context):
+                return await inner(request, context)
+
+        return make(call, handler.request_deserializer, handler.response_serializer)
+
+    def _wrap_streaming(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
+        inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_stream_rpc_method_handler
+        )
+
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with self._around(method, context):
+                async for response in inner(request, context):
+                    yield response
+
+        return make(call, handler.request_deserializer, handler.response_serializer)
+
+    @asynccontextmanager
+    async def _around(self, method: str, context: Any) -> AsyncIterator[None]:
+        structlog.contextvars.bind_contextvars(call_id=uuid.uuid4().hex[:12], method=method)
+        begin = time.monotonic()
+        outcome = "OK"
+        self._running += 1
+        self._idle.clear()
+        try:
+            if self._is_draining:
+                raise Unavailable("the daemon is stopping", hint="try again in a moment")
+            yield
+        except asyncio.CancelledError:
+            outcome = "CANCELLED"
+            raise
+        except ImsError as error:
+            outcome = error.reason
+            await context.abort_with_status(status_of(error))
+        except grpc.aio.AbortError:
+            outcome = "ABORTED"
+            raise
+        except Exception:
+            outcome = "INTERNAL"
+            log.exception("a call failed by a defect")
+            await context.abort_with_status(status_of(defect()))
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+            log.info("call", outcome=outcome, milliseconds=round((time.monotonic() - begin) * 1000, 1))
+            structlog.contextvars.unbind_contextvars("call_id", "method")

@@ -1,0 +1,200 @@
+"""The gRPC server: servicers, health, reflection, sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from imsd.contract import InvalidRequest, run_blocking
+from imsd.core.downloads import Downloads
+from imsd.core.image_jobs import ImageJobs
+from imsd.core.images import Images
+from imsd.core.jobs import Jobs
+from imsd.core.runtime import Runtime
+from imsd.core.uploads import Uploads
+from imsd.v1 import (
+    catalog_pb2,
+    catalog_pb2_grpc,
+    driver_pb2,
+    driver_pb2_grpc,
+    image_pb2,
+    image_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    upload_pb2,
+    upload_pb2_grpc,
+)
+
+from .catalog_servicer import CatalogServicer
+from .driver_servicer import DriverServicer
+from .image_servicer import ImageServicer
+from .interceptor import CallInterceptor
+from .job_servicer import JobServicer
+from .upload_servicer import UploadServicer
+
+# A write message carries up to 4 MiB of data and a few bytes of framing.
+MAX_MESSAGE_BYTES = (4 << 20) + (64 << 10)
+
+SERVICES = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in (
+        (image_pb2, "ImageService"),
+        (upload_pb2, "UploadService"),
+        (job_pb2, "JobService"),
+        (catalog_pb2, "CatalogService"),
+        (driver_pb2, "DriverService"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """The parts of the core that are served."""
+
+    runtime: Runtime
+    images: Images
+    image_jobs: ImageJobs
+    downloads: Downloads
+    uploads: Uploads
+    jobs: Jobs
+
+
+class GrpcServer:
+    """One server on any number of sockets."""
+
+    def __init__(self, core: Core) -> None:
+        self.calls = CallInterceptor()
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[self.calls],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        _add_servicers(self._server, core)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+
+    async def start(self, addresses: Sequence[str], socket_mode: int, socket_group: str) -> list[str]:
+        """Listen; returns the addresses as bound (a port 0 becomes the one the kernel chose).
+
+        Raises InvalidRequest (INVALID_CONFIGURATION) for an address that cannot be listened on.
+        """
+        bound = [await self._bind(address) for address in addresses]
+        await self._server.start()
+        for address in bound:
+            if address.startswith("unix:"):
+                await run_blocking(_open_to_group, address.removeprefix("unix:"), socket_mode, socket_group)
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return bound
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new calls, let running ones finish within ``seconds``, then cut them."""
+        await self._health.enter_graceful_shutdown()
+        self.calls.begin_draining()
+        try:
+            await asyncio.wait_for(self.calls.drained(), seconds)
+        except TimeoutError:
+            pass
+        await self._server.stop(grace=0)
+        # The server does not wait for the `finally` blocks of handlers it cut; their work is counted.
+        await self.calls.drained()
+
+    async def _bind(self, address: str) -> str:
+        if address.startswith("unix:"):
+            await run_blocking(_clear_stale_socket, address.removeprefix("unix:"))
+        else:
+            _require_loopback(address)
+        old_mask = os.umask(0o177)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise InvalidRequest(
+                f"cannot listen on {address}",
+                reason="INVALID_CONFIGURATION",
+                hint="is the address in use, or the folder missing or not writable?",
+            ) from error
+        finally:
+            os.umask(old_mask)
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _add_servicers(server: grpc.aio.Server, core: Core) -> None:
+    runtime = core.runtime
+    image_pb2_grpc.add_ImageServiceServicer_to_server(
+        ImageServicer(core.images, core.image_jobs, core.downloads, core.jobs), server
+    )
+    upload_pb2_grpc.add_UploadServiceServicer_to_server(
+        UploadServicer(core.uploads, runtime.limits.upload_part_bytes), server
+    )
+    job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(core.jobs), server)
+    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(runtime), server)
+    driver_pb2_grpc.add_DriverServiceServicer_to_server(DriverServicer(runtime.stores), server)
+
+
+def _clear_stale_socket(path: str) -> None:
+    """Remove a socket file that nobody answers on; gRPC would take over a living one silently."""
+    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise InvalidRequest(f"{path} exists and is no socket", reason="INVALID_CONFIGURATION")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            Path(path).unlink(missing_ok=True)
+            return
+    raise InvalidRequest(
+        f"another daemon listens on {path}",
+        reason="INVALID_CONFIGURATION",
+        hint="stop it first, or choose another socket with --listen unix:PATH",
+    )
+
+
+def _require_loopback(address: str) -> None:
+    """Whoever reaches the daemon is its administrator, so a plain port stays on this machine."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise InvalidRequest(
+            f"{address!r} is no address to listen on",
+            reason="INVALID_CONFIGURATION",
+            hint="use unix:PATH or HOST:PORT",
+        )
+    if host.strip("[]") not in ("127.0.0.1", "::1", "localhost"):
+        raise InvalidRequest(
+            f"{address} can be reached from other machines, and calls are not authenticated",
+            reason="INVALID_CONFIGURATION",
+            hint="listen on 127.0.0.1:PORT or unix:PATH, and forward it over ssh",
+        )
+
+
+def _open_to_group(path: str, mode: int, group: str) -> None:
+    if group:
+        try:
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        except (KeyError, PermissionError) as error:
+            raise InvalidRequest(
+                f"the socket cannot be given to group {group!r}",
+                reason="INVALID_CONFIGURATION",
+                hint="create the group, or set socket_group to another or to nothing",
+            ) from error
+    os.chmod(path, mode)
