@@ -1,0 +1,39 @@
+"""A daemon for a test, stopped and checked for a clean end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.end_to_end.daemon_process import DaemonProcess, Stubs
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
+    """Start a daemon with settings of the test's own; it is stopped when the test ends."""
+    started: list[DaemonProcess] = []
+
+    def start(**settings: object) -> DaemonProcess:
+        daemon = DaemonProcess(tmp_path, **settings)
+        started.append(daemon)
+        daemon.start()
+        return daemon
+
+    yield start
+    for daemon in started:
+        assert daemon.stop() in (0, -9), daemon.log.read_text()[-4000:]
+        assert "Traceback" not in daemon.log.read_text(), daemon.log.read_text()[-4000:]
+
+
+@pytest.fixture
+def daemon(start_daemon: Callable[..., DaemonProcess]) -> DaemonProcess:
+    return start_daemon()
+
+
+@pytest.fixture
+async def stubs(daemon: DaemonProcess) -> AsyncIterator[Stubs]:
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        yield Stubs(channel)

@@ -1,0 +1,136 @@
+"""A real daemon in a process of its own, on a unix socket under the test's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from imsd.v1 import (
+    catalog_pb2_grpc,
+    driver_pb2_grpc,
+    image_pb2_grpc,
+    job_pb2_grpc,
+    upload_pb2_grpc,
+)
+
+START_SECONDS = 30.0
+STOP_SECONDS = 60.0
+
+
+class DaemonProcess:
+    """Start, stop, kill and restart it; its state directory and socket stay the same."""
+
+    def __init__(self, folder: Path, options: Sequence[str] = (), **settings: object) -> None:
+        self.folder = folder
+        self.state_dir = folder / "state"
+        self.socket = folder / "imsd.sock"
+        self.address = f"unix:{self.socket}"
+        self.log = folder / "daemon.log"
+        self._options = list(options)
+        self._settings = {f"IMSD_{key.upper()}": str(value) for key, value in settings.items()}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def store(self) -> Path:
+        return self.state_dir / "store"
+
+    def start(self) -> None:
+        self.launch()
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                raise AssertionError(f"the daemon ended at its start:\n{self.log.read_text()}")
+            if self.socket.exists() and self._is_serving():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"the daemon did not become ready:\n{self.log.read_text()}")
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "imsd", "serve", "--state-dir", str(self.state_dir)]
+        command += ["--listen", self.address, *self._options]
+        environment = os.environ | self._settings
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        return self._process
+
+    def kill(self) -> None:
+        """As a crash: SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """As systemd does: SIGTERM; returns the exit status."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(STOP_SECONDS)
+        return self._process.returncode
+
+    def restart(self) -> None:
+        self.start()
+
+    def peak_memory_bytes(self) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+
+    def blobs(self, prefix: str = "") -> dict[str, int]:
+        """Every file of the store whose path starts with ``prefix``, with its size."""
+        return {
+            str(path.relative_to(self.store)): path.stat().st_size
+            for path in sorted(self.store.rglob("*"))
+            if path.is_file() and str(path.relative_to(self.store)).startswith(prefix)
+        }
+
+    def imsctl(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run the command-line client against this daemon."""
+        environment = os.environ | {"IMSD_ADDRESS": self.address, "NO_COLOR": "1", "COLUMNS": "200"}
+        result = subprocess.run(
+            [sys.executable, "-m", "imsctl", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            **options,
+        )
+        if check and result.returncode:
+            raise AssertionError(f"imsctl {arguments} ended with {result.returncode}:\n{result.stderr}")
+        return result
+
+    def imsctl_json(self, *arguments: str) -> Any:
+        return json.loads(self.imsctl(*arguments, "--output", "json").stdout)
+
+    def _is_serving(self) -> bool:
+        with grpc.insecure_channel(self.address) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=1)
+            except grpc.FutureTimeoutError:
+                return False
+        return True
+
+
+class Stubs:
+    """The services of one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.images = image_pb2_grpc.ImageServiceStub(channel)
+        self.uploads = upload_pb2_grpc.UploadServiceStub(channel)
+        self.jobs = job_pb2_grpc.JobServiceStub(channel)
+        self.catalog = catalog_pb2_grpc.CatalogServiceStub(channel)
+        self.drivers = driver_pb2_grpc.DriverServiceStub(channel)
