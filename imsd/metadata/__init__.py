@@ -1,1 +1,1 @@
-
+"""What imsd knows about images, jobs, uploads and packs: tables, queries, migrations."""

@@ -86,6 +86,7 @@ image = Table(
     Index(None, "project_id", "name", "id"),
     Index(None, "project_id", "virtual_size", "id"),
     Index(None, "project_id", "status", "id"),
+    Index(None, "project_id", "disk_format", "id"),
 )
 
 image_tag = Table(
@@ -151,6 +152,7 @@ upload = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Index(None, "project_id", "created_at", "id"),
+    Index(None, "project_id", "fingerprint", "created_at", "id"),
     Index(None, "expires_at"),
 )
 
@@ -186,7 +188,7 @@ pack = Table(
     Column("state", String(16), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    Index(None, "store", "state"),
+    Index(None, "store", "state", "id"),
 )
 
 manifest = Table(
@@ -196,7 +198,7 @@ manifest = Table(
     Column("store", String(64), nullable=False),
     Column("state", String(16), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    Index(None, "store", "state"),
+    Index(None, "store", "state", "id"),
 )
 
 # Who holds a pack: jobs, uploads, manifests.

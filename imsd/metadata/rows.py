@@ -1,0 +1,56 @@
+"""Between records and rows: a column is named as the field of the record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Column, ColumnElement, Insert, Table, literal, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+T = TypeVar("T")
+
+# A page goes on after the entry with this sort value and id, whether or not it still exists.
+Marker = tuple[str | int | datetime, str]
+
+# SQLite of any build takes this many variables in a statement.
+MAX_VARIABLES = 900
+
+
+def to_row(record: Any, *, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The columns of a record (a dataclass)."""
+    names = (field.name for field in fields(record) if field.name not in without)
+    return {name: plain(getattr(record, name)) for name in names}
+
+
+def plain(value: Any) -> Any:
+    """What the JSON columns and drivers take for mappings and sequences of any kind."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def in_batches(items: Sequence[T], size: int = MAX_VARIABLES) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def beyond(
+    column: Column[Any], last_id: Column[Any], marker: Marker, *, descending: bool
+) -> ColumnElement[bool]:
+    """The entries that come after ``marker`` in the order of ``column``, then of the id."""
+    here = tuple_(column, last_id)
+    there = tuple_(literal(marker[0], column.type), literal(marker[1], last_id.type))
+    return here < there if descending else here > there
+
+
+def insert_new(c: AsyncConnection, table: Table) -> Insert:
+    """An INSERT that leaves rows alone whose primary key is there already."""
+    if c.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
