@@ -10,6 +10,7 @@ Lifecycle of a blob::
                      '-- leaving the block without commit --> nothing, and no space taken
 
 What the core guarantees to a driver: ids match `BLOB_ID`; ids of packs are random and never reused;
+no id is a folder of another (never both ``a`` and ``a/b``);
 one task at a time uses an ingest; `write` is not called after `commit`; every method may be
 cancelled at an await; methods of the store itself are called concurrently.
 

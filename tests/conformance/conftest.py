@@ -1,0 +1,5 @@
+"""The checks of the shipped suites report like tests."""
+
+import pytest
+
+pytest.register_assert_rewrite("imsd.testing.blob_store_suite")
