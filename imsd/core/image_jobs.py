@@ -113,7 +113,11 @@ class ImageJobs:
             project_id=project_id,
             kind=JobKind.CREATE_IMAGE,
             state=JobState.INIT,
-            spec={"disk_format": new.disk_format, "min_disk_gb": new.min_disk_gb},
+            spec={
+                "disk_format": new.disk_format or upload.disk_format,
+                "min_disk_gb": new.min_disk_gb,
+                "store": upload.store,
+            },
             image_id=image_id,
             upload_id=upload.id,
             created_at=now,

@@ -52,7 +52,7 @@ class UploadServicer(UploadServiceServicer):
         ) as session:
             yield _answer(session)
             told = session.committed_offset
-            async for request in requests:
+            async for request in session.steps(requests):
                 await _take(session, request)
                 if session.committed_offset != told or request.WhichOneof("step") == "flush":
                     told = session.committed_offset

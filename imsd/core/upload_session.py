@@ -1,0 +1,183 @@
+"""One writer of one upload: bytes in, and the offset that would survive a crash.
+
+The format, declared or recognised from the first bytes, decides where the bytes go: a disk whose blocks
+are the file's bytes (RAW, ISO) becomes chunks at once, anything else is staged until its job reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Self, TypeVar
+
+from imsd.contract import InvalidRequest, LimitExceeded
+from imsd.formats.detect import HEAD_BYTES, detect_head
+from imsd.formats.registry import is_streamable
+from imsd.metadata.records import UploadRecord
+
+from . import limits
+from .direct_sink import DirectSink
+from .runtime import Runtime
+from .staged_sink import StagedSink
+from .upload_progress import UploadProgress, taken_over
+from .upload_sink import UploadSink
+
+RequestT = TypeVar("RequestT")
+
+# A writer that pauses this long gives back the buffer it fills; see `DirectSink.idle`.
+IDLE_SECONDS = 0.05
+
+
+class UploadSession:
+    """Enter it to write; leaving it drops what was not made durable."""
+
+    def __init__(self, runtime: Runtime, record: UploadRecord) -> None:
+        self._runtime = runtime
+        self._progress = UploadProgress(runtime, record)
+        self._sink: UploadSink | None = None
+        self._head = bytearray()
+        self._received = record.committed_offset
+        self._evicted = asyncio.Event()
+        self._closed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        if self._progress.record.is_direct is not None:
+            await self._open_sink(self._progress.record.is_direct)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            if self._sink:
+                await self._sink.close()
+        finally:
+            self._closed.set()
+
+    @property
+    def committed_offset(self) -> int:
+        return self._progress.record.committed_offset
+
+    @property
+    def received_offset(self) -> int:
+        return self._received
+
+    async def evict(self) -> None:
+        """End this session because a newer writer takes over, and wait until it has let go."""
+        self._evicted.set()
+        await self._closed.wait()
+
+    async def steps(self, requests: AsyncIterator[RequestT]) -> AsyncIterator[RequestT]:
+        """The writer's messages, until they end or the session is evicted.
+
+        Raises Conflict (UPLOAD_TAKEN_OVER).
+        """
+        evicted = asyncio.ensure_future(self._evicted.wait())
+        coming: asyncio.Future[RequestT] | None = None
+        try:
+            while True:
+                coming = asyncio.ensure_future(anext(requests))
+                await self._wait_for(coming, evicted)
+                try:
+                    yield coming.result()
+                except StopAsyncIteration:
+                    return
+        finally:
+            evicted.cancel()
+            if coming and not coming.done():
+                coming.cancel()
+
+    async def write(self, data: bytes) -> None:
+        """Take the next bytes of the file."""
+        if not 1 <= len(data) <= limits.MAX_WRITE_BYTES:
+            raise InvalidRequest(
+                f"a message has 1 to {limits.MAX_WRITE_BYTES} bytes of data, not {len(data)}", field="data"
+            )
+        self._count(len(data))
+        if self._sink is None:
+            self._head += data
+            if len(self._head) < HEAD_BYTES:
+                return
+            await self._decide()
+        else:
+            await self._sink.write(data)
+        await self._checkpoint_when_due()
+
+    async def write_zeros(self, length: int) -> None:
+        """Take the next ``length`` bytes of the file, all zero."""
+        if length < 1:
+            raise InvalidRequest("zero_length must be 1 or more", field="zero_length")
+        self._count(length)
+        if self._sink is None:
+            missing = min(length, HEAD_BYTES - len(self._head))
+            self._head += bytes(missing)
+            length -= missing
+            if len(self._head) < HEAD_BYTES:
+                return
+            await self._decide()
+        assert self._sink is not None
+        if length:
+            await self._sink.write_zeros(length)
+        await self._checkpoint_when_due()
+
+    async def flush(self) -> None:
+        """Make everything received durable."""
+        if self._sink is None and self._head:
+            await self._decide()
+        if self._sink:
+            await self._sink.checkpoint()
+
+    async def _wait_for(self, coming: asyncio.Future[RequestT], evicted: asyncio.Future[bool]) -> None:
+        done, _ = await asyncio.wait(
+            {coming, evicted}, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            if self._sink:
+                await self._sink.idle()
+            await asyncio.wait({coming, evicted}, return_when=asyncio.FIRST_COMPLETED)
+        if evicted.done():
+            raise taken_over()
+
+    def _count(self, length: int) -> None:
+        """Bound the file before anything is kept of the bytes."""
+        size = self._progress.record.size_bytes
+        if size and self._received + length > size:
+            raise InvalidRequest(
+                f"more than the declared {size} bytes were sent",
+                reason="UPLOAD_TOO_LONG",
+                hint="declare the size of the file, or 0 when it is not known",
+            )
+        if self._received + length > self._runtime.limits.max_upload_size_bytes:
+            raise LimitExceeded(
+                f"an upload has at most {self._runtime.limits.max_upload_size_bytes} bytes"
+            )
+        self._received += length
+
+    async def _decide(self) -> None:
+        declared = self._progress.record.disk_format
+        found = declared or detect_head(bytes(self._head)) or "raw"
+        await self._open_sink(is_streamable(found))
+        assert self._sink is not None
+        await self._sink.write(bytes(self._head))
+        self._head.clear()
+
+    async def _open_sink(self, is_direct: bool) -> None:
+        sink_type: type[UploadSink] = DirectSink if is_direct else StagedSink
+        self._sink = await sink_type.open(self._runtime, self._progress)
+
+    async def _checkpoint_when_due(self) -> None:
+        assert self._sink is not None
+        if self._sink.unsaved_bytes >= self._runtime.limits.upload_part_bytes:
+            await self._sink.checkpoint()
+
+
+async def seal_upload(runtime: Runtime, record: UploadRecord, digest: str) -> UploadRecord:
+    """Make a complete upload COMMITTED, if its bytes have the digest the client vouches for.
+
+    Raises InvalidRequest (DIGEST_MISMATCH), Conflict.
+    """
+    progress = UploadProgress(runtime, record)
+    sink_type: type[UploadSink] = DirectSink if record.is_direct else StagedSink
+    sink = await sink_type.open(runtime, progress)
+    try:
+        return await sink.seal(digest)
+    finally:
+        await sink.close()

@@ -1,0 +1,245 @@
+"""Uploads as a caller sees them: create, get, list, write, commit, delete; and their expiry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from imsd.chunks.index import Holder, HolderKind
+from imsd.chunks.staged_source import staging_prefix
+from imsd.contract import Conflict, FailedPrecondition, ImsError, InvalidRequest, LimitExceeded, NotFound
+from imsd.formats.registry import can_read
+from imsd.metadata import chunk_index
+from imsd.metadata import uploads as upload_rows
+from imsd.metadata.records import UploadRecord, UploadState
+
+from . import checks, limits, requests
+from .requests import RequestKey
+from .runtime import Runtime
+from .sweeper import Sweeper
+from .upload_session import UploadSession, seal_upload
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUpload:
+    """``size_bytes`` 0: not known. ``disk_format`` empty: recognised from the bytes."""
+
+    size_bytes: int = 0
+    file_name: str = ""
+    disk_format: str = ""
+    expected_sha256: str = ""
+    fingerprint: str = ""
+
+
+class Uploads:
+    def __init__(self, runtime: Runtime, sweeper: Sweeper) -> None:
+        self._runtime = runtime
+        self._sweeper = sweeper
+        self._sessions: dict[str, UploadSession] = {}
+
+    async def create(self, key: RequestKey, new: NewUpload) -> UploadRecord:
+        self._check(new)
+        stores = self._runtime.stores
+        stores.get(stores.default_name)  # a store that is not ready says so now
+        now = self._runtime.clock()
+        record = UploadRecord(
+            id=self._runtime.new_id(),
+            project_id=key.project_id,
+            state=UploadState.OPEN,
+            store=stores.default_name,
+            size_bytes=new.size_bytes,
+            file_name=new.file_name,
+            disk_format=new.disk_format,
+            expected_sha256=new.expected_sha256,
+            fingerprint=new.fingerprint,
+            created_at=now,
+            expires_at=now + self._runtime.limits.upload_expiry,
+        )
+        async with self._runtime.database.transaction() as c:
+            earlier = await requests.recall(c, key)
+            if earlier:
+                return await self._find(c, key.project_id, earlier)
+            if await upload_rows.open_upload_count(c, key.project_id) >= limits.MAX_OPEN_UPLOADS:
+                raise LimitExceeded(
+                    f"project {key.project_id} has {limits.MAX_OPEN_UPLOADS} open uploads",
+                    hint="finish or abort some of them",
+                )
+            await upload_rows.insert_upload(c, record)
+            await requests.remember(c, self._runtime, key, record.id)
+        return record
+
+    async def get(self, project_id: str, upload_id: str) -> UploadRecord:
+        project_id, upload_id = checks.project_id(project_id), checks.uuid("upload_id", upload_id)
+        async with self._runtime.database.reading() as c:
+            return await self._find(c, project_id, upload_id)
+
+    async def list(
+        self, project_id: str, fingerprint: str, page_size: int, page_token: str
+    ) -> tuple[Sequence[UploadRecord], str]:
+        """A page of uploads, newest first, and the token of the next one."""
+        limit = checks.page_size(page_size)
+        query = (checks.project_id(project_id), _fingerprint(fingerprint))
+        after = self._runtime.tokens.read(query, page_token)
+        async with self._runtime.database.reading() as c:
+            records = await upload_rows.list_uploads(c, *query, limit + 1, after)
+        token = ""
+        if len(records) > limit:
+            last = records[limit - 1]
+            token = self._runtime.tokens.make(query, (last.created_at, last.id))
+        return records[:limit], token
+
+    @asynccontextmanager
+    async def writing(self, project_id: str, upload_id: str, offset: int) -> AsyncIterator[UploadSession]:
+        """Become the one writer of an upload, from its committed offset.
+
+        Raises NotFound, FailedPrecondition, Conflict (UPLOAD_OFFSET_MISMATCH).
+        """
+        record = await self._take_over(project_id, upload_id)
+        if offset != record.committed_offset:
+            raise Conflict(
+                f"the upload goes on at byte {record.committed_offset}, not at {offset}",
+                reason="UPLOAD_OFFSET_MISMATCH",
+                hint="send the bytes from the committed offset on",
+            )
+        session = UploadSession(self._runtime, record)
+        self._sessions[upload_id] = session
+        try:
+            async with session:
+                yield session
+        finally:
+            if self._sessions.get(upload_id) is session:
+                del self._sessions[upload_id]
+
+    async def commit(
+        self, project_id: str, upload_id: str, size_bytes: int, digest: str
+    ) -> UploadRecord:
+        """All bytes were sent: check size and digest, and make the upload COMMITTED."""
+        checks.matching("digest", digest, limits.TREE_DIGEST, "a digest is b3t: and 64 hex digits")
+        record = await self.get(project_id, upload_id)
+        if record.state is UploadState.OPEN:
+            record = await self._take_over(record.project_id, upload_id)
+            _check_size(record, size_bytes)
+            record = await self._seal(record, digest)
+        elif size_bytes != record.size_bytes or (digest and digest != record.digest):
+            raise FailedPrecondition("the upload was committed with another size or digest")
+        return record
+
+    async def delete(self, project_id: str, upload_id: str) -> None:
+        """Abort an upload and free its bytes. Raises FailedPrecondition when a job consumes it."""
+        record = await self.get(project_id, upload_id)
+        await self._evict(upload_id)
+        if not await self._drop(record):
+            raise FailedPrecondition(
+                "a job makes an image of this upload", hint=f"cancel job {record.job_id} instead"
+            )
+
+    async def expire(self) -> None:
+        """Delete uploads that nobody wrote to for too long."""
+        async with self._runtime.database.reading() as c:
+            expired = await upload_rows.expired_uploads(c, self._runtime.clock(), 1000)
+        for record in expired:
+            log.info("upload expired", upload_id=record.id)
+            await self._evict(record.id)
+            await self._drop(record)
+
+    async def close(self) -> None:
+        """End every session: the daemon stops; the clients go on later."""
+        for upload_id in list(self._sessions):
+            await self._evict(upload_id)
+
+    async def discard_bytes(self, store_name: str, upload_id: str) -> None:
+        """Free the staged bytes of an upload whose row is gone; idempotent."""
+        store = self._runtime.stores.get(store_name)
+        async for blob in store.list(staging_prefix(upload_id)):
+            await store.delete(blob.id)
+
+    async def _drop(self, record: UploadRecord) -> bool:
+        async with self._runtime.database.transaction() as c:
+            current = await upload_rows.get_upload(c, record.project_id, record.id)
+            if current is None:
+                return True
+            if current.job_id:
+                return False
+            await chunk_index.release_holder(c, Holder(HolderKind.UPLOAD, record.id))
+            await upload_rows.delete_upload_row(c, record.id)
+        await self.discard_bytes(record.store, record.id)
+        self._sweeper.wake(record.store)
+        return True
+
+    async def _seal(self, record: UploadRecord, digest: str) -> UploadRecord:
+        try:
+            return await seal_upload(self._runtime, record, digest)
+        except ImsError as error:
+            if error.reason in ("DIGEST_MISMATCH", "IMAGE_EMPTY"):
+                await self._drop(record)
+            raise
+
+    async def _take_over(self, project_id: str, upload_id: str) -> UploadRecord:
+        """Fence off every other writer; wait until one in this process has let go."""
+        checks.uuid("upload_id", upload_id)
+        await self.get(project_id, upload_id)
+        await self._evict(upload_id)
+        async with self._runtime.database.transaction() as c:
+            fence = await upload_rows.take_over(c, upload_id)
+            record = await self._find(c, checks.project_id(project_id), upload_id)
+        if fence is None:
+            raise FailedPrecondition("the upload is complete: nothing more can be written")
+        return record
+
+    async def _evict(self, upload_id: str) -> None:
+        if session := self._sessions.get(upload_id):
+            await session.evict()
+
+    async def _find(self, c: AsyncConnection, project_id: str, upload_id: str) -> UploadRecord:
+        record = await upload_rows.get_upload(c, project_id, upload_id)
+        if record is None:
+            raise NotFound(
+                f"there is no upload {upload_id} in project {project_id}",
+                hint="it may have been aborted, expired or made into an image",
+            )
+        return record
+
+    def _check(self, new: NewUpload) -> None:
+        highest = self._runtime.limits.max_upload_size_bytes
+        checks.number("size_bytes", new.size_bytes, 0, highest)
+        checks.text("file_name", new.file_name, limits.MAX_FILE_NAME)
+        checks.matching("expected_sha256", new.expected_sha256, limits.SHA256, "a SHA-256 is 64 hex digits")
+        _fingerprint(new.fingerprint)
+        if new.disk_format and not can_read(new.disk_format):
+            raise InvalidRequest(
+                f"imsd cannot read {new.disk_format} yet",
+                reason="FORMAT_UNSUPPORTED",
+                field="disk_format",
+                hint="convert the file first, for example with qemu-img convert -O qcow2",
+            )
+
+
+def _fingerprint(value: str) -> str:
+    return checks.matching(
+        "fingerprint", value, limits.FINGERPRINT, "a fingerprint has up to 128 printable characters"
+    )
+
+
+def _check_size(record: UploadRecord, size_bytes: int) -> None:
+    declared = record.size_bytes or size_bytes
+    if size_bytes <= 0 and not record.size_bytes:
+        raise InvalidRequest("the upload is empty", reason="IMAGE_EMPTY", field="size_bytes")
+    if size_bytes != declared:
+        raise InvalidRequest(
+            f"the upload was declared as {record.size_bytes} bytes, but is committed as {size_bytes}",
+            reason="UPLOAD_INCOMPLETE" if size_bytes < declared else "UPLOAD_TOO_LONG",
+            field="size_bytes",
+            hint="commit the size of the file that was sent",
+        )
+    if record.committed_offset != size_bytes:
+        raise FailedPrecondition(
+            f"{record.committed_offset} of {size_bytes} bytes have arrived",
+            reason="UPLOAD_INCOMPLETE" if record.committed_offset < size_bytes else "UPLOAD_TOO_LONG",
+            hint="send the rest from the committed offset on, end with flush, then commit",
+        )

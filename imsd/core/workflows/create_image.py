@@ -1,0 +1,151 @@
+"""Create an image from a committed upload.
+
+The story: the upload's bytes are opened as a disk (or are chunks already), checked, stored chunk by
+chunk, listed in a manifest; then one transaction makes the manifest live, the image ACTIVE, the upload
+gone and the job SUCCESS. Until that transaction nothing of it can be seen but a QUEUED image; a job that
+runs again after a crash finds the chunks it stored by their digests and goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from imsd.chunks.index import Holder, HolderKind
+from imsd.contract import FailedPrecondition, ImageRefused, ImsError, InvalidRequest
+from imsd.core.images import min_disk
+from imsd.core.job_run import JobRun, Workflow
+from imsd.core.opened_upload import OpenedUpload, StoredDisk, open_upload
+from imsd.core.sweeper import Sweeper
+from imsd.core.uploads import Uploads
+from imsd.formats.source import ByteSource
+from imsd.metadata import chunk_index
+from imsd.metadata import images as image_rows
+from imsd.metadata import uploads as upload_rows
+from imsd.metadata.records import ImageRecord, ImageStatus, UploadRecord, UploadState
+
+# Read for the SHA-256 of an uploaded file, in bytes.
+HASH_WINDOW = 4 << 20
+
+# Errors of the bytes themselves: the upload will never become an image, so it goes too.
+HOPELESS = (ImageRefused, InvalidRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What this job works on."""
+
+    image: ImageRecord
+    upload: UploadRecord
+
+
+class CreateImage(Workflow):
+    def __init__(self, uploads: Uploads, sweeper: Sweeper) -> None:
+        self._uploads = uploads
+        self._sweeper = sweeper
+
+    async def run(self, run: JobRun) -> None:
+        subject = await self._begin(run)
+        run.enter("inspect", 0, (0.0, 1.0))
+        async with open_upload(run, subject.upload, str(run.record.spec["disk_format"])) as opened:
+            min_disk(int(run.record.spec["min_disk_gb"]), opened.virtual_size_bytes)
+            await _check_sha256(run, subject.upload, opened)
+            disk = await opened.store(run)
+        run.enter("commit", 0, (98.0, 100.0))
+        await self._publish(run, subject, disk)
+
+    async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
+        await chunk_index.release_holder(c, run.holder)
+        await image_rows.delete_image_row(c, run.record.image_id)
+        if error is None or isinstance(error, HOPELESS):
+            await chunk_index.release_holder(c, Holder(HolderKind.UPLOAD, run.record.upload_id))
+            await upload_rows.delete_upload_row(c, run.record.upload_id)
+        else:
+            await upload_rows.detach_upload(c, run.record.upload_id)
+
+    async def clean_up(self, run: JobRun) -> None:
+        """Free the bytes of an upload that is gone, and every pack and manifest nothing holds."""
+        async with run.runtime.database.reading() as c:
+            upload = await upload_rows.get_upload(c, run.record.project_id, run.record.upload_id)
+        store_name = str(run.record.spec["store"])
+        if upload is None:
+            await self._uploads.discard_bytes(store_name, run.record.upload_id)
+        await self._sweeper.free(store_name)
+
+    async def _begin(self, run: JobRun) -> Subject:
+        """QUEUED becomes SAVING; a job that runs again finds it so already."""
+        runtime, record = run.runtime, run.record
+        async with runtime.database.transaction() as c:
+            await run.require_fence(c)
+            # What an earlier run wrote and no manifest lists is let go; its chunks are found by digest.
+            image = await image_rows.update_image(
+                c,
+                record.image_id,
+                {"status": ImageStatus.SAVING, "updated_at": runtime.clock()},
+                statuses=[ImageStatus.QUEUED, ImageStatus.SAVING],
+            )
+            upload = await upload_rows.get_upload(c, record.project_id, record.upload_id)
+        if image is None or upload is None or upload.state is not UploadState.COMMITTED:
+            raise FailedPrecondition("the upload or the image of this job is gone")
+        return Subject(image, upload)
+
+    async def _publish(self, run: JobRun, subject: Subject, disk: StoredDisk) -> None:
+        runtime, image, upload = run.runtime, subject.image, subject.upload
+        now = runtime.clock()
+        async with runtime.database.transaction() as c:
+            await run.require_fence(c)
+            await chunk_index.publish_manifest(
+                c, manifest_id=disk.manifest_id, writer=run.holder, image_id=image.id, packs=disk.packs
+            )
+            await image_rows.update_image(
+                c,
+                image.id,
+                {
+                    "status": ImageStatus.ACTIVE,
+                    "disk_format": disk.format_name,
+                    "virtual_size": disk.virtual_size_bytes,
+                    "data_size": disk.data_size,
+                    "stored_size": disk.stored_size,
+                    "new_size": disk.new_size,
+                    "digest": disk.digest,
+                    "findings": [{"code": f.code, "message": f.message} for f in disk.findings],
+                    "min_disk_gb": min_disk(image.min_disk_gb, disk.virtual_size_bytes),
+                    "manifest_id": disk.manifest_id,
+                    "active_at": now,
+                    "updated_at": now,
+                },
+                statuses=[ImageStatus.SAVING],
+            )
+            await chunk_index.release_holder(c, run.holder)
+            await chunk_index.release_holder(c, Holder(HolderKind.UPLOAD, upload.id))
+            await upload_rows.delete_upload_row(c, upload.id)
+            await run.succeed(c, {"image_id": image.id})
+
+
+async def _check_sha256(run: JobRun, upload: UploadRecord, opened: OpenedUpload) -> None:
+    """Compare the uploaded file with the SHA-256 its sender gave. Raises InvalidRequest (DIGEST_MISMATCH)."""
+    if not upload.expected_sha256:
+        return
+    source, done = opened.file, 0
+    run.enter("checksum", source.size_bytes, (1.0, 20.0))
+    digest = hashlib.sha256()
+    while done < source.size_bytes:
+        length = min(HASH_WINDOW, source.size_bytes - done)
+        await run.runtime.pool.run(_hash, digest, source, done, length)
+        done += length
+        run.advance(done)
+    if digest.hexdigest() != upload.expected_sha256:
+        raise InvalidRequest(
+            f"the SHA-256 of the file is {digest.hexdigest()}, not {upload.expected_sha256}",
+            reason="DIGEST_MISMATCH",
+            field="expected_sha256",
+            hint="the file is not the one the checksum was made of: fetch it again",
+        )
+
+
+def _hash(digest: hashlib._Hash, source: ByteSource, offset: int, length: int) -> None:
+    # Read first: a source that lacks bytes raises here, and the call is repeated whole.
+    content = source.read(offset, length)
+    digest.update(content)

@@ -1,0 +1,130 @@
+"""An image comes in, is stored once, goes out again: the bytes are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imsd.v1 import image_pb2, job_pb2
+from tests.end_to_end import wire
+from tests.end_to_end.daemon_process import DaemonProcess, Stubs
+from tests.end_to_end.disks import MIB, as_qcow2, patterned_disk, qemu_img, random_disk
+
+RAW, QCOW2 = image_pb2.DISK_FORMAT_RAW, image_pb2.DISK_FORMAT_QCOW2
+
+
+@pytest.mark.parametrize("size", [512, 65536, 3 * MIB + 512, 20 * MIB])
+async def test_a_raw_disk_comes_back(stubs: Stubs, size: int) -> None:
+    disk = patterned_disk(size, data_share=0.7) if size > 65536 else random_disk(size)
+    image = await wire.import_disk(stubs, disk)
+    assert image.disk_format == RAW
+    assert image.virtual_size_bytes == size
+    assert await wire.download(stubs, image.id) == disk
+
+
+async def test_an_odd_raw_disk_is_rounded_up_to_a_sector(stubs: Stubs) -> None:
+    image = await wire.import_disk(stubs, b"x" * 1000)
+    assert image.virtual_size_bytes == 1024
+    assert [finding.code for finding in image.findings] == ["RAW_SIZE_ROUNDED_UP"]
+    assert await wire.download(stubs, image.id) == b"x" * 1000 + bytes(24)
+
+
+@pytest.mark.parametrize("options", [(), ("-c",), ("-c", "-o", "compression_type=zstd")])
+async def test_a_qcow2_and_its_raw_disk_are_the_same_image(
+    stubs: Stubs, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    disk = patterned_disk(12 * MIB)
+    raw = await wire.import_disk(stubs, disk)
+    qcow2 = await wire.import_disk(stubs, as_qcow2(tmp_path, disk, *options))
+    assert qcow2.disk_format == QCOW2
+    assert qcow2.digest == raw.digest
+    assert qcow2.new_size_bytes == 0
+    assert await wire.download(stubs, qcow2.id) == disk
+
+
+@pytest.mark.parametrize(
+    "compression",
+    [image_pb2.COMPRESSION_NONE, image_pb2.COMPRESSION_ZLIB, image_pb2.COMPRESSION_ZSTD],
+)
+async def test_a_downloaded_qcow2_is_the_disk(stubs: Stubs, tmp_path: Path, compression: int) -> None:
+    disk = patterned_disk(10 * MIB + 512)
+    image = await wire.import_disk(stubs, disk)
+    out, raw = tmp_path / "out.qcow2", tmp_path / "in.raw"
+    out.write_bytes(await wire.download(stubs, image.id, disk_format=QCOW2, compression=compression))
+    raw.write_bytes(disk)
+    qemu_img("check", "-f", "qcow2", out)
+    assert "identical" in qemu_img("compare", "-f", "raw", "-F", "qcow2", raw, out)
+
+
+async def test_a_second_import_of_the_same_disk_stores_nothing(daemon: DaemonProcess, stubs: Stubs) -> None:
+    disk = patterned_disk(16 * MIB)
+    first = await wire.import_disk(stubs, disk)
+    packs = daemon.blobs("packs/")
+    second = await wire.import_disk(stubs, disk, name="again")
+    assert first.new_size_bytes > 0
+    assert second.new_size_bytes == 0
+    assert second.digest == first.digest
+    assert daemon.blobs("packs/") == packs
+
+
+async def test_projects_share_no_chunks(stubs: Stubs) -> None:
+    disk = patterned_disk(4 * MIB)
+    await wire.import_disk(stubs, disk)
+    upload = await wire.send(stubs, disk, project_id="other")
+    job = await stubs.images.CreateImage(
+        image_pb2.CreateImageRequest(project_id="other", name="same", upload_id=upload.id)
+    )
+    async for job in stubs.jobs.WatchJob(job_pb2.WatchJobRequest(project_id="other", job_id=job.id)):
+        pass
+    image = await stubs.images.GetImage(
+        image_pb2.GetImageRequest(project_id="other", image_id=job.image_ids[0])
+    )
+    assert image.new_size_bytes > 0
+
+
+async def test_deleting_the_last_image_empties_the_store(daemon: DaemonProcess, stubs: Stubs) -> None:
+    disk = patterned_disk(8 * MIB)
+    images = [await wire.import_disk(stubs, disk), await wire.import_disk(stubs, disk)]
+    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=images[0].id))
+    assert await wire.download(stubs, images[1].id) == disk
+    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=images[1].id))
+    await wire.becomes_empty(daemon)
+
+
+async def test_an_image_deleted_while_it_is_downloaded_comes_whole(
+    daemon: DaemonProcess, stubs: Stubs
+) -> None:
+    disk = random_disk(24 * MIB)
+    image = await wire.import_disk(stubs, disk)
+    content = bytearray()
+    async for message in stubs.images.DownloadImage(image_pb2.DownloadImageRequest(image_id=image.id)):
+        if not content:
+            await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=image.id))
+        content += message.data
+    assert bytes(content) == disk
+    await wire.becomes_empty(daemon)
+
+
+async def test_a_damaged_pack_is_found_and_never_served(daemon: DaemonProcess, stubs: Stubs) -> None:
+    image = await wire.import_disk(stubs, random_disk(2 * MIB))
+    (pack,) = daemon.blobs("packs/")
+    with (daemon.store / pack).open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    job = await stubs.images.VerifyImage(image_pb2.VerifyImageRequest(image_id=image.id))
+    report = (await wire.ended(stubs, job)).verify_report
+    assert report.damage_count == 1
+    assert report.digest == ""
+    assert report.damage[0].blob_id == pack
+    for disk_format in (RAW, QCOW2):
+        with pytest.raises(Exception, match="DATA_LOSS"):
+            await wire.download(stubs, image.id, disk_format=disk_format)
+
+
+async def test_verify_finds_a_sound_image_sound(stubs: Stubs) -> None:
+    image = await wire.import_disk(stubs, patterned_disk(5 * MIB))
+    job = await stubs.images.VerifyImage(image_pb2.VerifyImageRequest(image_id=image.id))
+    report = (await wire.ended(stubs, job)).verify_report
+    assert report.damage_count == 0
+    assert report.digest == image.digest

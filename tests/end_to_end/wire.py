@@ -1,0 +1,122 @@
+"""The wire contract, spoken directly: what a client in any language would send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+import grpc
+from grpc_status import rpc_status
+from google.rpc import error_details_pb2
+
+from imsd.v1 import image_pb2, job_pb2, upload_pb2
+from tests.end_to_end.daemon_process import DaemonProcess, Stubs
+
+MESSAGE = 1 << 20
+
+FINAL = (job_pb2.JOB_STATE_SUCCESS, job_pb2.JOB_STATE_FAIL, job_pb2.JOB_STATE_CANCELLED)
+
+Step = upload_pb2.WriteUploadRequest
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """The reason in the ErrorInfo of a failed call."""
+    status = rpc_status.from_call(error)
+    assert status is not None, error
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.domain == "imsd"
+    return info.reason
+
+
+def header(upload: upload_pb2.Upload, offset: int | None = None) -> Step:
+    at = upload.committed_offset if offset is None else offset
+    return Step(header=Step.Header(upload_id=upload.id, offset=at))
+
+
+def steps_of(content: bytes, start: int = 0) -> list[Step]:
+    """The messages for ``content`` from ``start``: runs of zeros as lengths, then a flush."""
+    steps = []
+    for offset in range(start, len(content), MESSAGE):
+        piece = content[offset : offset + MESSAGE]
+        steps.append(Step(data=piece) if any(piece) else Step(zero_length=len(piece)))
+    return [*steps, Step(flush=Step.Flush())]
+
+
+async def write(stubs: Stubs, steps: Iterable[Step]) -> list[upload_pb2.WriteUploadResponse]:
+    """One whole stream; returns every answer."""
+
+    async def requests() -> AsyncIterator[Step]:
+        for step in steps:
+            yield step
+
+    return [answer async for answer in stubs.uploads.WriteUpload(requests())]
+
+
+async def open_upload(stubs: Stubs, **fields: object) -> upload_pb2.Upload:
+    return await stubs.uploads.CreateUpload(upload_pb2.CreateUploadRequest(**fields))
+
+
+async def send(stubs: Stubs, content: bytes, **fields: object) -> upload_pb2.Upload:
+    """Upload ``content`` whole and commit it."""
+    upload = await open_upload(stubs, **({"size_bytes": len(content)} | fields))
+    await write(stubs, [header(upload), *steps_of(content)])
+    return await stubs.uploads.CommitUpload(
+        upload_pb2.CommitUploadRequest(upload_id=upload.id, size_bytes=len(content))
+    )
+
+
+async def start_image(stubs: Stubs, upload: upload_pb2.Upload, **fields: object) -> job_pb2.Job:
+    request = image_pb2.CreateImageRequest(**({"name": "disk"} | fields), upload_id=upload.id)
+    return await stubs.images.CreateImage(request)
+
+
+async def ended(stubs: Stubs, job: job_pb2.Job) -> job_pb2.Job:
+    """Watch a job to its end."""
+    last = job
+    async for last in stubs.jobs.WatchJob(job_pb2.WatchJobRequest(job_id=job.id)):
+        pass
+    assert last.state in FINAL
+    return last
+
+
+async def import_disk(stubs: Stubs, content: bytes, **fields: object) -> image_pb2.Image:
+    """An ACTIVE image of ``content``."""
+    job = await ended(stubs, await start_image(stubs, await send(stubs, content), **fields))
+    assert job.state == job_pb2.JOB_STATE_SUCCESS, job
+    return await stubs.images.GetImage(image_pb2.GetImageRequest(image_id=job.image_ids[0]))
+
+
+async def download(stubs: Stubs, image_id: str, **fields: object) -> bytes:
+    """The whole file; asserts that it is complete and as long as announced."""
+    content = bytearray()
+    announced = complete = -1
+    request = image_pb2.DownloadImageRequest(image_id=image_id, **fields)
+    async for message in stubs.images.DownloadImage(request):
+        step = message.WhichOneof("step")
+        if step == "header":
+            announced = message.header.file_size_bytes
+        elif step == "data":
+            content += message.data
+        elif step == "zero_length":
+            content += bytes(message.zero_length)
+        else:
+            complete = message.complete.file_size_bytes
+    assert len(content) == announced == complete
+    return bytes(content)
+
+
+async def images_of(stubs: Stubs) -> Sequence[image_pb2.Image]:
+    return (await stubs.images.ListImages(image_pb2.ListImagesRequest())).images
+
+
+async def uploads_of(stubs: Stubs) -> Sequence[upload_pb2.Upload]:
+    return (await stubs.uploads.ListUploads(upload_pb2.ListUploadsRequest())).uploads
+
+
+async def becomes_empty(daemon: DaemonProcess, prefix: str = "", seconds: float = 10.0) -> None:
+    """Wait until the store holds no blob whose path begins with ``prefix``."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while blobs := daemon.blobs(prefix):
+        assert asyncio.get_running_loop().time() < deadline, f"left in the store: {blobs}"
+        await asyncio.sleep(0.05)
