@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+
+from .sqlite_driver import connect_quickly
 
 READERS = 4
 
@@ -37,46 +38,39 @@ IDLE_IN_TRANSACTION_MS = 60_000
 def writing_engine(url: URL) -> AsyncEngine:
     """One connection, kept open."""
     if _is_sqlite(url):
-        engine = create_async_engine(url, pool_size=1, max_overflow=0)
-        _set_up_sqlite(engine, "BEGIN IMMEDIATE", f"cache_size=-{WRITER_CACHE_KIB}", "foreign_keys=ON")
-        return engine
-    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True, **_postgresql())
-    _lock_as_writer(engine)
+        engine = _sqlite(
+            url, "BEGIN IMMEDIATE", f"cache_size=-{WRITER_CACHE_KIB}", "foreign_keys=ON", pool_size=1
+        )
+    else:
+        engine = _postgresql(url, pool_size=1)
+        _lock_as_writer(engine)
     return engine
 
 
 def reading_engine(url: URL) -> AsyncEngine:
     """`READERS` connections at most; each transaction sees one snapshot and cannot write."""
     if _is_sqlite(url):
-        engine = create_async_engine(url, pool_size=READERS, max_overflow=0)
-        _set_up_sqlite(engine, "BEGIN", f"cache_size=-{READER_CACHE_KIB}", "query_only=ON")
-        return engine
-    return create_async_engine(
+        return _sqlite(url, "BEGIN", f"cache_size=-{READER_CACHE_KIB}", "query_only=ON", pool_size=READERS)
+    return _postgresql(
         url,
         pool_size=READERS,
-        max_overflow=0,
-        pool_pre_ping=True,
         isolation_level="REPEATABLE READ",
         execution_options={"postgresql_readonly": True},
-        **_postgresql(),
     )
 
 
 def migrating_engine(url: URL) -> AsyncEngine:
     """Foreign keys are not enforced: Alembic alters an SQLite table by making it anew."""
-    engine = create_async_engine(url, poolclass=NullPool, **({} if _is_sqlite(url) else _postgresql()))
     if _is_sqlite(url):
-        _set_up_sqlite(engine, "BEGIN IMMEDIATE", "foreign_keys=OFF")
-    else:
-        _lock_as_writer(engine)
-    return engine
+        return _sqlite(url, "BEGIN IMMEDIATE", "foreign_keys=OFF", pool_size=1)
+    return writing_engine(url)
 
 
 def _is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def _set_up_sqlite(engine: AsyncEngine, begin: str, *pragmas: str) -> None:
+def _sqlite(url: URL, begin: str, *pragmas: str, pool_size: int) -> AsyncEngine:
     always = (
         f"busy_timeout={BUSY_TIMEOUT_MS}",
         "journal_mode=WAL",
@@ -85,10 +79,17 @@ def _set_up_sqlite(engine: AsyncEngine, begin: str, *pragmas: str) -> None:
         "temp_store=MEMORY",
         "case_sensitive_like=ON",  # as on PostgreSQL; only so does LIKE use an index
     )
+    arguments = {"async_creator_fn": connect_quickly, "isolation_level": None}
+    engine = create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_reset_on_return=None,  # a connection that is closed rolls back what it began; no need to repeat
+        connect_args=arguments,
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def set_pragmas(connection: DBAPIConnection, _: object) -> None:
-        connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in (*always, *pragmas):
             cursor.execute(f"PRAGMA {pragma}")
@@ -98,13 +99,16 @@ def _set_up_sqlite(engine: AsyncEngine, begin: str, *pragmas: str) -> None:
     def begin_transaction(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
+    return engine
 
-def _postgresql() -> dict[str, Any]:
+
+def _postgresql(url: URL, **options: Any) -> AsyncEngine:
     settings = {
         "application_name": "imsd",
         "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
     }
-    return {"connect_args": {"server_settings": settings}}
+    arguments = {"server_settings": settings}
+    return create_async_engine(url, max_overflow=0, pool_pre_ping=True, connect_args=arguments, **options)
 
 
 def _lock_as_writer(engine: AsyncEngine) -> None:

@@ -100,9 +100,11 @@ async def attach_upload(c: AsyncConnection, upload_id: str, job_id: str) -> bool
     return bool((await c.execute(change.values(job_id=job_id))).rowcount)
 
 
-async def detach_upload(c: AsyncConnection, upload_id: str, job_id: str) -> bool:
-    """Let another job use what ``job_id`` did not consume; False when it is not attached to that job."""
-    change = update(upload).where(upload.c.id == upload_id, upload.c.job_id == job_id)
+async def detach_upload(c: AsyncConnection, upload_id: str, job_id: str = "") -> bool:
+    """Let another job use what this one did not consume; False when no job, or another than ``job_id``
+    (unless empty), is attached."""
+    is_attached = upload.c.job_id == job_id if job_id else upload.c.job_id != ""
+    change = update(upload).where(upload.c.id == upload_id, is_attached)
     return bool((await c.execute(change.values(job_id=""))).rowcount)
 
 
