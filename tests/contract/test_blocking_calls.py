@@ -1,0 +1,96 @@
+"""A cancelled blocking call: its thread has ended, or never starts, when the caller goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from imsd.contract import run_blocking, run_in_pool
+
+
+@pytest.fixture
+def one_thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+async def started(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, 10)
+
+
+async def test_results_and_exceptions_come_back(one_thread: ThreadPoolExecutor) -> None:
+    assert await run_in_pool(one_thread, divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await run_blocking(divmod, 7, 0)
+
+
+async def test_a_cancelled_call_that_runs_is_waited_for(one_thread: ThreadPoolExecutor) -> None:
+    running, released = threading.Event(), threading.Event()
+    is_over = False
+
+    def work() -> None:
+        nonlocal is_over
+        running.set()
+        released.wait(10)
+        time.sleep(0.05)
+        is_over = True
+
+    task = asyncio.create_task(run_in_pool(one_thread, work))
+    await started(running)
+    for _ in range(3):  # cancelled again and again
+        task.cancel()
+        await asyncio.sleep(0.005)
+        assert not task.done()
+    released.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert is_over
+
+
+async def test_a_cancelled_call_that_waits_in_the_queue_never_starts(one_thread: ThreadPoolExecutor) -> None:
+    running, released = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    def occupy() -> None:
+        running.set()
+        released.wait(10)
+
+    first = asyncio.create_task(run_in_pool(one_thread, occupy))
+    await started(running)
+    second = asyncio.create_task(run_in_pool(one_thread, calls.append, "second"))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.wait([second], timeout=5)
+    assert second.cancelled()  # at once, though the pool is busy
+    released.set()
+    await first
+    await run_in_pool(one_thread, calls.append, "third")
+    assert calls == ["third"]
+
+
+async def test_an_exception_of_a_cancelled_call_is_not_reported_as_lost(
+    one_thread: ThreadPoolExecutor,
+) -> None:
+    running, released = threading.Event(), threading.Event()
+    reports: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
+
+    def fail() -> None:
+        running.set()
+        released.wait(10)
+        raise ValueError
+
+    task = asyncio.create_task(run_in_pool(one_thread, fail))
+    await started(running)
+    task.cancel()
+    released.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    del task
+    await asyncio.sleep(0)
+    assert reports == []
