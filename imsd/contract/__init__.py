@@ -30,11 +30,14 @@ from .errors import (
     Unavailable,
 )
 from .hookspecs import PLUGIN_GROUP, hookimpl, hookspec
+from .os_errors import READING, WRITING, translate_os_errors
 
 __all__ = [
     "BLOB_ID",
     "CONTRACT_VERSION",
     "PLUGIN_GROUP",
+    "READING",
+    "WRITING",
     "AlreadyExists",
     "BlobId",
     "BlobStore",
@@ -63,4 +66,5 @@ __all__ = [
     "hookspec",
     "run_blocking",
     "run_in_pool",
+    "translate_os_errors",
 ]

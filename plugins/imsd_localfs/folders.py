@@ -1,0 +1,111 @@
+"""The folders of a store: made when a blob comes, removed with the last one, durable before a commit.
+
+Paths are relative to the store's directory. All functions block.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+# A folder may vanish between being made and being used, when another process removes the last blob
+# of it; each round loses to one such removal.
+MAX_ROUNDS = 100
+
+# Folders known to be durable; forgetting one costs one more fsync.
+MAX_REMEMBERED = 10_000
+
+
+class Folders:
+    """The tree of folders below ``root_fd``."""
+
+    def __init__(self, root_fd: int, *, fsync: bool) -> None:
+        self._root_fd = root_fd
+        self._fsync = fsync
+        # Held while a name appears or a folder vanishes, so that neither meets the other half-way.
+        self._lock = threading.Lock()
+        self._durable: set[str] = set()
+        self._removals = 0
+
+    def link(self, source: str, name: str, source_fd: int | None = None) -> None:
+        """Give the file ``source`` (relative to ``source_fd``) the name ``name``, durably.
+
+        Raises FileExistsError when the name is taken.
+        """
+        folder = os.path.dirname(name)
+        for last_round in [False] * (MAX_ROUNDS - 1) + [True]:
+            try:
+                with self._lock:
+                    self._make(folder)
+                    os.link(source, name, src_dir_fd=source_fd, dst_dir_fd=self._root_fd)
+                break
+            except FileNotFoundError:
+                if last_round:
+                    raise
+        self._sync_up(folder)
+
+    def sync_file(self, fd: int) -> None:
+        """Sync the bytes of a file that gets a name next."""
+        if self._fsync:
+            os.fdatasync(fd)
+
+    def unlink(self, name: str) -> None:
+        """Remove a file and every folder that becomes empty by it. Raises FileNotFoundError."""
+        with self._lock:
+            os.unlink(name, dir_fd=self._root_fd)
+            folder = os.path.dirname(name)
+            while folder and self._remove_if_empty(folder):
+                folder = os.path.dirname(folder)
+
+    def _make(self, folder: str) -> None:
+        if not folder:
+            return
+        try:
+            os.mkdir(folder, 0o700, dir_fd=self._root_fd)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            self._make(os.path.dirname(folder))
+            self._make(folder)
+
+    def _remove_if_empty(self, folder: str) -> bool:
+        self._durable.discard(folder)
+        self._removals += 1
+        try:
+            os.rmdir(folder, dir_fd=self._root_fd)
+        except OSError:  # not empty, or somebody else's doing; an empty folder left behind harms nobody
+            return False
+        return True
+
+    def _sync_up(self, folder: str) -> None:
+        """Sync the entry just made in ``folder``, and the entries of folders not known to be durable."""
+        if not self._fsync:
+            return
+        self._sync(folder)
+        while folder:
+            parent = os.path.dirname(folder)
+            with self._lock:
+                if folder in self._durable:
+                    return
+                removals = self._removals
+            self._sync(parent)
+            self._remember(folder, removals)
+            folder = parent
+
+    def _remember(self, folder: str, removals: int) -> None:
+        with self._lock:
+            if removals != self._removals:
+                return  # what was synced may not be the folder that has the name now
+            if len(self._durable) >= MAX_REMEMBERED:
+                self._durable.clear()
+            self._durable.add(folder)
+
+    def _sync(self, folder: str) -> None:
+        try:
+            fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root_fd)
+        except FileNotFoundError:  # its last blob was deleted meanwhile, ours with it
+            return
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
