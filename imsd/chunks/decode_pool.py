@@ -36,6 +36,11 @@ class ByteBudget:
         self._free = limit
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    @property
+    def limit(self) -> int:
+        """No request takes more, whatever it asks for."""
+        return self._limit
+
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[None]:
         """Hold ``size`` bytes (at most the limit) inside the block."""

@@ -1,0 +1,260 @@
+"""A stored image as a disk: its chunks fetched, decoded and verified.
+
+Every chunk that is read is compared with its digest, so a byte that was altered in the store, on the
+way or in memory is DataLoss that names the blob and the place on the disk, and never leaves.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import numpy as np
+import zstandard
+from blake3 import blake3
+
+from imsd.contract import BlobId, BlobStore, Buffer, ByteRange, DataLoss
+from imsd.formats.source import Extent, FetchedSource, Frame, FrameSource, NeedBytes
+
+from .decode_pool import DecodePool
+from .fetched_segments import SegmentSource
+from .index import Codec, pack_blob
+from .manifest_reader import ManifestReader, StoredChunk, open_manifest
+from .store_read import LOST_HINT, read_blobs
+from .tree_digest import format_digest
+
+# All packs of a manifest make one address space: pack number n begins at n << PACK_SHIFT. Offsets in a
+# pack fit 32 bits and packs are far shorter, so ranges of two packs never touch.
+PACK_SHIFT = 32
+
+
+class PackSource(SegmentSource):
+    """The packs that a manifest lists, as one file."""
+
+    # Two chunks of one file system often lie with a chunk of something else between them.
+    coalesce_gap_bytes = 64 << 10
+
+    def __init__(self, store: BlobStore, pack_ids: Sequence[str]) -> None:
+        super().__init__(len(pack_ids) << PACK_SHIFT)
+        self._store = store
+        self._blobs = [pack_blob(pack_id) for pack_id in pack_ids]
+
+    def place(self, chunk: StoredChunk) -> ByteRange:
+        return ByteRange((chunk.pack << PACK_SHIFT) + chunk.offset, chunk.stored_length)
+
+    def blob(self, chunk: StoredChunk) -> BlobId:
+        return self._blobs[chunk.pack]
+
+    async def _load(self, ranges: Sequence[ByteRange]) -> list[bytes]:
+        wanted: dict[BlobId, list[ByteRange]] = {}
+        for place in ranges:
+            number = place.offset >> PACK_SHIFT
+            inside = ByteRange(place.offset - (number << PACK_SHIFT), place.length)
+            wanted.setdefault(self._blobs[number], []).append(inside)
+        loaded = await read_blobs(self._store, wanted)
+        return [piece for blob in wanted for piece in loaded[blob]]
+
+
+class GuestFetch(FetchedSource):
+    """Fetches for a range of the disk, so that an error can say where on the disk bytes are lost."""
+
+    def __init__(self, source: FetchedSource, guest: ByteRange) -> None:
+        self.size_bytes = source.size_bytes
+        self._source = source
+        self._guest = guest
+
+    @asynccontextmanager
+    async def fetching(self, ranges: Sequence[ByteRange]) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._source.fetching(ranges))
+            except DataLoss as error:
+                raise DataLoss(
+                    f"the disk cannot be read from guest offset {self._guest.offset} "
+                    f"to {self._guest.end}: {error.message}",
+                    hint=error.hint,
+                ) from None
+            yield
+
+    def _read(self, offset: int, length: int) -> bytes | memoryview:
+        return self._source.read(offset, length)
+
+
+class ChunkReader(FrameSource):
+    """A stored image; see `open_chunk_reader`. Thread-safe; runs in the decode pool.
+
+    Retains the pack bytes of the windows that are being read, and a few manifest pages.
+
+    ``verify_frames``: `frames` decodes every frame and compares it with the chunk's digest before the
+    frame leaves. It costs about a third of what reading does (nothing is copied); without it only the
+    frame's header is checked, and whoever reads the file relies on the 32-bit checksum in the frame.
+    """
+
+    def __init__(self, store: BlobStore, manifest: ManifestReader, *, verify_frames: bool = True) -> None:
+        self.manifest = manifest
+        self.size_bytes = manifest.size_bytes
+        self._packs = PackSource(store, manifest.pack_ids)
+        self._verify_frames = verify_frames
+
+    @property
+    def digest(self) -> str:
+        """The tree digest of the disk, as the manifest has it: ``b3t:`` and 64 hex digits."""
+        return format_digest(self.manifest.tree_digest)
+
+    @property
+    def bytes_at_hand(self) -> int:
+        """How many bytes of packs are retained now."""
+        return self._packs.bytes_at_hand
+
+    def extents(self, start: int, length: int) -> Sequence[Extent]:
+        result: list[Extent] = []
+        end = start + length
+        position = run = start  # from ``run`` to ``position``: data that is not listed yet
+        for chunk in self._chunks(start, length):
+            if chunk.start > position:
+                if run < position:
+                    result.append(Extent(run, position - run, is_zero=False))
+                result.append(Extent(position, chunk.start - position, is_zero=True))
+                run = chunk.start
+            position = min(chunk.end, end)
+        if run < position:
+            result.append(Extent(run, position - run, is_zero=False))
+        if position < end:
+            result.append(Extent(position, end - position, is_zero=True))
+        return result
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer``, best 1 to 4 MiB: chunks at its edges are decoded whole for a part.
+
+        Raises `NeedBytes`, DataLoss.
+        """
+        end = offset + len(buffer)
+        chunks = self._chunks(offset, len(buffer))
+        self._require(offset, len(buffer), chunks)
+        position = offset
+        for chunk in chunks:
+            if chunk.start > position:
+                _zero(buffer[position - offset : chunk.start - offset])
+            start, stop = max(chunk.start, offset), min(chunk.end, end)
+            plain = memoryview(self._plain(chunk))
+            buffer[start - offset : stop - offset] = plain[start - chunk.start : stop - chunk.start]
+            position = stop
+        if position < end:
+            _zero(buffer[position - offset :])
+
+    def frame_table(self, start: int, length: int) -> Sequence[tuple[int, int, int]]:
+        return [
+            (chunk.start, chunk.length, chunk.stored_length if chunk.codec == Codec.ZSTD else 0)
+            for chunk in self._chunks(start, length)
+        ]
+
+    def frames(self, start: int, length: int) -> Sequence[Frame]:
+        """As `FrameSource.frames`. What has no frame is fetched too: it will be read next."""
+        chunks = self._chunks(start, length)
+        self._require(start, length, chunks)
+        return [self._frame(chunk) for chunk in chunks]
+
+    def check_chunk(self, chunk: StoredChunk) -> None:
+        """Decode one chunk and compare it with its digest. Raises `NeedBytes`, DataLoss."""
+        self._require(chunk.start, chunk.length, [chunk])
+        self._plain(chunk)
+
+    def blob_of(self, chunk: StoredChunk) -> BlobId:
+        """The pack a chunk lies in."""
+        return self._packs.blob(chunk)
+
+    def _chunks(self, start: int, length: int) -> list[StoredChunk]:
+        if start < 0 or length < 0 or start + length > self.size_bytes:
+            raise ValueError(f"{length} bytes from {start} are not on a disk of {self.size_bytes}")
+        return self.manifest.chunks(start, length)
+
+    def _require(self, start: int, length: int, chunks: Sequence[StoredChunk]) -> None:
+        try:
+            self._packs.require([self._packs.place(chunk) for chunk in chunks])
+        except NeedBytes as need:
+            raise NeedBytes(GuestFetch(need.source, ByteRange(start, length)), need.ranges) from None
+
+    def _stored(self, chunk: StoredChunk) -> bytes | memoryview:
+        place = self._packs.place(chunk)
+        return self._packs.read(place.offset, place.length)
+
+    def _plain(self, chunk: StoredChunk) -> Buffer:
+        """The chunk's bytes, which have its digest."""
+        stored = self._stored(chunk)
+        try:
+            plain = stored if chunk.codec == Codec.RAW else decode_frame(stored, chunk.length)
+        except ValueError as error:
+            raise self._damaged(chunk, str(error)) from None
+        if blake3(plain).digest() != chunk.digest:
+            raise self._damaged(chunk, "its bytes do not have its digest")
+        return plain
+
+    def _frame(self, chunk: StoredChunk) -> Frame:
+        if chunk.codec != Codec.ZSTD:
+            return Frame(chunk.start, chunk.length, None)
+        if self._verify_frames:
+            self._plain(chunk)
+        stored = self._stored(chunk)
+        try:
+            is_checked = check_frame_header(stored, chunk.length)
+        except ValueError as error:
+            raise self._damaged(chunk, str(error)) from None
+        # A frame without checksum is good to read, and not good enough to travel.
+        return Frame(chunk.start, chunk.length, stored if is_checked else None)
+
+    def _damaged(self, chunk: StoredChunk, why: str) -> DataLoss:
+        return DataLoss(
+            f"the chunk at guest offset {chunk.start} ({chunk.length} bytes) is damaged in blob "
+            f"{self.blob_of(chunk)} at byte {chunk.offset}: {why}",
+            hint=LOST_HINT,
+        )
+
+
+@asynccontextmanager
+async def open_chunk_reader(
+    store: BlobStore, manifest_id: str, pool: DecodePool, *, verify_frames: bool = True
+) -> AsyncIterator[ChunkReader]:
+    """Open a stored image; the caller holds its manifest. Raises DataLoss, Unavailable."""
+    manifest = await open_manifest(store, manifest_id, pool)
+    yield ChunkReader(store, manifest, verify_frames=verify_frames)
+
+
+class _ThreadDecoder(threading.local):
+    """One decoder a thread: it may not be shared, and costs 100 KiB to make."""
+
+    def __init__(self) -> None:
+        self.zstd = zstandard.ZstdDecompressor()
+
+
+_decoder = _ThreadDecoder()
+
+
+def check_frame_header(frame: Buffer, length: int) -> bool:
+    """Whether the zstd frame carries a checksum. Raises ValueError unless its content is ``length`` bytes.
+
+    Looked at before decoding: the decoder allocates what the header says.
+    """
+    try:
+        header = zstandard.get_frame_parameters(frame)
+    except zstandard.ZstdError:
+        raise ValueError("it is not a zstd frame") from None
+    if header.content_size != length or header.dict_id:
+        raise ValueError(f"its frame claims to hold {header.content_size} bytes")
+    return bool(header.has_checksum)
+
+
+def decode_frame(frame: Buffer, length: int) -> bytes:
+    """The content of exactly one zstd frame. Raises ValueError unless it is ``length`` bytes."""
+    check_frame_header(frame, length)
+    try:
+        plain: bytes = _decoder.zstd.decompress(frame, allow_extra_data=False)
+    except zstandard.ZstdError:
+        raise ValueError("its zstd frame is damaged") from None
+    if len(plain) != length:
+        raise ValueError(f"its frame holds {len(plain)} bytes")
+    return plain
+
+
+def _zero(buffer: memoryview) -> None:
+    np.frombuffer(buffer, np.uint8).fill(0)
