@@ -9,7 +9,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -20,6 +20,9 @@ from imsd.contract import ImsError, Unavailable
 from .error_mapping import defect, status_of
 
 log = structlog.get_logger(__name__)
+
+# A reader that takes nothing for this long is cut off: what is prepared for it takes memory from others.
+STALL_SECONDS = 30.0
 
 # Health checks come every few seconds and would drown the rest.
 QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
@@ -77,10 +80,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             else grpc.unary_stream_rpc_method_handler
         )
 
-        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._around(method, context):
-                async for response in inner(request, context):
-                    yield response
+        async def call(request: Any, context: Any) -> None:
+            async with self._around(method, context), aclosing(inner(request, context)) as responses:
+                async for response in responses:
+                    await _send(context, response)
 
         return make(call, handler.request_deserializer, handler.response_serializer)
 
@@ -114,3 +117,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._idle.set()
             log.info("call", outcome=outcome, milliseconds=round((time.monotonic() - begin) * 1000, 1))
             structlog.contextvars.unbind_contextvars("call_id", "method")
+
+
+async def _send(context: Any, response: Any) -> None:
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            await context.write(response)
+    except TimeoutError:
+        raise Unavailable(
+            f"the reader has taken nothing for {STALL_SECONDS:.0f} seconds", hint="read faster, or try again"
+        ) from None
