@@ -53,7 +53,10 @@ class Daemon:
         self._dispatcher = Dispatcher(
             runtime,
             board,
-            {JobKind.CREATE_IMAGE: CreateImage(self.uploads, self._sweeper), JobKind.VERIFY_IMAGE: VerifyImage()},
+            {
+                JobKind.CREATE_IMAGE: CreateImage(self.uploads, self._sweeper),
+                JobKind.VERIFY_IMAGE: VerifyImage(),
+            },
         )
         self._jobs = Jobs(runtime, board, self._dispatcher)
         images = Images(runtime, self._sweeper)

@@ -43,9 +43,7 @@ class Downloads:
         image = await self._images.get_active(project_id, image_id)
         async with AsyncExitStack() as stack:
             reader = await stack.enter_async_context(open_image_reader(self._runtime, image))
-            writer: FormatWriter = await self._runtime.pool.run(
-                open_writer, disk_format, reader, compression
-            )
+            writer: FormatWriter = await self._runtime.pool.run(open_writer, disk_format, reader, compression)
             rendering = await stack.enter_async_context(aclosing(render(writer, self._runtime.pool)))
             # The first step runs the measuring pass, after which the length is known.
             first = await anext(rendering, ())

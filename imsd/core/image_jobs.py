@@ -84,9 +84,7 @@ class ImageJobs:
         self._dispatcher.dispatch(job.id, job.kind)
         return job.id
 
-    def _records(
-        self, project_id: str, new: NewImage, upload: UploadRecord
-    ) -> tuple[ImageRecord, JobRecord]:
+    def _records(self, project_id: str, new: NewImage, upload: UploadRecord) -> tuple[ImageRecord, JobRecord]:
         now = self._runtime.clock()
         image_id, job_id = self._runtime.new_id(), self._runtime.new_id()
         image = ImageRecord(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import Conflict, FailedPrecondition, InvalidRequest, NotFound
-from imsd.metadata import chunk_index, images as image_rows
+from imsd.metadata import chunk_index
+from imsd.metadata import images as image_rows
 from imsd.metadata.records import ImageRecord, ImageStatus
 
 from . import checks, limits
@@ -94,9 +95,7 @@ class Images:
             token = self._runtime.tokens.make(query, (getattr(last, query.order_by), last.id))
         return records[:limit], token
 
-    async def update(
-        self, project_id: str, image_id: str, etag: str, change: ImageChange
-    ) -> ImageRecord:
+    async def update(self, project_id: str, image_id: str, etag: str, change: ImageChange) -> ImageRecord:
         current = await self.get_active(project_id, image_id)
         expected = self._version(etag)
         if expected is not None and expected != current.version:
@@ -148,7 +147,7 @@ class Images:
         values = dict(change.values)
         for field, check in _CHECKS.items():
             if field in values:
-                values[field] = check(values[field])
+                values[field] = check(str(values[field]))
         if "min_disk_gb" in values:
             values["min_disk_gb"] = min_disk(int(str(values["min_disk_gb"])), current.virtual_size)
         checks.ram(
@@ -174,10 +173,10 @@ class Images:
         return int(etag)
 
 
-_CHECKS = {
-    "name": lambda value: checks.name(str(value)),
-    "description": lambda value: checks.description(str(value)),
-    "os_version": lambda value: checks.text("os_version", str(value), limits.MAX_OS_VERSION),
+_CHECKS: Mapping[str, Callable[[str], str]] = {
+    "name": checks.name,
+    "description": checks.description,
+    "os_version": lambda value: checks.text("os_version", value, limits.MAX_OS_VERSION),
 }
 
 UPDATABLE: Collection[str] = (

@@ -110,9 +110,7 @@ class Jobs:
             return JobView(record)
         live = self._board.find(record.id)
         if live is None:
-            return JobView(
-                record, queue_position=self._dispatcher.queue_position(record.id, record.kind)
-            )
+            return JobView(record, queue_position=self._dispatcher.queue_position(record.id, record.kind))
         current = replace(
             record,
             phase=live.phase,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from imsd.contract import InvalidRequest, LimitExceeded
 from imsd.formats.detect import HEAD_BYTES, detect_head
@@ -70,16 +70,16 @@ class UploadSession:
 
         Raises Conflict (UPLOAD_TAKEN_OVER).
         """
-        evicted = asyncio.ensure_future(self._evicted.wait())
-        coming: asyncio.Future[RequestT] | None = None
+        evicted = asyncio.create_task(self._evicted.wait())
+        coming: asyncio.Task[RequestT | None] | None = None
         try:
             while True:
-                coming = asyncio.ensure_future(anext(requests))
+                coming = asyncio.create_task(_next(requests))
                 await self._wait_for(coming, evicted)
-                try:
-                    yield coming.result()
-                except StopAsyncIteration:
+                request = coming.result()
+                if request is None:
                     return
+                yield request
         finally:
             evicted.cancel()
             if coming and not coming.done():
@@ -125,14 +125,15 @@ class UploadSession:
         if self._sink:
             await self._sink.checkpoint()
 
-    async def _wait_for(self, coming: asyncio.Future[RequestT], evicted: asyncio.Future[bool]) -> None:
-        done, _ = await asyncio.wait(
-            {coming, evicted}, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
+    async def _wait_for(
+        self, coming: asyncio.Task[RequestT | None], evicted: asyncio.Task[Literal[True]]
+    ) -> None:
+        either: set[asyncio.Task[Any]] = {coming, evicted}
+        done, _ = await asyncio.wait(either, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             if self._sink:
                 await self._sink.idle()
-            await asyncio.wait({coming, evicted}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if evicted.done():
             raise taken_over()
 
@@ -146,9 +147,7 @@ class UploadSession:
                 hint="declare the size of the file, or 0 when it is not known",
             )
         if self._received + length > self._runtime.limits.max_upload_size_bytes:
-            raise LimitExceeded(
-                f"an upload has at most {self._runtime.limits.max_upload_size_bytes} bytes"
-            )
+            raise LimitExceeded(f"an upload has at most {self._runtime.limits.max_upload_size_bytes} bytes")
         self._received += length
 
     async def _decide(self) -> None:
@@ -167,6 +166,10 @@ class UploadSession:
         assert self._sink is not None
         if self._sink.unsaved_bytes >= self._runtime.limits.upload_part_bytes:
             await self._sink.checkpoint()
+
+
+async def _next(requests: AsyncIterator[RequestT]) -> RequestT | None:
+    return await anext(requests, None)
 
 
 async def seal_upload(runtime: Runtime, record: UploadRecord, digest: str) -> UploadRecord:

@@ -116,9 +116,7 @@ class Uploads:
             if self._sessions.get(upload_id) is session:
                 del self._sessions[upload_id]
 
-    async def commit(
-        self, project_id: str, upload_id: str, size_bytes: int, digest: str
-    ) -> UploadRecord:
+    async def commit(self, project_id: str, upload_id: str, size_bytes: int, digest: str) -> UploadRecord:
         """All bytes were sent: check size and digest, and make the upload COMMITTED."""
         checks.matching("digest", digest, limits.TREE_DIGEST, "a digest is b3t: and 64 hex digits")
         record = await self.get(project_id, upload_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,6 +18,11 @@ from imsd.metadata.records import ImageRecord, ImageStatus, JobKind, JobState, U
 from imsd.v1 import image_pb2, job_pb2, upload_pb2
 
 
+class _Enum(Protocol):
+    def values(self) -> list[Any]: ...
+    def Name(self, number: Any) -> str: ...  # noqa: N802  # protobuf's own name
+
+
 def time_to_pb(value: datetime | None) -> Timestamp | None:
     if value is None:
         return None
@@ -25,24 +31,20 @@ def time_to_pb(value: datetime | None) -> Timestamp | None:
     return stamp
 
 
-def format_to_pb(name: str) -> image_pb2.DiskFormat:
+def format_to_pb(name: str) -> image_pb2.DiskFormat.ValueType:
     return image_pb2.DiskFormat.Value(f"DISK_FORMAT_{name.upper()}" if name else "DISK_FORMAT_UNSPECIFIED")
 
 
 def format_from_pb(value: int, field: str = "disk_format") -> str:
     """The name of a format; empty when unspecified. Raises InvalidRequest for an unknown number."""
-    if value not in image_pb2.DiskFormat.values():
-        raise InvalidRequest(f"{value} is not a disk format", field=field)
-    return image_pb2.DiskFormat.Name(value).removeprefix("DISK_FORMAT_").lower() if value else ""
+    return _name(image_pb2.DiskFormat, "DISK_FORMAT_", value, field) if value else ""
 
 
 def compression_from_pb(value: int) -> str:
-    if value not in image_pb2.Compression.values():
-        raise InvalidRequest(f"{value} is not a compression", field="compression")
-    return image_pb2.Compression.Name(value).removeprefix("COMPRESSION_").lower() if value else ""
+    return _name(image_pb2.Compression, "COMPRESSION_", value, "compression") if value else ""
 
 
-def compression_to_pb(name: str) -> image_pb2.Compression:
+def compression_to_pb(name: str) -> image_pb2.Compression.ValueType:
     return image_pb2.Compression.Value(f"COMPRESSION_{name.upper()}")
 
 
@@ -143,9 +145,7 @@ def job_to_pb(view: JobView) -> job_pb2.Job:
     )
     if record.error_reason:
         message.error.CopyFrom(
-            job_pb2.JobError(
-                reason=record.error_reason, message=record.error_message, hint=record.error_hint
-            )
+            job_pb2.JobError(reason=record.error_reason, message=record.error_message, hint=record.error_hint)
         )
     if record.kind is JobKind.VERIFY_IMAGE and record.state is JobState.SUCCESS:
         message.verify_report.CopyFrom(_report_to_pb(dict(record.result)))
@@ -160,10 +160,11 @@ def _report_to_pb(result: dict[str, object]) -> job_pb2.VerifyReport:
     return report
 
 
-def _name(enum: object, prefix: str, value: int, field: str) -> str:
-    if value == 0 or value not in enum.values():  # type: ignore[attr-defined]
-        raise InvalidRequest(f"{value} is not one of the {field}", field=field)
-    return str(enum.Name(value)).removeprefix(prefix).lower()  # type: ignore[attr-defined]
+def _name(enum: _Enum, prefix: str, value: int, field: str) -> str:
+    """The lower-case name of a number of an enum. Raises InvalidRequest for 0 and unknown ones."""
+    if value == 0 or value not in enum.values():
+        raise InvalidRequest(f"{value} is no known value", field=field)
+    return enum.Name(value).removeprefix(prefix).lower()
 
 
 _UPLOAD_STATES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from imsd.core import checks
-from imsd.core.image_jobs import ImageJobs, NewImage
 from imsd.core.downloads import Downloads
+from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
 from imsd.v1 import image_pb2 as pb
@@ -21,9 +21,7 @@ from .download_stream import download_messages
 class ImageServicer(ImageServiceServicer):
     """Serves ``imsd.v1.ImageService``; what each call means is written in the .proto file."""
 
-    def __init__(
-        self, images: Images, image_jobs: ImageJobs, downloads: Downloads, jobs: Jobs
-    ) -> None:
+    def __init__(self, images: Images, image_jobs: ImageJobs, downloads: Downloads, jobs: Jobs) -> None:
         self._images = images
         self._image_jobs = image_jobs
         self._downloads = downloads

@@ -28,7 +28,7 @@ STALL_SECONDS = 30.0
 QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Wraps each handler; counts the calls that run, so that the daemon can drain them."""
 
     def __init__(self) -> None:

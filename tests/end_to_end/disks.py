@@ -10,7 +10,7 @@ MIB = 1 << 20
 
 
 def patterned_disk(size: int, seed: int = 1, data_share: float = 0.4) -> bytes:
-    """A disk of ``size`` bytes: about ``data_share`` of its 64 KiB stretches hold bytes that compress by half."""
+    """A disk of which about ``data_share`` of the 64 KiB stretches hold bytes that compress by half."""
     dice = random.Random(seed)
     disk = bytearray(size)
     for start in range(0, size, 64 << 10):
@@ -27,9 +27,7 @@ def random_disk(size: int, seed: int = 1) -> bytes:
 
 
 def qemu_img(*arguments: str | Path) -> str:
-    result = subprocess.run(
-        ["qemu-img", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(["qemu-img", *map(str, arguments)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -90,16 +90,12 @@ async def test_a_kill_in_the_middle_of_an_upload_costs_one_part_at_most(
         now = await stubs.uploads.GetUpload(upload_pb2.GetUploadRequest(upload_id=upload.id))
         assert received - part <= now.committed_offset
         await wire.write(stubs, [wire.header(now), *wire.steps_of(disk, now.committed_offset)])
-        await stubs.uploads.CommitUpload(
-            upload_pb2.CommitUploadRequest(upload_id=upload.id, size_bytes=SIZE)
-        )
+        await stubs.uploads.CommitUpload(upload_pb2.CommitUploadRequest(upload_id=upload.id, size_bytes=SIZE))
         job = await wire.ended(stubs, await wire.start_image(stubs, upload))
         assert await wire.download(stubs, job.image_ids[0]) == disk
 
 
-async def test_a_cancelled_job_is_gone_within_two_seconds(
-    start_daemon: StartDaemon, qcow2: bytes
-) -> None:
+async def test_a_cancelled_job_is_gone_within_two_seconds(start_daemon: StartDaemon, qcow2: bytes) -> None:
     daemon = start_daemon()
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         stubs = Stubs(channel)

@@ -75,8 +75,8 @@ async def test_projects_share_no_chunks(stubs: Stubs) -> None:
     job = await stubs.images.CreateImage(
         image_pb2.CreateImageRequest(project_id="other", name="same", upload_id=upload.id)
     )
-    async for job in stubs.jobs.WatchJob(job_pb2.WatchJobRequest(project_id="other", job_id=job.id)):
-        pass
+    watch = stubs.jobs.WatchJob(job_pb2.WatchJobRequest(project_id="other", job_id=job.id))
+    assert [now async for now in watch][-1].state == job_pb2.JOB_STATE_SUCCESS
     image = await stubs.images.GetImage(
         image_pb2.GetImageRequest(project_id="other", image_id=job.image_ids[0])
     )

@@ -50,12 +50,16 @@ async def test_a_writer_that_goes_away_leaves_a_resumable_upload(
 
     channel = grpc.aio.insecure_channel(daemon.address)
     call = Stubs(channel).uploads.WriteUpload(requests(), timeout=1.5 if how == "deadline" else None)
-    with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError, grpc.aio.UsageError)):
+
+    async def read_until_cut() -> None:
         async for answer in call:
             if answer.committed_offset == 3 * MIB and how == "cancel":
                 call.cancel()
             if answer.committed_offset == 3 * MIB and how == "channel":
                 await channel.close(grace=None)
+
+    with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError, grpc.aio.UsageError)):
+        await read_until_cut()
     await channel.close()
 
     now = await stubs.uploads.GetUpload(upload_pb2.GetUploadRequest(upload_id=upload.id))

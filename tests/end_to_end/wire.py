@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 import grpc
-from grpc_status import rpc_status
 from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from imsd.v1 import image_pb2, job_pb2, upload_pb2
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
@@ -73,11 +73,9 @@ async def start_image(stubs: Stubs, upload: upload_pb2.Upload, **fields: object)
 
 async def ended(stubs: Stubs, job: job_pb2.Job) -> job_pb2.Job:
     """Watch a job to its end."""
-    last = job
-    async for last in stubs.jobs.WatchJob(job_pb2.WatchJobRequest(job_id=job.id)):
-        pass
-    assert last.state in FINAL
-    return last
+    states = [now async for now in stubs.jobs.WatchJob(job_pb2.WatchJobRequest(job_id=job.id))]
+    assert states[-1].state in FINAL
+    return states[-1]
 
 
 async def import_disk(stubs: Stubs, content: bytes, **fields: object) -> image_pb2.Image:

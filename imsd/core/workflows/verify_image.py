@@ -8,11 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.verify import verify
 from imsd.contract import ImsError, NotFound
-from imsd.metadata import images as image_rows
-from imsd.metadata.records import ImageStatus
-
 from imsd.core.downloads import open_image_reader
 from imsd.core.job_run import JobRun, Workflow
+from imsd.metadata import images as image_rows
+from imsd.metadata.records import ImageStatus
 
 
 class VerifyImage(Workflow):
