@@ -125,9 +125,7 @@ class UploadSession:
         if self._sink:
             await self._sink.checkpoint()
 
-    async def _wait_for(
-        self, coming: asyncio.Task[RequestT | None], evicted: asyncio.Task[Literal[True]]
-    ) -> None:
+    async def _wait_for(self, coming: asyncio.Task[RequestT | None], evicted: asyncio.Task[Any]) -> None:
         either: set[asyncio.Task[Any]] = {coming, evicted}
         done, _ = await asyncio.wait(either, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if not done:
