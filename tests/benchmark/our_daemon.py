@@ -1,0 +1,89 @@
+"""A daemon of our own for a measurement, and `imsctl` against it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.benchmark.stopwatch import command
+
+PROGRAMS = Path(sys.executable).parent
+START_PATIENCE_SECONDS = 30.0
+STOP_PATIENCE_SECONDS = 60.0
+
+
+class OurDaemon:
+    """`imsd serve` on embedded defaults with its state in ``folder``, which is made and removed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+        self._socket_folder = Path(tempfile.mkdtemp(prefix="imsd-bench."))
+        self.address = f"unix:{self._socket_folder}/imsd.sock"
+
+    def start(self) -> None:
+        """Start on an empty state directory and wait until it answers."""
+        self.stop()
+        self.folder.mkdir(parents=True)
+        with (self.folder / "imsd.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [PROGRAMS / "imsd", "serve", "--state-dir", self.folder / "state", "--listen", self.address],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + START_PATIENCE_SECONDS
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the daemon did not start:\n{(self.folder / 'imsd.log').read_text()}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop it, if it runs, and remove what it stored."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(STOP_PATIENCE_SECONDS)
+            self.process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self._socket_folder, ignore_errors=True)
+
+    def imsctl(self, *arguments: str | Path) -> None:
+        command(PROGRAMS / "imsctl", *arguments, env=self.environment())
+
+    def image(self, name: str) -> dict[str, Any]:
+        """The fields of an image."""
+        shown = subprocess.run(
+            [PROGRAMS / "imsctl", "image", "show", name, "-o", "json"],
+            env=self.environment(),
+            capture_output=True,
+            check=True,
+        )
+        fields: dict[str, Any] = json.loads(shown.stdout)
+        return fields
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "IMSD_ADDRESS": self.address}
+
+    def peak_memory_bytes(self) -> int:
+        """The most memory the daemon held at once so far (VmHWM, see proc(5))."""
+        assert self.process is not None
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+        raise RuntimeError("/proc has no VmHWM")
+
+    def _answers(self) -> bool:
+        asked = subprocess.run(
+            [PROGRAMS / "imsctl", "driver", "list"], env=self.environment(), capture_output=True
+        )
+        return asked.returncode == 0

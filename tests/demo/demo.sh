@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# The whole story on a real disk: build a Debian 12 disk, import it, look at it, download it, prove that
+# nothing changed, then import a second build of it and see how little that takes.
+#
+# usage: demo.sh [IMAGE]     with IMAGE: your own disk instead of the Debian one (needs qemu-img only)
+#
+# Everything it makes lies under .cache/demo. The disks are built once; the daemon and its images are new
+# every time and gone, with the process, at the end.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+PATH=$PWD/.venv/bin:$PATH:/usr/sbin:/sbin
+here=tests/demo
+cache=.cache/demo
+own_image=${1:-}
+started=$SECONDS
+
+# What the second build has beyond the first: "a few more packages".
+MORE_PACKAGES=(nginx-light redis-server vim git rsync)
+DISK_SIZE=2G
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; else bold='' dim='' plain=''; fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+note() { printf '%s%s%s\n' "$dim" "$*" "$plain"; }
+fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
+show() { # command...: print it, run it
+    printf '%s$ %s%s\n' "$dim" "${*//$PWD\//}" "$plain"
+    "$@"
+}
+field() { # IMAGE NAME: one field of an image
+    imsctl image show "$1" -o json |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$2"
+}
+
+# ── 0. What it needs ────────────────────────────────────────────────────────────────────────────────
+if [ -n "$own_image" ]; then
+    [ -r "$own_image" ] || fail "cannot read $own_image"
+    own_image=$(realpath "$own_image")
+    command -v qemu-img >/dev/null || .ci/install_packages.sh tests
+else
+    if [ "$(id -u)" != 0 ] || [ "$(uname -m)" != x86_64 ] || ! grep -qs '^ID=debian$' /etc/os-release; then
+        cat >&2 <<'TEXT'
+demo: building the Debian disk needs root (it unpacks packages and mounts the disk) on an x86-64 Debian
+machine. Either
+  * run it there as root:                 make demo
+  * or show it on a disk you have:        make demo IMAGE=path/to/disk.qcow2
+    (RAW, ISO or QCOW2; needs qemu-img: on Debian in the package qemu-utils)
+TEXT
+        exit 1
+    fi
+    .ci/install_packages.sh demo
+fi
+
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock --nonblock 9 || fail "another demo is running in $cache: wait for it to end"
+
+# ── 1. The disks ────────────────────────────────────────────────────────────────────────────────────
+build() { # NAME PACKAGE...: the disk $cache/NAME.raw, unless the same recipe made it already
+    local name=$1 recipe start=$SECONDS
+    shift
+    recipe=$(cat "$here/build_disk.sh" <(echo "$DISK_SIZE $*") | sha256sum | cut -c1-16)
+    if [ -e "$cache/$name.raw" ] && [ "$(cat "$cache/$name.recipe" 2>/dev/null)" = "$recipe" ]; then
+        note "$cache/$name.raw is there already"
+        return
+    fi
+    rm -f "$cache/$name".{raw,qcow2,recipe}
+    "$here/build_disk.sh" "$cache/$name.raw" "$DISK_SIZE" "$@" 9>&-
+    echo "$recipe" >"$cache/$name.recipe"
+    note "built $cache/$name.raw in $((SECONDS - start)) s"
+}
+
+if [ -n "$own_image" ]; then
+    first=$own_image first_name=$(basename "$own_image" | tr -c 'A-Za-z0-9._\n-' '-')
+    first_name=${first_name:0:100}
+else
+    say "1. Two bootable Debian 12 disks, each built from scratch (about a minute each, once)"
+    build debian
+    build debian-more "${MORE_PACKAGES[@]}"
+    if [ ! -e "$cache/debian.qcow2" ]; then
+        qemu-img convert -O qcow2 "$cache/debian.raw" "$cache/.debian.qcow2"
+        mv "$cache/.debian.qcow2" "$cache/debian.qcow2"
+    fi
+    first=$cache/debian.qcow2 first_name=debian-12 second=$cache/debian-more.raw
+    second_name=debian-12-more
+fi
+
+# ── 2. The daemon, on its defaults ──────────────────────────────────────────────────────────────────
+work=$cache/run
+rm -rf "$work"
+mkdir -p "$work"
+# A unix socket's path may have 107 characters; a deep checkout has no room for that.
+socket_folder=$(mktemp -d "${TMPDIR:-/tmp}/imsd-demo.XXXXXX")
+export IMSD_ADDRESS=unix:$socket_folder/imsd.sock
+daemon=
+stop_daemon() {
+    [ -n "$daemon" ] || return 0
+    kill -TERM "$daemon" 2>/dev/null || true
+    wait "$daemon" || true
+    daemon=
+}
+trap 'stop_daemon; rm -rf "$socket_folder"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+say "2. A daemon on its embedded defaults: SQLite and a directory, under $work/state"
+printf '%s$ imsd serve --state-dir %s --listen %s &%s\n' "$dim" "$work/state" "$IMSD_ADDRESS" "$plain"
+imsd serve --state-dir "$work/state" --listen "$IMSD_ADDRESS" >"$work/imsd.log" 2>&1 9>&- </dev/null &
+daemon=$!
+for _ in $(seq 150); do
+    if imsctl driver list >/dev/null 2>&1; then break; fi
+    if ! kill -0 "$daemon" 2>/dev/null; then
+        tail -n 20 "$work/imsd.log" >&2
+        fail "the daemon ended at once; the end of its log is above"
+    fi
+    sleep 0.2
+done
+show imsctl driver list || { tail -n 20 "$work/imsd.log" >&2; fail "the daemon does not answer"; }
+
+# ── 3. In ───────────────────────────────────────────────────────────────────────────────────────────
+say "3. The disk comes in: recognised, proved harmless, cut into chunks, digested, compressed, stored"
+show imsctl image import "$first" --name "$first_name"
+show imsctl image show "$first_name"
+
+# ── 4. Out ──────────────────────────────────────────────────────────────────────────────────────────
+say "4. It goes out as a compressed QCOW2, and nothing has changed"
+show imsctl image download "$first_name" --format qcow2 --output "$work/out.qcow2"
+show qemu-img check "$work/out.qcow2"
+show qemu-img compare "$first" "$work/out.qcow2"
+note "One disk, one digest, whatever the format:"
+show imsctl image digest "$first"
+show imsctl image digest "$work/out.qcow2"
+printf 'as it came: %s   downloaded: %s\n' \
+    "$(du -h "$first" | cut -f1)" "$(du -h "$work/out.qcow2" | cut -f1)"
+
+# ── 5. A second one ─────────────────────────────────────────────────────────────────────────────────
+if [ -n "$own_image" ]; then
+    say "5. The same disk again: nothing new to store"
+    second=$own_image second_name=$first_name-again
+else
+    say "5. A second build, from scratch, with ${MORE_PACKAGES[*]}"
+fi
+show imsctl image import "$second" --name "$second_name"
+python3 - "$(field "$second_name" data_size)" "$(field "$second_name" new_size)" \
+    "$(field "$first_name" new_size)" <<'PYTHON'
+import sys
+
+data, new, first = (int(argument) / 2**20 for argument in sys.argv[1:])
+print()
+print(f"  data on the disk            {data:8.1f} MiB")
+print(f"  newly stored for it         {new:8.1f} MiB   {100 * new / max(data, 1e-9):.1f} % of its data")
+print(f"  the first import stored     {first:8.1f} MiB")
+PYTHON
+
+# ── 6. Looking around ───────────────────────────────────────────────────────────────────────────────
+say "6. What the daemon knows"
+show imsctl image list
+show imsctl image verify "$second_name"
+show imsctl job list
+
+stop_daemon
+say "Done in $((SECONDS - started)) s; the daemon is stopped."
+cat <<TEXT
+
+Next:
+  make run                                       a daemon that stays, in .cache/run
+  . .venv/bin/activate                           then, in another terminal:
+  export IMSD_ADDRESS=unix:$PWD/.cache/run/imsd.sock
+  imsctl image import $first --name debian
+  imsctl image import --help                     every option, with an example
+  imsctl image download debian -o disk.raw --format raw
+  imsctl job watch JOB                           progress of anything that runs
+TEXT
