@@ -1,0 +1,56 @@
+"""One channel to a daemon: every call goes through here, so that every failure is a `CallFailed`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from .errors import call_failed
+
+if TYPE_CHECKING:
+    Call = Any  # a grpc.aio call; the library has no types
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+# Messages carry up to 4 MiB of an image; gRPC's own limit is 4 MiB with everything around them.
+MAX_MESSAGE_BYTES = 8 << 20
+
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # gRPC's own waits between connection attempts reach two minutes; a daemon restarts in a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+
+
+class Connection:
+    """``channel`` to the daemon at ``address``; ``project_id`` goes into every request."""
+
+    def __init__(self, channel: grpc.aio.Channel, address: str, project_id: str) -> None:
+        self.channel = channel
+        self.address = address
+        self.project_id = project_id
+
+    async def call(self, method: Callable[[RequestT], Call], request: RequestT) -> Any:
+        """The answer to ``request``. Raises `CallFailed`."""
+        try:
+            return await method(request)
+        except grpc.aio.AioRpcError as error:
+            raise call_failed(error, self.address) from None
+
+    async def stream(self, method: Callable[[RequestT], Call], request: RequestT) -> AsyncIterator[Any]:
+        """The answers to ``request`` as they come; closing it ends the call. Raises `CallFailed`."""
+        call = method(request)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise call_failed(error, self.address) from None
+        finally:
+            call.cancel()

@@ -1,0 +1,85 @@
+"""Uploading a file, from finding an interrupted upload of it to the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from imsd.v1 import image_pb2
+from imsd.v1 import upload_pb2 as pb
+
+from .backoff import patiently
+from .client import ImsClient
+from .upload import ByteHasher, UploadSender
+from .upload_source import UploadSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadOptions:
+    """What `CreateUploadRequest` says beyond what the file itself does.
+
+    ``new_hasher`` makes a tree hasher (``imsd.chunks.tree_digest.TreeHasher``); with it the client
+    vouches for the digest of every byte.
+    """
+
+    disk_format: image_pb2.DiskFormat.ValueType = image_pb2.DISK_FORMAT_UNSPECIFIED
+    expected_sha256: str = ""
+    new_hasher: Callable[[], ByteHasher] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedUpload:
+    """``is_resumed``: bytes of an earlier attempt are already there."""
+
+    upload: pb.Upload
+    is_resumed: bool
+
+    @property
+    def is_committed(self) -> bool:
+        """All bytes arrived earlier: there is nothing to send."""
+        return self.upload.state == pb.UPLOAD_STATE_COMMITTED
+
+
+async def open_upload(
+    client: ImsClient, source: UploadSource, options: UploadOptions, *, may_resume: bool = True
+) -> OpenedUpload:
+    """An interrupted upload of the same unchanged file, else a new one. Raises `CallFailed`."""
+    if may_resume and source.fingerprint:
+        async for upload in client.uploads.list(fingerprint=source.fingerprint):
+            if _fits(upload, source, options):
+                return OpenedUpload(upload, is_resumed=True)
+    request = pb.CreateUploadRequest(
+        size_bytes=source.size_bytes,
+        file_name=source.name[:255],
+        disk_format=options.disk_format,
+        expected_sha256=options.expected_sha256,
+        fingerprint=source.fingerprint,
+    )
+    return OpenedUpload(await client.uploads.create(request), is_resumed=False)
+
+
+async def send_upload(
+    client: ImsClient,
+    upload: pb.Upload,
+    source: UploadSource,
+    options: UploadOptions,
+    on_progress: Callable[[int], None] = lambda offset: None,
+) -> pb.Upload:
+    """Send what is missing of ``upload`` and commit it.
+
+    Raises `CallFailed`, `LocalFileFailed`. Cancelled or failed, the upload stays open: it can be
+    resumed until it expires.
+    """
+    sender = UploadSender(client.uploads, source, on_progress, options.new_hasher)
+    sent = await sender.send(upload)
+    return await patiently(lambda: client.uploads.commit(upload.id, sent.size_bytes, sent.digest))
+
+
+def _fits(upload: pb.Upload, source: UploadSource, options: UploadOptions) -> bool:
+    """Whether going on with ``upload`` gives what a new upload with ``options`` would."""
+    undeclared = image_pb2.DISK_FORMAT_UNSPECIFIED
+    return (
+        upload.size_bytes == source.size_bytes
+        and upload.expected_sha256 == options.expected_sha256
+        and options.disk_format in (undeclared, upload.disk_format)
+    )
