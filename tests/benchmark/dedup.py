@@ -53,9 +53,7 @@ def two_builds(disks: Disks, rounds: int) -> tuple[list[Row], list[Times]]:
         label="imsd, two builds",
         command=f"imsctl image import {disks.first.name} ...; the same with {disks.second.name}",
         before=daemon.start,
-        run=lambda: (
-            [daemon.imsctl("image", "import", disk, "--name", disk.stem) for disk in both(disks)] and None
-        ),
+        run=run,
         after=daemon.stop,
         size=lambda: allocated_bytes(daemon.folder / "state"),
     )

@@ -35,6 +35,7 @@ class OurDaemon:
         with (self.folder / "imsd.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [PROGRAMS / "imsd", "serve", "--state-dir", self.folder / "state", "--listen", self.address],
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -72,7 +73,8 @@ class OurDaemon:
         return fields
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "IMSD_ADDRESS": self.address}
+        """Defaults only, whatever this machine's own configuration says."""
+        return {**os.environ, "IMSD_ADDRESS": self.address, "IMSD_CONFIG": os.devnull}
 
     def peak_memory_bytes(self) -> int:
         """The most memory the daemon held at once so far (VmHWM, see proc(5))."""

@@ -91,6 +91,7 @@ mkdir -p "$work"
 # A unix socket's path may have 107 characters; a deep checkout has no room for that.
 socket_folder=$(mktemp -d "${TMPDIR:-/tmp}/imsd-demo.XXXXXX")
 export IMSD_ADDRESS=unix:$socket_folder/imsd.sock
+export IMSD_CONFIG=/dev/null # defaults, whatever this machine's own configuration says
 daemon=
 stop_daemon() {
     [ -n "$daemon" ] || return 0
