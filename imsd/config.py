@@ -1,0 +1,197 @@
+"""The configuration of the daemon: its keys, their defaults, and what makes a value acceptable.
+
+`imsd.config_loading` merges the layers (defaults < file < environment < flags) and makes a `Config`.
+Sizes are bytes; a text such as "64MiB" is understood too. All paths are absolute after loading.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ByteSize, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENV_PREFIX = "IMSD_"
+
+KIB, MIB, GIB, TIB = (1 << shift for shift in (10, 20, 30, 40))
+
+# The longest path that fits a unix socket's address.
+MAX_SOCKET_PATH = 107
+
+
+def _split(value: object) -> object:
+    """A text from the environment is a list with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _octal(value: object) -> object:
+    return int(value, 8) if isinstance(value, str) else value
+
+
+def _absolute(value: object) -> object:
+    return Path(value).expanduser().absolute() if isinstance(value, str | Path) else value
+
+
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
+
+
+def default_state_dir() -> Path:
+    """/var/lib/imsd for root, else the user's state directory."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/imsd")
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return home / "imsd"
+
+
+def default_socket(state_dir: Path) -> Path:
+    """/run/imsd/imsd.sock for root, else in the user's runtime directory or the state directory."""
+    if os.geteuid() == 0:
+        return Path("/run/imsd/imsd.sock")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or state_dir) / "imsd.sock"
+
+
+def default_socket_group() -> str:
+    """ "ims" where the group exists and this process may give files to it."""
+    try:
+        found = grp.getgrnam("ims")
+    except KeyError:
+        return ""
+    return "ims" if os.geteuid() == 0 or found.gr_gid in os.getgroups() else ""
+
+
+class Config(BaseSettings):
+    """Every key, with its default. Making one reads nothing but its arguments."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", validate_default=True
+    )
+
+    # Where the daemon keeps its database, its lock and, unless told otherwise, its store.
+    state_dir: AbsolutePath = Field(default_factory=default_state_dir)
+
+    # Where it listens: "unix:PATH" or "HOST:PORT" (port 0: one that is free).
+    listen: Texts = Field(default_factory=lambda given: (f"unix:{default_socket(given['state_dir'])}",))
+
+    # Mode and group of unix sockets: whoever may open one is the local administrator.
+    socket_mode: Annotated[int, BeforeValidator(_octal)] = Field(0o660, ge=0, le=0o777)
+    socket_group: str = Field(default_factory=default_socket_group)
+
+    # The name of this place in the region field of its images.
+    region: str = Field("local", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+
+    # The database, as an SQLAlchemy URL; SQLite in the state directory unless told otherwise.
+    database_url: str = Field(
+        default_factory=lambda given: f"sqlite+aiosqlite:///{given['state_dir'] / 'imsd.sqlite3'}"
+    )
+
+    # One section for each store: `driver`, `required`, and the options of the driver.
+    stores: dict[str, dict[str, Any]] = Field(
+        default_factory=lambda given: {"main": default_store_section(given["state_dir"])}
+    )
+
+    # The store that takes new images.
+    default_store: str = Field(default_factory=lambda given: next(iter(given["stores"])))
+
+    # Plugins not to load, by the name of their entry point.
+    disabled_plugins: Texts = ()
+
+    # How long a daemon that stops waits for running calls and jobs.
+    drain_seconds: float = Field(30.0, ge=0, le=3600)
+
+    # The largest disk; and the largest file of an upload. The hosted service limits an ordinary import
+    # to 128 GB; no such rule is applied here, an operator who wants it sets the second to "128GB".
+    max_virtual_size_bytes: ByteSize = Field(ByteSize(64 * TIB), ge=MIB, le=1 << 60)
+    max_upload_size_bytes: ByteSize = Field(ByteSize(64 * TIB), ge=MIB, le=1 << 60)
+
+    # Bytes that open uploads of one project may hold; chunks that are stored directly do not count.
+    staging_quota_bytes: ByteSize = Field(ByteSize(256 * GIB), ge=0, le=1 << 60)
+
+    # An upload that nobody touches for so long is removed.
+    upload_expiry_hours: float = Field(24.0, gt=0, le=24 * 365)
+
+    # How much of an upload lies in one blob; at most one part is sent twice after a crash.
+    upload_part_bytes: ByteSize = Field(ByteSize(64 * MIB), ge=MIB, le=GIB)
+
+    # Create jobs that run at once; more wait.
+    max_running_create_jobs: int = Field(40, ge=1, le=1000)
+
+    # Threads that decode, hash and compress; 0: one for each processor.
+    decode_threads: int = Field(0, ge=0, le=256)
+
+    # Bytes of images in memory, of all jobs together.
+    buffer_bytes: ByteSize = Field(ByteSize(96 * MIB), ge=16 * MIB, le=TIB)
+
+    # How often unreferenced packs and expired uploads are looked for.
+    sweep_interval_seconds: float = Field(300.0, gt=0, le=7 * 86400)
+
+    # One line of JSON or of text for each event, on standard error; from which level on.
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the arguments: `imsd.config_loading` reads the sources, to know where a value came from."""
+        return (init_settings,)
+
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, listen: tuple[str, ...]) -> tuple[str, ...]:
+        if not listen:
+            raise ValueError("at least one address is needed")
+        return tuple(_address(address) for address in listen)
+
+    @field_validator("socket_group")
+    @classmethod
+    def _group(cls, name: str) -> str:
+        if name:
+            try:
+                grp.getgrnam(name)
+            except KeyError:
+                raise ValueError(f"there is no group {name!r}") from None
+        return name
+
+    @field_validator("stores")
+    @classmethod
+    def _sections(cls, stores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if not stores:
+            raise ValueError("at least one store is needed")
+        for name in stores:
+            if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
+                raise ValueError(f"{name[:80]!r} is no name for a store: use letters, digits, '-' and '_'")
+        return stores
+
+    @model_validator(mode="after")
+    def _default_store_exists(self) -> Self:
+        if self.default_store not in self.stores:
+            raise ValueError(
+                f"default_store is {self.default_store!r}, but the stores are {', '.join(self.stores)}"
+            )
+        return self
+
+
+def default_store_section(state_dir: Path) -> dict[str, Any]:
+    return {"driver": "localfs", "path": str(state_dir / "store")}
+
+
+def _address(address: str) -> str:
+    """``address`` with an absolute path; ValueError when it is none."""
+    if address.startswith("unix:"):
+        path = os.path.abspath(os.path.expanduser(address.removeprefix("unix:").removeprefix("//")))
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            raise ValueError(f"the path of a socket has at most {MAX_SOCKET_PATH} bytes: {path}")
+        return f"unix:{path}"
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address!r} is neither unix:PATH nor HOST:PORT")
+    return address
