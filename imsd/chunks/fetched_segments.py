@@ -84,7 +84,19 @@ class SegmentSource(FetchedSource):
         finally:
             self._let_go(held)
 
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        self._check(offset, len(buffer))
+        position = 0
+        for piece in self._pieces(offset, len(buffer)):
+            buffer[position : position + len(piece)] = piece
+            position += len(piece)
+
     def _read(self, offset: int, length: int) -> bytes | memoryview:
+        pieces = self._pieces(offset, length)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _pieces(self, offset: int, length: int) -> list[memoryview]:
+        """The bytes as they lie in memory. Raises `NeedBytes`."""
         starts, segments = self._snapshot
         position, end = offset, offset + length
         pieces: list[memoryview] = []
@@ -97,7 +109,7 @@ class SegmentSource(FetchedSource):
             pieces.append(piece)
             position += len(piece)
             index += 1
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces
 
     def _is_at_hand(self, wanted: ByteRange) -> bool:
         starts, segments = self._snapshot

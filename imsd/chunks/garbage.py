@@ -16,6 +16,7 @@ A blob that cannot be deleted stops nothing else: it is counted and stays for th
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ from .staged_source import STAGING_PREFIX
 
 PACKS_PREFIX = "packs/"
 MANIFESTS_PREFIX = "manifests/"
+
+# Ids of packs and manifests; whatever else lies beside their blobs is somebody else's.
+RANDOM_ID = re.compile("[0-9a-f]{32}")
 
 # Blobs a look-up asks about, and rows a batch condemns.
 BATCH = 500
@@ -70,7 +74,7 @@ async def sweep(
     await run.free_condemned(store_name, index)
     if find_orphans:
         await run.free_orphans(PACKS_PREFIX, _pack_of, _known_packs(index))
-        await run.free_orphans(MANIFESTS_PREFIX, _folder_of, _known_manifests(index))
+        await run.free_orphans(MANIFESTS_PREFIX, _manifest_of, _known_manifests(index))
     if find_orphans and known_uploads is not None:
         await run.free_orphans(STAGING_PREFIX, _folder_of, known_uploads)
     return run.report
@@ -174,7 +178,12 @@ class Sweep:
 
 def _pack_of(blob: BlobId) -> str | None:
     pack_id = blob.rpartition("/")[2]
-    return pack_id if pack_blob(pack_id) == blob else None
+    return pack_id if RANDOM_ID.fullmatch(pack_id) and pack_blob(pack_id) == blob else None
+
+
+def _manifest_of(blob: BlobId) -> str | None:
+    manifest_id = _folder_of(blob)
+    return manifest_id if manifest_id and RANDOM_ID.fullmatch(manifest_id) else None
 
 
 def _folder_of(blob: BlobId) -> str | None:

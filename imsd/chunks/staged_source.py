@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from imsd.contract import BlobId, BlobStore, Buffer, ByteRange
+from imsd.contract import BlobId, BlobStore, ByteRange
 
 from .fetched_segments import SegmentSource
 from .store_read import read_blobs
 
-# Long enough for any read of a format reader; longer ones get zeros of their own.
+# What zero parts read as, over and over.
 ZEROS = memoryview(bytes(1 << 20))
 
 STAGING_PREFIX = "staging/"
@@ -80,21 +80,17 @@ class StagedSource(SegmentSource):
         async with super().fetching(self._staged(ranges)):
             yield
 
-    def _read(self, offset: int, length: int) -> bytes | memoryview:
-        pieces: list[Buffer] = []
-        run = ByteRange(offset, 0)  # of neighbouring data parts, which one segment may hold
+    def _pieces(self, offset: int, length: int) -> list[memoryview]:
+        pieces: list[memoryview] = []
         for part, piece in self._cut(ByteRange(offset, length)):
             if not part.is_zero:
-                run = ByteRange(piece.offset if not run.length else run.offset, run.length + piece.length)
+                pieces += super()._pieces(piece.offset, piece.length)
                 continue
-            if run.length:
-                pieces.append(super()._read(run.offset, run.length))
-            pieces.append(ZEROS[: piece.length] if piece.length <= len(ZEROS) else bytes(piece.length))
-            run = ByteRange(piece.end, 0)
-        if run.length:
-            pieces.append(super()._read(run.offset, run.length))
-        only = pieces[0]
-        return only if len(pieces) == 1 and not isinstance(only, bytearray) else b"".join(pieces)
+            whole, rest = divmod(piece.length, len(ZEROS))
+            pieces += [ZEROS] * whole
+            if rest:
+                pieces.append(ZEROS[:rest])
+        return pieces
 
     async def _load(self, ranges: Sequence[ByteRange]) -> list[bytes]:
         wanted: dict[BlobId, list[ByteRange]] = {}

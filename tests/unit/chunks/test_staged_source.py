@@ -126,4 +126,7 @@ async def test_any_read_of_any_parts_is_the_file(
         source.require(ranges)
         for wanted in ranges:
             assert source.read(wanted.offset, wanted.length) == content[wanted.offset : wanted.end]
+            buffer = bytearray(b"\xaa" * wanted.length)
+            source.read_into(wanted.offset, memoryview(buffer))
+            assert buffer == content[wanted.offset : wanted.end]
     assert source.bytes_at_hand == 0
