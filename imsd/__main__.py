@@ -130,8 +130,7 @@ def main() -> None:
         print(f"imsd: {error.message} [{error.reason}]", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
-        # A wrong configuration is a mistake in how the command was used.
-        sys.exit(2 if error.reason == "INVALID_CONFIGURATION" else 1)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

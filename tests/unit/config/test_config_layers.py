@@ -1,0 +1,181 @@
+"""Loading the configuration: which layer wins, what is refused and how it is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imsd.config import Config
+from imsd.config_loading import LoadedConfig, load_config, nearest
+from imsd.contract import InvalidRequest
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "imsd.toml"
+    path.write_text(text)
+    return path
+
+
+def sources(loaded: LoadedConfig) -> dict[str, str]:
+    return {row.key: row.source for row in loaded.rows()}
+
+
+def values(loaded: LoadedConfig) -> dict[str, str]:
+    return {row.key: row.value for row in loaded.rows()}
+
+
+def test_the_defaults_are_complete(tmp_path: Path) -> None:
+    config = load_config(flags={"state_dir": tmp_path}).config
+    assert config.stores == {"main": {"driver": "localfs", "path": str(tmp_path / "store")}}
+    assert config.default_store == "main"
+    assert config.database_url == f"sqlite+aiosqlite:///{tmp_path}/imsd.sqlite3"
+    assert config.max_running_create_jobs == 40
+    assert config.max_virtual_size_bytes == 64 << 40
+
+
+def test_flags_win_over_the_environment_and_it_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, 'region = "file"\ndrain_seconds = 1\nlog_level = "debug"\n')
+    monkeypatch.setenv("IMSD_REGION", "environment")
+    monkeypatch.setenv("IMSD_DRAIN_SECONDS", "2")
+    loaded = load_config(file, {"region": "flag", "log_level": None})
+    assert (loaded.config.region, loaded.config.drain_seconds) == ("flag", 2.0)
+    assert loaded.config.log_level == "debug"
+    found = sources(loaded)
+    assert found["region"] == "flag"
+    assert found["drain_seconds"] == "environment"
+    assert found["log_level"] == str(file)
+    assert found["buffer_bytes"] == "default"
+
+
+def test_sizes_modes_and_lists_are_understood_as_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMSD_BUFFER_BYTES", "64MiB")
+    monkeypatch.setenv("IMSD_SOCKET_MODE", "0600")
+    monkeypatch.setenv("IMSD_LISTEN", "unix:/tmp/a.sock, 127.0.0.1:0,[::1]:7070")
+    monkeypatch.setenv("IMSD_DISABLED_PLUGINS", "one,two")
+    loaded = load_config()
+    assert loaded.config.buffer_bytes == 64 << 20
+    assert loaded.config.socket_mode == 0o600
+    assert loaded.config.listen == ("unix:/tmp/a.sock", "127.0.0.1:0", "[::1]:7070")
+    assert loaded.config.disabled_plugins == ("one", "two")
+    shown = values(loaded)
+    assert shown["buffer_bytes"] == "64MiB"
+    assert shown["socket_mode"] == "0600"
+    assert shown["listen"] == "unix:/tmp/a.sock, 127.0.0.1:0, [::1]:7070"
+
+
+def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(flags={"state_dir": "state", "listen": ("unix:run/imsd.sock",)}).config
+    assert config.state_dir == tmp_path / "state"
+    assert config.listen == (f"unix:{tmp_path}/run/imsd.sock",)
+
+
+def test_one_option_of_the_store_that_is_there_anyway_can_be_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMSD_STORES__MAIN__FSYNC", "false")
+    loaded = load_config(flags={"state_dir": tmp_path})
+    assert loaded.config.stores["main"] == {
+        "driver": "localfs",
+        "path": str(tmp_path / "store"),
+        "fsync": "false",
+    }
+    assert sources(loaded)["stores.main.fsync"] == "environment"
+    assert sources(loaded)["stores.main.path"] == "default"
+
+
+def test_the_environment_changes_one_option_of_a_section_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, '[stores.fast]\ndriver = "localfs"\npath = "/fast"\nthreads = 2\n')
+    monkeypatch.setenv("IMSD_STORES__FAST__THREADS", "8")
+    loaded = load_config(file)
+    assert loaded.config.stores == {"fast": {"driver": "localfs", "path": "/fast", "threads": "8"}}
+    assert loaded.config.default_store == "fast"
+    assert sources(loaded)["stores.fast.path"] == str(file)
+    assert sources(loaded)["stores.fast.threads"] == "environment"
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("drain_secnds = 3\n", "unknown key 'drain_secnds'", "did you mean drain_seconds?"),
+        ("drain_seconds = -1\n", "drain_seconds: ", "imsd config show"),
+        ('log_level = "loud"\n', "log_level: ", "imsd config show"),
+        ("region = 5\n", "region: ", "imsd config show"),
+        ('region = "a b"\n', "region: ", "imsd config show"),
+        ('listen = ["nonsense"]\n', "neither unix:PATH nor HOST:PORT", "imsd config show"),
+        ('listen = ["127.0.0.1:65536"]\n', "neither unix:PATH nor HOST:PORT", "imsd config show"),
+        ("listen = []\n", "at least one address", "imsd config show"),
+        (f'listen = ["unix:/{"x" * 107}"]\n', "at most 107 bytes", "imsd config show"),
+        ('buffer_bytes = "1 lot"\n', "buffer_bytes: ", "imsd config show"),
+        ("buffer_bytes = 0\n", "buffer_bytes: ", "imsd config show"),
+        ('socket_group = "no-such-group"\n', "there is no group", "imsd config show"),
+        ("stores = {}\n", "at least one store", "imsd config show"),
+        ('default_store = "other"\n', "the stores are main", "imsd config show"),
+        ('[stores."../x"]\ndriver = "localfs"\n', "no name for a store", "imsd config show"),
+        ("region = \n", "is not TOML", "imsd config show"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_with_its_place(
+    tmp_path: Path, text: str, said: str, hint: str
+) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(InvalidRequest) as caught:
+        load_config(file)
+    assert caught.value.reason == "INVALID_CONFIGURATION"
+    assert said in caught.value.message
+    assert hint in caught.value.hint
+    if "the stores are" not in said:
+        assert str(file) in caught.value.message
+
+
+def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMSD_DRAIN_SECNDS", "3")
+    with pytest.raises(InvalidRequest) as caught:
+        load_config()
+    assert "IMSD_DRAIN_SECNDS" in caught.value.message
+    assert caught.value.hint == "did you mean IMSD_DRAIN_SECONDS?"
+
+
+def test_variables_of_the_clients_and_of_tests_are_let_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMSD_ADDRESS", "unix:/elsewhere")
+    monkeypatch.setenv("IMSD_TEST_ANYTHING", "1")
+    assert load_config().config.region == "local"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"missing\.toml cannot be read"):
+        load_config(tmp_path / "missing.toml")
+
+
+def test_secrets_are_not_shown(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        'database_url = "postgresql+asyncpg://ims:hush@db/ims"\n'
+        '[stores.main]\ndriver = "s3"\nsecret_access_key = "hush"\nbucket = "images"\n',
+    )
+    shown = values(load_config(file))
+    assert shown["database_url"] == "postgresql+asyncpg://ims:********@db/ims"
+    assert shown["stores.main.secret_access_key"] == "********"
+    assert shown["stores.main.bucket"] == "images"
+    assert "hush" not in str(shown)
+
+
+def test_every_key_is_a_row(tmp_path: Path) -> None:
+    shown = values(load_config(flags={"state_dir": tmp_path}))
+    assert {key.split(".")[0] for key in shown} == set(Config.model_fields)
+
+
+def test_a_configuration_never_changes() -> None:
+    config = load_config().config
+    with pytest.raises(ValueError, match="frozen"):
+        config.region = "elsewhere"
+
+
+def test_the_nearest_key_is_suggested_or_all_are_named() -> None:
+    assert nearest("treads", ["threads", "path"]) == "did you mean threads?"
+    assert nearest("zzz", ["threads", "path"]) == "the keys are path, threads"
