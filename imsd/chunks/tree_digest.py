@@ -135,8 +135,7 @@ class TreeHasher:
 
     def digest(self) -> str:
         """The tree digest of a disk that ends at ``position``; more may be added afterwards."""
-        filled = TreeHasher()
-        filled._leaves, filled._stack = self._leaves, list(self._stack)
+        filled = self.whole_leaves()
         if self._started or not self._leaves:
             filled._push(leaf_digest(bytes(self._started).ljust(LEAF_BYTES, b"\0")), 0)
         root = self.position.to_bytes(8, "little") + filled._top()
@@ -165,6 +164,12 @@ class TreeHasher:
             content[start : start + DIGEST_BYTES] for start in range(_STATE.size, stack_end, DIGEST_BYTES)
         ]
         hasher._started = bytearray(content[stack_end:])
+        return hasher
+
+    def whole_leaves(self) -> TreeHasher:
+        """A hasher that stands where the leaf of the position starts."""
+        hasher = TreeHasher()
+        hasher._leaves, hasher._stack = self._leaves, list(self._stack)
         return hasher
 
     @property

@@ -1,0 +1,44 @@
+"""One chunk of a disk, and who takes the chunks of a disk in guest order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, Sequence
+from typing import NamedTuple
+
+from .index import Location
+
+
+class ChunkEntry(NamedTuple):
+    """``length`` bytes of a disk from ``start``. ``digest``: 32 bytes, BLAKE3 of the plain bytes."""
+
+    start: int
+    length: int
+    digest: bytes
+    location: Location
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+class EntrySink(ABC):
+    """Takes the entries of one disk."""
+
+    @abstractmethod
+    async def add(self, entries: Sequence[ChunkEntry]) -> None:
+        """The next entries, in guest order and without overlap with earlier ones.
+
+        Their packs may not be committed yet. Raises what the sink's store raises.
+        """
+
+
+async def replay(batches: AsyncIterable[Sequence[ChunkEntry]], sink: EntrySink) -> None:
+    """Hand recorded entries to ``sink``. Raises ValueError if they are not those of one disk in order."""
+    end = 0
+    async for entries in batches:
+        for entry in entries:
+            if entry.start < end:
+                raise ValueError(f"the chunk at {entry.start} begins before the one before it ends, at {end}")
+            end = entry.end
+        await sink.add(entries)

@@ -1,0 +1,65 @@
+"""Where an ingest stands, in a form that survives the daemon."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from .layout import BLOCK_BYTES
+from .tree_digest import TreeHasher
+
+# magic, chunk count, data size, new size; then the tree hasher's state and 16 bytes of BLAKE3.
+_STATE = struct.Struct("<8sQQQ")
+_MAGIC = b"imsding1"
+_CHECK_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class IngestState:
+    """All bytes before ``position`` are stored; their entries are with the sink.
+
+    ``tree``: state of a `TreeHasher` at the position, a multiple of 4 KiB. The counters are those of
+    `IngestResult`.
+    """
+
+    position: int
+    tree: bytes
+    chunk_count: int = 0
+    data_size: int = 0
+    new_size: int = 0
+
+    def to_bytes(self) -> bytes:
+        """At most 66 KiB."""
+        content = _STATE.pack(_MAGIC, self.chunk_count, self.data_size, self.new_size) + self.tree
+        return content + blake3(content).digest(_CHECK_BYTES)
+
+    @classmethod
+    def from_bytes(cls, state: bytes) -> IngestState:
+        """Raises ValueError if ``state`` is not what `to_bytes` returned."""
+        content, check = state[:-_CHECK_BYTES], state[-_CHECK_BYTES:]
+        if len(content) < _STATE.size or blake3(content).digest(_CHECK_BYTES) != check:
+            raise ValueError("the state of an ingest is damaged")
+        magic, chunk_count, data_size, new_size = _STATE.unpack_from(content)
+        if magic != _MAGIC:
+            raise ValueError("the state of an ingest is of another kind")
+        tree = content[_STATE.size :]
+        position = TreeHasher.from_state(tree).position
+        if position % BLOCK_BYTES:
+            raise ValueError(f"an ingest cannot stand at byte {position}")
+        return cls(position, tree, chunk_count, data_size, new_size)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """A disk that is stored whole. ``digest``: its tree digest.
+
+    ``data_size``: bytes of its chunks; ``new_size``: bytes this ingest and those it goes on from wrote.
+    """
+
+    size_bytes: int
+    digest: str
+    chunk_count: int
+    data_size: int
+    new_size: int
