@@ -30,29 +30,30 @@ class UnbrokenConnection(AsyncConnection):
     __slots__ = ()
 
     async def start(self, is_ctxmanager: bool = False) -> AsyncConnection:
-        return await _to_its_end(super().start(is_ctxmanager))
+        return await to_its_end(super().start(is_ctxmanager))
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
-        return await _to_its_end(super().execute(*args, **kwargs))
+        return await to_its_end(super().execute(*args, **kwargs))
 
     async def exec_driver_sql(self, *args: Any, **kwargs: Any) -> Any:
-        return await _to_its_end(super().exec_driver_sql(*args, **kwargs))
+        return await to_its_end(super().exec_driver_sql(*args, **kwargs))
 
     async def run_sync(self, *args: Any, **kwargs: Any) -> Any:
-        return await _to_its_end(super().run_sync(*args, **kwargs))
+        return await to_its_end(super().run_sync(*args, **kwargs))
 
     async def commit(self) -> None:
-        await _to_its_end(super().commit())
+        await to_its_end(super().commit())
 
     async def rollback(self) -> None:
-        await _to_its_end(super().rollback())
+        await to_its_end(super().rollback())
 
     async def close(self) -> None:
         if self.sync_connection is not None:  # else it was never started
-            await _to_its_end(super().close())
+            await to_its_end(super().close())
 
 
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work`` however often this task is cancelled meanwhile; then raise the cancellation."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from imsd.contract import FailedPrecondition
 
 from . import schema
-from .connection import UnbrokenConnection
+from .connection import UnbrokenConnection, to_its_end
 from .engine import READERS, reading_engine, writing_engine
 
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
@@ -64,13 +64,13 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     parsed = _parse(url)
     async with AsyncExitStack() as undo:
         writer = writing_engine(parsed)
-        undo.push_async_callback(writer.dispose)
+        undo.push_async_callback(_dispose, writer)
         async with _connected(writer) as connection:
             is_current = await schema.check(connection)
         if not is_current:
             await schema.upgrade(parsed)
         readers = reading_engine(parsed)
-        undo.push_async_callback(readers.dispose)
+        undo.push_async_callback(_dispose, readers)
         yield Database(writer, readers)
 
 
@@ -83,6 +83,10 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         yield connection
     finally:
         await connection.close()
+
+
+async def _dispose(engine: AsyncEngine) -> None:
+    await to_its_end(engine.dispose())
 
 
 def _parse(url: str) -> URL:

@@ -26,7 +26,7 @@ WRITER_CACHE_KIB = 16_384
 READER_CACHE_KIB = 2_048
 
 # After a checkpoint the write-ahead log is cut back to this.
-WAL_LIMIT_BYTES = 16 << 20
+WAL_LIMIT_BYTES = 8 << 20
 
 # "imsd" in ASCII.
 WRITER_LOCK = 0x696D7364

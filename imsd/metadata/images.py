@@ -96,7 +96,8 @@ async def update_image(
     """
     if "status" in values:
         status = ImageStatus(str(values["status"]))
-        require_move(IMAGE_NEXT_STATES, [old for old in statuses if old is not status] or [status], status)
+        if others := [old for old in statuses if old is not status]:
+            require_move(IMAGE_NEXT_STATES, others, status)
     columns = {key: plain(value) for key, value in values.items() if key != "tags"}
     change = update(image).where(image.c.id == image_id, image.c.status.in_(list(statuses)))
     if expected_version is not None:
@@ -169,4 +170,5 @@ async def _with_tags(c: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Image
 def _record(row: Row[Any], tags: Mapping[str, str]) -> ImageRecord:
     columns = dict(row._mapping)
     columns["status"] = ImageStatus(columns["status"])
+    columns["findings"] = tuple(columns["findings"])
     return ImageRecord(**columns, tags=tags)

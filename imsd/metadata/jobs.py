@@ -138,7 +138,7 @@ async def save_progress(c: AsyncConnection, rows: Sequence[JobProgress], lease_u
         .where(
             job.c.id == bindparam("job_id", type_=job.c.id.type),
             job.c.fence == bindparam("held_fence", type_=job.c.fence.type),
-            job.c.state.in_(HELD_STATES),
+            or_(*[job.c.state == state for state in HELD_STATES]),  # IN is not for many rows at once
         )
         .values(
             phase=bindparam("new_phase"),

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.contract import FailedPrecondition
 
-from .connection import UnbrokenConnection
+from .connection import UnbrokenConnection, to_its_end
 from .engine import migrating_engine
 
 # Every revision of `migrations/versions`, oldest first. A test holds the two together.
@@ -34,7 +34,7 @@ async def upgrade(url: URL) -> None:
         await connection.commit()
     finally:
         await connection.close()
-        await engine.dispose()
+        await to_its_end(engine.dispose())
 
 
 def _is_current(connection: Connection) -> bool:

@@ -20,7 +20,12 @@ async def connect_quickly(database: str | Path, **options: Any) -> QuickConnecti
     """What SQLAlchemy calls to connect (``async_creator`` of an engine)."""
     connection = QuickConnection(lambda: connect(database, **options), iter_chunk_size=64)
     connection._thread.daemon = True  # as SQLAlchemy does: a lost connection does not stop the exit
-    await connection
+    try:
+        await connection
+    except BaseException:
+        connection.stop()
+        connection._thread.join()
+        raise
     return connection
 
 

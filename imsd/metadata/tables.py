@@ -86,7 +86,10 @@ image = Table(
     Index(None, "project_id", "name", "id"),
     Index(None, "project_id", "virtual_size", "id"),
     Index(None, "project_id", "status", "id"),
-    Index(None, "project_id", "disk_format", "id"),
+    # One name, status or format in the default order: read from the index, page by page.
+    Index(None, "project_id", "name", "created_at", "id"),
+    Index(None, "project_id", "status", "created_at", "id"),
+    Index(None, "project_id", "disk_format", "created_at", "id"),
 )
 
 image_tag = Table(

@@ -42,7 +42,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_image"),
     )
     op.create_index("ix_image_project_id_created_at_id", "image", ["project_id", "created_at", "id"])
-    op.create_index("ix_image_project_id_disk_format_id", "image", ["project_id", "disk_format", "id"])
+    op.create_index(
+        "ix_image_project_id_name_created_at_id", "image", ["project_id", "name", "created_at", "id"]
+    )
+    op.create_index(
+        "ix_image_project_id_status_created_at_id", "image", ["project_id", "status", "created_at", "id"]
+    )
+    op.create_index(
+        "ix_image_project_id_disk_format_created_at_id",
+        "image",
+        ["project_id", "disk_format", "created_at", "id"],
+    )
     op.create_index("ix_image_project_id_name_id", "image", ["project_id", "name", "id"])
     op.create_index("ix_image_project_id_status_id", "image", ["project_id", "status", "id"])
     op.create_index("ix_image_project_id_updated_at_id", "image", ["project_id", "updated_at", "id"])

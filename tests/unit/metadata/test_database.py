@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import DBAPIError
+
+from imsd.contract import FailedPrecondition, ImsError, LimitExceeded, Unavailable
+from imsd.metadata import engine
+from imsd.metadata.database import Database, open_database
+from imsd.metadata.tables import request
+from tests.unit.metadata.samples import START
+
+
+def row(number: int) -> dict[str, object]:
+    return {
+        "project_id": "lab",
+        "request_id": f"r{number:06}",
+        "fingerprint": "f",
+        "resource_id": "x",
+        "created_at": START,
+    }
+
+
+async def write(database: Database, number: int) -> None:
+    async with database.transaction() as c:
+        await c.execute(insert(request).values(row(number)))
+
+
+async def seen(database: Database) -> list[str]:
+    async with database.reading() as c:
+        return list((await c.execute(select(request.c.request_id).order_by(request.c.request_id))).scalars())
+
+
+async def test_what_a_block_wrote_is_there_after_it(database: Database) -> None:
+    await write(database, 1)
+    assert await seen(database) == ["r000001"]
+
+
+async def test_a_block_that_raises_wrote_nothing(database: Database) -> None:
+    async def fail() -> None:
+        async with database.transaction() as c:
+            await c.execute(insert(request).values(row(1)))
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        await fail()
+    await write(database, 2)
+    assert await seen(database) == ["r000002"]
+
+
+async def test_a_reader_cannot_write(database: Database) -> None:
+    async with database.reading() as c:
+        with pytest.raises((DBAPIError, ImsError)):
+            await c.execute(insert(request).values(row(1)))
+    assert await seen(database) == []
+
+
+async def test_a_reader_sees_one_snapshot_while_a_writer_commits(database: Database) -> None:
+    await write(database, 1)
+    count = text("SELECT count(*) FROM request")
+    async with database.reading() as c:
+        assert (await c.execute(count)).scalar() == 1
+        await asyncio.wait_for(write(database, 2), 5)
+        assert (await c.execute(count)).scalar() == 1
+    assert len(await seen(database)) == 2
+
+
+async def test_five_readers_go_on_while_a_transaction_is_open(database: Database) -> None:
+    await write(database, 1)
+    async with database.transaction() as c:
+        await c.execute(insert(request).values(row(2)))
+        found = await asyncio.wait_for(asyncio.gather(*[seen(database) for _ in range(5)]), 5)
+    assert found == [["r000001"]] * 5
+
+
+async def test_fifty_tasks_write_without_losing_a_row(database: Database) -> None:
+    async def work(number: int) -> None:
+        await write(database, number)
+        if number % 3 == 0:
+            with pytest.raises(ZeroDivisionError):
+                await write_and_fail(1000 + number)
+
+    async def write_and_fail(number: int) -> None:
+        async with database.transaction() as c:
+            await c.execute(insert(request).values(row(number)))
+            raise ZeroDivisionError
+
+    await asyncio.gather(*[work(number) for number in range(50)])
+    assert await seen(database) == [f"r{number:06}" for number in range(50)]
+
+
+async def test_writers_come_one_after_the_other(database: Database) -> None:
+    inside = 0
+
+    async def work(number: int) -> None:
+        nonlocal inside
+        async with database.transaction() as c:
+            inside += 1
+            assert inside == 1
+            await c.execute(insert(request).values(row(number)))
+            inside -= 1
+
+    await asyncio.gather(*[work(number) for number in range(20)])
+    assert len(await seen(database)) == 20
+
+
+async def test_a_task_cancelled_at_any_moment_leaves_no_open_transaction(database: Database) -> None:
+    """The whole block or nothing, and the next writer need not wait."""
+
+    async def work(number: int) -> None:
+        async with database.transaction() as c:
+            for part in range(3):
+                await c.execute(insert(request).values(row(3 * number + part)))
+
+    await work(0)
+    for steps in range(1, 60):
+        task = asyncio.create_task(work(steps))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        # Twice: the second one arrives while the first one's rollback runs.
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait_for(write(database, 10**5 + steps), 5)
+    whole = [int(name[1:]) // 3 for name in await seen(database) if name < "r100000"]
+    assert all(whole.count(number) == 3 for number in set(whole))
+    assert len([name for name in await seen(database) if name >= "r100000"]) == 59
+
+
+async def test_a_task_cancelled_in_a_slow_statement_ends_after_it(sqlite_database: Database) -> None:
+    slow = text(
+        "INSERT INTO request WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 50000)"
+        " SELECT 'lab', i, 'f', 'x', '2026-01-01 00:00:00.000000' FROM n"
+    )
+    is_running = asyncio.Event()
+
+    async def work() -> None:
+        async with sqlite_database.transaction() as c:
+            is_running.set()
+            await c.execute(slow)
+
+    task = asyncio.create_task(work())
+    await is_running.wait()
+    await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(write(sqlite_database, 1), 5)
+    assert await seen(sqlite_database) == ["r000001"]
+
+
+async def test_a_timeout_inside_a_transaction_is_a_timeout(database: Database) -> None:
+    async def work() -> None:
+        async with database.transaction() as c:
+            await c.execute(insert(request).values(row(1)))
+            await asyncio.sleep(10)
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(work(), 0.05)
+    assert await seen(database) == []
+
+
+async def test_a_cancelled_reader_gives_its_place_back(database: Database) -> None:
+    async def read_for_ever() -> None:
+        async with database.reading() as c:
+            await c.execute(select(request))
+            await asyncio.sleep(60)
+
+    for _ in range(3):
+        tasks = [asyncio.create_task(read_for_ever()) for _ in range(8)]
+        await asyncio.sleep(0.02)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert await asyncio.wait_for(seen(database), 5) == []
+
+
+async def test_threads_end_with_the_database(sqlite_url: str) -> None:
+    before = set(threading.enumerate())
+    async with open_database(sqlite_url) as database:
+        await write(database, 1)
+        await asyncio.gather(*[seen(database) for _ in range(5)])
+        assert len(set(threading.enumerate()) - before) >= 2
+    gc.collect()
+    assert not set(threading.enumerate()) - before
+
+
+async def test_threads_end_when_opening_fails(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    (tmp_path / "imsd.db").write_bytes(b"not a database, but long enough to be looked at" * 100)
+    with pytest.raises(FailedPrecondition, match="cannot be read"):
+        async with open_database(f"sqlite+aiosqlite:///{tmp_path}/imsd.db"):
+            pass
+    gc.collect()
+    assert not set(threading.enumerate()) - before
+
+
+async def test_the_write_ahead_log_stays_small(sqlite_database: Database, tmp_path: Path) -> None:
+    for start in range(0, 60_000, 2000):
+        rows = [row(number) for number in range(start, start + 2000)]
+        async with sqlite_database.transaction() as c:
+            await c.execute(insert(request), rows)
+    assert (tmp_path / "imsd.db").stat().st_size > 4 << 20
+    assert (tmp_path / "imsd.db-wal").stat().st_size <= 8 << 20
+
+
+async def test_the_write_ahead_log_shrinks_after_a_long_reader(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    log = tmp_path / "imsd.db-wal"
+    async with sqlite_database.reading() as c:
+        await c.execute(select(request).limit(1))
+        for start in range(0, 80_000, 2000):
+            async with sqlite_database.transaction() as writing:
+                await writing.execute(insert(request), [row(n) for n in range(start, start + 2000)])
+        assert log.stat().st_size > 10 << 20
+    for number in range(2):
+        await write(sqlite_database, 10**6 - number - 1)
+    assert log.stat().st_size <= 8 << 20
+
+
+CRASH = """
+import asyncio, os, sys
+from sqlalchemy import text
+from imsd.metadata import engine
+from imsd.metadata.database import open_database
+
+async def main():
+    async with open_database(sys.argv[1]) as database:
+        put = "INSERT INTO request VALUES ('lab', '{}', 'f', 'x', '2026-01-01 00:00:00.000000')"
+        async with database.transaction() as c:
+            await c.execute(text(put.format("committed")))
+        async with database.transaction() as c:
+            await c.execute(text(put.format("open")))
+            os._exit(9)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_process_loses_nothing_committed_and_leaves_nothing_open(sqlite_url: str) -> None:
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    killed = subprocess.run(  # noqa: ASYNC221 - nothing else runs
+        [sys.executable, "-c", CRASH, sqlite_url], env=environment, check=False
+    )
+    assert killed.returncode == 9
+    async with open_database(sqlite_url) as database:
+        assert await seen(database) == ["committed"]
+        await write(database, 1)
+
+
+async def test_a_commit_survives_a_power_cut(sqlite_database: Database) -> None:
+    async with sqlite_database.transaction() as c:
+        assert (await c.execute(text("PRAGMA synchronous"))).scalar() == 2  # FULL
+        assert (await c.execute(text("PRAGMA journal_mode"))).scalar() == "wal"
+        assert (await c.execute(text("PRAGMA foreign_keys"))).scalar() == 1
+
+
+async def test_a_file_locked_by_another_program_is_unavailable(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_MS", 20)
+    async with open_database(sqlite_url) as database:
+        other = sqlite3.connect(tmp_path / "imsd.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable) as caught:
+            await write(database, 1)
+        assert caught.value.hint
+        other.rollback()
+        other.close()
+        await write(database, 2)
+        assert await seen(database) == ["r000002"]
+
+
+async def test_a_full_disk_is_told_as_such(sqlite_database: Database) -> None:
+    async with sqlite_database.transaction() as c:
+        pages = (await c.execute(text("PRAGMA page_count"))).scalar()
+        await c.execute(text(f"PRAGMA max_page_count={pages}"))
+
+    async def write_on() -> None:
+        for number in range(1000):
+            await write(sqlite_database, number)
+
+    with pytest.raises(LimitExceeded) as caught:
+        await write_on()
+    assert caught.value.reason == "CAPACITY_EXHAUSTED"
+    assert await seen(sqlite_database)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite+aiosqlite://",
+        "sqlite+aiosqlite:///:memory:",
+        "sqlite:////tmp/x.db",
+        "mysql://root:secret@localhost/x",
+        "postgresql://ims@localhost/x",
+        "nonsense",
+        "",
+    ],
+)
+async def test_an_address_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises(FailedPrecondition) as caught:
+        async with open_database(url):
+            pass
+    assert caught.value.reason == "INVALID_CONFIGURATION"
+    assert "sqlite+aiosqlite" in caught.value.hint
+    assert "secret" not in caught.value.message
+
+
+async def test_a_missing_directory_is_named_as_the_fault(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="cannot be opened") as caught:
+        async with open_database(f"sqlite+aiosqlite:///{tmp_path}/missing/imsd.db"):
+            pass
+    assert "directory" in caught.value.hint
+
+
+async def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="out of reach"):
+        async with open_database(f"postgresql+asyncpg://ims@/ims?host={tmp_path}"):
+            pass
