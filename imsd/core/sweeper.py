@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
@@ -30,7 +30,7 @@ class Sweeper:
         self._is_due: set[str] = set()
         self._periodic: asyncio.Task[None] | None = None
 
-    def start(self, interval_seconds: float, expire_uploads: Callable[[], asyncio.Future[None]]) -> None:
+    def start(self, interval_seconds: float, expire_uploads: Callable[[], Awaitable[None]]) -> None:
         """Sweep everything now and every ``interval_seconds``; expired uploads go first."""
         self._periodic = asyncio.create_task(
             self._sweep_forever(interval_seconds, expire_uploads), name="sweeper"
@@ -54,7 +54,7 @@ class Sweeper:
             await self._sweep(store_name, find_orphans=False)
 
     async def _sweep_forever(
-        self, interval_seconds: float, expire_uploads: Callable[[], asyncio.Future[None]]
+        self, interval_seconds: float, expire_uploads: Callable[[], Awaitable[None]]
     ) -> None:
         while True:
             try:

@@ -34,13 +34,7 @@ class UploadProgress:
         added_bytes: int,
     ) -> None:
         """Record a durable part. Raises Conflict (UPLOAD_TAKEN_OVER), LimitExceeded (QUOTA_EXCEEDED)."""
-        values = {
-            "committed_offset": committed_offset,
-            "tree_state": tree_state,
-            "is_direct": is_direct,
-            "staged_bytes": self.record.staged_bytes + added_bytes,
-            "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
-        }
+        values = self._values(committed_offset, tree_state, is_direct, added_bytes)
         quota = self._runtime.limits.staging_quota_bytes
         async with self._runtime.database.transaction() as c:
             staged = await upload_rows.staged_total(c, self.record.project_id)
@@ -56,8 +50,19 @@ class UploadProgress:
                 raise taken_over()
         self.record = replace(self.record, **values)  # type: ignore[arg-type]  # the names are fields
 
-    async def seal(self, digest: str, tree_state: bytes) -> UploadRecord:
-        """OPEN to COMMITTED."""
+    def _values(
+        self, committed_offset: int, tree_state: bytes, is_direct: bool, added_bytes: int
+    ) -> dict[str, object]:
+        return {
+            "committed_offset": committed_offset,
+            "tree_state": tree_state,
+            "is_direct": is_direct,
+            "staged_bytes": self.record.staged_bytes + added_bytes,
+            "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
+        }
+
+    async def seal(self, digest: str, tree_state: bytes, part: PartRecord | None = None) -> UploadRecord:
+        """OPEN to COMMITTED, together with the last ``part``."""
         values = {
             "digest": digest,
             "tree_state": tree_state,
@@ -65,6 +70,10 @@ class UploadProgress:
             "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
         }
         async with self._runtime.database.transaction() as c:
+            if part and not await upload_rows.advance_upload(
+                c, self.record.id, self.record.fence, part=part, values={}
+            ):
+                raise taken_over()
             sealed = await upload_rows.move_upload(
                 c,
                 self.record.id,

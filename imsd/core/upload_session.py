@@ -24,9 +24,6 @@ from .upload_sink import UploadSink
 
 RequestT = TypeVar("RequestT")
 
-# A writer that pauses this long gives back the buffer it fills; see `DirectSink.idle`.
-IDLE_SECONDS = 0.05
-
 
 class UploadSession:
     """Enter it to write; leaving it drops what was not made durable."""
@@ -126,12 +123,7 @@ class UploadSession:
             await self._sink.checkpoint()
 
     async def _wait_for(self, coming: asyncio.Task[RequestT | None], evicted: asyncio.Task[Any]) -> None:
-        either: set[asyncio.Task[Any]] = {coming, evicted}
-        done, _ = await asyncio.wait(either, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            if self._sink:
-                await self._sink.idle()
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({coming, evicted}, return_when=asyncio.FIRST_COMPLETED)
         if evicted.done():
             raise taken_over()
 

@@ -40,10 +40,6 @@ class UploadSink(ABC):
     async def close(self) -> None:
         """Let go; what was not made durable is dropped."""
 
-    async def idle(self) -> None:
-        """The writer pauses: give back what others could use meanwhile."""
-        return None
-
 
 def require_digest(vouched: str, actual: str) -> None:
     """Raises InvalidRequest (DIGEST_MISMATCH); an empty ``vouched`` vouches for nothing."""

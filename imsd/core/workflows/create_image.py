@@ -79,7 +79,6 @@ class CreateImage(Workflow):
         runtime, record = run.runtime, run.record
         async with runtime.database.transaction() as c:
             await run.require_fence(c)
-            # What an earlier run wrote and no manifest lists is let go; its chunks are found by digest.
             image = await image_rows.update_image(
                 c,
                 record.image_id,
@@ -87,8 +86,10 @@ class CreateImage(Workflow):
                 statuses=[ImageStatus.QUEUED, ImageStatus.SAVING],
             )
             upload = await upload_rows.get_upload(c, record.project_id, record.upload_id)
-        if image is None or upload is None or upload.state is not UploadState.COMMITTED:
-            raise FailedPrecondition("the upload or the image of this job is gone")
+            if image is None or upload is None or upload.state is not UploadState.COMMITTED:
+                raise FailedPrecondition("the upload or the image of this job is gone")
+            # The packs that a direct upload filled are listed by this job's manifest.
+            await chunk_index.copy_references(c, Holder(HolderKind.UPLOAD, upload.id), run.holder)
         return Subject(image, upload)
 
     async def _publish(self, run: JobRun, subject: Subject, disk: StoredDisk) -> None:

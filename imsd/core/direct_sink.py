@@ -1,0 +1,123 @@
+"""An upload whose bytes are a disk's blocks: they become chunks while they arrive.
+
+What is durable is told by small segments, one a checkpoint: the list of the chunks stored since the one
+before. The job that makes the image only puts the segments together to a manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Self
+
+from imsd.chunks.ingest import DiskIngest
+from imsd.chunks.ingest_state import IngestResult, IngestState
+from imsd.chunks.pack_writer import IngestTarget
+from imsd.chunks.segment import SegmentSink, encode_segment
+from imsd.chunks.staged_source import staging_blob
+from imsd.chunks.tree_digest import TreeHasher
+from imsd.formats.raw import SECTOR_BYTES
+from imsd.metadata.records import PartKind, PartRecord, UploadRecord
+
+from .runtime import Runtime
+from .upload_progress import UploadProgress
+from .upload_sink import UploadSink, require_digest
+
+
+class DirectSink(UploadSink):
+    """Feeds a `DiskIngest`; a checkpoint stores what came of it."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        progress: UploadProgress,
+        state: IngestState | None,
+        next_number: int,
+    ) -> None:
+        record = progress.record
+        self._progress = progress
+        self._next_number = next_number
+        self._store = runtime.stores.get(record.store)
+        self._segment = SegmentSink()
+        target = IngestTarget(self._store, record.store, runtime.index, record.project_id, progress.holder)
+        self._ingest = DiskIngest(runtime.pool, target, self._segment, start=state)
+        self._new_size = state.new_size if state else 0
+        self.unsaved_bytes = 0
+
+    @classmethod
+    async def open(cls, runtime: Runtime, progress: UploadProgress) -> Self:
+        saved = progress.record.tree_state
+        state = IngestState.from_bytes(saved) if saved else None
+        sink = cls(runtime, progress, state, await progress.next_part_number())
+        if state:
+            await sink._ingest.write(state.undecided)
+        return sink
+
+    async def write(self, data: bytes) -> None:
+        await self._ingest.write(data)
+        self.unsaved_bytes += len(data)
+
+    async def write_zeros(self, length: int) -> None:
+        await self._ingest.write_zeros(length)
+
+    async def checkpoint(self) -> None:
+        state = await self._ingest.checkpoint()
+        part = await self._write_segment(state.position)
+        await self._progress.advance(
+            part=part,
+            committed_offset=state.end,
+            tree_state=state.to_bytes(),
+            is_direct=True,
+            added_bytes=state.new_size - self._new_size,
+        )
+        self._new_size = state.new_size
+        self.unsaved_bytes = 0
+
+    async def seal(self, digest: str) -> UploadRecord:
+        size = self._progress.record.committed_offset
+        state = await self._ingest.checkpoint()
+        actual = _file_digest(state)
+        require_digest(digest, actual)
+        # A disk has whole sectors, whatever the size of its file.
+        padding = -size % SECTOR_BYTES
+        await self._ingest.write(bytes(padding))
+        result = await self._ingest.finish(size + padding)
+        part = await self._write_segment(size)
+        return await self._progress.seal(actual, json.dumps(asdict(result)).encode(), part)
+
+    async def close(self) -> None:
+        await self._ingest.__aexit__(None, None, None)
+
+    async def _write_segment(self, end: int) -> PartRecord | None:
+        entries = self._segment.take()
+        if not entries:
+            return None
+        record = self._progress.record
+        content = encode_segment(entries)
+        blob = staging_blob(record.id, self._next_number)
+        # What a crash left between the blob and its row; this writer holds the fence.
+        await self._store.delete(blob)
+        async with self._store.begin(blob) as ingest:
+            await ingest.write([content])
+            await ingest.commit()
+        part = PartRecord(
+            upload_id=record.id,
+            number=self._next_number,
+            kind=PartKind.SEGMENT,
+            start=entries[0].start,
+            length=end - entries[0].start,
+            stored_bytes=len(content),
+        )
+        self._next_number += 1
+        return part
+
+
+def sealed_result(record: UploadRecord) -> IngestResult:
+    """What a committed direct upload stored."""
+    return IngestResult(**json.loads(record.tree_state))
+
+
+def _file_digest(state: IngestState) -> str:
+    hasher = TreeHasher.from_state(state.tree)
+    hasher.update(state.undecided)
+    return hasher.digest()

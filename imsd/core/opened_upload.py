@@ -1,0 +1,173 @@
+"""A committed upload, opened as the disk it holds, and stored as a manifest of chunks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from imsd.chunks.chunk_reader import open_chunk_reader
+from imsd.chunks.entry import ChunkEntry, replay
+from imsd.chunks.ingest import DiskIngest
+from imsd.chunks.manifest_writer import ManifestWriter, WrittenManifest
+from imsd.chunks.pack_writer import IngestTarget
+from imsd.chunks.segment import decode_segment
+from imsd.chunks.staged_source import StagedPart, StagedSource, staging_blob
+from imsd.contract import BlobStore, ByteRange
+from imsd.formats.detect import open_image
+from imsd.formats.reader import Finding, OpenedImage
+from imsd.formats.source import BlockSource, ByteSource
+from imsd.metadata import uploads as upload_rows
+from imsd.metadata.records import PartKind, PartRecord, UploadRecord
+
+from .direct_sink import sealed_result
+from .job_run import JobRun
+
+STORE_SPAN = (20.0, 98.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDisk:
+    """A disk whose manifest is durable, though not yet live; sizes in bytes."""
+
+    manifest_id: str
+    packs: Collection[str]
+    format_name: str
+    findings: Sequence[Finding]
+    virtual_size_bytes: int
+    digest: str
+    data_size: int
+    stored_size: int
+    new_size: int
+
+
+class OpenedUpload(ABC):
+    """``file``: the bytes as they were uploaded; ``image``: the disk in them."""
+
+    file: ByteSource
+    image: OpenedImage
+
+    @property
+    def virtual_size_bytes(self) -> int:
+        return self.image.blocks.size_bytes
+
+    @abstractmethod
+    async def store(self, run: JobRun) -> StoredDisk:
+        """Store the disk; what is stored already is found by its digest."""
+
+    def _stored(self, manifest: WrittenManifest, digest: str, new_size: int) -> StoredDisk:
+        return StoredDisk(
+            manifest_id=manifest.manifest_id,
+            packs=manifest.packs,
+            format_name=self.image.format_name,
+            findings=self.image.findings,
+            virtual_size_bytes=self.virtual_size_bytes,
+            digest=digest,
+            data_size=manifest.data_size,
+            stored_size=manifest.stored_size,
+            new_size=new_size,
+        )
+
+
+def open_upload(
+    run: JobRun, upload: UploadRecord, declared: str
+) -> AbstractAsyncContextManager[OpenedUpload]:
+    """Open a committed upload. Raises ImageRefused, DataLoss, Unavailable."""
+    return _open_direct(run, upload, declared) if upload.is_direct else _open_staged(run, upload, declared)
+
+
+class StagedUpload(OpenedUpload):
+    """The file lies in parts; its format's reader makes the disk of them."""
+
+    def __init__(self, file: ByteSource, image: OpenedImage, target: IngestTarget) -> None:
+        self.file = file
+        self.image = image
+        self._target = target
+
+    async def store(self, run: JobRun) -> StoredDisk:
+        run.enter("store", self.virtual_size_bytes, STORE_SPAN)
+        pool = run.runtime.pool
+        async with (
+            ManifestWriter(self._target) as manifest,
+            DiskIngest(pool, self._target, manifest) as ingest,
+        ):
+            await ingest.copy_from(self.image.blocks, run.advance)
+            result = await ingest.finish(self.virtual_size_bytes)
+            written = await manifest.commit(result.size_bytes, result.digest)
+        return self._stored(written, result.digest, result.new_size)
+
+
+class DirectUpload(OpenedUpload):
+    """The chunks are stored already, and so is the manifest by now."""
+
+    def __init__(
+        self, file: ByteSource, image: OpenedImage, written: WrittenManifest, upload: UploadRecord
+    ) -> None:
+        self.file = file
+        self.image = image
+        self._written = written
+        self._result = sealed_result(upload)
+
+    async def store(self, run: JobRun) -> StoredDisk:
+        return self._stored(self._written, self._result.digest, self._result.new_size)
+
+
+class DiskBytes(ByteSource):
+    """A disk as the bytes of a raw file of ``size_bytes``, which may end inside the last sector."""
+
+    def __init__(self, blocks: BlockSource, size_bytes: int) -> None:
+        self._blocks = blocks
+        self.size_bytes = size_bytes
+
+    def _read(self, offset: int, length: int) -> bytes:
+        content = bytearray(length)
+        self._blocks.read_into(offset, memoryview(content))
+        return bytes(content)
+
+
+@asynccontextmanager
+async def _open_staged(run: JobRun, upload: UploadRecord, declared: str) -> AsyncIterator[OpenedUpload]:
+    store = run.runtime.stores.get(upload.store)
+    parts = [
+        StagedPart(part.number, part.start, part.length, part.kind is PartKind.ZERO)
+        for part in await _parts(run, upload)
+    ]
+    file = StagedSource(store, upload.id, parts)
+    image = await _open_image(run, file, declared)
+    yield StagedUpload(file, image, _target(run, upload, store))
+
+
+@asynccontextmanager
+async def _open_direct(run: JobRun, upload: UploadRecord, declared: str) -> AsyncIterator[OpenedUpload]:
+    store = run.runtime.stores.get(upload.store)
+    result = sealed_result(upload)
+    async with ManifestWriter(_target(run, upload, store)) as manifest:
+        await replay(_segments(store, upload, await _parts(run, upload)), manifest)
+        written = await manifest.commit(result.size_bytes, result.digest)
+    async with open_chunk_reader(store, written.manifest_id, run.runtime.pool) as reader:
+        file = DiskBytes(reader, upload.size_bytes)
+        image = await _open_image(run, file, declared)
+        yield DirectUpload(file, image, written, upload)
+
+
+async def _segments(
+    store: BlobStore, upload: UploadRecord, parts: Sequence[PartRecord]
+) -> AsyncIterator[Sequence[ChunkEntry]]:
+    for part in parts:
+        content = await store.read(staging_blob(upload.id, part.number), [ByteRange(0, part.stored_bytes)])
+        yield decode_segment(content[0])
+
+
+async def _parts(run: JobRun, upload: UploadRecord) -> list[PartRecord]:
+    async with run.runtime.database.reading() as c:
+        return await upload_rows.upload_parts(c, upload.id)
+
+
+async def _open_image(run: JobRun, file: ByteSource, declared: str) -> OpenedImage:
+    limit = run.runtime.limits.max_virtual_size_bytes
+    return await run.runtime.pool.run(open_image, file, declared or None, limit)
+
+
+def _target(run: JobRun, upload: UploadRecord, store: BlobStore) -> IngestTarget:
+    return IngestTarget(store, upload.store, run.runtime.index, upload.project_id, run.holder)
