@@ -45,6 +45,6 @@ else
     "$python" -m venv .venv
 fi
 echo "Installing imsd and its tools at the versions of constraints.txt"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off \
+.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --progress-bar off \
     --root-user-action=ignore --constraint constraints.txt --editable '.[all,dev]'
 touch .venv/.installed
