@@ -10,6 +10,7 @@ again. (Waiting inside pool threads deadlocks: the waiting readers starve those 
 
 from __future__ import annotations
 
+import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -49,13 +50,28 @@ class ByteSource(ABC):
 
         Raises ImageRefused (IMAGE_TRUNCATED), `NeedBytes`.
         """
+        self._check(offset, length)
+        return self._read(offset, length) if length else b""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` with the bytes from ``offset``. Raises as `read`."""
+        buffer[:] = self.read(offset, len(buffer))
+
+    def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size_bytes:
             raise ImageRefused(
                 f"the file ends at byte {self.size_bytes}, but refers to bytes {offset} to {offset + length}",
                 reason="IMAGE_TRUNCATED",
                 hint="the file is cut short or damaged: copy it again from its origin",
             )
-        return self._read(offset, length) if length else b""
+
+    def data_ranges(self) -> Iterator[ByteRange]:
+        """The parts of the file that may hold other bytes than zeros, in order and apart from each other.
+
+        All of the file unless the source knows better. Needs no byte of it: never raises `NeedBytes`.
+        """
+        if self.size_bytes:
+            yield ByteRange(0, self.size_bytes)
 
 
 class FetchedSource(ByteSource):
@@ -98,13 +114,24 @@ class FileSource(ByteSource):
             length -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        self._check(offset, len(buffer))
+        while buffer:
+            count = os.preadv(self._fd, [buffer], offset)
+            if not count:
+                raise ImageRefused("the file shrank while it was read", reason="IMAGE_TRUNCATED")
+            offset += count
+            buffer = buffer[count:]
+
     def data_ranges(self) -> Iterator[ByteRange]:
         """What the file system has allocated, in order; holes lie between (SEEK_DATA, SEEK_HOLE)."""
         position = 0
         while position < self.size_bytes:
             try:
                 start = os.lseek(self._fd, position, os.SEEK_DATA)
-            except OSError:  # ENXIO: only a hole is left
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # ENXIO: only a hole is left
+                    yield ByteRange(position, self.size_bytes - position)
                 return
             position = min(os.lseek(self._fd, start, os.SEEK_HOLE), self.size_bytes)
             if start < position:

@@ -1,0 +1,123 @@
+"""Which format a file has: decided once, from all signatures it carries, and never guessed again.
+
+Formats bear their signatures at the start, at 64 bytes, at 32 KiB, or only at the very end, and a
+hostile file may bear several. Exactly one may match; an optical disc may start with a boot sector like
+any disk; a file without a signature is RAW. What the sender declared must be what is found.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+
+from imsd.contract import ByteRange, ImageRefused
+
+from .iso import DESCRIPTORS_END, DESCRIPTORS_OFFSET, is_iso
+from .qcow2_layout import MAGIC as QCOW_MAGIC
+from .reader import OpenedImage
+from .registry import READERS
+from .source import ByteSource
+
+# From this many first bytes on `detect_head` sees all that stands at the start of a file.
+HEAD_BYTES = DESCRIPTORS_END
+
+PAGE_BYTES = 4096
+TAIL_BYTES = PAGE_BYTES
+
+QED_MAGIC = b"QED\0"
+VHD_COOKIE = b"conectix"
+VHD_FOOTER_BYTES = 512
+VHD_OLD_FOOTER_BYTES = 511  # Virtual PC before 2004
+VHDX_SIGNATURE = b"vhdxfile"
+VDI_SIGNATURE = struct.pack("<I", 0xBEDA107F)
+VDI_SIGNATURE_OFFSET = 0x40
+VMDK_MAGICS = (b"KDMV", b"COWD", struct.pack("<Q", 0xCAFEBABE))  # sparse, old ESX, SE sparse
+ZVHD_COOKIE = b"stream\0\0"
+ZVHD2_COOKIE = b"z2strm\0\0"
+
+# A VMDK descriptor starts with its comment, or with any comments and blank lines before `version=`: what
+# QEMU takes for one is one.
+VMDK_DESCRIPTOR = re.compile(
+    rb"\s*#[ \t]*disk descriptor|(?:[ \t]*(?:#[^\n]*)?\r?\n)*[ \t]*version[ \t]*=[ \t]*[0-9]", re.IGNORECASE
+)
+
+# (format, whether the first bytes of a file and its last `TAIL_BYTES` bear its signature)
+SIGNATURES: list[tuple[str, Callable[[bytes, bytes], bool]]] = [
+    ("qcow2", lambda head, tail: head.startswith(QCOW_MAGIC) and head[4:8] != b"\0\0\0\1"),
+    ("qcow", lambda head, tail: head.startswith(QCOW_MAGIC) and head[4:8] == b"\0\0\0\1"),
+    ("qed", lambda head, tail: head.startswith(QED_MAGIC)),
+    ("vhdx", lambda head, tail: head.startswith(VHDX_SIGNATURE)),
+    ("vhd", lambda head, tail: head.startswith(VHD_COOKIE) or _has_vhd_footer(tail)),
+    ("vdi", lambda head, tail: head.startswith(VDI_SIGNATURE, VDI_SIGNATURE_OFFSET)),
+    ("vmdk", lambda head, tail: head.startswith(VMDK_MAGICS) or bool(VMDK_DESCRIPTOR.match(head))),
+    ("zvhd", lambda head, tail: head.startswith(ZVHD_COOKIE) or tail.startswith(ZVHD_COOKIE)),
+    ("zvhd2", lambda head, tail: head.startswith(ZVHD2_COOKIE) or tail.startswith(ZVHD2_COOKIE)),
+    ("iso", lambda head, tail: is_iso(head[DESCRIPTORS_OFFSET:])),
+]
+
+
+def detect(source: ByteSource) -> str:
+    """The format of a whole file.
+
+    Raises ImageRefused (IMAGE_EMPTY, FORMAT_AMBIGUOUS), `NeedBytes`.
+    """
+    size = source.size_bytes
+    if not size:
+        raise ImageRefused("the file is empty", reason="IMAGE_EMPTY", hint="send a file that holds a disk")
+    head, tail = (
+        ByteRange(0, min(size, HEAD_BYTES)),
+        ByteRange(max(0, size - TAIL_BYTES), min(size, TAIL_BYTES)),
+    )
+    source.require([head, tail])
+    found = list(_matching(_bytes(source, head), _bytes(source, tail)))
+    if len(found) > 1:
+        raise ImageRefused(
+            f"the file carries the signatures of several formats: {', '.join(found)}",
+            reason="FORMAT_AMBIGUOUS",
+            hint="convert it with the program that wrote it, naming the format it is meant to have",
+        )
+    return found[0] if found else "raw"
+
+
+def detect_head(head: bytes) -> str | None:
+    """The format that the start of a file speaks for, None when nothing does so far.
+
+    Provisional, from `HEAD_BYTES` bytes on as good as it gets before the end of the file is known: some
+    signatures stand there, and then the file is refused when all of it has come.
+    """
+    return next(_matching(head[:HEAD_BYTES], b""), None)
+
+
+def open_image(source: ByteSource, declared: str | None, max_virtual_size_bytes: int) -> OpenedImage:
+    """Detect the format, compare it with the ``declared`` one if any, and open the file's disk.
+
+    Raises ImageRefused (FORMAT_MISMATCH, FORMAT_AMBIGUOUS, FORMAT_UNSUPPORTED, IMAGE_*), `NeedBytes`.
+    """
+    found = detect(source)
+    if declared and declared != found:
+        raise ImageRefused(
+            f"the file was declared {declared} but is {found}",
+            reason="FORMAT_MISMATCH",
+            hint=f"declare {found}, or leave the format out",
+        )
+    reader = READERS.get(found)
+    if reader is None:
+        raise ImageRefused(
+            f"imsd cannot read {found} files yet",
+            reason="FORMAT_UNSUPPORTED",
+            hint="convert the file first, for example with `qemu-img convert -O qcow2`",
+        )
+    return reader.open(source, max_virtual_size_bytes)
+
+
+def _matching(head: bytes, tail: bytes) -> Iterator[str]:
+    return (name for name, is_signed in SIGNATURES if is_signed(head, tail))
+
+
+def _has_vhd_footer(tail: bytes) -> bool:
+    return any(tail[-length:].startswith(VHD_COOKIE) for length in (VHD_FOOTER_BYTES, VHD_OLD_FOOTER_BYTES))
+
+
+def _bytes(source: ByteSource, place: ByteRange) -> bytes:
+    return bytes(source.read(place.offset, place.length))

@@ -1,0 +1,273 @@
+"""QCOW2, versions 2 and 3: reading.
+
+Refcounts, snapshots and bitmaps play no part in reading the disk and are never looked at. What a table
+says is checked where it is used; no place of the file is read unless the disk needs it.
+
+QEMU reads zeros where a cluster lies beyond the end of the file. Here that is a truncated file: a disk
+that came with bytes missing must not look whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from imsd.contract import ByteRange
+
+from .cluster_codec import inflate_into, unzstd_into
+from .qcow2_layout import (
+    FLAG_COMPRESSED,
+    FLAG_ZERO,
+    OFFSET_MASK,
+    SUBCLUSTERS,
+    Compression,
+    Header,
+    malformed,
+    read_header,
+    truncated,
+)
+from .qcow2_tables import ClusterRun, ClusterTables, Words
+from .raw import SECTOR_BYTES
+from .reader import Finding, FormatReader, OpenedImage
+from .source import BlockSource, ByteSource, Extent
+
+Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
+
+# Bytes between two places that are read as one.
+MAX_GAP_BYTES = 4096
+
+EXPAND_INTO = {Compression.ZLIB: inflate_into, Compression.ZSTD: unzstd_into}
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredRun:
+    """``length`` bytes of the disk from ``guest`` lie in the file at ``offset``."""
+
+    guest: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class _CompressedCluster:
+    """The guest cluster at ``guest`` lies compressed in ``place``; ``is_cut``: the file ends inside."""
+
+    guest: int
+    place: ByteRange
+    is_cut: bool
+
+
+class Qcow2Reader(FormatReader):
+    name: ClassVar[str] = "qcow2"
+    summary: ClassVar[str] = "QEMU copy-on-write, versions 2 and 3"
+
+    def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
+        header = read_header(source, max_virtual_size_bytes)
+        return OpenedImage(self.name, Qcow2Blocks(source, header), list(_findings(header)))
+
+
+class Qcow2Blocks(BlockSource):
+    """The disk of a QCOW2 file."""
+
+    def __init__(self, source: ByteSource, header: Header) -> None:
+        self.size_bytes = header.virtual_size_bytes
+        self._source = source
+        self._header = header
+        self._tables = ClusterTables(source, header)
+        self._cluster_bytes = header.cluster_bytes
+        # What an entry can tell apart: a cluster, or a part of it.
+        self._parts = SUBCLUSTERS if header.has_extended_l2 else 1
+        self._unit_bytes = header.cluster_bytes // self._parts
+        self._expand_into = EXPAND_INTO[header.compression]
+        self._gap_bytes = min(MAX_GAP_BYTES, header.cluster_bytes)
+
+    def extents(self, start: int, length: int) -> Sequence[Extent]:
+        found: list[Extent] = []
+        for run in self._runs(start, start + length):
+            for low, high, is_zero in self._zero_map(run):
+                low, high = max(low, start), min(high, start + length)
+                if low >= high:
+                    continue
+                if found and found[-1].is_zero == is_zero:
+                    low = found.pop().start
+                found.append(Extent(low, high - low, is_zero))
+        return found
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        # The file may lack what lies beyond the header's size, in the last sector.
+        end = min(offset + len(buffer), self._header.size_bytes)
+        stored: list[_StoredRun] = []
+        compressed: list[_CompressedCluster] = []
+        for run in self._runs(offset, end):
+            if run.entries is None:
+                continue
+            stored += self._stored_runs(run, offset, end)
+            compressed += self._compressed_clusters(run)
+        batches = list(_batches(compressed, self._gap_bytes))
+        if stored or batches:
+            self._source.require(
+                [*(ByteRange(run.offset, run.length) for run in stored), *(place for place, _ in batches)]
+            )
+        if sum(run.length for run in stored) + self._covered(compressed, offset, buffer) < len(buffer):
+            np.frombuffer(buffer, np.uint8)[:] = 0
+        for piece in stored:
+            start = piece.guest - offset
+            self._source.read_into(piece.offset, buffer[start : start + piece.length])
+        for place, clusters in batches:
+            content = memoryview(self._source.read(place.offset, place.length))
+            for cluster in clusters:
+                start = cluster.place.offset - place.offset
+                self._expand(cluster, content[start : start + cluster.place.length], offset, buffer)
+
+    def _runs(self, start: int, end: int) -> Iterator[ClusterRun]:
+        first = start // self._cluster_bytes
+        return self._tables.runs(first, -(-end // self._cluster_bytes) - first) if start < end else iter(())
+
+    def _zero_map(self, run: ClusterRun) -> Iterator[tuple[int, int, bool]]:
+        """(start, end, whether zero) of the parts of a run, in bytes of the disk."""
+        start = run.first * self._cluster_bytes
+        if run.entries is None:
+            yield start, start + run.count * self._cluster_bytes, True
+            return
+        is_compressed = (run.entries & np.uint64(FLAG_COMPRESSED)) != 0
+        is_data = (self._stored_units(run, is_compressed) | is_compressed[:, None]).reshape(-1)
+        bounds = [0, *(np.flatnonzero(np.diff(is_data)) + 1).tolist(), len(is_data)]
+        for low, high in pairwise(bounds):
+            yield start + low * self._unit_bytes, start + high * self._unit_bytes, not is_data[low]
+
+    def _stored_units(self, run: ClusterRun, is_compressed: Mask) -> Mask:
+        """Which units of each cluster lie plain in the file; one row a cluster."""
+        assert run.entries is not None
+        is_placed = ~is_compressed & ((run.entries & np.uint64(OFFSET_MASK)) != 0)
+        if run.bitmaps is None:
+            is_stored: Mask = is_placed & ((run.entries & np.uint64(FLAG_ZERO)) == 0)
+            return is_stored[:, None]
+        allocated = _bits(run.bitmaps) & ~is_compressed[:, None]
+        if np.any(allocated & _bits(run.bitmaps >> np.uint64(SUBCLUSTERS))):
+            raise malformed("a subcluster is both allocated and zero")
+        if np.any(allocated & ~is_placed[:, None]):
+            raise malformed("a subcluster is allocated in a cluster that has no place")
+        return allocated
+
+    def _stored_runs(self, run: ClusterRun, start: int, end: int) -> Iterator[_StoredRun]:
+        """What of ``start`` to ``end`` lies plain in the file, neighbours in both joined."""
+        assert run.entries is not None
+        is_compressed = (run.entries & np.uint64(FLAG_COMPRESSED)) != 0
+        self._check_zero_flags(run, is_compressed)
+        is_stored = self._stored_units(run, is_compressed)
+        hosts = (run.entries & np.uint64(OFFSET_MASK)).astype(np.int64)
+        if np.any(is_stored.any(axis=1) & (hosts % self._cluster_bytes != 0)):
+            raise malformed("a cluster is not at a multiple of the cluster size")
+        units = np.flatnonzero(is_stored)
+        guest = run.first * self._cluster_bytes + units * self._unit_bytes
+        is_wanted = (guest < end) & (guest + self._unit_bytes > start)
+        units, guest = units[is_wanted], guest[is_wanted]
+        if not len(units):
+            return
+        offset = hosts[units // self._parts] + units % self._parts * self._unit_bytes
+        skipped = np.maximum(start - guest, 0)
+        length = np.minimum(end - guest, self._unit_bytes) - skipped
+        yield from self._joined(guest + skipped, offset + skipped, length)
+
+    def _joined(self, guest: Places, offset: Places, length: Places) -> Iterator[_StoredRun]:
+        breaks = (np.diff(guest) != length[:-1]) | (np.diff(offset) != length[:-1])
+        bounds = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(guest)]
+        for low, high in pairwise(bounds):
+            run = _StoredRun(int(guest[low]), int(offset[low]), int(length[low:high].sum()))
+            if run.offset + run.length > self._source.size_bytes:
+                raise truncated(
+                    f"the disk's bytes from {run.guest} lie beyond its end at {self._source.size_bytes}"
+                )
+            yield run
+
+    def _check_zero_flags(self, run: ClusterRun, is_compressed: Mask) -> None:
+        assert run.entries is not None
+        has_flag = (run.entries & np.uint64(FLAG_ZERO)) != 0
+        if self._header.version == 2 and np.any(has_flag & ~is_compressed):
+            raise malformed("a cluster of version 2 has the zero flag of version 3")
+
+    def _compressed_clusters(self, run: ClusterRun) -> Iterator[_CompressedCluster]:
+        assert run.entries is not None
+        found = np.flatnonzero((run.entries & np.uint64(FLAG_COMPRESSED)) != 0)
+        offset_bits = 62 - (self._header.cluster_bits - 8)
+        for index, entry in zip(found.tolist(), run.entries[found].tolist(), strict=True):
+            offset = entry & ((1 << offset_bits) - 1)
+            sectors = (entry >> offset_bits & ((1 << (self._header.cluster_bits - 8)) - 1)) + 1
+            end = offset - offset % SECTOR_BYTES + sectors * SECTOR_BYTES
+            file_end = self._source.size_bytes
+            if offset >= file_end:
+                raise truncated(f"a compressed cluster at {offset} lies beyond its end at {file_end}")
+            place = ByteRange(offset, min(end, file_end) - offset)
+            yield _CompressedCluster((run.first + index) * self._cluster_bytes, place, end > file_end)
+
+    def _covered(self, clusters: Iterable[_CompressedCluster], offset: int, buffer: memoryview) -> int:
+        """How many bytes of ``buffer``, the disk from ``offset``, ``clusters`` fill."""
+        end = offset + len(buffer)
+        return sum(
+            min(cluster.guest + self._cluster_bytes, end) - max(cluster.guest, offset) for cluster in clusters
+        )
+
+    def _expand(
+        self, cluster: _CompressedCluster, content: memoryview, offset: int, buffer: memoryview
+    ) -> None:
+        """Decode a cluster into the part of ``buffer`` (the disk from ``offset``) that it covers."""
+        low = max(cluster.guest, offset)
+        high = min(cluster.guest + self._cluster_bytes, offset + len(buffer))
+        target = buffer[low - offset : high - offset]
+        is_whole = high - low == self._cluster_bytes
+        out = target if is_whole else memoryview(bytearray(self._cluster_bytes))
+        if not self._expand_into(content, out):
+            if cluster.is_cut:
+                raise truncated(f"it ends inside the compressed cluster at {cluster.place.offset}")
+            raise malformed(f"the compressed cluster at {cluster.place.offset} cannot be decoded")
+        if not is_whole:
+            target[:] = out[low - cluster.guest : high - cluster.guest]
+
+
+def _findings(header: Header) -> Iterator[Finding]:
+    if header.snapshots:
+        yield Finding(
+            "QCOW2_SNAPSHOTS_IGNORED",
+            f"the file has {header.snapshots} internal snapshots: only the current state of the disk is used",
+        )
+    if header.has_bitmaps:
+        yield Finding("QCOW2_BITMAPS_IGNORED", "the file has dirty bitmaps: they are not kept")
+    if header.is_dirty:
+        yield Finding(
+            "QCOW2_NOT_CLOSED", "the file was not closed cleanly: the last writes to the disk may be missing"
+        )
+    if header.size_bytes % SECTOR_BYTES:
+        yield Finding(
+            "QCOW2_SIZE_ROUNDED_UP",
+            "the disk ends inside a sector; it goes on with zeros to the sector's end",
+        )
+
+
+def _bits(bitmaps: Words) -> Mask:
+    """The lower 32 bits of each bitmap, the least significant first; one row a bitmap."""
+    low = (bitmaps & np.uint64(0xFFFF_FFFF)).astype("<u4")
+    return np.unpackbits(low.view(np.uint8), bitorder="little").reshape(-1, SUBCLUSTERS).view(np.bool_)
+
+
+def _batches(
+    clusters: Iterable[_CompressedCluster], gap_bytes: int
+) -> Iterator[tuple[ByteRange, list[_CompressedCluster]]]:
+    """Clusters that are read together: at most ``gap_bytes`` lie between one and the next."""
+    batch: list[_CompressedCluster] = []
+    start = end = 0
+    for cluster in sorted(clusters, key=lambda cluster: cluster.place.offset):
+        if batch and cluster.place.offset > end + gap_bytes:
+            yield ByteRange(start, end - start), batch
+            batch = []
+        if not batch:
+            start = end = cluster.place.offset
+        batch.append(cluster)
+        end = max(end, cluster.place.end)
+    if batch:
+        yield ByteRange(start, end - start), batch

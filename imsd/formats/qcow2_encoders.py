@@ -1,0 +1,235 @@
+"""How guest clusters become clusters of a QCOW2 file: left plain, compressed, or put together from frames.
+
+An encoder is asked twice: for the sizes of clusters, before anything is written, and then for their
+bytes, which must be as long as said. Encoders are thread-safe.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from imsd.contract import ByteRange, DataLoss
+
+from .cluster_codec import stored_frame, stored_frame_bytes, unzstd_into, zero_frame, zstd_frame
+from .qcow2_plan import Sizes
+from .source import BlockSource, Frame, FrameSource, NeedBytes
+from .writer import Output
+
+
+class ClusterEncoder(ABC):
+    """``needs_bytes``: sizes cannot be told from the disk's extents alone."""
+
+    needs_bytes: bool = True
+
+    def __init__(self, blocks: BlockSource, cluster_bytes: int) -> None:
+        self._blocks = blocks
+        self._cluster_bytes = cluster_bytes
+
+    @abstractmethod
+    def sizes(self, first: int, count: int) -> Sizes:
+        """Bytes of each cluster in the file; see `ClusterSizes`. Raises `NeedBytes`, `DataLoss`."""
+
+    @abstractmethod
+    def render(self, first: int, sizes: Sizes) -> Iterator[Sequence[Output]]:
+        """The bytes of each compressed one of the clusters from ``first`` on. Raises `NeedBytes`."""
+
+    def plain(self, first: int, count: int) -> memoryview:
+        """Clusters as they are, the last one padded with zeros. Raises `NeedBytes`."""
+        start = first * self._cluster_bytes
+        buffer = memoryview(bytearray(count * self._cluster_bytes))
+        self._blocks.read_into(start, buffer[: min(len(buffer), self._blocks.size_bytes - start)])
+        return buffer
+
+    def has_data(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Which clusters are not known to be zero. Raises `NeedBytes`."""
+        start = first * self._cluster_bytes
+        end = min(start + count * self._cluster_bytes, self._blocks.size_bytes)
+        found = np.zeros(count, np.bool_)
+        for extent in self._blocks.extents(start, end - start):
+            if not extent.is_zero:
+                low = (extent.start - start) // self._cluster_bytes
+                found[low : -(-(extent.end - start) // self._cluster_bytes)] = True
+        return found
+
+
+class PlainEncoder(ClusterEncoder):
+    """Every cluster that is not known to be zero lies plain in the file."""
+
+    needs_bytes = False
+
+    def sizes(self, first: int, count: int) -> Sizes:
+        return self.has_data(first, count).astype(np.uint32) * np.uint32(self._cluster_bytes)
+
+    def render(self, first: int, sizes: Sizes) -> Iterator[Sequence[Output]]:
+        return iter(())
+
+
+class CompressingEncoder(ClusterEncoder):
+    """Each cluster is compressed as one piece; one that does not shrink stays plain."""
+
+    def __init__(
+        self, blocks: BlockSource, cluster_bytes: int, compress: Callable[[memoryview], bytes]
+    ) -> None:
+        super().__init__(blocks, cluster_bytes)
+        self._compress = compress
+
+    def sizes(self, first: int, count: int) -> Sizes:
+        found = np.zeros(count, np.uint32)
+        for index, cluster in self._clusters(first, self.has_data(first, count)):
+            if np.frombuffer(cluster, np.uint64).any():
+                found[index] = min(len(self._compress(cluster)), self._cluster_bytes)
+        return found
+
+    def render(self, first: int, sizes: Sizes) -> Iterator[Sequence[Output]]:
+        is_compressed = (sizes > 0) & (sizes < self._cluster_bytes)
+        for _, cluster in self._clusters(first, is_compressed):
+            yield [self._compress(cluster)]
+
+    def _clusters(
+        self, first: int, is_wanted: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    ) -> Iterator[tuple[int, memoryview]]:
+        """(index, bytes) of the wanted ones; neighbours are read at once."""
+        wanted = np.flatnonzero(is_wanted)
+        for run in np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1):
+            if not len(run):
+                continue
+            content = self.plain(first + int(run[0]), len(run))
+            for position, index in enumerate(run.tolist()):
+                start = position * self._cluster_bytes
+                yield index, content[start : start + self._cluster_bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """``length`` bytes of a cluster from ``start`` of the disk: of piece number ``piece``, or zeros."""
+
+    start: int
+    length: int
+    piece: int | None
+
+
+class VerbatimEncoder(ClusterEncoder):
+    """A cluster is a row of zstd frames, those of the store wherever one lies wholly inside.
+
+    Frames that cross the border of a cluster are decoded and compressed again in two parts, zeros
+    between pieces are constant frames, pieces without frame are stored in one as they are.
+    """
+
+    def __init__(self, blocks: FrameSource, cluster_bytes: int) -> None:
+        super().__init__(blocks, cluster_bytes)
+        self._frames = blocks
+
+    def sizes(self, first: int, count: int) -> Sizes:
+        start, end = self._range(first, count)
+        table = self._frames.frame_table(start, end - start)
+        pieces = [(at, length) for at, length, _ in table]
+        crossing = self._crossing(first, count, [ByteRange(at, n) for at, n, stored in table if stored])
+        found = np.zeros(count, np.uint32)
+        for index, parts in enumerate(self._clusters(first, count, pieces)):
+            total = 0
+            for part in parts:
+                if part.piece is None:
+                    total += len(zero_frame(part.length))
+                    continue
+                at, length, stored = table[part.piece]
+                if not stored:
+                    total += stored_frame_bytes(part.length)
+                elif part.length == length:
+                    total += stored
+                else:
+                    total += len(_part_frame(crossing[at], at, part))
+            if any(part.piece is not None for part in parts):
+                found[index] = min(total, self._cluster_bytes)
+        return found
+
+    def render(self, first: int, sizes: Sizes) -> Iterator[Sequence[Output]]:
+        wanted = np.flatnonzero((sizes > 0) & (sizes < self._cluster_bytes)).tolist()
+        start, end = self._range(first + wanted[0], wanted[-1] - wanted[0] + 1)
+        frames = self._frames.frames(start, end - start)
+        clusters = self._clusters(first, len(sizes), [(frame.start, frame.length) for frame in frames])
+        plain: dict[int, memoryview] = {}
+        for index, parts in enumerate(clusters):
+            if index in wanted:
+                yield [
+                    zero_frame(part.length)
+                    if part.piece is None
+                    else self._rendered(frames[part.piece], part, plain)
+                    for part in parts
+                ]
+
+    def _rendered(self, frame: Frame, part: _Part, plain: dict[int, memoryview]) -> Output:
+        if frame.frame is None:
+            content = memoryview(bytearray(part.length))
+            self._blocks.read_into(part.start, content)
+            return stored_frame(content)
+        if part.length == frame.length:
+            return frame.frame
+        if frame.start not in plain:
+            plain[frame.start] = _decoded(frame)
+        return _part_frame(plain[frame.start], frame.start, part)
+
+    def _crossing(self, first: int, count: int, pieces: Sequence[ByteRange]) -> dict[int, memoryview]:
+        """By where they start: the plain bytes of the pieces that cross the border of a cluster.
+
+        What is missing for all of them is asked for at once.
+        """
+        found: dict[int, memoryview] = {}
+        needs: list[NeedBytes] = []
+        for piece in pieces:
+            if piece.offset // self._cluster_bytes == (piece.end - 1) // self._cluster_bytes:
+                continue
+            try:
+                frame = next(
+                    f for f in self._frames.frames(piece.offset, piece.length) if f.start == piece.offset
+                )
+                found[piece.offset] = _decoded(frame)
+            except NeedBytes as need:
+                needs.append(need)
+        if needs:
+            source = needs[0].source
+            raise NeedBytes(source, [r for need in needs if need.source is source for r in need.ranges])
+        return found
+
+    def _clusters(self, first: int, count: int, pieces: Sequence[tuple[int, int]]) -> Iterator[list[_Part]]:
+        """The parts that make up each cluster, from ``pieces`` (start, length) in order."""
+        number = 0
+        for cluster in range(first, first + count):
+            start = cluster * self._cluster_bytes
+            end = start + self._cluster_bytes
+            parts: list[_Part] = []
+            while number < len(pieces):
+                at, length = pieces[number]
+                low, high = max(at, start), min(at + length, end)
+                if low >= end:
+                    break
+                if low < high:
+                    if start < low:
+                        parts.append(_Part(start, low - start, None))
+                    parts.append(_Part(low, high - low, number))
+                    start = high
+                if at + length > end:
+                    break
+                number += 1
+            if start < end:
+                parts.append(_Part(start, end - start, None))
+            yield parts
+
+    def _range(self, first: int, count: int) -> tuple[int, int]:
+        start = first * self._cluster_bytes
+        return start, min(start + count * self._cluster_bytes, self._blocks.size_bytes)
+
+
+def _decoded(frame: Frame) -> memoryview:
+    out = memoryview(bytearray(frame.length))
+    if frame.frame is None or not unzstd_into(frame.frame, out):
+        raise DataLoss(f"the stored chunk at {frame.start} of the disk cannot be decoded")
+    return out
+
+
+def _part_frame(plain: memoryview, start: int, part: _Part) -> bytes:
+    """A frame for ``part`` of the piece that starts at ``start`` and holds ``plain``."""
+    return zstd_frame(plain[part.start - start : part.start - start + part.length])

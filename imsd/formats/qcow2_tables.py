@@ -1,0 +1,156 @@
+"""The L1 and L2 tables of a QCOW2 file, read on demand in pages through a small cache.
+
+No table is ever held whole: a file may claim 32 MiB of L1 and thousands of L2 tables of 2 MiB each.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from imsd.contract import ByteRange
+
+from .qcow2_layout import OFFSET_MASK, Header, malformed
+from .source import ByteSource
+
+Words = npt.NDArray[np.uint64]
+
+# One page maps 128 MiB of disk at 64 KiB a cluster.
+PAGE_BYTES = 16 << 10
+CACHE_BYTES = 512 << 10
+# Pages that are asked for at once; a longer range of the disk is looked up part by part.
+BATCH_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRun:
+    """Neighbouring guest clusters from number ``first``; ``entries`` is None when all are unallocated.
+
+    With extended L2 entries ``bitmaps`` has the subclusters of each entry, else it is None.
+    """
+
+    first: int
+    count: int
+    entries: Words | None = None
+    bitmaps: Words | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """A piece of one L2 table: ``page`` holds guest clusters ``first`` and on; None where no table is."""
+
+    first: int
+    count: int
+    page: ByteRange | None
+
+
+class PageCache:
+    """Pages of a file as 64-bit words; the least recently used ones go first. Thread-safe."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        self._pages: OrderedDict[ByteRange, Words] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def load(self, pages: Sequence[ByteRange]) -> dict[ByteRange, Words]:
+        """The words of each page. Raises `NeedBytes` with all pages that are missing, ImageRefused."""
+        found: dict[ByteRange, Words] = {}
+        with self._lock:
+            for page in pages:
+                if (words := self._pages.get(page)) is not None:
+                    self._pages.move_to_end(page)
+                    found[page] = words
+        missing = [page for page in dict.fromkeys(pages) if page not in found]
+        if missing:
+            self._source.require(missing)
+            found |= {page: self._read(page) for page in missing}
+        return found
+
+    def _read(self, page: ByteRange) -> Words:
+        words = np.frombuffer(self._source.read(page.offset, page.length), ">u8").astype(np.uint64)
+        with self._lock:
+            if page not in self._pages:
+                self._pages[page] = words
+                self._bytes += page.length
+            while self._bytes > CACHE_BYTES and len(self._pages) > 1:
+                oldest, _ = self._pages.popitem(last=False)
+                self._bytes -= oldest.length
+        return words
+
+
+class ClusterTables:
+    """Says which guest cluster is where. Thread-safe."""
+
+    def __init__(self, source: ByteSource, header: Header) -> None:
+        self._header = header
+        self._file_bytes = source.size_bytes
+        self._cache = PageCache(source)
+        self._entry_bytes = header.cluster_bytes // header.l2_entries
+        self._slice_entries = min(header.cluster_bytes, PAGE_BYTES) // self._entry_bytes
+
+    def runs(self, first: int, count: int) -> Iterator[ClusterRun]:
+        """The guest clusters from ``first`` on, without gap. Raises `NeedBytes`, ImageRefused."""
+        batch: list[_Slice] = []
+        for piece in self._slices(first, count):
+            batch.append(piece)
+            if len(batch) * self._slice_entries * self._entry_bytes >= BATCH_BYTES:
+                yield from self._loaded(batch)
+                batch = []
+        yield from self._loaded(batch)
+
+    def _loaded(self, slices: Sequence[_Slice]) -> Iterator[ClusterRun]:
+        words = self._cache.load([piece.page for piece in slices if piece.page])
+        for piece in slices:
+            if piece.page is None:
+                yield ClusterRun(piece.first, piece.count)
+                continue
+            skipped = piece.first % self._slice_entries
+            entries = words[piece.page].reshape(-1, self._entry_bytes // 8)[skipped : skipped + piece.count]
+            bitmaps = entries[:, 1] if self._header.has_extended_l2 else None
+            yield ClusterRun(piece.first, piece.count, entries[:, 0], bitmaps)
+
+    def _slices(self, first: int, count: int) -> Iterator[_Slice]:
+        per_table = self._header.l2_entries
+        end = first + count
+        for index, tables in self._l1(first // per_table, -(-end // per_table)):
+            # Neighbouring entries without a table are one slice: a sparse disk of 64 TiB costs nothing.
+            bounds = np.flatnonzero(np.diff(tables == 0)) + 1
+            for start, stop in zip([0, *bounds.tolist()], [*bounds.tolist(), len(tables)], strict=True):
+                low = max(first, (index + start) * per_table)
+                high = min(end, (index + stop) * per_table)
+                if not tables[start]:
+                    yield _Slice(low, high - low, None)
+                    continue
+                yield from self._table_slices(low, high, index, tables)
+
+    def _table_slices(self, low: int, high: int, index: int, tables: Words) -> Iterator[_Slice]:
+        per_table, per_slice = self._header.l2_entries, self._slice_entries
+        while low < high:
+            table = int(tables[low // per_table - index])
+            self._check_table(table)
+            stop = min(high, (low // per_slice + 1) * per_slice)
+            inside = low % per_table // per_slice * per_slice * self._entry_bytes
+            yield _Slice(low, stop - low, ByteRange(table + inside, per_slice * self._entry_bytes))
+            low = stop
+
+    def _check_table(self, offset: int) -> None:
+        if offset % self._header.cluster_bytes:
+            raise malformed(f"an L2 table at {offset} is not at the start of a cluster")
+
+    def _l1(self, first: int, end: int) -> Iterator[tuple[int, Words]]:
+        """(index of the first, offsets of L2 tables), page by page, for L1 entries ``first`` to ``end``."""
+        per_page = PAGE_BYTES // 8
+        while first < end:
+            page = first // per_page
+            page_end = min((page + 1) * per_page, self._header.l1_entries)
+            place = ByteRange(self._header.l1_offset + page * PAGE_BYTES, 8 * (page_end - page * per_page))
+            words = self._cache.load([place])[place]
+            stop = min(end, page_end)
+            yield first, words[first - page * per_page : stop - page * per_page] & np.uint64(OFFSET_MASK)
+            first = stop

@@ -1,0 +1,159 @@
+"""QCOW2: writing version 3, plain or with zlib or zstd clusters, front to back in one pass.
+
+The same disk gives the same file, byte for byte, when it comes from the same kind of source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from imsd.contract import DataLoss, InvalidRequest
+
+from .cluster_codec import deflate, zstd_frame
+from .data_windows import SCAN_BYTES, WINDOW_BYTES, DataWindows
+from .qcow2_encoders import ClusterEncoder, CompressingEncoder, PlainEncoder, VerbatimEncoder
+from .qcow2_layout import MAX_L1_BYTES, Compression
+from .qcow2_plan import ClusterSizes, Qcow2Plan, Sizes
+from .source import BlockSource, FrameSource
+from .writer import FormatWriter, Output, Piece, Zeros
+
+COMPRESSIONS = ("zstd", "zlib", "none")
+
+CLUSTER_BITS = 16
+# Large enough for many stored frames a cluster, so that few cross a border; not for a small disk, whose
+# tables of one cluster each would be larger than itself.
+ZSTD_CLUSTER_BITS = 21
+ZSTD_SMALL_DISK_BYTES = 64 << 20
+MIN_CLUSTER_BITS, MAX_CLUSTER_BITS = 12, 21
+
+# Entries of the L1 table that are rendered at once.
+PART_ENTRIES = 1 << 19
+
+
+class Qcow2Writer(FormatWriter):
+    """``compression``: one of `COMPRESSIONS`. ``cluster_bits``: 12 to 21, None for what suits best."""
+
+    def __init__(
+        self, blocks: BlockSource, compression: str = "zstd", cluster_bits: int | None = None
+    ) -> None:
+        """Raises InvalidRequest."""
+        if compression not in COMPRESSIONS:
+            raise InvalidRequest(f"qcow2 has no compression {compression}", field="compression")
+        bits = cluster_bits or _cluster_bits(blocks, compression)
+        if not MIN_CLUSTER_BITS <= bits <= MAX_CLUSTER_BITS:
+            raise InvalidRequest(f"clusters of 2^{bits} bytes are outside 2^12 to 2^21", field="cluster_bits")
+        if 8 * -(-blocks.size_bytes // (1 << 2 * bits - 3)) > MAX_L1_BYTES:
+            raise InvalidRequest(
+                f"a disk of {blocks.size_bytes} bytes needs larger clusters than 2^{bits} bytes",
+                field="cluster_bits",
+            )
+        self._compression = Compression.ZSTD if compression == "zstd" else Compression.ZLIB
+        self._sizes = ClusterSizes(blocks.size_bytes, bits)
+        self._encoder = _encoder(blocks, compression, 1 << bits)
+        self._windows = DataWindows(blocks)
+        self._plan: Qcow2Plan | None = None
+
+    def measure(self) -> Iterator[Callable[[], None]]:
+        if self._encoder.needs_bytes:
+            yield from self._windows.scans()
+            for start, length in self._windows.data():
+                yield partial(self._measure, start, length)
+        else:
+            for start in range(0, self._sizes.size_bytes, SCAN_BYTES):
+                yield partial(self._measure, start, min(SCAN_BYTES, self._sizes.size_bytes - start))
+
+    def file_size_bytes(self) -> int:
+        return self._planned().file_size_bytes
+
+    def pieces(self) -> Iterator[Piece]:
+        plan = self._planned()
+        cluster_bytes = self._sizes.cluster_bytes
+        yield partial(_padded, plan.header, cluster_bytes)
+        yield partial(_padded, plan.refcount_table, plan.refcount_clusters * cluster_bytes)
+        for number in range(plan.refcount_blocks):
+            yield partial(_padded, partial(plan.refcount_block, number), cluster_bytes)
+        for first in range(0, plan.l1_entries, PART_ENTRIES):
+            yield partial(self._render_l1, first)
+        for position in range(len(plan.tables)):
+            yield partial(_padded, partial(plan.l2_table, position), cluster_bytes)
+        for first, sizes in self._groups():
+            if ((sizes > 0) & (sizes < cluster_bytes)).any():
+                yield partial(self._render_compressed, first, sizes)
+        if padding := -plan.compressed_bytes % cluster_bytes:
+            yield partial(_padded, bytes, padding)
+        for first, sizes in self._groups():
+            if (sizes == cluster_bytes).any():
+                yield partial(self._render_plain, first, sizes)
+
+    def _planned(self) -> Qcow2Plan:
+        if self._plan is None:
+            self._plan = Qcow2Plan(self._sizes, self._compression)
+        return self._plan
+
+    def _measure(self, start: int, length: int) -> None:
+        first = start // self._sizes.cluster_bytes
+        count = -(-length // self._sizes.cluster_bytes)
+        self._sizes.put(first, self._encoder.sizes(first, count))
+
+    def _groups(self) -> Iterator[tuple[int, Sizes]]:
+        """Guest clusters that are rendered as one piece: (number of the first, sizes)."""
+        per_group = WINDOW_BYTES // self._sizes.cluster_bytes
+        for index in self._planned().tables:
+            table = self._sizes.tables[index]
+            used = np.flatnonzero(table) // per_group
+            for group in np.unique(used).tolist():
+                start = group * per_group
+                yield index * self._sizes.per_table + start, table[start : start + per_group]
+
+    def _render_l1(self, first: int) -> Sequence[Output]:
+        plan = self._planned()
+        count = min(PART_ENTRIES, plan.l1_entries - first)
+        is_last = first + count == plan.l1_entries
+        end = plan.l1_clusters * self._sizes.cluster_bytes if is_last else 8 * (first + count)
+        return _padded(partial(plan.l1_part, first, count), end - 8 * first)
+
+    def _render_compressed(self, first: int, sizes: Sizes) -> Sequence[Output]:
+        is_compressed = (sizes > 0) & (sizes < self._sizes.cluster_bytes)
+        outputs: list[Output] = []
+        rendered = self._encoder.render(first, sizes)
+        for size, cluster in zip(sizes[is_compressed].tolist(), rendered, strict=True):
+            if sum(map(_length, cluster)) != size:
+                raise DataLoss("the disk changed while it was written")
+            outputs += cluster
+        return outputs
+
+    def _render_plain(self, first: int, sizes: Sizes) -> Sequence[Output]:
+        wanted = np.flatnonzero(sizes == self._sizes.cluster_bytes)
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1)
+        return [self._encoder.plain(first + int(run[0]), len(run)) for run in runs]
+
+
+def _cluster_bits(blocks: BlockSource, compression: str) -> int:
+    is_large = blocks.size_bytes >= ZSTD_SMALL_DISK_BYTES
+    return ZSTD_CLUSTER_BITS if compression == "zstd" and is_large else CLUSTER_BITS
+
+
+def _encoder(blocks: BlockSource, compression: str, cluster_bytes: int) -> ClusterEncoder:
+    if compression == "none":
+        return PlainEncoder(blocks, cluster_bytes)
+    if compression == "zlib":
+        return CompressingEncoder(blocks, cluster_bytes, deflate)
+    if isinstance(blocks, FrameSource):
+        return VerbatimEncoder(blocks, cluster_bytes)
+    return CompressingEncoder(blocks, cluster_bytes, zstd_frame)
+
+
+def _length(output: Output) -> int:
+    return output.length if isinstance(output, Zeros) else len(output)
+
+
+def _padded(render: Callable[[], bytes], length: int) -> Sequence[Output]:
+    """What ``render`` gives, then zeros up to ``length`` bytes."""
+    content = render()
+    outputs: list[Output] = [content] if content else []
+    if len(content) < length:
+        outputs.append(Zeros(length - len(content)))
+    return outputs

@@ -1,0 +1,102 @@
+"""The disk formats imsd knows, and who reads and writes them. A new format is entered here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from imsd.contract import InvalidRequest
+
+from .iso import IsoReader
+from .qcow2 import Qcow2Reader
+from .qcow2_writer import COMPRESSIONS as QCOW2_COMPRESSIONS
+from .qcow2_writer import Qcow2Writer
+from .raw import RawReader
+from .raw_writer import RawWriter
+from .reader import FormatReader
+from .source import BlockSource
+from .writer import FormatWriter
+
+READERS: Mapping[str, FormatReader] = {
+    reader.name: reader for reader in (RawReader(), IsoReader(), Qcow2Reader())
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WritableFormat:
+    """``open(blocks, compression)`` makes a writer; the first of ``compressions``, if any, is the default."""
+
+    open: Callable[[BlockSource, str], FormatWriter]
+    compressions: Sequence[str] = ()
+
+
+WRITERS: Mapping[str, WritableFormat] = {
+    "raw": WritableFormat(lambda blocks, _: RawWriter(blocks)),
+    "qcow2": WritableFormat(Qcow2Writer, QCOW2_COMPRESSIONS),
+}
+
+# Every name that `imsd.formats.detect` may give. Formats without a reader yet have their summary here.
+SUMMARIES: Mapping[str, str] = {
+    **{reader.name: reader.summary for reader in READERS.values()},
+    "qcow": "QEMU copy-on-write, version 1",
+    "qed": "QEMU enhanced disk",
+    "vhd": "Virtual PC and Hyper-V, up to 2040 GiB",
+    "vhdx": "Hyper-V",
+    "vdi": "VirtualBox",
+    "vmdk": "VMware",
+    "zvhd": "compressed VHD, read in one pass (zlib)",
+    "zvhd2": "compressed VHD with an index (zstd)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What can be done with one disk format. ``is_streamable``: stored while it arrives."""
+
+    name: str
+    summary: str
+    can_read: bool
+    can_write: bool
+    is_streamable: bool
+    compressions: Sequence[str]
+
+
+def can_read(name: str) -> bool:
+    return name in READERS
+
+
+def is_streamable(name: str) -> bool:
+    reader = READERS.get(name)
+    return reader is not None and reader.is_streamable
+
+
+def writable_compressions(name: str) -> Sequence[str] | None:
+    """The compressions a written file may have, the default first; None when the format is not written."""
+    writable = WRITERS.get(name)
+    return None if writable is None else writable.compressions
+
+
+def open_writer(name: str, blocks: BlockSource, compression: str = "") -> FormatWriter:
+    """A writer of ``blocks`` in a format; no ``compression`` means the format's default.
+
+    Raises InvalidRequest (FORMAT_UNSUPPORTED; a compression the format does not have).
+    """
+    writable = WRITERS.get(name)
+    if writable is None:
+        raise InvalidRequest(f"imsd cannot write {name} files", reason="FORMAT_UNSUPPORTED")
+    if compression and compression not in writable.compressions:
+        raise InvalidRequest(f"{name} has no compression {compression}", field="compression")
+    return writable.open(blocks, compression or next(iter(writable.compressions), ""))
+
+
+FORMATS: Sequence[Format] = tuple(
+    Format(
+        name=name,
+        summary=summary,
+        can_read=can_read(name),
+        can_write=name in WRITERS,
+        is_streamable=is_streamable(name),
+        compressions=writable_compressions(name) or (),
+    )
+    for name, summary in SUMMARIES.items()
+)
