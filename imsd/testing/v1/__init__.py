@@ -1,0 +1,1 @@
+"""Generated from `proto/imsd/testing/v1`; `make proto` renews it. Never edited."""
