@@ -18,10 +18,13 @@ from .upload_source import UploadSource
 class UploadOptions:
     """What `CreateUploadRequest` says beyond what the file itself does.
 
+    With a ``request_id`` the upload that an earlier call with the same id opened is taken again.
+
     ``new_hasher`` makes a tree hasher (``imsd.chunks.tree_digest.TreeHasher``); with it the client
     vouches for the digest of every byte.
     """
 
+    request_id: str = ""
     disk_format: image_pb2.DiskFormat.ValueType = image_pb2.DISK_FORMAT_UNSPECIFIED
     expected_sha256: str = ""
     new_hasher: Callable[[], ByteHasher] | None = None
@@ -44,18 +47,20 @@ async def open_upload(
     client: ImsClient, source: UploadSource, options: UploadOptions, *, may_resume: bool = True
 ) -> OpenedUpload:
     """An interrupted upload of the same unchanged file, else a new one. Raises `CallFailed`."""
-    if may_resume and source.fingerprint:
+    if source.fingerprint and may_resume and not options.request_id:
         async for upload in client.uploads.list(fingerprint=source.fingerprint):
             if _fits(upload, source, options):
                 return OpenedUpload(upload, is_resumed=True)
     request = pb.CreateUploadRequest(
+        request_id=options.request_id,
         size_bytes=source.size_bytes,
         file_name=source.name[:255],
         disk_format=options.disk_format,
         expected_sha256=options.expected_sha256,
         fingerprint=source.fingerprint,
     )
-    return OpenedUpload(await client.uploads.create(request), is_resumed=False)
+    upload = await client.uploads.create(request)
+    return OpenedUpload(upload, is_resumed=upload.committed_offset > 0)
 
 
 async def send_upload(

@@ -217,9 +217,9 @@ class StreamSource(UploadSource):
 
     def seek(self, offset: int) -> None:
         oldest = self._kept[0].start if self._kept else self._read_end
-        if offset < oldest:
+        if not oldest <= offset <= self._read_end:
             raise LocalFileFailed(
-                f"the daemon asks for byte {offset} of {self.name}, which is gone",
+                f"the daemon asks for byte {offset} of {self.name}, which cannot be read again",
                 "start again from the beginning",
             )
         self._position = offset

@@ -1,1 +1,1 @@
-
+"""imsctl: the command line of imsd."""

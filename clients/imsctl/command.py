@@ -1,0 +1,166 @@
+"""How a command is declared: a coroutine with a session, and a dataclass of its options.
+
+::
+
+    @dataclass(frozen=True, kw_only=True)
+    class ShowOptions:
+        wide: Annotated[bool, typer.Option(help="Show every field.")] = False
+
+    @command(app, "show", example="imsctl thing show web --wide")
+    async def show(session: Session, thing: Thing, options: ShowOptions) -> None: ...
+
+The options every command has (``--address``, ``--output`` …) are added here, so that they may stand
+after the command as well as before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import typing
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from .output import TableOrJson
+from .session import Session, Settings, run
+
+Command = Callable[..., Coroutine[Any, Any, int | None]]
+
+PROJECT_VARIABLE = "IMSD_PROJECT"
+ADDRESS_HELP = "Where the daemon listens, unix:PATH or HOST:PORT; else IMSD_ADDRESS, else its usual socket."
+PROJECT_HELP = "The project to work in; else IMSD_PROJECT, else the daemon's default."
+PANEL = "Options of every command"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """The same for every command and for imsctl itself."""
+
+    address: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help=ADDRESS_HELP,
+            rich_help_panel=PANEL,
+        ),
+    ] = ""
+    project: Annotated[
+        str,
+        typer.Option(metavar="PROJECT", help=PROJECT_HELP, rich_help_panel=PANEL),
+    ] = ""
+    no_progress: Annotated[
+        bool, typer.Option("--no-progress", help="Show no progress.", rich_help_panel=PANEL)
+    ] = False
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of a failure.", rich_help_panel=PANEL)
+    ] = False
+
+
+def settings_from(options: CommonOptions, outer: Settings | None = None) -> Settings:
+    """``options`` as given after the command, on top of those before it."""
+    outer = outer or Settings(project=os.environ.get(PROJECT_VARIABLE, ""))
+    return Settings(
+        address=options.address or outer.address,
+        project=options.project or outer.project,
+        has_progress=outer.has_progress and not options.no_progress,
+        is_debugging=outer.is_debugging or options.debug,
+    )
+
+
+def command(
+    app: typer.Typer,
+    name: str,
+    *,
+    example: str | Sequence[str],
+    formats: Any = TableOrJson,
+    output_flags: Sequence[str] = ("--output", "-o", "--output-format"),
+) -> Callable[[Command], Command]:
+    """Declare a command of ``app``.
+
+    ``formats``: a Literal of what ``--output`` may be. ``output_flags``: how that option is written.
+    """
+
+    def declare(function: Command) -> Command:
+        output = Annotated[
+            formats, typer.Option(*output_flags, help="How to print the result.", rich_help_panel=PANEL)
+        ]
+        plan = inspect.signature(function, eval_str=True)
+        positional = list(plan.parameters.values())[1:]
+
+        def invoke(context: typer.Context, **given: Any) -> None:
+            settings = settings_from(_take(CommonOptions, given), context.obj)
+            session = Session(settings, given.pop("output"))
+            arguments = [
+                _take(parameter.annotation, given)
+                if dataclasses.is_dataclass(parameter.annotation)
+                else given.pop(parameter.name)
+                for parameter in positional
+            ]
+            raise typer.Exit(run(session, function(session, *arguments)))
+
+        parameters = [
+            inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+            *(expanded for parameter in positional for expanded in _expand(parameter)),
+            *_fields_of(CommonOptions),
+            inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=output, default="table"),
+        ]
+        invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        invoke.__doc__ = function.__doc__
+        app.command(name, epilog=epilog(example))(invoke)
+        return function
+
+    return declare
+
+
+def epilog(example: str | Sequence[str]) -> str:
+    """The last lines of a help page."""
+    lines = [example] if isinstance(example, str) else example
+    return "\n\n".join(["Example:", *lines])
+
+
+def group(help_text: str, example: str) -> typer.Typer:
+    """A group of commands."""
+    app = typer.Typer(
+        help=help_text,
+        epilog=epilog(example),
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_keep_group)
+    return app
+
+
+def _keep_group() -> None:
+    # Without a callback, typer makes a group with one command into that command.
+    return None
+
+
+def _expand(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    if dataclasses.is_dataclass(parameter.annotation):
+        yield from _fields_of(parameter.annotation)
+    else:
+        yield parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def _fields_of(options: Any) -> Iterator[inspect.Parameter]:
+    hints = typing.get_type_hints(options, include_extras=True)
+    for field in dataclasses.fields(options):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=hints[field.name],
+            default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+        )
+
+
+def _take(options: Any, given: dict[str, Any]) -> Any:
+    """An ``options`` from the values given on the command line, which leave ``given``."""
+    return options(**{field.name: given.pop(field.name) for field in dataclasses.fields(options)})

@@ -1,0 +1,117 @@
+"""`imsctl image download`: a stored disk as a file, or on standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ims_client import Download, LocalFileFailed, download_to_file, download_to_stream
+
+from imsd.v1 import image_pb2
+
+from . import choice, wording
+from .json_fields import disk_format
+from .output import print_json
+from .progress import TransferMeter
+from .session import Session
+
+SUFFIXES = {".qcow2": image_pb2.DISK_FORMAT_QCOW2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadOptions:
+    file: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is standard output.")
+    ]
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="raw or qcow2; otherwise by the suffix of FILE, else raw.")
+    ] = ""
+    compress: Annotated[
+        str, typer.Option(metavar="METHOD", help="zstd, zlib or none, for qcow2; zstd unless given.")
+    ] = ""
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False
+    fsync: Annotated[bool, typer.Option("--fsync", help="Return when FILE would survive a power cut.")] = (
+        False
+    )
+
+    def disk_format(self) -> image_pb2.DiskFormat.ValueType:
+        if self.format:
+            return image_pb2.DiskFormat.ValueType(
+                choice.choose(image_pb2.DiskFormat, self.format, "--format")
+            )
+        return SUFFIXES.get(Path(self.file).suffix.lower(), image_pb2.DISK_FORMAT_RAW)
+
+    def compression(self) -> image_pb2.Compression.ValueType:
+        value = choice.choose(image_pb2.Compression, self.compress, "--compress")
+        if value and self.disk_format() != image_pb2.DISK_FORMAT_QCOW2:
+            raise typer.BadParameter("only a qcow2 file can be compressed", param_hint="--compress")
+        return image_pb2.Compression.ValueType(value)
+
+
+async def download_image(session: Session, name_or_id: str, options: DownloadOptions) -> None:
+    """Fetch the image into the file of ``options``."""
+    wanted, compression = options.disk_format(), options.compression()
+    is_stream = options.file == "-"
+    _check_target(options)
+    begin = time.monotonic()
+    async with session.connect() as client:
+        image = await client.images.resolve(name_or_id)
+        download = Download(client.images, image.id, wanted, compression)
+        with session.progress() as view:
+            row = view.row()
+            meter = TransferMeter("download", 0)
+
+            def advance(position: int, header: Any) -> None:
+                row.show(meter.at(position, header.file_size_bytes))
+
+            if is_stream:
+                header = await download_to_stream(download, sys.stdout.fileno(), advance)
+            else:
+                header = await download_to_file(
+                    download, Path(options.file), advance, must_sync=options.fsync
+                )
+    if is_stream:
+        return
+    seconds = time.monotonic() - begin
+    if session.is_json:
+        print_json(_fields(image, options.file, header))
+    else:
+        size = wording.size(header.file_size_bytes)
+        kind = disk_format(header.disk_format)
+        print(f"{options.file}: {image.name} as {kind}, {size} in {seconds:.1f} s")
+
+
+def _check_target(options: DownloadOptions) -> None:
+    """Raises LocalFileFailed, typer.BadParameter."""
+    if options.file == "-":
+        if sys.stdout.isatty():
+            raise typer.BadParameter("a disk is not for a terminal: redirect it", param_hint="--output")
+        return
+    path = Path(options.file)
+    if path.is_dir():
+        raise LocalFileFailed(f"{path} is a directory", "name the file to write")
+    if path.exists() and not path.is_file():
+        raise LocalFileFailed(f"{path} is not an ordinary file", f"write to it with `-o - > {path}`")
+    if path.exists() and not options.force:
+        raise LocalFileFailed(f"{path} exists", "use --force to replace it")
+    if not os.access(path.resolve().parent, os.W_OK):
+        raise LocalFileFailed(
+            f"cannot write to {path.resolve().parent}", "choose a directory that exists and is yours"
+        )
+
+
+def _fields(image: image_pb2.Image, file: str, header: Any) -> dict[str, Any]:
+    return {
+        "id": image.id,
+        "name": image.name,
+        "file": file,
+        "disk_format": disk_format(header.disk_format),
+        "file_size": header.file_size_bytes,
+        "virtual_size": header.virtual_size_bytes,
+        "digest": header.digest,
+    }

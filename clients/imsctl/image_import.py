@@ -1,0 +1,219 @@
+"""`imsctl image import`: upload, commit, make the image, wait: one command, resumable at any point."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import typer
+from ims_client import (
+    CallFailed,
+    ClientError,
+    ImsClient,
+    OpenedUpload,
+    UploadOptions,
+    UploadSource,
+    open_source,
+    open_upload,
+    patiently,
+    send_upload,
+)
+
+from imsd.v1 import image_pb2, job_pb2, upload_pb2
+
+from . import choice, wording
+from .image_output import print_image
+from .job_output import print_job
+from .job_watch import watch_own_job
+from .progress import ProgressView, TransferMeter
+from .session import Interrupted, Session
+
+# Cleaning up after an interruption must not keep the user waiting.
+ABORT_SECONDS = 5.0
+
+# CreateImage's answers that mean: the committed upload found is in use or gone, so send the file anew.
+NOT_REUSABLE = ("FAILED_PRECONDITION", "REQUEST_ID_REUSED", "NOT_FOUND", "UPLOAD_EXPIRED")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the image.")]
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="What the file must be, for example qcow2; else recognised.")
+    ] = ""
+    os_version: Annotated[
+        str, typer.Option(metavar="TEXT", help='For example "Debian GNU/Linux 12.0.0 64bit".')
+    ] = ""
+    min_disk: Annotated[
+        int, typer.Option(metavar="GB", min=0, help="Smallest disk for a server; 0: as large as the image.")
+    ] = 0
+    min_ram: Annotated[int, typer.Option(metavar="MB", min=0, help="Least memory; 0: no limit.")] = 0
+    max_ram: Annotated[int, typer.Option(metavar="MB", min=0, help="Most memory; 0: no limit.")] = 0
+    tag: Annotated[list[str], typer.Option(metavar="K=V", help="A tag; may be repeated.")] = field(
+        default_factory=list
+    )
+    property: Annotated[list[str], typer.Option(metavar="K=V", help="A property; may be repeated.")] = field(
+        default_factory=list
+    )
+    description: Annotated[str, typer.Option(metavar="TEXT", help="What the image is.")] = ""
+    sha256: Annotated[str, typer.Option(metavar="HEX", help="The file's SHA-256, checked by the daemon.")] = (
+        ""
+    )
+    detach: Annotated[bool, typer.Option("--detach", help="Return when the file is sent; print the job.")] = (
+        False
+    )
+    request_id: Annotated[
+        str, typer.Option(metavar="ID", help="Do the import at most once, however often it is repeated.")
+    ] = ""
+
+    def image_request(self) -> image_pb2.CreateImageRequest:
+        """The request for the image, but for its upload. Raises typer.BadParameter."""
+        return image_pb2.CreateImageRequest(
+            name=self.name,
+            description=self.description,
+            disk_format=self.disk_format(),
+            os_version=self.os_version,
+            min_disk_gb=self.min_disk,
+            min_ram_mb=self.min_ram,
+            max_ram_mb=self.max_ram,
+            tags=choice.key_values(self.tag, "--tag"),
+            properties=choice.key_values(self.property, "--property"),
+        )
+
+    def disk_format(self) -> image_pb2.DiskFormat.ValueType:
+        return image_pb2.DiskFormat.ValueType(choice.choose(image_pb2.DiskFormat, self.format, "--format"))
+
+    def upload_options(self) -> UploadOptions:
+        """Raises typer.BadParameter."""
+        from imsd.chunks.tree_digest import TreeHasher
+
+        return UploadOptions(
+            request_id=f"{self.request_id}.upload" if self.request_id else "",
+            disk_format=self.disk_format(),
+            expected_sha256=choice.sha256(self.sha256, "--sha256"),
+            new_hasher=TreeHasher,
+        )
+
+
+async def import_image(session: Session, file: str, options: ImportOptions) -> None:
+    """Make an image of ``file``, a path or ``-``."""
+    request, upload_options = options.image_request(), options.upload_options()
+    request.request_id = options.request_id
+    async with session.connect() as client:
+        with open_source(file) as source, session.progress() as view:
+            work = _Import(client, source, file, upload_options, view)
+            job = await work.start(request)
+            if options.detach:
+                print_job(session, job)
+                return
+            job = await watch_own_job(client, job.id, view.row())
+        print_image(session, await client.images.get(job.image_ids[0]))
+
+
+class _Import:
+    """The way of one file to the job that makes an image of it."""
+
+    def __init__(
+        self,
+        client: ImsClient,
+        source: UploadSource,
+        file: str,
+        options: UploadOptions,
+        view: ProgressView,
+    ) -> None:
+        self._client = client
+        self._source = source
+        self._file = file
+        self._options = options
+        self._view = view
+        self._sent = 0
+
+    async def start(self, request: image_pb2.CreateImageRequest) -> job_pb2.Job:
+        """Send the file, or what an earlier attempt left to send, and start the job."""
+        opened = await self._open(may_resume=True)
+        if opened.is_resumed and opened.is_committed:
+            with suppress(_NotReusable):
+                job = await self._create_from_committed(request, opened.upload)
+                self._view.note(f"using upload {opened.upload.id}: the file was already sent")
+                return job
+            opened = await self._open(may_resume=False)
+        upload = await self._send(opened)
+        return await self._create(request, upload)
+
+    async def _open(self, *, may_resume: bool) -> OpenedUpload:
+        try:
+            return await open_upload(self._client, self._source, self._options, may_resume=may_resume)
+        except CallFailed as error:
+            if self._options.request_id and error.reason == "NOT_FOUND":
+                used = self._options.request_id.removesuffix(".upload")
+                raise ClientError(
+                    "ALREADY_EXISTS",
+                    f"request id {used!r} was used for an import that is done",
+                    "look at the images and jobs there are; use a new request id for a new image",
+                ) from None
+            raise
+
+    async def _send(self, opened: OpenedUpload) -> upload_pb2.Upload:
+        upload = opened.upload
+        self._sent = begin = upload.committed_offset
+        if opened.is_resumed and begin:
+            total = f" of {wording.size(upload.size_bytes)}" if upload.size_bytes else ""
+            self._view.note(f"resuming upload {upload.id} at {wording.size(begin)}{total}")
+        row = self._view.row()
+        meter = TransferMeter("upload", self._source.size_bytes, begin)
+
+        def advance(offset: int) -> None:
+            self._sent = offset
+            row.show(meter.at(offset))
+
+        try:
+            return await send_upload(self._client, upload, self._source, self._options, advance)
+        except asyncio.CancelledError:
+            raise Interrupted(*await self._leave(upload)) from None
+        except ClientError as error:
+            if not error.hint or (isinstance(error, CallFailed) and error.is_transient):
+                error.hint = (await self._leave(upload))[1] or error.hint
+            raise
+
+    async def _leave(self, upload: upload_pb2.Upload) -> tuple[str, str]:
+        """What to say when the file was not sent whole: how to go on, or that nothing is kept."""
+        if self._source.fingerprint:
+            hint = f"repeat the command to go on, or discard it with `imsctl upload abort {upload.id}`"
+        elif self._source.size_bytes:
+            hint = f"go on with `imsctl upload resume {upload.id} {self._file}`, or discard it with " + (
+                f"`imsctl upload abort {upload.id}`"
+            )
+        else:
+            with suppress(CallFailed, TimeoutError):
+                await asyncio.wait_for(self._client.uploads.delete(upload.id), ABORT_SECONDS)
+            return "interrupted: a stream cannot be resumed, what was sent is discarded", ""
+        return f"interrupted: the upload is kept, {wording.size(self._sent)} are sent", hint
+
+    async def _create_from_committed(
+        self, request: image_pb2.CreateImageRequest, upload: upload_pb2.Upload
+    ) -> job_pb2.Job:
+        try:
+            return await self._create(request, upload)
+        except CallFailed as error:
+            if error.reason in NOT_REUSABLE:
+                raise _NotReusable from None
+            raise
+
+    async def _create(self, request: image_pb2.CreateImageRequest, upload: upload_pb2.Upload) -> job_pb2.Job:
+        asked = image_pb2.CreateImageRequest()
+        asked.CopyFrom(request)
+        asked.upload_id = upload.id
+        # One image of one upload: a repeated call gets the job of the first.
+        asked.request_id = request.request_id or f"imsctl-{upload.id}"
+        try:
+            return await patiently(lambda: self._client.images.create(asked))
+        except CallFailed as error:
+            if self._source.fingerprint and not error.field:
+                error.hint = error.hint or "the file is sent: repeat the command to go on from here"
+            raise
+
+
+class _NotReusable(Exception):
+    """A committed upload of the same file serves another image."""

@@ -1,0 +1,100 @@
+"""Images as people and programs read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from imsd.v1 import image_pb2
+
+from . import wording
+from .json_fields import disk_format, enum_text, image_fields
+from .output import print_csv, print_fields, print_json, print_table
+from .session import Session
+
+CSV_COLUMNS = (
+    "id",
+    "name",
+    "status",
+    "disk_format",
+    "virtual_size",
+    "data_size",
+    "stored_size",
+    "new_size",
+    "digest",
+    "min_disk",
+    "min_ram",
+    "max_ram",
+    "os_version",
+    "description",
+    "protected",
+    "tags",
+    "properties",
+    "store",
+    "job_id",
+    "created_at",
+    "updated_at",
+    "active_at",
+)
+
+
+def status_text(image: image_pb2.Image) -> str:
+    return enum_text(image_pb2.ImageStatus, image.status)
+
+
+def print_image(session: Session, image: image_pb2.Image) -> None:
+    if session.is_json:
+        print_json(image_fields(image))
+        return
+    print_fields(
+        {
+            "id": image.id,
+            "name": image.name,
+            "status": status_text(image),
+            "description": image.description,
+            "format": disk_format(image.disk_format),
+            "virtual size": wording.size(image.virtual_size_bytes),
+            "data": wording.size(image.data_size_bytes),
+            "stored": _stored(image),
+            "digest": image.digest,
+            "os version": image.os_version,
+            "min disk": f"{image.min_disk_gb} GB" if image.min_disk_gb else "",
+            "min ram": f"{image.min_ram_mb} MB" if image.min_ram_mb else "",
+            "max ram": f"{image.max_ram_mb} MB" if image.max_ram_mb else "",
+            "protected": "yes" if image.is_protected else "",
+            "tags": wording.pairs(dict(image.tags)),
+            "properties": wording.pairs(dict(image.properties)),
+            "findings": "; ".join(f"{found.message} [{found.code}]" for found in image.findings),
+            "store": image.store,
+            "job": image.job_id,
+            "created": wording.local_time(image.created_at),
+            "updated": wording.local_time(image.updated_at),
+        }
+    )
+
+
+def print_images(session: Session, images: Sequence[image_pb2.Image]) -> None:
+    if session.is_json:
+        print_json([image_fields(image) for image in images])
+    elif session.output == "csv":
+        print_csv([image_fields(image) for image in images], CSV_COLUMNS)
+    else:
+        header = ("ID", "NAME", "STATUS", "FORMAT", "VIRTUAL>", "STORED>", "NEW>", "CREATED")
+        print_table(header, [_row(image) for image in images])
+
+
+def _row(image: image_pb2.Image) -> tuple[str, ...]:
+    return (
+        image.id,
+        image.name,
+        status_text(image),
+        disk_format(image.disk_format),
+        wording.size(image.virtual_size_bytes),
+        wording.size(image.stored_size_bytes),
+        wording.size(image.new_size_bytes),
+        wording.local_time(image.created_at),
+    )
+
+
+def _stored(image: image_pb2.Image) -> str:
+    """What it takes, and how much of that the store did not have yet."""
+    return f"{wording.size(image.stored_size_bytes)}, {wording.size(image.new_size_bytes)} of it new"

@@ -1,0 +1,139 @@
+"""What every command has: settings, a way to the daemon, notices, and its end as an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ims_client import ImsClient
+
+    from .progress import ProgressView
+
+FAILED = 1
+INTERRUPTED = 130
+
+
+class Interrupted(Exception):
+    """The user broke off; ``str()`` says what that means for the work, ``hint`` how to go on."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options that every command takes; empty: the default."""
+
+    address: str = ""
+    project: str = ""
+    has_progress: bool = True
+    is_debugging: bool = False
+
+
+class Session:
+    """One run of one command."""
+
+    def __init__(self, settings: Settings, output: str) -> None:
+        self.settings = settings
+        self.output = output
+
+    @property
+    def is_json(self) -> bool:
+        return self.output == "json"
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[ImsClient]:
+        """A client of the daemon that the options name."""
+        from ims_client import connect, default_address, parse_address
+
+        try:
+            address = parse_address(self.settings.address) if self.settings.address else default_address()
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        async with connect(address, self.settings.project) as client:
+            yield client
+
+    def progress(self) -> AbstractContextManager[ProgressView]:
+        """Progress on standard error, unless it is switched off."""
+        from .progress import open_progress
+
+        return open_progress(self.settings.has_progress)
+
+    def note(self, text: str) -> None:
+        """Tell the user something that is not the result."""
+        print(text, file=sys.stderr)
+
+
+def run(session: Session, command: Coroutine[Any, Any, int | None]) -> int:
+    """Run a command to its end and return its exit code; failures are told on standard error."""
+    from ims_client import ClientError, keep_large_buffers
+
+    keep_large_buffers()
+    try:
+        code = asyncio.run(_until_signalled(command)) or 0
+        sys.stdout.flush()
+        return code
+    except ClientError as error:
+        return _fail(session, error, error.message, error.hint, error.reason)
+    except Interrupted as interrupted:
+        _complain(str(interrupted), interrupted.hint, "CANCELLED")
+        return INTERRUPTED
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _complain("interrupted", "", "CANCELLED")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except (typer.BadParameter, typer.Exit):
+        raise
+    except Exception as error:
+        hint = "this is a defect of imsctl: run the command again with --debug and report what it prints"
+        return _fail(session, error, f"{type(error).__name__}: {error}", hint, "INTERNAL")
+
+
+def print_failure(message: str, hint: str, reason: str) -> None:
+    """One failure of several that a command goes on after."""
+    _complain(message, hint, reason)
+
+
+async def _until_signalled(command: Coroutine[Any, Any, int | None]) -> int | None:
+    """Run ``command``; SIGTERM and SIGHUP cancel it as Ctrl-C does, so that it can clean up."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with suppress(ValueError, RuntimeError):  # not in the main thread
+            loop.add_signal_handler(number, task.cancel)
+    return await command
+
+
+def _fail(session: Session, error: Exception, message: str, hint: str, reason: str) -> int:
+    if session.settings.is_debugging:
+        traceback.print_exception(error)
+    _complain(message, hint, reason)
+    return FAILED
+
+
+def _complain(message: str, hint: str, reason: str) -> None:
+    with suppress(BrokenPipeError):
+        print(f"imsctl: {message} [{reason}]", file=sys.stderr)
+        if hint:
+            print(f"  {hint}", file=sys.stderr)
+
+
+def _reader_gone() -> int:
+    """Whoever read our output has left: end quietly, also when Python flushes at its exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    return FAILED

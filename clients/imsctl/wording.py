@@ -1,0 +1,52 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def size(size_bytes: float) -> str:
+    """``1610612736`` as ``1.5 GiB``; below 1 KiB in bytes."""
+    if size_bytes < 1024:
+        return f"{size_bytes:.0f} B"
+    power = 0
+    while size_bytes >= 1023.5 and power < len(_UNITS):
+        size_bytes /= 1024
+        power += 1
+    number = f"{size_bytes:.1f}" if size_bytes < 9.95 else f"{size_bytes:.0f}"
+    return f"{number} {_UNITS[power - 1]}"
+
+
+def duration(seconds: float) -> str:
+    """``200`` as ``3 min 20 s``."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def local_time(time: Timestamp) -> str:
+    """A time in the zone of this machine; nothing when ``time`` is unset."""
+    if not time.seconds:
+        return ""
+    return datetime.fromtimestamp(time.seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def rfc3339(time: Timestamp) -> str | None:
+    """A time for programs, in UTC; None when ``time`` is unset."""
+    return time.ToJsonString() if time.seconds else None
+
+
+def yes_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def pairs(mapping: dict[str, str]) -> str:
+    """Tags or properties in one line."""
+    return ", ".join(f"{key}={value}" for key, value in sorted(mapping.items()))
