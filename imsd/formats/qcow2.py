@@ -39,6 +39,10 @@ from .source import BlockSource, ByteSource, Extent
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
+# One call of `extents` looks at no more bytes of tables, enough for 128 GiB at 64 KiB a cluster; what
+# they leave counts as data.
+MAX_LOOK_BYTES = 16 << 20
+
 # Bytes between two places that are read as one.
 MAX_GAP_BYTES = 4096
 
@@ -89,7 +93,7 @@ class Qcow2Blocks(BlockSource):
 
     def extents(self, start: int, length: int) -> Sequence[Extent]:
         found: list[Extent] = []
-        for run in self._runs(start, start + length):
+        for run in self._runs(start, start + length, MAX_LOOK_BYTES):
             for low, high, is_zero in self._zero_map(run):
                 low, high = max(low, start), min(high, start + length)
                 if low >= high:
@@ -125,15 +129,17 @@ class Qcow2Blocks(BlockSource):
                 start = cluster.place.offset - place.offset
                 self._expand(cluster, content[start : start + cluster.place.length], offset, buffer)
 
-    def _runs(self, start: int, end: int) -> Iterator[ClusterRun]:
+    def _runs(self, start: int, end: int, most_bytes: int | None = None) -> Iterator[ClusterRun]:
+        if start >= end:
+            return iter(())
         first = start // self._cluster_bytes
-        return self._tables.runs(first, -(-end // self._cluster_bytes) - first) if start < end else iter(())
+        return self._tables.runs(first, -(-end // self._cluster_bytes) - first, most_bytes)
 
     def _zero_map(self, run: ClusterRun) -> Iterator[tuple[int, int, bool]]:
         """(start, end, whether zero) of the parts of a run, in bytes of the disk."""
         start = run.first * self._cluster_bytes
         if run.entries is None:
-            yield start, start + run.count * self._cluster_bytes, True
+            yield start, start + run.count * self._cluster_bytes, run.is_known
             return
         is_compressed = (run.entries & np.uint64(FLAG_COMPRESSED)) != 0
         is_data = (self._stored_units(run, is_compressed) | is_compressed[:, None]).reshape(-1)

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imsd.contract import ByteRange, DataLoss
-
-from .cluster_codec import stored_frame, stored_frame_bytes, unzstd_into, zero_frame, zstd_frame
+from .cluster_codec import stored_frame, stored_frame_bytes, zero_frame, zstd_frame
 from .qcow2_plan import Sizes
-from .source import BlockSource, Frame, FrameSource, NeedBytes
+from .source import BlockSource, Frame, FrameSource
 from .writer import Output
 
 
@@ -127,7 +125,11 @@ class VerbatimEncoder(ClusterEncoder):
         start, end = self._range(first, count)
         table = self._frames.frame_table(start, end - start)
         pieces = [(at, length) for at, length, _ in table]
-        crossing = self._crossing(first, count, [ByteRange(at, n) for at, n, stored in table if stored])
+        crossing = {
+            at: self._plain_bytes(at, length)
+            for at, length, stored in table
+            if stored and self._crosses(at, length)
+        }
         found = np.zeros(count, np.uint32)
         for index, parts in enumerate(self._clusters(first, count, pieces)):
             total = 0
@@ -163,36 +165,20 @@ class VerbatimEncoder(ClusterEncoder):
 
     def _rendered(self, frame: Frame, part: _Part, plain: dict[int, memoryview]) -> Output:
         if frame.frame is None:
-            content = memoryview(bytearray(part.length))
-            self._blocks.read_into(part.start, content)
-            return stored_frame(content)
+            return stored_frame(self._plain_bytes(part.start, part.length))
         if part.length == frame.length:
             return frame.frame
         if frame.start not in plain:
-            plain[frame.start] = _decoded(frame)
+            plain[frame.start] = self._plain_bytes(frame.start, frame.length)
         return _part_frame(plain[frame.start], frame.start, part)
 
-    def _crossing(self, first: int, count: int, pieces: Sequence[ByteRange]) -> dict[int, memoryview]:
-        """By where they start: the plain bytes of the pieces that cross the border of a cluster.
+    def _crosses(self, start: int, length: int) -> bool:
+        return start // self._cluster_bytes != (start + length - 1) // self._cluster_bytes
 
-        What is missing for all of them is asked for at once.
-        """
-        found: dict[int, memoryview] = {}
-        needs: list[NeedBytes] = []
-        for piece in pieces:
-            if piece.offset // self._cluster_bytes == (piece.end - 1) // self._cluster_bytes:
-                continue
-            try:
-                frame = next(
-                    f for f in self._frames.frames(piece.offset, piece.length) if f.start == piece.offset
-                )
-                found[piece.offset] = _decoded(frame)
-            except NeedBytes as need:
-                needs.append(need)
-        if needs:
-            source = needs[0].source
-            raise NeedBytes(source, [r for need in needs if need.source is source for r in need.ranges])
-        return found
+    def _plain_bytes(self, start: int, length: int) -> memoryview:
+        content = memoryview(bytearray(length))
+        self._blocks.read_into(start, content)
+        return content
 
     def _clusters(self, first: int, count: int, pieces: Sequence[tuple[int, int]]) -> Iterator[list[_Part]]:
         """The parts that make up each cluster, from ``pieces`` (start, length) in order."""
@@ -221,13 +207,6 @@ class VerbatimEncoder(ClusterEncoder):
     def _range(self, first: int, count: int) -> tuple[int, int]:
         start = first * self._cluster_bytes
         return start, min(start + count * self._cluster_bytes, self._blocks.size_bytes)
-
-
-def _decoded(frame: Frame) -> memoryview:
-    out = memoryview(bytearray(frame.length))
-    if frame.frame is None or not unzstd_into(frame.frame, out):
-        raise DataLoss(f"the stored chunk at {frame.start} of the disk cannot be decoded")
-    return out
 
 
 def _part_frame(plain: memoryview, start: int, part: _Part) -> bytes:

@@ -22,6 +22,7 @@ Words = npt.NDArray[np.uint64]
 
 # One page maps 128 MiB of disk at 64 KiB a cluster.
 PAGE_BYTES = 16 << 10
+L1_PAGE = PAGE_BYTES // 8  # entries
 CACHE_BYTES = 512 << 10
 # Pages that are asked for at once; a longer range of the disk is looked up part by part.
 BATCH_BYTES = 1 << 20
@@ -31,13 +32,15 @@ BATCH_BYTES = 1 << 20
 class ClusterRun:
     """Neighbouring guest clusters from number ``first``; ``entries`` is None when all are unallocated.
 
-    With extended L2 entries ``bitmaps`` has the subclusters of each entry, else it is None.
+    With extended L2 entries ``bitmaps`` has the subclusters of each entry, else it is None. A run that
+    is not ``is_known`` has a table that was not looked at.
     """
 
     first: int
     count: int
     entries: Words | None = None
     bitmaps: Words | None = None
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +97,20 @@ class ClusterTables:
         self._entry_bytes = header.cluster_bytes // header.l2_entries
         self._slice_entries = min(header.cluster_bytes, PAGE_BYTES) // self._entry_bytes
 
-    def runs(self, first: int, count: int) -> Iterator[ClusterRun]:
-        """The guest clusters from ``first`` on, without gap. Raises `NeedBytes`, ImageRefused."""
+    def runs(self, first: int, count: int, most_bytes: int | None = None) -> Iterator[ClusterRun]:
+        """The guest clusters from ``first`` on, without gap. Raises `NeedBytes`, ImageRefused.
+
+        Of L2 tables only about ``most_bytes`` are looked at, if given; what they leave is not known.
+        """
         batch: list[_Slice] = []
+        looked_at = 0
         for piece in self._slices(first, count):
+            if piece.page and most_bytes is not None and looked_at >= most_bytes:
+                yield from self._loaded(batch)
+                batch = []
+                yield ClusterRun(piece.first, piece.count, is_known=False)
+                continue
+            looked_at += piece.page.length if piece.page else 0
             batch.append(piece)
             if len(batch) * self._slice_entries * self._entry_bytes >= BATCH_BYTES:
                 yield from self._loaded(batch)
@@ -145,12 +158,17 @@ class ClusterTables:
 
     def _l1(self, first: int, end: int) -> Iterator[tuple[int, Words]]:
         """(index of the first, offsets of L2 tables), page by page, for L1 entries ``first`` to ``end``."""
-        per_page = PAGE_BYTES // 8
+        per_batch = BATCH_BYTES // 8
         while first < end:
-            page = first // per_page
-            page_end = min((page + 1) * per_page, self._header.l1_entries)
-            place = ByteRange(self._header.l1_offset + page * PAGE_BYTES, 8 * (page_end - page * per_page))
-            words = self._cache.load([place])[place]
-            stop = min(end, page_end)
-            yield first, words[first - page * per_page : stop - page * per_page] & np.uint64(OFFSET_MASK)
+            stop = min(end, (first // per_batch + 1) * per_batch)
+            pages = [self._l1_page(number) for number in range(first // L1_PAGE, -(-stop // L1_PAGE))]
+            words = self._cache.load(pages)
+            for page in pages:
+                skipped = (page.offset - self._header.l1_offset) // 8
+                low, high = max(first, skipped), min(stop, skipped + L1_PAGE)
+                yield low, words[page][low - skipped : high - skipped] & np.uint64(OFFSET_MASK)
             first = stop
+
+    def _l1_page(self, number: int) -> ByteRange:
+        entries = min(L1_PAGE, self._header.l1_entries - number * L1_PAGE)
+        return ByteRange(self._header.l1_offset + number * PAGE_BYTES, 8 * entries)
