@@ -20,9 +20,12 @@ find_python() { # prints the first interpreter for which every given test holds
 
 apt_install() { # package...
     echo "Installing $*"
-    local apt=(apt-get -qq -y -o DPkg::Lock::Timeout=580 -o Dpkg::Use-Pty=0 -o Acquire::Retries=3)
-    DEBIAN_FRONTEND=noninteractive "${apt[@]}" update >/dev/null </dev/null
-    DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --no-install-recommends "$@" >/dev/null </dev/null
+    local apt=(apt-get -q -y -o DPkg::Lock::Timeout=580 -o Dpkg::Use-Pty=0 -o Acquire::Retries=3) log
+    log=$(mktemp)
+    DEBIAN_FRONTEND=noninteractive "${apt[@]}" update >"$log" 2>&1 </dev/null &&
+        DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --no-install-recommends "$@" >>"$log" 2>&1 </dev/null ||
+        cat "$log" >&2
+    rm -f "$log"
 }
 
 if ! python=$(find_python is_new_enough has_venv); then
