@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from imsd.chunks.index import Doomed, Holder, HolderKind
+from imsd.contract import Conflict, NotFound
+from imsd.metadata import chunk_index, jobs, uploads
+from imsd.metadata.chunk_index import SqlChunkIndex
+from imsd.metadata.database import Database
+from imsd.metadata.records import JobRecord, JobState, UploadState
+from tests.unit.metadata.samples import (
+    a_job,
+    chunks_of,
+    claimed,
+    clock,
+    digest,
+    job_holder,
+    new_id,
+    pack_id,
+    upload_holder,
+)
+
+PACK, MANIFEST = pack_id(1), pack_id(100)
+
+
+@pytest.fixture
+def index(database: Database) -> SqlChunkIndex:
+    return SqlChunkIndex(database, clock)
+
+
+@pytest.fixture
+async def job(database: Database) -> Holder:
+    return await job_holder(database)
+
+
+async def commit(index: SqlChunkIndex, holder: Holder, pack: str, *numbers: int) -> None:
+    await index.begin_pack(holder, pack, "main")
+    await index.commit_pack(holder, "lab", pack, 4096, chunks_of(pack, *numbers))
+
+
+async def found(index: SqlChunkIndex, holder: Holder, *numbers: int, domain: str = "lab") -> list[int]:
+    digests = {digest(number): number for number in numbers}
+    return sorted(digests[key] for key in await index.find(holder, domain, list(digests)))
+
+
+async def publish(
+    index: SqlChunkIndex, database: Database, writer: Holder, image_id: str, *packs: str
+) -> None:
+    await index.begin_manifest(writer, MANIFEST, "main")
+    async with database.transaction() as c:
+        await chunk_index.publish_manifest(
+            c, manifest_id=MANIFEST, writer=writer, image_id=image_id, packs=packs
+        )
+
+
+async def count(database: Database, table: str) -> int:
+    async with database.reading() as c:
+        return int((await c.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
+
+
+async def test_a_committed_chunk_is_found_where_it_lies(index: SqlChunkIndex, job: Holder) -> None:
+    await commit(index, job, PACK, 1, 2, 3)
+    wanted = [digest(number) for number in (3, 7, 1)]
+    places = {chunk.digest: chunk.location for chunk in chunks_of(PACK, 1, 2, 3)}
+    assert await index.find(job, "lab", wanted) == {key: places[key] for key in wanted if key != digest(7)}
+
+
+async def test_a_chunk_of_a_pack_being_written_is_not_found(index: SqlChunkIndex, job: Holder) -> None:
+    await index.begin_pack(job, PACK, "main")
+    assert await found(index, job, 1) == []
+
+
+async def test_a_domain_does_not_know_of_another(index: SqlChunkIndex, job: Holder) -> None:
+    await commit(index, job, PACK, 1)
+    assert await found(index, job, 1, domain="other") == []
+    assert await found(index, job, 1) == [1]
+
+
+async def test_a_known_digest_keeps_its_place(index: SqlChunkIndex, job: Holder) -> None:
+    await commit(index, job, PACK, 1)
+    await commit(index, job, pack_id(2), 2, 1)
+    (place,) = (await index.find(job, "lab", [digest(1)])).values()
+    assert place.pack_id == PACK
+
+
+async def test_a_digest_in_a_pack_twice_is_indexed_once(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    await commit(index, job, PACK, 1, 1, 2)
+    assert await count(database, "chunk") == 2
+
+
+async def test_a_hit_references_the_pack_for_the_finder(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    await commit(index, job, PACK, 1)
+    finder = await upload_holder(database)
+    assert await found(index, finder, 1) == [1]
+    await index.release(job)
+    assert await index.condemn("main") == ([], [])
+    await index.release(finder)
+    assert await index.condemn("main") == ([], [Doomed(PACK, "main")])
+
+
+async def test_a_miss_references_nothing(index: SqlChunkIndex, job: Holder, database: Database) -> None:
+    await commit(index, job, PACK, 1)
+    finder = await upload_holder(database)
+    assert await found(index, finder, 2) == []
+    await index.release(job)
+    assert await index.condemn("main") == ([], [Doomed(PACK, "main")])
+
+
+async def test_a_look_up_takes_none_and_4096_digests_and_no_more(index: SqlChunkIndex, job: Holder) -> None:
+    await commit(index, job, PACK, *range(0, 4096, 2))
+    assert await index.find(job, "lab", []) == {}
+    assert await found(index, job, *range(4096)) == list(range(0, 4096, 2))
+    with pytest.raises(ValueError, match="4097 digests"):
+        await index.find(job, "lab", [digest(1)] * 4097)
+
+
+async def test_a_digest_asked_twice_is_answered_once(index: SqlChunkIndex, job: Holder) -> None:
+    await commit(index, job, PACK, 1)
+    assert list(await index.find(job, "lab", [digest(1), digest(1)])) == [digest(1)]
+
+
+async def test_a_pack_of_many_chunks_is_indexed_whole(index: SqlChunkIndex, job: Holder) -> None:
+    numbers = range(4500)
+    await commit(index, job, PACK, *numbers)
+    assert await found(index, job, *numbers[:4096]) == list(numbers[:4096])
+    assert await found(index, job, *numbers[4096:]) == list(numbers[4096:])
+
+
+async def test_a_pack_without_chunks_may_be_committed(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    await commit(index, job, PACK)
+    await publish(index, database, job, new_id(), PACK)  # only a live pack can be listed
+    assert await count(database, "chunk") == 0
+
+
+async def test_a_chunk_of_another_pack_is_a_defect(index: SqlChunkIndex, job: Holder) -> None:
+    await index.begin_pack(job, PACK, "main")
+    with pytest.raises(ValueError, match="is committed with pack"):
+        await index.commit_pack(job, "lab", PACK, 1, chunks_of(pack_id(2), 1))
+
+
+async def test_an_id_is_never_used_twice(index: SqlChunkIndex, job: Holder) -> None:
+    await index.begin_pack(job, PACK, "main")
+    await index.begin_manifest(job, MANIFEST, "main")
+    with pytest.raises(Conflict, match="exists already"):
+        await index.begin_pack(job, PACK, "main")
+    with pytest.raises(Conflict, match="exists already"):
+        await index.begin_manifest(job, MANIFEST, "main")
+
+
+async def test_a_pack_is_committed_once_and_by_its_writer(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    await index.begin_pack(job, PACK, "main")
+    stranger = await job_holder(database)
+    with pytest.raises(Conflict, match="not being written"):
+        await index.commit_pack(stranger, "lab", PACK, 1, [])
+    await index.commit_pack(job, "lab", PACK, 1, [])
+    with pytest.raises(Conflict, match="not being written"):
+        await index.commit_pack(job, "lab", PACK, 1, [])
+    with pytest.raises(Conflict, match="not being written"):
+        await index.commit_pack(job, "lab", pack_id(9), 1, [])
+
+
+# -- zombies ------------------------------------------------------------------------------------------
+
+Step = Callable[[SqlChunkIndex, Holder], Awaitable[object]]
+
+STEPS: dict[str, Step] = {
+    "begin_pack": lambda index, holder: index.begin_pack(holder, pack_id(5), "main"),
+    "commit_pack": lambda index, holder: index.commit_pack(holder, "lab", pack_id(2), 1, []),
+    "find": lambda index, holder: index.find(holder, "lab", [digest(1)]),
+    "begin_manifest": lambda index, holder: index.begin_manifest(holder, pack_id(6), "main"),
+    "hold_manifest": lambda index, holder: index.hold_manifest(holder, MANIFEST),
+}
+
+
+async def contents(database: Database) -> list[object]:
+    tables = ("pack", "manifest", "chunk", "pack_reference", "manifest_holder")
+    async with database.reading() as c:
+        return [sorted((await c.execute(text(f"SELECT * FROM {table}"))).all()) for table in tables]
+
+
+async def filled(index: SqlChunkIndex, database: Database, holder: Holder) -> list[object]:
+    """A published pack, another one that ``holder`` writes, and what the tables hold now."""
+    other = await job_holder(database)
+    await commit(index, other, PACK, 1)
+    await publish(index, database, other, new_id(), PACK)
+    await index.begin_pack(holder, pack_id(2), "main")
+    return await contents(database)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_job_that_was_taken_over_changes_nothing(
+    index: SqlChunkIndex, job: Holder, database: Database, step: str
+) -> None:
+    before = await filled(index, database, job)
+    async with database.transaction() as c:
+        await claimed(c, record_of(job))
+    with pytest.raises(Conflict, match="taken over"):
+        await STEPS[step](index, job)
+    assert await contents(database) == before
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_job_that_is_being_cancelled_stores_nothing_more(
+    index: SqlChunkIndex, job: Holder, database: Database, step: str
+) -> None:
+    before = await filled(index, database, job)
+    async with database.transaction() as c:
+        await jobs.move_job(c, job.id, [JobState.RUNNING], JobState.CANCELLING, fence=None, values={})
+    with pytest.raises(Conflict):
+        await STEPS[step](index, job)
+    assert await contents(database) == before
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_an_upload_with_a_newer_writer_changes_nothing(
+    index: SqlChunkIndex, database: Database, step: str
+) -> None:
+    older = await upload_holder(database)
+    before = await filled(index, database, older)
+    async with database.transaction() as c:
+        await uploads.take_over(c, older.id)
+    with pytest.raises(Conflict, match="taken over"):
+        await STEPS[step](index, older)
+    assert await contents(database) == before
+
+
+async def test_a_committed_upload_has_no_writer(index: SqlChunkIndex, database: Database) -> None:
+    writer = await upload_holder(database)
+    async with database.transaction() as c:
+        await uploads.move_upload(c, writer.id, [UploadState.OPEN], UploadState.COMMITTED, writer.fence, {})
+    with pytest.raises(Conflict):
+        await index.begin_pack(writer, PACK, "main")
+
+
+async def test_a_holder_that_does_not_exist_holds_nothing(index: SqlChunkIndex, database: Database) -> None:
+    for kind in (HolderKind.JOB, HolderKind.UPLOAD):
+        with pytest.raises(Conflict):
+            await index.begin_pack(Holder(kind, new_id(), 1), PACK, "main")
+    assert await count(database, "pack") == 0
+
+
+async def test_a_job_taken_over_in_the_middle_of_a_commit_stops(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    """The zombie's first batch stands, its others do not; the newer run goes on with what is there."""
+    await index.begin_pack(job, PACK, "main")
+    newer: list[JobRecord] = []
+
+    class TakenOver(Database):
+        """Another run claims the job before the second transaction of the commit."""
+
+        transactions = 0
+
+        @asynccontextmanager
+        async def transaction(self) -> AsyncIterator[AsyncConnection]:
+            self.transactions += 1
+            if self.transactions == 2:
+                async with super().transaction() as c:
+                    newer.append(await claimed(c, record_of(job)))
+            async with super().transaction() as c:
+                yield c
+
+    zombie = SqlChunkIndex(TakenOver(database._writer, database._readers), clock)
+    with pytest.raises(Conflict):
+        await zombie.commit_pack(job, "lab", PACK, 1, chunks_of(PACK, *range(4100)))
+    current = Holder(HolderKind.JOB, job.id, newer[0].fence)
+    assert await found(index, current, *range(4096)) == list(range(2000))
+
+
+def record_of(holder: Holder) -> JobRecord:
+    return a_job(id=holder.id)
+
+
+# -- manifests ----------------------------------------------------------------------------------------
+
+
+async def test_a_published_manifest_keeps_its_packs_and_the_image_keeps_the_manifest(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    await commit(index, job, PACK, 1)
+    await commit(index, job, pack_id(2), 2)  # begun by an earlier run, not listed
+    image = Holder(HolderKind.IMAGE, new_id())
+    await publish(index, database, job, image.id, PACK)
+    await index.release(job)
+    assert await index.condemn("main") == ([], [Doomed(pack_id(2), "main")])
+    finder = await job_holder(database)
+    assert await found(index, finder, 1, 2) == [1]
+    await index.release(finder)
+    await index.release(image)
+    assert await index.condemn("main") == (
+        [Doomed(MANIFEST, "main")],
+        [Doomed(PACK, "main"), Doomed(pack_id(2), "main")],
+    )
+    assert await count(database, "chunk") == 0
+    assert await count(database, "pack_reference") == 0
+
+
+async def test_a_manifest_with_more_packs_than_a_statement_takes_variables_is_published(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    packs = [pack_id(number) for number in range(1000, 1910)]
+    async with database.transaction() as c:
+        for pack in packs:
+            await c.execute(
+                text("INSERT INTO pack VALUES (:id, 'main', 'live', 1, '2026-01-01 00:00:00.000000')"),
+                {"id": pack},
+            )
+            await c.execute(
+                text("INSERT INTO pack_reference VALUES (:id, 'job', :job)"), {"id": pack, "job": job.id}
+            )
+    await publish(index, database, job, new_id(), *packs, packs[0])
+    await index.release(job)
+    assert await count(database, "pack_reference") == 910
+    assert await index.condemn("main") == ([], [])
+
+
+@pytest.mark.parametrize("fault", ["not held", "still being written", "unknown"])
+async def test_a_manifest_that_lists_a_pack_that_may_go_is_refused(
+    index: SqlChunkIndex, job: Holder, database: Database, fault: str
+) -> None:
+    await commit(index, job, PACK, 1)
+    if fault == "not held":
+        await commit(index, await job_holder(database), pack_id(2), 2)
+    elif fault == "still being written":
+        await index.begin_pack(job, pack_id(2), "main")
+    with pytest.raises(Conflict, match="1 packs that the manifest lists"):
+        await publish(index, database, job, new_id(), PACK, pack_id(2))
+    with pytest.raises(NotFound):
+        await index.hold_manifest(Holder(HolderKind.READER, new_id()), MANIFEST)
+
+
+async def test_only_its_writer_publishes_a_manifest_and_once(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    await index.begin_manifest(job, MANIFEST, "main")
+    stranger = await job_holder(database)
+
+    async def publish_as(writer: Holder) -> None:
+        async with database.transaction() as c:
+            await chunk_index.publish_manifest(
+                c, manifest_id=MANIFEST, writer=writer, image_id=new_id(), packs=[]
+            )
+
+    with pytest.raises(Conflict, match="not being written by"):
+        await publish_as(stranger)
+    with pytest.raises(Conflict, match="taken over"):
+        await publish_as(Holder(job.kind, job.id, job.fence + 1))
+    await publish_as(job)
+    with pytest.raises(Conflict, match="not being written by"):
+        await publish_as(job)
+
+
+async def test_a_reader_keeps_the_bytes_of_a_deleted_image(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    await commit(index, job, PACK, 1)
+    image, reader = Holder(HolderKind.IMAGE, new_id()), Holder(HolderKind.READER, new_id())
+    await publish(index, database, job, image.id, PACK)
+    await index.release(job)
+    assert await index.hold_manifest(reader, MANIFEST) == "main"
+    assert await index.hold_manifest(reader, MANIFEST) == "main"
+    await index.release(image)
+    assert await index.condemn("main") == ([], [])
+    await index.release(reader)
+    await index.release(reader)
+    manifests, packs = await index.condemn("main")
+    assert (len(manifests), len(packs)) == (1, 1)
+    with pytest.raises(NotFound):
+        await index.hold_manifest(reader, MANIFEST)
+
+
+async def test_the_holds_of_a_dead_daemons_readers_are_dropped(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    await commit(index, job, PACK, 1)
+    image = Holder(HolderKind.IMAGE, new_id())
+    await publish(index, database, job, image.id, PACK)
+    await index.hold_manifest(Holder(HolderKind.READER, new_id()), MANIFEST)
+    await index.release(image)
+    async with database.transaction() as c:
+        await chunk_index.release_readers(c)
+        await chunk_index.release_holder(c, job)
+    manifests, packs = await index.condemn("main")
+    assert (len(manifests), len(packs)) == (1, 1)
+
+
+async def test_a_job_takes_over_what_an_upload_holds(
+    index: SqlChunkIndex, job: Holder, database: Database
+) -> None:
+    upload = await upload_holder(database)
+    await commit(index, upload, PACK, 1)
+    await index.begin_manifest(upload, MANIFEST, "main")
+    async with database.transaction() as c:
+        await chunk_index.copy_references(c, upload, job)
+        await chunk_index.copy_references(c, upload, job)
+        await chunk_index.release_holder(c, upload)
+        assert await chunk_index.domain_chunk_count(c, "lab") == 1
+        assert await chunk_index.domain_chunk_count(c, "other") == 0
+    assert await index.condemn("main") == ([], [])
+    await index.release(job)
+    assert await index.condemn("main") == ([Doomed(MANIFEST, "main")], [Doomed(PACK, "main")])
