@@ -1,0 +1,207 @@
+"""A suite that no store can fail proves nothing: each broken store is caught by the check made for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from imsd.contract import BlobId, BlobStore, Buffer, ByteRange, DataLoss, Ingest, NotFound, StoredBlob
+from imsd.testing.blob_store_suite import BlobStoreSuite
+from imsd.testing.memory_store import MemoryIngest, MemoryStore
+
+
+class VisibleEarly(MemoryStore):
+    """Publishes with the first write."""
+
+    @asynccontextmanager
+    async def begin(self, blob: BlobId) -> AsyncIterator[Ingest]:
+        async with super().begin(blob) as ingest:
+            self.publish(blob, b"half")
+            yield ingest
+
+
+class CommitsWhenLeft(MemoryStore):
+    """Takes the end of the block for a commit."""
+
+    @asynccontextmanager
+    async def begin(self, blob: BlobId) -> AsyncIterator[Ingest]:
+        async with super().begin(blob) as ingest:
+            try:
+                yield ingest
+            finally:
+                if blob not in [stored.id async for stored in self.list()]:
+                    await ingest.commit()
+
+
+class LastCommitWins(MemoryStore):
+    def publish(self, blob: BlobId, content: bytes) -> StoredBlob:
+        self._blobs.pop(blob, None)
+        return super().publish(blob, content)
+
+
+class LazyIngest(MemoryIngest):
+    """Looks at the buffers only when it commits."""
+
+    def __init__(self, store: MemoryStore, blob: BlobId) -> None:
+        super().__init__(store, blob)
+        self.seen: list[Buffer] = []
+
+    async def write(self, buffers: Sequence[Buffer]) -> None:
+        self.seen += buffers
+
+    async def commit(self) -> StoredBlob:
+        await super().write(self.seen)
+        return await super().commit()
+
+
+class KeepsBuffers(MemoryStore):
+    @asynccontextmanager
+    async def begin(self, blob: BlobId) -> AsyncIterator[Ingest]:
+        yield LazyIngest(self, blob)
+
+
+class ThreadedIngest(MemoryIngest):
+    """Writes in a thread that a cancellation leaves behind."""
+
+    async def write(self, buffers: Sequence[Buffer]) -> None:
+        await asyncio.to_thread(slowly, buffers)
+        await super().write(buffers)
+
+
+def slowly(buffers: Sequence[Buffer]) -> None:
+    with memoryview(buffers[0]):
+        time.sleep(0.2)
+
+
+class LeavesThreadsBehind(MemoryStore):
+    @asynccontextmanager
+    async def begin(self, blob: BlobId) -> AsyncIterator[Ingest]:
+        yield ThreadedIngest(self, blob)
+
+
+class ListsByFolder(MemoryStore):
+    """In the order of a walk through directories: '/' before every other character."""
+
+    async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[StoredBlob]:
+        found = [stored async for stored in super().list(prefix, after)]
+        for stored in sorted(found, key=lambda stored: stored.id.split("/")):
+            yield stored
+
+
+class ListsFromAfterOn(MemoryStore):
+    async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[StoredBlob]:
+        async for stored in super().list(prefix):
+            if stored.id >= after:
+                yield stored
+
+
+class TakesPrefixesForFolders(MemoryStore):
+    async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[StoredBlob]:
+        async for stored in super().list(prefix, after):
+            if not prefix or prefix.endswith("/") or stored.id.startswith(prefix + "/"):
+                yield stored
+
+
+class ListsOnlyFullBlobs(MemoryStore):
+    async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[StoredBlob]:
+        async for stored in super().list(prefix, after):
+            if stored.size_bytes:
+                yield stored
+
+
+class ReadsShort(MemoryStore):
+    async def read(self, blob: BlobId, ranges: Sequence[ByteRange]) -> list[bytes]:
+        size_bytes = (await self.stat(blob)).size_bytes
+        inside = [ByteRange(r.offset, max(0, min(r.length, size_bytes - r.offset))) for r in ranges]
+        return await super().read(blob, inside)
+
+
+class SortsRanges(MemoryStore):
+    async def read(self, blob: BlobId, ranges: Sequence[ByteRange]) -> list[bytes]:
+        return await super().read(blob, sorted(ranges, key=lambda asked: asked.offset))
+
+
+class RemembersTheDead(MemoryStore):
+    """Reads from what it read before, whether the blob is still there or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache: dict[BlobId, bytes] = {}
+
+    async def read(self, blob: BlobId, ranges: Sequence[ByteRange]) -> list[bytes]:
+        if blob not in self.cache:
+            size_bytes = (await self.stat(blob)).size_bytes
+            (self.cache[blob],) = await super().read(blob, [ByteRange(0, size_bytes)])
+        return [self.cache[blob][asked.offset : asked.end] for asked in ranges]
+
+
+class DeletesOnce(MemoryStore):
+    async def delete(self, blob: BlobId) -> None:
+        await self.stat(blob)
+        await super().delete(blob)
+
+
+class ConfusesErrors(MemoryStore):
+    async def stat(self, blob: BlobId) -> StoredBlob:
+        try:
+            return await super().stat(blob)
+        except NotFound as error:
+            raise DataLoss(error.message) from error
+
+
+class KeepsTheRoom(MemoryStore):
+    def give_back_room(self, size_bytes: int) -> None:
+        return
+
+    async def delete(self, blob: BlobId) -> None:
+        self._blobs.pop(blob, None)
+
+
+CASES: list[tuple[type[MemoryStore], str]] = [
+    (VisibleEarly, "test_an_ingest_is_invisible_until_committed"),
+    (CommitsWhenLeft, "test_leaving_an_ingest_without_commit_discards_it"),
+    (CommitsWhenLeft, "test_an_exception_in_an_ingest_discards_it"),
+    (CommitsWhenLeft, "test_cancelling_an_ingest_discards_it"),
+    (LastCommitWins, "test_the_first_commit_wins"),
+    (LastCommitWins, "test_of_many_commits_under_one_id_exactly_one_wins"),
+    (KeepsBuffers, "test_a_buffer_may_be_reused_when_write_returns"),
+    (ListsByFolder, "test_a_list_is_in_the_order_of_ids"),
+    (ListsFromAfterOn, "test_a_list_goes_on_after_an_id"),
+    (TakesPrefixesForFolders, "test_a_list_starts_with_its_prefix"),
+    (ListsOnlyFullBlobs, "test_an_empty_blob_is_a_blob"),
+    (SortsRanges, "test_ranges_come_in_the_order_asked"),
+    (RemembersTheDead, "test_a_deleted_blob_is_gone"),
+    (RemembersTheDead, "test_an_id_that_is_free_again_holds_new_bytes"),
+    (DeletesOnce, "test_a_deleted_blob_is_gone"),
+    (KeepsTheRoom, "test_usage_follows_what_is_stored"),
+]
+
+
+async def check(store: BlobStore, name: str, *arguments: object) -> None:
+    await getattr(BlobStoreSuite(), name)(store, *arguments)
+
+
+@pytest.mark.parametrize(("broken", "name"), CASES)
+async def test_a_broken_store_is_caught(broken: type[MemoryStore], name: str) -> None:
+    await check(MemoryStore(), name)
+    with pytest.raises((AssertionError, NotFound, pytest.fail.Exception)):
+        await check(broken(), name)
+
+
+async def test_a_thread_left_behind_is_caught() -> None:
+    with pytest.raises(BufferError):
+        await check(LeavesThreadsBehind(), "test_a_cancelled_write_lets_go_of_the_buffer", 5)
+
+
+async def test_a_short_read_is_caught() -> None:
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        await check(ReadsShort(), "test_a_range_beyond_the_end_is_lost_data", 0, 8)
+
+
+async def test_a_wrong_condition_is_caught() -> None:
+    with pytest.raises(DataLoss):
+        await check(ConfusesErrors(), "test_a_missing_blob_is_not_found", "missing")
