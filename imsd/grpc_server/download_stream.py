@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from imsd.contract import Buffer
 from imsd.core.downloads import Download
@@ -18,17 +18,22 @@ SHORT_ZEROS = 16 << 10
 
 
 class MessageBuffer:
-    """Collects pieces of a file until they make a message."""
+    """Collects pieces of a file until they make a message; longer pieces make several."""
 
     def __init__(self) -> None:
-        self._pieces: list[Buffer] = []
+        self._pieces: list[memoryview] = []
         self._length = 0
 
-    def add(self, piece: Buffer) -> bool:
-        """Take a piece; True when the message is full."""
-        self._pieces.append(piece)
-        self._length += len(piece)
-        return self._length >= MESSAGE_BYTES
+    def add(self, piece: Buffer) -> Iterator[pb.DownloadImageResponse]:
+        """Take a piece; returns the messages that are full."""
+        rest = memoryview(piece)
+        while rest:
+            taken = rest[: MESSAGE_BYTES - self._length]
+            self._pieces.append(taken)
+            self._length += len(taken)
+            rest = rest[len(taken) :]
+            if self._length == MESSAGE_BYTES and (message := self.take()):
+                yield message
 
     def take(self) -> pb.DownloadImageResponse | None:
         """The message so far, or None when it is empty."""
@@ -62,7 +67,7 @@ async def download_messages(download: Download) -> AsyncIterator[pb.DownloadImag
                 continue
             piece = bytes(output.length) if isinstance(output, Zeros) else output
             sent += len(piece)
-            if pending.add(piece) and (message := pending.take()):
+            for message in pending.add(piece):
                 yield message
     if message := pending.take():
         yield message
