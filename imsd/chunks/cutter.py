@@ -57,6 +57,11 @@ class Cutter:
         """The bytes before the boundary in its leaf."""
         return self._carry[: self.boundary - self._base]
 
+    @property
+    def undecided(self) -> bytes:
+        """The bytes from the boundary to the position."""
+        return self._carry[self.boundary - self._base :]
+
     def window(self, window: Window, marks: BlockMarks) -> Cut:
         """The next window; ``marks`` are those of its blocks."""
         if window.start != self.position:

@@ -157,7 +157,8 @@ class DiskIngest:
         """Store as much as is decided.
 
         Everything before the state's position is durable when this returns, and its entries are with the
-        sink; the position is at most 516 KiB behind. Each checkpoint ends a pack: take one in tens of MiB.
+        sink; the bytes after it, at most 516 KiB, are part of the state. Each checkpoint ends a pack: take
+        one in tens of MiB.
         """
         self._stop_idle_timer()
         self._submit_window()
@@ -166,7 +167,12 @@ class DiskIngest:
         tree = TreeHasher.from_state(self._tree.state())
         tree.update(self._cutter.started_leaf)
         return IngestState(
-            self._cutter.boundary, tree.state(), self._chunk_count, self._data_size, self._new_size
+            self._cutter.boundary,
+            tree.state(),
+            self._chunk_count,
+            self._data_size,
+            self._new_size,
+            self._cutter.undecided + self._rest,
         )
 
     async def finish(self, size_bytes: int) -> IngestResult:

@@ -10,8 +10,9 @@ from blake3 import blake3
 from .layout import BLOCK_BYTES
 from .tree_digest import TreeHasher
 
-# magic, chunk count, data size, new size; then the tree hasher's state and 16 bytes of BLAKE3.
-_STATE = struct.Struct("<8sQQQ")
+# magic, chunk count, data size, new size, length of the undecided bytes; then these, the tree hasher's
+# state and 16 bytes of BLAKE3.
+_STATE = struct.Struct("<8sQQQQ")
 _MAGIC = b"imsding1"
 _CHECK_BYTES = 16
 
@@ -21,7 +22,8 @@ class IngestState:
     """All bytes before ``position`` are stored; their entries are with the sink.
 
     ``tree``: state of a `TreeHasher` at the position, a multiple of 4 KiB. The counters are those of
-    `IngestResult`.
+    `IngestResult`. ``undecided``: the bytes that were taken after the position, at most 516 KiB; whoever
+    goes on from here gives them again first.
     """
 
     position: int
@@ -29,10 +31,17 @@ class IngestState:
     chunk_count: int = 0
     data_size: int = 0
     new_size: int = 0
+    undecided: bytes = b""
+
+    @property
+    def end(self) -> int:
+        """Up to here nothing need be sent again."""
+        return self.position + len(self.undecided)
 
     def to_bytes(self) -> bytes:
-        """At most 66 KiB."""
-        content = _STATE.pack(_MAGIC, self.chunk_count, self.data_size, self.new_size) + self.tree
+        """At most 582 KiB."""
+        head = _STATE.pack(_MAGIC, self.chunk_count, self.data_size, self.new_size, len(self.undecided))
+        content = head + self.undecided + self.tree
         return content + blake3(content).digest(_CHECK_BYTES)
 
     @classmethod
@@ -41,14 +50,16 @@ class IngestState:
         content, check = state[:-_CHECK_BYTES], state[-_CHECK_BYTES:]
         if len(content) < _STATE.size or blake3(content).digest(_CHECK_BYTES) != check:
             raise ValueError("the state of an ingest is damaged")
-        magic, chunk_count, data_size, new_size = _STATE.unpack_from(content)
-        if magic != _MAGIC:
+        magic, chunk_count, data_size, new_size, undecided_length = _STATE.unpack_from(content)
+        tree_start = _STATE.size + undecided_length
+        if magic != _MAGIC or tree_start > len(content):
             raise ValueError("the state of an ingest is of another kind")
-        tree = content[_STATE.size :]
+        tree = content[tree_start:]
         position = TreeHasher.from_state(tree).position
         if position % BLOCK_BYTES:
             raise ValueError(f"an ingest cannot stand at byte {position}")
-        return cls(position, tree, chunk_count, data_size, new_size)
+        undecided = content[_STATE.size : tree_start]
+        return cls(position, tree, chunk_count, data_size, new_size, undecided)
 
 
 @dataclass(frozen=True, slots=True)
