@@ -141,15 +141,15 @@ else
     say "5. A second build, from scratch, with ${MORE_PACKAGES[*]}"
 fi
 show imsctl image import "$second" --name "$second_name"
-python3 - "$(field "$second_name" data_size)" "$(field "$second_name" new_size)" \
-    "$(field "$first_name" new_size)" <<'PYTHON'
+python3 - "$(field "$second_name" data_size)" "$(field "$second_name" stored_size)" \
+    "$(field "$second_name" new_size)" <<'PYTHON'
 import sys
 
-data, new, first = (int(argument) / 2**20 for argument in sys.argv[1:])
+data, stored, new = (int(argument) / 2**20 for argument in sys.argv[1:])
 print()
-print(f"  data on the disk            {data:8.1f} MiB")
-print(f"  newly stored for it         {new:8.1f} MiB   {100 * new / max(data, 1e-9):.1f} % of its data")
-print(f"  the first import stored     {first:8.1f} MiB")
+print(f"  data on this disk                   {data:8.1f} MiB")
+print(f"  its chunks in the store             {stored:8.1f} MiB   {100 * stored / max(data, 1e-9):5.1f} % of its data")
+print(f"  of them new, the rest was there     {new:8.1f} MiB   {100 * new / max(data, 1e-9):5.1f} % of its data")
 PYTHON
 
 # ── 6. Looking around ───────────────────────────────────────────────────────────────────────────────
