@@ -55,7 +55,7 @@ class Daemon:
             board,
             {
                 JobKind.CREATE_IMAGE: CreateImage(self.uploads, self._sweeper),
-                JobKind.VERIFY_IMAGE: VerifyImage(),
+                JobKind.VERIFY_IMAGE: VerifyImage(self._sweeper),
             },
         )
         self._jobs = Jobs(runtime, board, self._dispatcher)
@@ -65,7 +65,7 @@ class Daemon:
                 runtime=runtime,
                 images=images,
                 image_jobs=ImageJobs(runtime, self._dispatcher),
-                downloads=Downloads(runtime, images),
+                downloads=Downloads(runtime, self._sweeper, images),
                 uploads=self.uploads,
                 jobs=self._jobs,
             )

@@ -16,6 +16,7 @@ from imsd.metadata.records import ImageRecord
 
 from .images import Images
 from .runtime import Runtime
+from .sweeper import Sweeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,9 @@ class Download:
 
 
 class Downloads:
-    def __init__(self, runtime: Runtime, images: Images) -> None:
+    def __init__(self, runtime: Runtime, sweeper: Sweeper, images: Images) -> None:
         self._runtime = runtime
+        self._sweeper = sweeper
         self._images = images
 
     @asynccontextmanager
@@ -42,7 +44,7 @@ class Downloads:
         _check_format(disk_format, compression)
         image = await self._images.get_active(project_id, image_id)
         async with AsyncExitStack() as stack:
-            reader = await stack.enter_async_context(open_image_reader(self._runtime, image))
+            reader = await stack.enter_async_context(open_image_reader(self._runtime, self._sweeper, image))
             writer: FormatWriter = await self._runtime.pool.run(open_writer, disk_format, reader, compression)
             rendering = await stack.enter_async_context(aclosing(render(writer, self._runtime.pool)))
             # The first step runs the measuring pass, after which the length is known.
@@ -51,7 +53,9 @@ class Downloads:
 
 
 @asynccontextmanager
-async def open_image_reader(runtime: Runtime, image: ImageRecord) -> AsyncIterator[ChunkReader]:
+async def open_image_reader(
+    runtime: Runtime, sweeper: Sweeper, image: ImageRecord
+) -> AsyncIterator[ChunkReader]:
     """A reader of an active image's disk, which keeps its bytes even when the image is deleted."""
     holder = Holder(HolderKind.READER, runtime.new_id())
     store_name = await runtime.index.hold_manifest(holder, image.manifest_id)
@@ -60,7 +64,12 @@ async def open_image_reader(runtime: Runtime, image: ImageRecord) -> AsyncIterat
         async with open_chunk_reader(store, image.manifest_id, runtime.pool) as reader:
             yield reader
     finally:
-        runtime.background.spawn(runtime.index.release(holder), "release of a reader")
+        runtime.background.spawn(_release(runtime, sweeper, holder, store_name), "release of a reader")
+
+
+async def _release(runtime: Runtime, sweeper: Sweeper, holder: Holder, store_name: str) -> None:
+    await runtime.index.release(holder)
+    sweeper.wake(store_name)  # the image may have been deleted meanwhile
 
 
 async def _chain(

@@ -9,7 +9,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -26,6 +26,10 @@ STALL_SECONDS = 30.0
 
 # Health checks come every few seconds and would drown the rest.
 QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+
+
+class PeerGone(Exception):
+    """The client hung up: nobody is left to answer."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
@@ -81,9 +85,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         )
 
         async def call(request: Any, context: Any) -> None:
-            async with self._around(method, context), aclosing(inner(request, context)) as responses:
-                async for response in responses:
-                    await _send(context, response)
+            with suppress(PeerGone):
+                async with self._around(method, context), aclosing(inner(request, context)) as responses:
+                    async for response in responses:
+                        await _send(context, response)
 
         return make(call, handler.request_deserializer, handler.response_serializer)
 
@@ -98,7 +103,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             if self._is_draining:
                 raise Unavailable("the daemon is stopping", hint="try again in a moment")
             yield
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, PeerGone):
             outcome = "CANCELLED"
             raise
         except ImsError as error:
@@ -127,3 +132,5 @@ async def _send(context: Any, response: Any) -> None:
         raise Unavailable(
             f"the reader has taken nothing for {STALL_SECONDS:.0f} seconds", hint="read faster, or try again"
         ) from None
+    except Exception as error:  # grpc's own, without a public name: the message could not be sent
+        raise PeerGone from error

@@ -77,12 +77,11 @@ async def test_a_newer_writer_takes_over(stubs: Stubs) -> None:
     async def slow() -> AsyncIterator[Step]:
         yield wire.header(upload)
         yield Step(data=DISK[:MIB])
-        is_open.set()
         await asyncio.sleep(60)
 
     async def read_all() -> None:
         async for _ in stubs.uploads.WriteUpload(slow()):
-            pass
+            is_open.set()
 
     older = asyncio.create_task(read_all())
     await is_open.wait()

@@ -31,7 +31,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 
 def header(upload: upload_pb2.Upload, offset: int | None = None) -> Step:
     at = upload.committed_offset if offset is None else offset
-    return Step(header=Step.Header(upload_id=upload.id, offset=at))
+    return Step(header=Step.Header(project_id=upload.project_id, upload_id=upload.id, offset=at))
 
 
 def steps_of(content: bytes, start: int = 0) -> list[Step]:
@@ -62,7 +62,9 @@ async def send(stubs: Stubs, content: bytes, **fields: object) -> upload_pb2.Upl
     upload = await open_upload(stubs, **({"size_bytes": len(content)} | fields))
     await write(stubs, [header(upload), *steps_of(content)])
     return await stubs.uploads.CommitUpload(
-        upload_pb2.CommitUploadRequest(upload_id=upload.id, size_bytes=len(content))
+        upload_pb2.CommitUploadRequest(
+            project_id=upload.project_id, upload_id=upload.id, size_bytes=len(content)
+        )
     )
 
 

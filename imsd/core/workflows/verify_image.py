@@ -10,6 +10,7 @@ from imsd.chunks.verify import verify
 from imsd.contract import ImsError, NotFound
 from imsd.core.downloads import open_image_reader
 from imsd.core.job_run import JobRun, Workflow
+from imsd.core.sweeper import Sweeper
 from imsd.metadata import images as image_rows
 from imsd.metadata.records import ImageStatus
 
@@ -17,13 +18,16 @@ from imsd.metadata.records import ImageStatus
 class VerifyImage(Workflow):
     """Reads only; its result is a report, and damage is no failure of the job."""
 
+    def __init__(self, sweeper: Sweeper) -> None:
+        self._sweeper = sweeper
+
     async def run(self, run: JobRun) -> None:
         runtime, record = run.runtime, run.record
         async with runtime.database.reading() as c:
             image = await image_rows.get_image(c, record.project_id, record.image_id)
         if image is None or image.status is not ImageStatus.ACTIVE:
             raise NotFound("the image was deleted before it could be verified")
-        async with open_image_reader(runtime, image) as reader:
+        async with open_image_reader(runtime, self._sweeper, image) as reader:
             run.enter("verify", image.data_size, (0.0, 100.0))
             report = await verify(reader, runtime.pool, run.advance)
         async with runtime.database.transaction() as c:
