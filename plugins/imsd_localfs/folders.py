@@ -69,12 +69,12 @@ class Folders:
             self._make(folder)
 
     def _remove_if_empty(self, folder: str) -> bool:
-        self._durable.discard(folder)
-        self._removals += 1
         try:
             os.rmdir(folder, dir_fd=self._root_fd)
         except OSError:  # not empty, or somebody else's doing; an empty folder left behind harms nobody
             return False
+        self._durable.discard(folder)
+        self._removals += 1
         return True
 
     def _sync_up(self, folder: str) -> None:
