@@ -64,3 +64,14 @@ def test_the_example_configuration_is_accepted(tmp_path: Path) -> None:
     assert config.listen == ("unix:/run/imsd/imsd.sock",)
     assert config.socket_mode == 0o660
     assert config.stores[config.default_store]["path"] == f"{config.state_dir}/store"
+
+
+def test_the_sandbox_lets_the_daemon_give_its_socket_to_the_group() -> None:
+    """@privileged, which is forbidden, contains @chown: without the later line no daemon starts."""
+    filters = [
+        line.partition("=")[2]
+        for line in (SYSTEMD / "imsd.service").read_text().splitlines()
+        if line.startswith("SystemCallFilter=")
+    ]
+    forbidden = next(number for number, line in enumerate(filters) if "@privileged" in line)
+    assert "@chown" in filters[forbidden + 1 :]
