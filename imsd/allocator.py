@@ -12,6 +12,7 @@ import ctypes
 # Of malloc.h. Setting one also ends the automatic growth of the other.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
 
 # From this size on, allocations are mapped. glibc takes no more than 32 MiB.
 MMAP_THRESHOLD_BYTES = 32 << 20
@@ -19,18 +20,25 @@ MMAP_THRESHOLD_BYTES = 32 << 20
 # Free memory at the top of the heap is given back to the system when it is more than this.
 TRIM_THRESHOLD_BYTES = 256 << 20
 
+# Each thread gets an arena of its own, whose freed memory serves no other: with 20 threads that was 60 MiB
+# of a daemon's peak. Threads here allocate seldom and large, so two arenas are enough.
+ARENAS = 2
+
 
 def keep_freed_memory() -> bool:
-    """Set both thresholds; False (and no harm) where the C library is not glibc."""
+    """Set thresholds and arenas; False (and no harm) where the C library is not glibc."""
     try:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018  # musl has a mallopt too, but not these parameters
         mallopt = libc.mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)) and bool(
-        mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+    settings = (
+        (M_ARENA_MAX, ARENAS),
+        (M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES),
+        (M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
     )
+    return all([mallopt(parameter, value) for parameter, value in settings])
 
 
 def give_back_memory() -> None:

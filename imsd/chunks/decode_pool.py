@@ -98,7 +98,10 @@ class DecodePool:
                 try:
                     return await run_in_pool(self._executor, function, *args, **kwargs)
                 except NeedBytes as need:
-                    await at_hand.enter_async_context(need.source.fetching(need.ranges))
+                    source, ranges = need.source, need.ranges
+                    # The tracebacks hold the buffers of the call that is made again.
+                    need.__traceback__ = need.__context__ = None
+                await at_hand.enter_async_context(source.fetching(ranges))
             raise ImageRefused(
                 "reading one piece of the image refers to ever more places of the file",
                 reason="IMAGE_MALFORMED",

@@ -36,6 +36,10 @@ async def run_in_pool(
         else:
             await _settle(future)
         raise
+    finally:
+        # An exception's traceback holds this frame: with the future in it they would keep each other,
+        # and the buffers of the call, alive until the garbage collector comes by.
+        del future, call
 
 
 class _Call(Generic[R]):

@@ -31,15 +31,10 @@ class RawWriter(FormatWriter):
             yield partial(_zeros, length) if is_zero else partial(self._render, start, length)
 
     def _render(self, start: int, length: int) -> Sequence[Output]:
-        outputs: list[Output] = []
-        for extent in self._blocks.extents(start, length):
-            if extent.is_zero:
-                outputs.append(Zeros(extent.length))
-                continue
-            buffer = memoryview(bytearray(extent.length))
-            self._blocks.read_into(extent.start, buffer)
-            outputs += _without_zeros(buffer)
-        return outputs
+        # All of the window at once: a source that lacks bytes is asked for them once.
+        buffer = memoryview(bytearray(length))
+        self._blocks.read_into(start, buffer)
+        return list(_without_zeros(buffer))
 
 
 def _zeros(length: int) -> Sequence[Output]:
