@@ -25,7 +25,7 @@ PAGE_BYTES = 16 << 10
 L1_PAGE = PAGE_BYTES // 8  # entries
 CACHE_BYTES = 512 << 10
 # Pages that are asked for at once; a longer range of the disk is looked up part by part.
-BATCH_BYTES = 1 << 20
+BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)

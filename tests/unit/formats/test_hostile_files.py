@@ -1,0 +1,76 @@
+"""One crafted file per attack: refused for its own reason, and never taken for a RAW disk."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from imsd.contract import ImageRefused
+from imsd.formats.detect import detect, detect_head, open_image
+from imsd.formats.source import MemorySource
+from tests.unit.formats.disk_files import LIMIT, LateSource, with_fetches
+
+VECTORS = Path(__file__).parent / "vectors"
+
+EXPECTED = {
+    "qcow1-aes.qcow": ("qcow", "FORMAT_UNSUPPORTED"),
+    "qcow2-100PiB.qcow2": ("qcow2", "IMAGE_TOO_LARGE"),
+    "qcow2-backing-hostfile.qcow2": ("qcow2", "IMAGE_BACKING_FILE"),
+    "qcow2-backing-json.qcow2": ("qcow2", "IMAGE_BACKING_FILE"),
+    "qcow2-backing-nbd-url.qcow2": ("qcow2", "IMAGE_BACKING_FILE"),
+    "qcow2-external-data-file.qcow2": ("qcow2", "IMAGE_EXTERNAL_DATA_FILE"),
+    "qcow2-luks.qcow2": ("qcow2", "IMAGE_ENCRYPTED"),
+    "vdi-type4-diff.vdi": ("vdi", "FORMAT_UNSUPPORTED"),
+    "vhd-type4-differencing.vhd": ("vhd", "FORMAT_UNSUPPORTED"),
+    "vhdx-oversized-virtual-size.vhdx": ("vhdx", "FORMAT_UNSUPPORTED"),
+    "vmdk-descriptor-nul-padded.vmdk": ("vmdk", "FORMAT_UNSUPPORTED"),
+    "vmdk-flat-hostfile.vmdk": ("vmdk", "FORMAT_UNSUPPORTED"),
+    "zero-5M512.zvhd": ("zvhd", "FORMAT_UNSUPPORTED"),
+    "zero-5M512.zvhd2": ("zvhd2", "FORMAT_UNSUPPORTED"),
+}
+
+
+def content(name: str) -> bytes:
+    return gzip.decompress((VECTORS / f"{name}.gz").read_bytes())
+
+
+def test_every_vector_has_an_expectation() -> None:
+    assert {path.stem for path in VECTORS.glob("*.gz")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_format_is_recognised(name: str) -> None:
+    file = content(name)
+    assert detect(MemorySource(file)) == EXPECTED[name][0]
+    assert detect_head(file) == EXPECTED[name][0]
+
+
+@pytest.mark.parametrize("declared_as_found", [True, False])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_file_is_refused_for_its_own_reason(name: str, declared_as_found: bool) -> None:
+    found, reason = EXPECTED[name]
+    source = LateSource(content(name))
+    declared = found if declared_as_found else None
+
+    def refused() -> ImageRefused:
+        with pytest.raises(ImageRefused) as refused:
+            open_image(source, declared, LIMIT)
+        return refused.value
+
+    error, rounds = with_fetches(source, refused)
+    assert error.reason == reason
+    assert error.hint
+    assert rounds <= 2
+    assert source.fetched_bytes < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "declared"),
+    [(name, d) for name in EXPECTED for d in ("raw", "qcow2", "iso", "vhd") if d != EXPECTED[name][0]],
+)
+def test_a_wrong_declaration_is_refused(name: str, declared: str) -> None:
+    with pytest.raises(ImageRefused) as refused:
+        open_image(MemorySource(content(name)), declared, LIMIT)
+    assert refused.value.reason == "FORMAT_MISMATCH"
