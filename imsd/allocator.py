@@ -38,7 +38,7 @@ def keep_freed_memory() -> bool:
         (M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES),
         (M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
     )
-    return all([mallopt(parameter, value) for parameter, value in settings])
+    return all(mallopt(parameter, value) for parameter, value in settings)
 
 
 def give_back_memory() -> None:
