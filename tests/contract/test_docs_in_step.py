@@ -1,0 +1,97 @@
+"""What a user, an operator or a plugin's author can name stands in the documentation."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+import pluggy
+import pytest
+
+from imsd import contract
+from imsd.config import Config
+from imsd.contract import PLUGIN_GROUP, StoreCapabilities, hookspecs
+from imsd.core.plugin_registry import load_plugins
+from imsd.core.store_pool import DriverState, StoreSection
+from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2
+from imsd.v1.error_reason_pb2 import ErrorReason
+from tests.contract.source_tree import ROOT, documentation
+
+PROTOS = (image_pb2, upload_pb2, job_pb2, catalog_pb2, driver_pb2)
+
+RPCS = [
+    f"{service.name}.{method.name}"
+    for proto in PROTOS
+    for service in proto.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+]
+
+REASONS = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys() if "UNSPECIFIED" not in name]  # noqa: SIM118
+
+
+def is_documented(name: str) -> bool:
+    """Whether ``name`` stands in the documentation as a word of its own."""
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", documentation()) is not None
+
+
+@pytest.mark.parametrize("key", list(Config.model_fields))
+def test_every_key_of_the_configuration_is_documented(key: str) -> None:
+    assert is_documented(key)
+
+
+@pytest.mark.parametrize("rpc", RPCS)
+def test_every_rpc_is_documented(rpc: str) -> None:
+    assert is_documented(rpc.split(".")[1])
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_is_documented(reason: str) -> None:
+    assert is_documented(reason)
+
+
+def test_every_hook_is_documented() -> None:
+    manager = pluggy.PluginManager(PLUGIN_GROUP)
+    manager.add_hookspecs(hookspecs)
+    hooks = [name for name in vars(hookspecs) if name.startswith("imsd_")]
+    assert hooks
+    page = (ROOT / "plugins" / "README.md").read_text()
+    for hook in hooks:
+        assert hasattr(manager.hook, hook)
+        assert f"`{hook}`" in page
+
+
+def test_every_option_of_a_built_in_driver_is_documented_beside_it() -> None:
+    drivers = load_plugins().stores
+    assert "localfs" in drivers
+    for declared in drivers.values():
+        page = (ROOT / "plugins" / declared.plugin.split()[0] / "README.md").read_text()
+        for field in fields(declared.driver.options):
+            assert f"`{field.name}`" in page
+
+
+def test_the_keys_and_states_of_a_store_are_documented() -> None:
+    page = (ROOT / "plugins" / "README.md").read_text()
+    for name in (*(field.name for field in fields(StoreSection)), *DriverState):
+        assert f"`{name}`" in page
+    for field in fields(StoreCapabilities):
+        assert f"`{field.name}`" in page
+
+
+def test_the_example_of_a_driver_is_the_one_that_is_tested() -> None:
+    page = (ROOT / "plugins" / "README.md").read_text()
+    code = (ROOT / "tests" / "conformance" / "example_driver.py").read_text()
+    assert f"```python\n{code}```" in page
+    test = (ROOT / "tests" / "conformance" / "test_example_driver_conforms.py").read_text()
+    assert f"```python\n{test}```" in page
+
+
+@pytest.mark.parametrize("name", sorted(contract.__all__))
+def test_all_that_a_plugin_may_import_says_what_it_is(name: str) -> None:
+    if callable(getattr(contract, name)):
+        assert getattr(contract, name).__doc__
+
+
+def test_a_name_that_is_missing_is_missed() -> None:
+    assert not is_documented("IMAGE_NEVER_HEARD_OF")
+    assert not is_documented("drain_second")
+    assert is_documented("drain_seconds")

@@ -1,0 +1,122 @@
+"""The rooms, and what each may import of imsd. A new entry in this table needs a reviewer's yes."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.contract.source_tree import ROOT, Module, modules
+
+# A room is the longest prefix that fits a module's name; a room may always import itself.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "imsd.contract": (),
+    "imsd.formats": ("imsd.contract",),
+    "imsd.guest": ("imsd.contract", "imsd.formats"),
+    "imsd.chunks": ("imsd.contract", "imsd.formats"),
+    "imsd.metadata": ("imsd.contract", "imsd.chunks.index"),
+    "imsd.core": ("imsd.contract", "imsd.formats", "imsd.guest", "imsd.chunks", "imsd.metadata"),
+    "imsd.grpc_server": (
+        "imsd.v1",
+        "imsd.contract",
+        "imsd.formats",
+        "imsd.guest",
+        "imsd.chunks",
+        "imsd.metadata",
+        "imsd.core",
+    ),
+    "imsd.testing": ("imsd.contract",),
+    "imsd.testing.memory_index": ("imsd.contract", "imsd.chunks.index"),
+    # The daemon's shell: what the process is told, how it logs, how it allocates.
+    "imsd.config": (),
+    "imsd.config_loading": ("imsd.contract", "imsd.config"),
+    "imsd.logging_setup": (),
+    "imsd.allocator": (),
+    "imsd.service_notify": (),
+    "imsd.__main__": (
+        "imsd.contract",
+        "imsd.allocator",
+        "imsd.config_loading",
+        "imsd.logging_setup",
+        "imsd.daemon",
+    ),
+    "imsd.daemon": (
+        "imsd.contract",
+        "imsd.chunks",
+        "imsd.config",
+        "imsd.core",
+        "imsd.formats",
+        "imsd.grpc_server",
+        "imsd.guest",
+        "imsd.metadata",
+        "imsd.service_notify",
+    ),
+    "imsd": (),
+    "imsd_localfs": ("imsd.contract",),
+    "ims_client": ("imsd.v1",),
+    "imsctl": ("imsd.v1", "imsd.contract", "imsd.formats", "imsd.guest", "imsd.chunks", "ims_client"),
+}
+
+OURS = ("imsd", "ims_client", "imsctl")
+
+
+def room_of(name: str) -> str | None:
+    """The room of a module, None for one that is not ours."""
+    fitting = [room for room in LAYERS if is_in(name, room)]
+    return max(fitting, key=len, default=None)
+
+
+def is_in(name: str, room: str) -> bool:
+    return name == room or name.startswith(f"{room}.")
+
+
+def is_ours(name: str) -> bool:
+    top = name.split(".")[0]
+    return top in OURS or top.startswith("imsd_")
+
+
+def violations(module: Module) -> list[str]:
+    room = room_of(module.name)
+    if room is None:
+        return [f"{module.place}: no layer for {module.name}: enter it in the table"]
+    found = []
+    for imported, line in module.imports():
+        if not is_ours(imported) or imported in ("imsd", "imsd.__version__"):
+            continue
+        if is_in(imported, room) and room != "imsd":
+            continue
+        if not any(is_in(imported, allowed) for allowed in LAYERS[room]):
+            found.append(f"{module.place}:{line}: {room} must not import {imported}")
+    return found
+
+
+def test_imports_run_one_way() -> None:
+    assert [each for module in modules("imsd", "plugins", "clients") for each in violations(module)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("imsd.contract.errors", "import imsd.core.jobs"),
+        ("imsd.formats.raw", "from imsd.chunks import index"),
+        ("imsd.metadata.jobs", "from imsd.chunks.ingest import Ingest"),
+        ("imsd.metadata.jobs", "from imsd.chunks import layout"),
+        ("imsd.core.jobs", "def late():\n    from imsd.v1 import job_pb2"),
+        ("imsd.core.jobs", "from imsd_localfs.store import LocalStore"),
+        ("imsd.grpc_server.server", "from imsd.config import Config"),
+        ("imsd_localfs.store", "from imsd.core import store_pool"),
+        ("imsd_unknown.store", "from imsd.contract import errors"),
+        ("imsd.testing.memory_store", "from imsd.chunks.index import ChunkIndex"),
+        ("ims_client.client", "from imsd.contract import errors"),
+    ],
+)
+def test_a_wrong_import_is_seen(name: str, text: str) -> None:
+    module = Module(name, ROOT / f"{name.replace('.', '/')}.py", text, ast.parse(text))
+    assert len(violations(module)) == 1
+
+
+def test_relative_imports_are_seen_by_their_full_name() -> None:
+    text = "from . import jobs\nfrom .workflows.create_image import CreateImage"
+    module = Module("imsd.core.images", ROOT / "imsd/core/images.py", text, ast.parse(text))
+    names = [name for name, _ in module.imports()]
+    assert names == ["imsd.core.jobs", "imsd.core.workflows.create_image.CreateImage"]
