@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,7 +17,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
     """Start a daemon with settings of the test's own; it is stopped when the test ends."""
     started: list[DaemonProcess] = []
 
-    def start(**settings: object) -> DaemonProcess:
+    def start(**settings: Any) -> DaemonProcess:
         daemon = DaemonProcess(tmp_path, **settings)
         started.append(daemon)
         daemon.start()

@@ -29,7 +29,7 @@ STOP_SECONDS = 60.0
 class DaemonProcess:
     """Start, stop, kill and restart it; its state directory and socket stay the same."""
 
-    def __init__(self, folder: Path, options: Sequence[str] = (), **settings: object) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = (), **settings: Any) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
         self.socket = folder / "imsd.sock"
@@ -126,11 +126,11 @@ class DaemonProcess:
 
 
 class Stubs:
-    """The services of one channel."""
+    """The services of one channel. Their calls are not typed: the channel is, for mypy, anything."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.images = image_pb2_grpc.ImageServiceStub(channel)
-        self.uploads = upload_pb2_grpc.UploadServiceStub(channel)
-        self.jobs = job_pb2_grpc.JobServiceStub(channel)
-        self.catalog = catalog_pb2_grpc.CatalogServiceStub(channel)
-        self.drivers = driver_pb2_grpc.DriverServiceStub(channel)
+    def __init__(self, channel: Any) -> None:
+        self.images: Any = image_pb2_grpc.ImageServiceStub(channel)
+        self.uploads: Any = upload_pb2_grpc.UploadServiceStub(channel)
+        self.jobs: Any = job_pb2_grpc.JobServiceStub(channel)
+        self.catalog: Any = catalog_pb2_grpc.CatalogServiceStub(channel)
+        self.drivers: Any = driver_pb2_grpc.DriverServiceStub(channel)

@@ -31,6 +31,7 @@ def qcow2(disk: bytes, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 async def running(stubs: Stubs, job: job_pb2.Job, bytes_done: int) -> job_pb2.Job:
     """Watch until the job stores and has done at least ``bytes_done``."""
+    now: job_pb2.Job
     async for now in stubs.jobs.WatchJob(job_pb2.WatchJobRequest(job_id=job.id)):
         if now.progress.phase == "store" and now.progress.bytes_done >= bytes_done:
             return now

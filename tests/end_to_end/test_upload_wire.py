@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import pytest
@@ -205,7 +205,7 @@ async def test_a_repeated_request_gets_the_first_answer(stubs: Stubs) -> None:
     assert wire.reason_of(reused.value) == "REQUEST_ID_REUSED"
 
 
-async def test_uploads_beyond_the_quota_are_refused(start_daemon, tmp_path) -> None:  # type: ignore[no-untyped-def]
+async def test_uploads_beyond_the_quota_are_refused(start_daemon: Callable[..., DaemonProcess]) -> None:
     daemon = start_daemon(staging_quota_bytes=4 * MIB, upload_part_bytes=MIB)
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         stubs = Stubs(channel)

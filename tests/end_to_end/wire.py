@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2
@@ -26,7 +27,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     assert info.domain == "imsd"
-    return info.reason
+    return str(info.reason)
 
 
 def header(upload: upload_pb2.Upload, offset: int | None = None) -> Step:
@@ -53,41 +54,47 @@ async def write(stubs: Stubs, steps: Iterable[Step]) -> list[upload_pb2.WriteUpl
     return [answer async for answer in stubs.uploads.WriteUpload(requests())]
 
 
-async def open_upload(stubs: Stubs, **fields: object) -> upload_pb2.Upload:
-    return await stubs.uploads.CreateUpload(upload_pb2.CreateUploadRequest(**fields))
+async def open_upload(stubs: Stubs, **fields: Any) -> upload_pb2.Upload:
+    upload: upload_pb2.Upload = await stubs.uploads.CreateUpload(upload_pb2.CreateUploadRequest(**fields))
+    return upload
 
 
-async def send(stubs: Stubs, content: bytes, **fields: object) -> upload_pb2.Upload:
+async def send(stubs: Stubs, content: bytes, **fields: Any) -> upload_pb2.Upload:
     """Upload ``content`` whole and commit it."""
     upload = await open_upload(stubs, **({"size_bytes": len(content)} | fields))
     await write(stubs, [header(upload), *steps_of(content)])
-    return await stubs.uploads.CommitUpload(
+    committed: upload_pb2.Upload = await stubs.uploads.CommitUpload(
         upload_pb2.CommitUploadRequest(
             project_id=upload.project_id, upload_id=upload.id, size_bytes=len(content)
         )
     )
+    return committed
 
 
-async def start_image(stubs: Stubs, upload: upload_pb2.Upload, **fields: object) -> job_pb2.Job:
+async def start_image(stubs: Stubs, upload: upload_pb2.Upload, **fields: Any) -> job_pb2.Job:
     request = image_pb2.CreateImageRequest(**({"name": "disk"} | fields), upload_id=upload.id)
-    return await stubs.images.CreateImage(request)
+    job: job_pb2.Job = await stubs.images.CreateImage(request)
+    return job
 
 
 async def ended(stubs: Stubs, job: job_pb2.Job) -> job_pb2.Job:
     """Watch a job to its end."""
-    states = [now async for now in stubs.jobs.WatchJob(job_pb2.WatchJobRequest(job_id=job.id))]
+    states: list[job_pb2.Job] = [
+        now async for now in stubs.jobs.WatchJob(job_pb2.WatchJobRequest(job_id=job.id))
+    ]
     assert states[-1].state in FINAL
     return states[-1]
 
 
-async def import_disk(stubs: Stubs, content: bytes, **fields: object) -> image_pb2.Image:
+async def import_disk(stubs: Stubs, content: bytes, **fields: Any) -> image_pb2.Image:
     """An ACTIVE image of ``content``."""
     job = await ended(stubs, await start_image(stubs, await send(stubs, content), **fields))
     assert job.state == job_pb2.JOB_STATE_SUCCESS, job
-    return await stubs.images.GetImage(image_pb2.GetImageRequest(image_id=job.image_ids[0]))
+    image: image_pb2.Image = await stubs.images.GetImage(image_pb2.GetImageRequest(image_id=job.image_ids[0]))
+    return image
 
 
-async def download(stubs: Stubs, image_id: str, **fields: object) -> bytes:
+async def download(stubs: Stubs, image_id: str, **fields: Any) -> bytes:
     """The whole file; asserts that it is complete and as long as announced."""
     content = bytearray()
     announced = complete = -1
@@ -107,11 +114,11 @@ async def download(stubs: Stubs, image_id: str, **fields: object) -> bytes:
 
 
 async def images_of(stubs: Stubs) -> Sequence[image_pb2.Image]:
-    return (await stubs.images.ListImages(image_pb2.ListImagesRequest())).images
+    return list((await stubs.images.ListImages(image_pb2.ListImagesRequest())).images)
 
 
 async def uploads_of(stubs: Stubs) -> Sequence[upload_pb2.Upload]:
-    return (await stubs.uploads.ListUploads(upload_pb2.ListUploadsRequest())).uploads
+    return list((await stubs.uploads.ListUploads(upload_pb2.ListUploadsRequest())).uploads)
 
 
 async def becomes_empty(daemon: DaemonProcess, prefix: str = "", seconds: float = 10.0) -> None:
