@@ -68,7 +68,7 @@ def sparse_file(path: Path, size: int, pieces: Iterable[tuple[int, bytes]]) -> P
 def mixed_pieces(size: int, seed: int = 0, count: int = 24) -> list[tuple[int, bytes]]:
     """Text, noise, one repeated byte and zeros, from one sector to 1 MiB, at sectors all over a disk."""
     chosen = random.Random(seed)
-    pieces = [(0, text(4096, seed)), (size - 512, noise(512, seed))]
+    pieces = [(0, text(min(size, 4096), seed)), (size - 512, noise(512, seed))]
     for number in range(count):
         length = min(chosen.choice([512, 4096, 70_144, 300_032, MIB]), size)
         offset = chosen.randrange(0, size - length + 1) // 512 * 512

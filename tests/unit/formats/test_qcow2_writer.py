@@ -1,0 +1,240 @@
+"""QCOW2 files written: QEMU finds no fault in them and sees the same disk, and so do we."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from imsd.contract import DataLoss, InvalidRequest
+from imsd.formats.qcow2_writer import COMPRESSIONS, Qcow2Writer
+from imsd.formats.reader import OpenedImage
+from imsd.formats.source import BlockSource, Frame
+from imsd.formats.writer import Zeros
+from tests.unit.formats.disk_files import (
+    COMPRESSOR,
+    GIB,
+    KIB,
+    MIB,
+    CutDisk,
+    digest,
+    mixed_pieces,
+    noise,
+    qemu_img,
+    read_all,
+    sparse_file,
+    text,
+    write_file,
+)
+
+ImageOf = Callable[[Path], OpenedImage]
+
+SIZES = [512, 64 * KIB, 5 * MIB + 1536, 70 * MIB + 512]
+
+
+def check_with_qemu(path: Path, raw: Path) -> None:
+    """QEMU finds neither errors nor leaks, and the disk of ``raw``."""
+    assert "No errors were found" in qemu_img("check", "-f", "qcow2", path)
+    assert "identical" in qemu_img("compare", "-f", "raw", "-F", "qcow2", raw, path)
+
+
+def cut_disk(size: int, seed: int = 0, gap: float = 0.3) -> CutDisk:
+    """A disk in pieces of 4 KiB to 512 KiB, of all kinds of bytes, with gaps between some."""
+    chosen = random.Random(seed)
+    pieces = []
+    position = 0
+    while position < size:
+        length = min(chosen.choice([4096, 32 * KIB, 132 * KIB, 512 * KIB, 200 * KIB]), size - position)
+        kind = chosen.random()
+        if kind > gap:
+            content = noise(length, position) if kind > 0.85 else text(length, position)
+            pieces.append((position, bytes(length) if kind < gap + 0.03 else content))
+        position += length
+    return CutDisk(size, pieces)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_written_disk_is_the_disk(compression: str, size: int, tmp_path: Path, image_of: ImageOf) -> None:
+    raw = sparse_file(tmp_path / "disk.raw", size, mixed_pieces(size))
+    path = write_file(Qcow2Writer(image_of(raw).blocks, compression), tmp_path / "disk.qcow2")
+    check_with_qemu(path, raw)
+    assert read_all(image_of(path).blocks) == raw.read_bytes()
+
+
+@pytest.mark.parametrize("cluster_bits", [12, 16, 18, 21])
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_every_cluster_size_is_written(
+    compression: str, cluster_bits: int, tmp_path: Path, image_of: ImageOf
+) -> None:
+    raw = sparse_file(tmp_path / "disk.raw", 11 * MIB, mixed_pieces(11 * MIB, seed=3))
+    writer = Qcow2Writer(image_of(raw).blocks, compression, cluster_bits)
+    check_with_qemu(write_file(writer, tmp_path / "disk.qcow2"), raw)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_disk_of_many_tables_is_written(compression: str, tmp_path: Path, image_of: ImageOf) -> None:
+    places = [0, 600 * MIB, 3 * GIB + 77 * 512, 5 * GIB - 512]
+    raw = sparse_file(tmp_path / "disk.raw", 5 * GIB, [(at, text(512, at)) for at in places])
+    path = write_file(Qcow2Writer(image_of(raw).blocks, compression, 16), tmp_path / "disk.qcow2")
+    check_with_qemu(path, raw)
+    assert path.stat().st_size < 2 * MIB
+
+
+def test_a_disk_without_a_byte_of_data_is_written(tmp_path: Path, image_of: ImageOf) -> None:
+    raw = sparse_file(tmp_path / "disk.raw", GIB, [])
+    for compression in COMPRESSIONS:
+        path = write_file(Qcow2Writer(image_of(raw).blocks, compression), tmp_path / compression)
+        check_with_qemu(path, raw)
+
+
+def test_plain_clusters_that_need_several_refcount_blocks_are_counted(
+    tmp_path: Path, image_of: ImageOf
+) -> None:
+    raw = sparse_file(tmp_path / "disk.raw", 40 * MIB, [(0, noise(40 * MIB))])
+    for compression in COMPRESSIONS:
+        writer = Qcow2Writer(image_of(raw).blocks, compression, 12)
+        check_with_qemu(write_file(writer, tmp_path / "disk.qcow2"), raw)
+
+
+def test_many_tiny_clusters_may_share_one_of_the_file(tmp_path: Path, image_of: ImageOf) -> None:
+    raw = sparse_file(tmp_path / "disk.raw", 200 * MIB, [(0, b"a" * (200 * MIB))])
+    path = write_file(Qcow2Writer(image_of(raw).blocks, "zstd", 16), tmp_path / "disk.qcow2")
+    check_with_qemu(path, raw)
+    assert path.stat().st_size < 2 * MIB
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_the_same_disk_gives_the_same_file(compression: str, tmp_path: Path) -> None:
+    disk = cut_disk(9 * MIB)
+    first = write_file(Qcow2Writer(disk, compression), tmp_path / "first")
+    second = write_file(Qcow2Writer(disk, compression), tmp_path / "second")
+    assert digest(first) == digest(second)
+
+
+@pytest.mark.parametrize("cluster_bits", [None, 16, 18, 21])
+@pytest.mark.parametrize("size", [3 * MIB + 512, 24 * MIB, 65 * MIB])
+def test_frames_of_any_cut_make_up_the_disk(
+    size: int, cluster_bits: int | None, tmp_path: Path, image_of: ImageOf
+) -> None:
+    disk = cut_disk(size, seed=size)
+    raw = sparse_file(tmp_path / "disk.raw", size, [(0, disk.content)])
+    path = write_file(Qcow2Writer(disk, "zstd", cluster_bits), tmp_path / "disk.qcow2")
+    check_with_qemu(path, raw)
+    assert read_all(image_of(path).blocks) == disk.content
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.lists(st.tuples(st.integers(1, 400), st.integers(0, 3)), min_size=1, max_size=20),
+    cluster_bits=st.sampled_from([16, 20, 21]),
+)
+def test_frames_of_a_disk_of_any_shape_make_it_up(
+    cuts: list[tuple[int, int]], cluster_bits: int, tmp_path: Path, image_of: ImageOf
+) -> None:
+    pieces, position = [], 0
+    for sectors, kind in cuts:
+        length = sectors * 512 * (8 if kind else 1)
+        if kind:
+            pieces.append(
+                (position, [b"", text(length, position), noise(length, position), bytes(length)][kind])
+            )
+        position += length
+    disk = CutDisk(position, pieces)
+    raw = sparse_file(tmp_path / "disk.raw", position, [(0, disk.content)])
+    path = write_file(Qcow2Writer(disk, "zstd", cluster_bits), tmp_path / "disk.qcow2")
+    check_with_qemu(path, raw)
+    assert read_all(image_of(path).blocks) == disk.content
+
+
+def test_frames_that_lie_inside_a_cluster_travel_as_they_are(tmp_path: Path) -> None:
+    pieces = [(start, text(128 * KIB, start)) for start in range(0, 8 * MIB, 128 * KIB)]
+    disk = CutDisk(8 * MIB, pieces)
+    path = write_file(Qcow2Writer(disk, "zstd", 21), tmp_path / "disk.qcow2")
+    content = path.read_bytes()
+    assert all(COMPRESSOR.compress(plain) in content for _, plain in pieces)
+
+
+def test_measuring_reads_only_what_crosses_a_cluster() -> None:
+    pieces = [(start, text(128 * KIB, start)) for start in range(0, 8 * MIB, 128 * KIB)]
+
+    class Counted(CutDisk):
+        read_bytes = 0
+
+        def read_into(self, offset: int, buffer: memoryview) -> None:
+            Counted.read_bytes += len(buffer)
+            super().read_into(offset, buffer)
+
+    writer = Qcow2Writer(Counted(8 * MIB, pieces), "zstd", 21)
+    for task in writer.measure():
+        task()
+    assert writer.file_size_bytes() % (2 * MIB) == 0
+    assert Counted.read_bytes == 0
+
+
+def test_tasks_and_pieces_may_run_in_any_order_and_in_parallel(tmp_path: Path, image_of: ImageOf) -> None:
+    disk = cut_disk(40 * MIB, seed=5)
+    raw = sparse_file(tmp_path / "disk.raw", 40 * MIB, [(0, disk.content)])
+    for compression in COMPRESSIONS:
+        expected = write_file(Qcow2Writer(disk, compression), tmp_path / "expected")
+        writer = Qcow2Writer(disk, compression)
+        tasks = list(writer.measure())
+        random.Random(1).shuffle(tasks)
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(task) for task in tasks]:
+                done.result()
+            rendered = list(pool.map(lambda piece: piece(), writer.pieces()))
+        content = b"".join(
+            bytes(output.length) if isinstance(output, Zeros) else output
+            for outputs in rendered
+            for output in outputs
+        )
+        assert content == expected.read_bytes()
+        check_with_qemu(expected, raw)
+
+
+def test_pieces_are_about_4_mib_at_most() -> None:
+    for compression in COMPRESSIONS:
+        writer = Qcow2Writer(cut_disk(40 * MIB, seed=6), compression)
+        for task in writer.measure():
+            task()
+        for piece in writer.pieces():
+            assert sum(len(o) for o in piece() if not isinstance(o, Zeros)) <= 4 * MIB
+
+
+class ChangingDisk(CutDisk):
+    """Gives other frames than it told of."""
+
+    def frames(self, start: int, length: int) -> list[Frame]:
+        return [
+            Frame(f.start, f.length, COMPRESSOR.compress(bytes(f.length)))
+            for f in super().frames(start, length)
+        ]
+
+
+def test_a_disk_that_changes_while_it_is_written_is_an_error(tmp_path: Path) -> None:
+    disk = ChangingDisk(4 * MIB, [(MIB, text(128 * KIB))])
+    with pytest.raises(DataLoss):
+        write_file(Qcow2Writer(disk, "zstd", 21), tmp_path / "disk.qcow2")
+
+
+@pytest.mark.parametrize(("compression", "cluster_bits"), [("lz4", None), ("zlib", 11), ("none", 22)])
+def test_a_file_that_cannot_be_is_refused(compression: str, cluster_bits: int | None) -> None:
+    with pytest.raises(InvalidRequest):
+        Qcow2Writer(CutDisk(MIB, []), compression, cluster_bits)
+
+
+def test_clusters_too_small_for_the_disk_are_refused() -> None:
+    class Huge(BlockSource):
+        size_bytes = 64 << 40
+        extents = None  # type: ignore[assignment]
+        read_into = None  # type: ignore[assignment]
+
+    with pytest.raises(InvalidRequest):
+        Qcow2Writer(Huge(), "none", 12)
+    assert Qcow2Writer(Huge(), "none").file_size_bytes() > 0

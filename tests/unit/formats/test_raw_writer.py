@@ -1,0 +1,58 @@
+"""RAW files written: the disk, with its zeros as zero runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imsd.formats.raw import RawBlocks
+from imsd.formats.raw_writer import RawWriter
+from imsd.formats.reader import OpenedImage
+from imsd.formats.source import MemorySource
+from imsd.formats.writer import Zeros
+from tests.unit.formats.disk_files import (
+    GIB,
+    KIB,
+    MIB,
+    CutDisk,
+    mixed_pieces,
+    noise,
+    sparse_file,
+    text,
+    write_file,
+)
+
+ImageOf = Callable[[Path], OpenedImage]
+
+
+@pytest.mark.parametrize("size", [512, 65_536, 4 * MIB, 9 * MIB + 512])
+def test_a_written_disk_is_the_disk(size: int, tmp_path: Path, image_of: ImageOf) -> None:
+    raw = sparse_file(tmp_path / "disk", size, mixed_pieces(size))
+    written = write_file(RawWriter(image_of(raw).blocks), tmp_path / "written")
+    assert written.read_bytes() == raw.read_bytes()
+
+
+def test_zeros_leave_as_runs_whether_known_or_found() -> None:
+    content = text(64 * KIB) + bytes(128 * KIB) + text(100) + bytes(64 * KIB - 100) + bytes(64 * KIB)
+    writer = RawWriter(RawBlocks(MemorySource(content)))
+    outputs = [output for piece in writer.pieces() for output in piece()]
+    lengths = [(len(o), False) if not isinstance(o, Zeros) else (o.length, True) for o in outputs]
+    assert lengths == [(65536, False), (131072, True), (65536, False), (65536, True)]
+
+
+def test_a_large_empty_part_is_one_piece() -> None:
+    writer = RawWriter(CutDisk(GIB // 4, [(MIB, text(64 * KIB)), (200 * MIB, noise(4096))]))
+    for task in writer.measure():
+        task()
+    assert len(list(writer.pieces())) == 4
+
+
+def test_a_writer_that_was_not_measured_writes_the_same(tmp_path: Path) -> None:
+    disk = CutDisk(20 * MIB, [(MIB, text(64 * KIB)), (17 * MIB, noise(4096))])
+    pieces = [piece() for piece in RawWriter(disk).pieces()]
+    content = b"".join(
+        bytes(output.length) if isinstance(output, Zeros) else output for piece in pieces for output in piece
+    )
+    assert content == disk.content
