@@ -25,8 +25,9 @@ HEADROOM_BYTES = MAX_CHUNK_BYTES + LEAF_BYTES
 # A full window, and what is made of its bytes: at first the source's own buffers, then the frames.
 WINDOW_COST_BYTES = HEADROOM_BYTES + 2 * WINDOW_BYTES
 
-# Spare windows are kept while others are in use; more than these are seldom busy on a few cores.
+# Windows that are kept for reuse while others are in use, and when none is.
 MAX_SPARE = 4
+MAX_SPARE_WHEN_IDLE = 2
 
 assert HEADROOM_BYTES >= MAX_CHUNK_BYTES + GAP_BLOCKS * BLOCK_BYTES
 
@@ -101,10 +102,8 @@ class WindowBuffers:
         """Nobody touches ``window`` any more."""
         self._budget.release(WINDOW_COST_BYTES)
         self._taken -= 1
-        if not self._taken:
-            self._spare.clear()
-        elif len(self._spare) < MAX_SPARE:
-            self._spare.append(window)
+        self._spare.append(window)
+        del self._spare[MAX_SPARE if self._taken else MAX_SPARE_WHEN_IDLE :]
 
 
 _buffers: WeakKeyDictionary[ByteBudget, WindowBuffers] = WeakKeyDictionary()

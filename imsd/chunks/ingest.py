@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,9 +28,10 @@ from .entry import ChunkEntry, EntrySink
 from .index import Location
 from .ingest_state import IngestResult, IngestState
 from .layout import BLOCK_BYTES
+from .lookup import ChunkLookup
 from .pack_writer import EncodedChunk, IngestTarget, PackWriter, new_random_id, settle
 from .tree_digest import LEAF_BYTES, TreeHasher
-from .window_plan import MIN_LOOK_BYTES, next_look, plan_spans
+from .window_plan import Span, plan_ahead
 
 # Two cores are busy with two steps; two more read, look up and write meanwhile.
 MAX_STEPS = 4
@@ -60,9 +62,9 @@ class DiskIngest:
     ) -> None:
         """``start``: go on from there; raises ValueError if it is damaged."""
         self._pool = pool
-        self._target = target
         self._sink = sink
         self._buffers = window_buffers(pool.budget)
+        self._lookup = ChunkLookup(target.index, target.domain, target.holder)
         self._packs = PackWriter(target, new_id)
         start = start or IngestState(0, TreeHasher().state())
         tree = TreeHasher.from_state(start.tree)
@@ -135,21 +137,21 @@ class DiskIngest:
         self._submit_window()
         if self._rest:
             raise ValueError(f"a disk cannot be copied from byte {self._position}")
-        look = MIN_LOOK_BYTES
-        while self._position < blocks.size_bytes:
-            length = min(self._position // LEAF_BYTES * LEAF_BYTES + look, blocks.size_bytes) - self._position
-            spans = await self._pool.run(plan_spans, blocks, self._position, length)
-            look = next_look(look, spans)
-            for span in spans:
-                if span.is_zero:
-                    self._skip_zeros(span.length)
-                else:
-                    window = await self._open_window()
-                    window.length = span.length
-                    self._position = span.end
-                    self._submit_window(blocks)
-                await self._make_room(on_progress)
+        async with aclosing(plan_ahead(self._pool, blocks, self._position)) as plan:
+            async for spans in plan:
+                for span in spans:
+                    await self._copy_span(blocks, span)
+                    await self._make_room(on_progress)
         await self._drain(on_progress)
+
+    async def _copy_span(self, blocks: BlockSource, span: Span) -> None:
+        if span.is_zero:
+            self._skip_zeros(span.length)
+            return
+        window = await self._open_window()
+        window.length = span.length
+        self._position = span.end
+        self._submit_window(blocks)
 
     # -- reaching a state ----------------------------------------------------------------------------
 
@@ -305,8 +307,7 @@ class DiskIngest:
         known = {digest: place for digest in digests if (place := self._packs.find_recent(digest))}
         unknown = list({digest: None for digest in digests if digest not in known})
         if unknown:
-            target = self._target
-            known.update(await target.index.find(target.holder, target.domain, unknown))
+            known.update(await self._lookup.find(unknown))
         return known
 
     async def _encode(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 
 from imsd.contract import BlobId, BlobStore, Ingest
 
 from .entry import ChunkEntry, EntrySink
-from .index import content_blob, locations_blob
+from .index import Location, content_blob, locations_blob
 from .layout import (
     CONTENT_ENTRY,
     CONTENT_MAGIC,
@@ -62,18 +62,18 @@ class PackTable:
         return b"".join(map(bytes.fromhex, self._numbers))
 
 
-def content_rows(entries: Iterable[ChunkEntry]) -> NDArray[Any]:
-    return np.array([(entry.start, entry.length, 0, entry.digest) for entry in entries], CONTENT_ENTRY)
+# `CONTENT_ENTRY` and `LOCATION_ENTRY`, for one entry at a time.
+_CONTENT = struct.Struct("<QII32s")
+_LOCATION = struct.Struct("<IIII")
+assert (_CONTENT.size, _LOCATION.size) == (CONTENT_ENTRY.itemsize, LOCATION_ENTRY.itemsize)
 
 
-def location_rows(entries: Iterable[ChunkEntry], packs: PackTable) -> NDArray[Any]:
-    return np.array(
-        [
-            (packs.number(place.pack_id), place.offset, place.stored_length, place.codec)
-            for place in (entry.location for entry in entries)
-        ],
-        LOCATION_ENTRY,
-    )
+def content_row(entry: ChunkEntry) -> bytes:
+    return _CONTENT.pack(entry.start, entry.length, 0, entry.digest)
+
+
+def location_row(place: Location, packs: PackTable) -> bytes:
+    return _LOCATION.pack(packs.number(place.pack_id), place.offset, place.stored_length, place.codec)
 
 
 class _PartWriter:
@@ -90,8 +90,8 @@ class _PartWriter:
     async def open(self, undo: AsyncExitStack) -> None:
         self._ingest = await undo.enter_async_context(self._store.begin(self._blob))
 
-    async def write_page(self, first_start: int, rows: NDArray[Any]) -> None:
-        page = rows.tobytes()
+    async def write_page(self, first_start: int, rows: Sequence[bytes]) -> None:
+        page = b"".join(rows)
         await self._ingest.write([page])
         self._size_bytes += len(page)
         self._page_table.append((first_start, len(rows), blake3(page).digest()))
@@ -125,6 +125,8 @@ class ManifestWriter(EntrySink):
         self._packs = PackTable()
         self._stored_size = StoredSize()
         self._page: list[ChunkEntry] = []
+        self._content_rows: list[bytes] = []
+        self._location_rows: list[bytes] = []
         self._chunk_count = 0
         self._data_size = 0
 
@@ -144,10 +146,13 @@ class ManifestWriter(EntrySink):
         await settle_exit(self._undo)
 
     async def add(self, entries: Sequence[ChunkEntry]) -> None:
-        self._page += entries
-        while len(self._page) >= PAGE_ENTRIES:
-            page, self._page = self._page[:PAGE_ENTRIES], self._page[PAGE_ENTRIES:]
-            await self._write_page(page)
+        for entry in entries:
+            # One by one: a page at once would hold up the event loop for milliseconds.
+            self._page.append(entry)
+            self._content_rows.append(content_row(entry))
+            self._location_rows.append(location_row(entry.location, self._packs))
+            if len(self._page) == PAGE_ENTRIES:
+                await self._write_page()
 
     async def commit(self, size_bytes: int, digest: str) -> WrittenManifest:
         """Make both blobs durable. ``size_bytes`` and ``digest`` are those of the disk.
@@ -155,7 +160,7 @@ class ManifestWriter(EntrySink):
         The manifest's row stays `writing` until the image is published.
         """
         if self._page:
-            await self._write_page(self._page)
+            await self._write_page()
         root = parse_digest(digest)
         await self._content.commit(size_bytes, root, b"", 0)
         packs = self._packs
@@ -164,9 +169,12 @@ class ManifestWriter(EntrySink):
             self.manifest_id, packs.ids, self._chunk_count, self._data_size, self._stored_size.size_bytes
         )
 
-    async def _write_page(self, page: list[ChunkEntry]) -> None:
-        await self._content.write_page(page[0].start, content_rows(page))
-        await self._locations.write_page(0, location_rows(page, self._packs))
+    async def _write_page(self) -> None:
+        page, self._page = self._page, []
+        content, self._content_rows = self._content_rows, []
+        locations, self._location_rows = self._location_rows, []
+        await self._content.write_page(page[0].start, content)
+        await self._locations.write_page(0, locations)
         self._stored_size.add(page)
         self._chunk_count += len(page)
         self._data_size += sum(entry.length for entry in page)

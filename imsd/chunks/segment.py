@@ -22,7 +22,7 @@ from imsd.contract import DataLoss
 from .entry import ChunkEntry, EntrySink
 from .index import Codec, Location
 from .layout import CONTENT_ENTRY, LOCATION_ENTRY, MAX_CHUNK_BYTES, MAX_PACK_BYTES
-from .manifest_writer import PackTable, content_rows, location_rows
+from .manifest_writer import PackTable, content_row, location_row
 
 # magic, entries, packs
 _HEADER = struct.Struct("<16sQQ")
@@ -48,9 +48,10 @@ class SegmentSink(EntrySink):
 
 def encode_segment(entries: Sequence[ChunkEntry]) -> bytes:
     packs = PackTable()
-    content, locations = content_rows(entries), location_rows(entries, packs)
+    content = b"".join(content_row(entry) for entry in entries)
+    locations = b"".join(location_row(entry.location, packs) for entry in entries)
     header = _HEADER.pack(_MAGIC, len(entries), len(packs.ids))
-    segment = b"".join((header, packs.to_bytes(), content.tobytes(), locations.tobytes()))
+    segment = b"".join((header, packs.to_bytes(), content, locations))
     return segment + blake3(segment).digest()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 
 from imsd.formats.source import BlockSource, Extent
 
 from .buffers import WINDOW_BYTES
+from .decode_pool import DecodePool
 from .tree_digest import LEAF_BYTES
 
 # Extents are asked for in parts of a disk, larger ones where nothing was found: small enough for the
@@ -37,6 +39,28 @@ def plan_spans(blocks: BlockSource, start: int, length: int) -> list[Span]:
     """
     end = start + length
     return list(_spans(_leaf_ranges(blocks.extents(start, length), start, end), start, end))
+
+
+async def plan_ahead(pool: DecodePool, blocks: BlockSource, start: int) -> AsyncGenerator[list[Span], None]:
+    """The spans from ``start``, a multiple of 4 KiB, to the end of the disk, planned one part ahead.
+
+    Close it if it is not exhausted. Raises what the source raises.
+    """
+    end, look = min(start // LEAF_BYTES * LEAF_BYTES + MIN_LOOK_BYTES, blocks.size_bytes), MIN_LOOK_BYTES
+    planning = asyncio.create_task(pool.run(plan_spans, blocks, start, end - start))
+    try:
+        while True:
+            spans = await planning
+            if end == blocks.size_bytes:
+                yield spans
+                return
+            look = next_look(look, spans)
+            start, end = end, min(end + look, blocks.size_bytes)
+            planning = asyncio.create_task(pool.run(plan_spans, blocks, start, end - start))
+            yield spans
+    finally:
+        planning.cancel()
+        await asyncio.gather(planning, return_exceptions=True)
 
 
 def next_look(previous: int, spans: Iterable[Span]) -> int:
