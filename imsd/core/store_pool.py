@@ -253,7 +253,7 @@ def _capabilities(store: BlobStore | None) -> list[str]:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known) or 'none'}"
 
 
 def _invalid(message: str, field: str, hint: str) -> InvalidRequest:

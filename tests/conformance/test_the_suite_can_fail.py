@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -68,13 +69,17 @@ class ThreadedIngest(MemoryIngest):
     """Writes in a thread that a cancellation leaves behind."""
 
     async def write(self, buffers: Sequence[Buffer]) -> None:
-        await asyncio.to_thread(slowly, buffers)
+        started = threading.Event()
+        writing = asyncio.get_running_loop().run_in_executor(None, slowly, buffers[0], started)
+        started.wait(10)
+        await writing
         await super().write(buffers)
 
 
-def slowly(buffers: Sequence[Buffer]) -> None:
-    with memoryview(buffers[0]):
-        time.sleep(0.2)
+def slowly(buffer: Buffer, started: threading.Event) -> None:
+    with memoryview(buffer):
+        started.set()
+        time.sleep(0.5)
 
 
 class LeavesThreadsBehind(MemoryStore):
