@@ -23,6 +23,7 @@ import grpc.aio
 from imsd.v1 import upload_pb2 as pb
 
 from .backoff import PATIENCE_SECONDS, Backoff
+from .call_ending import CallEnding
 from .errors import CallFailed, call_failed
 from .upload_source import FileSource, Step, UploadSource
 from .uploads import UploadCalls
@@ -125,6 +126,16 @@ class UploadSender:
     async def _send_once(self, reader: ThreadPoolExecutor, upload_id: str, offset: int) -> int:
         """One stream. Returns the number of bytes of the file once all of them are durable."""
         call = self._uploads.open_writer()
+        ending = CallEnding(call)
+        try:
+            return await self._exchange(call, reader, upload_id, offset)
+        except grpc.aio.AioRpcError:
+            raise call_failed(await ending.status(), self._uploads.connection.address) from None
+        finally:
+            call.cancel()
+
+    async def _exchange(self, call: Any, reader: ThreadPoolExecutor, upload_id: str, offset: int) -> int:
+        """Send and receive at once; raises the failure of this side before that of the stream."""
         self._end = None
         tasks = [
             asyncio.create_task(self._send_steps(call, reader, upload_id, offset)),
@@ -136,10 +147,7 @@ class UploadSender:
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            call.cancel()
         for outcome in outcomes:
-            if isinstance(outcome, grpc.aio.AioRpcError):
-                raise call_failed(outcome, self._uploads.connection.address) from None
             if isinstance(outcome, Exception):
                 raise outcome
         assert self._end is not None

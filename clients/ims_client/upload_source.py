@@ -148,21 +148,23 @@ class FileSource(UploadSource):
 
     def _skip_hole(self) -> bool:
         """Move over a hole that starts at the position; False when data starts there."""
-        if self._position < self._data_end:
-            return False
-        data = self._next_data(self._position)
-        if data - self._position >= SHORT_HOLE_BYTES or data == self.size_bytes:
-            self._position = data
-            return True
+        if self._position >= self._data_end:
+            data = self._next_data(self._position)
+            if data - self._position >= SHORT_HOLE_BYTES or data == self.size_bytes:
+                self._position = data
+                return True
+            self._data_end = self._next_hole(data)
         # Short holes are read like data: a message costs more than their zeros.
-        block_end = self._position + BLOCK_BYTES
-        self._data_end = self._next_hole(data)
-        while self._data_end < block_end:
+        while self._data_end < self._block_end():
             data = self._next_data(self._data_end)
             if data - self._data_end >= SHORT_HOLE_BYTES or data == self.size_bytes:
                 break
             self._data_end = self._next_hole(data)
         return False
+
+    def _block_end(self) -> int:
+        """Blocks end at multiples of their size, so that a resumed upload sends the same ones."""
+        return min(self._position - self._position % BLOCK_BYTES + BLOCK_BYTES, self.size_bytes)
 
     def _next_data(self, offset: int) -> int:
         try:
@@ -179,8 +181,7 @@ class FileSource(UploadSource):
 
     def _read_block(self) -> Step:
         start = self._position
-        # Blocks end at multiples of their size, so that a resumed upload sends the same ones.
-        end = min(start - start % BLOCK_BYTES + BLOCK_BYTES, self._data_end, self.size_bytes)
+        end = min(self._block_end(), self._data_end)
         block = os.pread(self._fd, end - start, start)
         if not block:
             raise LocalFileFailed(
