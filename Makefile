@@ -59,7 +59,9 @@ bench: .venv/.installed  ## Measure against other tools and write BENCHMARKS.md 
 
 .PHONY: fuzz
 fuzz: .venv/.installed  ## Feed mutated images to every format reader (FUZZ_SECONDS=60 each)
-	@$(PYTHON) -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
+	@for target in tests/fuzz/fuzz_*.py; do \
+	    echo "$$target"; $(PYTHON) "$$target" --seconds $(FUZZ_SECONDS); \
+	done
 
 .PHONY: lock
 lock: .venv/.installed  ## Renew constraints.txt with the newest versions that pyproject.toml allows
