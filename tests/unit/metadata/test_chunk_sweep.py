@@ -243,7 +243,7 @@ async def main():
         )
         while True:
             await asyncio.sleep(0)
-            if database._writing.locked() and os.path.getsize(sys.argv[1][20:] + "-wal") > 1 << 20:
+            if os.path.getsize(url[20:] + "-wal") > 1 << 20:
                 os._exit(9)
 
 asyncio.run(main())
@@ -293,7 +293,7 @@ async def test_a_sweep_of_100_000_packs_is_quick(sqlite_database: Database) -> N
     _, packs = await index.condemn("main")
     took = time.process_time() - start
     assert len(packs) == 10
-    assert took < 2  # 0.15 s on an idle machine
+    assert took < 2  # of processor time; 0.06 s by the clock
 
 
 async def test_the_sweep_reads_only_indexes(sqlite_database: Database) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.contract import FailedPrecondition, ImsError, LimitExceeded, Unavailable
 from imsd.metadata import engine
@@ -137,26 +138,62 @@ async def test_a_task_cancelled_at_any_moment_leaves_no_open_transaction(databas
     assert len([name for name in await seen(database) if name >= "r100000"]) == 59
 
 
-async def test_a_task_cancelled_in_a_slow_statement_ends_after_it(sqlite_database: Database) -> None:
-    slow = text(
-        "INSERT INTO request WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 50000)"
-        " SELECT 'lab', i, 'f', 'x', '2026-01-01 00:00:00.000000' FROM n"
-    )
-    is_running = asyncio.Event()
+SLOW = (
+    "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 1000000)"
+    " SELECT count(*) FROM n"
+)
+
+
+async def test_when_a_cancelled_transaction_ends_nothing_of_it_runs_any_more(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    """However often it is cancelled while a slow statement runs in its thread."""
 
     async def work() -> None:
         async with sqlite_database.transaction() as c:
-            is_running.set()
-            await c.execute(slow)
+            await c.execute(insert(request).values(row(1)))
+            is_writing.set()
+            await c.execute(text(SLOW))
 
-    task = asyncio.create_task(work())
-    await is_running.wait()
-    await asyncio.sleep(0.005)
-    task.cancel()
+    other = sqlite3.connect(tmp_path / "imsd.db", isolation_level=None, timeout=0)
+    for _ in range(3):
+        is_writing = asyncio.Event()
+        task = asyncio.create_task(work())
+        await is_writing.wait()
+        while not task.done():
+            await asyncio.sleep(0.002)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        other.execute("BEGIN IMMEDIATE")  # the lock is free, without waiting for it
+        other.rollback()
+    other.close()
+    await asyncio.wait_for(write(sqlite_database, 2), 5)
+    assert await seen(sqlite_database) == ["r000002"]
+
+
+async def test_a_cancelled_commit_is_whole_when_the_task_ends(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_committing = asyncio.Event()
+    commit = AsyncConnection.commit
+
+    async def slow_commit(connection: AsyncConnection) -> None:
+        is_committing.set()
+        await asyncio.sleep(0.05)
+        await commit(connection)
+
+    monkeypatch.setattr(AsyncConnection, "commit", slow_commit)
+    task = asyncio.create_task(write(sqlite_database, 1))
+    await is_committing.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.001)
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(write(sqlite_database, 1), 5)
-    assert await seen(sqlite_database) == ["r000001"]
+    other = sqlite3.connect(tmp_path / "imsd.db", timeout=0)
+    assert other.execute("SELECT request_id FROM request").fetchall() == [("r000001",)]
+    other.close()
 
 
 async def test_a_timeout_inside_a_transaction_is_a_timeout(database: Database) -> None:
