@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Self, TypeVar
 
-from imsd.contract import InvalidRequest, LimitExceeded
+from imsd.contract import ImageRefused, InvalidRequest, LimitExceeded
 from imsd.formats.detect import HEAD_BYTES, detect_head
-from imsd.formats.registry import is_streamable
+from imsd.formats.registry import can_read, is_streamable
 from imsd.metadata.records import UploadRecord
 
 from . import limits
@@ -143,6 +143,12 @@ class UploadSession:
     async def _decide(self) -> None:
         declared = self._progress.record.disk_format
         found = declared or detect_head(bytes(self._head)) or "raw"
+        if not can_read(found):
+            raise ImageRefused(
+                f"the file begins as {found}, which imsd cannot read yet",
+                reason="FORMAT_UNSUPPORTED",
+                hint="convert it first, for example with `qemu-img convert -O qcow2`, and upload the result",
+            )
         await self._open_sink(is_streamable(found))
         assert self._sink is not None
         await self._sink.write(bytes(self._head))

@@ -180,8 +180,13 @@ class Uploads:
 
     async def _take_over(self, project_id: str, upload_id: str) -> UploadRecord:
         """Fence off every other writer; wait until one in this process has let go."""
-        checks.uuid("upload_id", upload_id)
-        await self.get(project_id, upload_id)
+        current = await self.get(project_id, upload_id)
+        if current.expires_at <= self._runtime.clock():
+            raise FailedPrecondition(
+                "nobody wrote to the upload for too long: it is about to be removed",
+                reason="UPLOAD_EXPIRED",
+                hint="start a new upload",
+            )
         await self._evict(upload_id)
         async with self._runtime.database.transaction() as c:
             fence = await upload_rows.take_over(c, upload_id)

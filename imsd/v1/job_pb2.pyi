@@ -87,7 +87,7 @@ class Progress(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """one word: queued, inspect, store, commit, verify, clean-up, done"""
+    """one word: queued, inspect, checksum, store, commit, verify, clean-up, done"""
     bytes_done: _builtins.int
     """bytes of the phase's input done so far, 0 or more"""
     bytes_total: _builtins.int

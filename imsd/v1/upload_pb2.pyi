@@ -68,7 +68,7 @@ class Upload(_message.Message):
     committed_offset: _builtins.int
     """bytes that survive a crash; a writer goes on here"""
     disk_format: _image_pb2.DiskFormat.ValueType
-    """declared or recognised so far; final once COMMITTED"""
+    """declared by the client; the image says what was found"""
     part_size_bytes: _builtins.int
     """at most this much is sent twice after a break"""
     staged_bytes: _builtins.int
@@ -133,7 +133,7 @@ class CreateUploadRequest(_message.Message):
     disk_format: _image_pb2.DiskFormat.ValueType
     """unspecified: recognised from the bytes"""
     expected_sha256: _builtins.str
-    """64 hex digits; checked at commit"""
+    """64 hex digits; checked by the job before it stores an image"""
     fingerprint: _builtins.str
     """0..128 characters"""
     def __init__(

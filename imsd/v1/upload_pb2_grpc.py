@@ -109,19 +109,20 @@ class UploadServiceServicer:
         the last committed offset are dropped, the writer sends them again. A `flush` message makes all
         bytes so far durable; the next answer has their offset.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, FAILED_PRECONDITION, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, IMAGE_TOO_LARGE,
-        UNAVAILABLE. Retry: from GetUpload's committed_offset.
+        UPLOAD_EXPIRED, FORMAT_UNSUPPORTED (the first bytes say so), LIMIT_EXCEEDED, FAILED_PRECONDITION,
+        CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CommitUpload(self, request, context):
-        """CommitUpload says that all bytes were sent. It checks size and digest, gives the final verdict on
-        the format, and returns the upload, COMMITTED. Nothing else makes an upload complete.
-        Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG, DIGEST_MISMATCH,
-        UPLOAD_EXPIRED, FORMAT_MISMATCH, FORMAT_AMBIGUOUS, IMAGE_EMPTY. Retry: safe; a committed upload
-        is returned again. After DIGEST_MISMATCH or a refused format the upload and its bytes are gone.
+        """CommitUpload says that all bytes were sent. It checks size and digest and returns the upload,
+        COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
+        of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
+        UPLOAD_EXPIRED, DIGEST_MISMATCH, IMAGE_EMPTY. Retry: safe; a committed upload is returned again until an image is
+        made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,15 +58,16 @@ class UploadServiceStub:
     the last committed offset are dropped, the writer sends them again. A `flush` message makes all
     bytes so far durable; the next answer has their offset.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, FAILED_PRECONDITION, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, IMAGE_TOO_LARGE,
-    UNAVAILABLE. Retry: from GetUpload's committed_offset.
+    UPLOAD_EXPIRED, FORMAT_UNSUPPORTED (the first bytes say so), LIMIT_EXCEEDED, FAILED_PRECONDITION,
+    CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
     CommitUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.CommitUploadRequest, _upload_pb2.Upload]
-    """CommitUpload says that all bytes were sent. It checks size and digest, gives the final verdict on
-    the format, and returns the upload, COMMITTED. Nothing else makes an upload complete.
-    Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG, DIGEST_MISMATCH,
-    UPLOAD_EXPIRED, FORMAT_MISMATCH, FORMAT_AMBIGUOUS, IMAGE_EMPTY. Retry: safe; a committed upload
-    is returned again. After DIGEST_MISMATCH or a refused format the upload and its bytes are gone.
+    """CommitUpload says that all bytes were sent. It checks size and digest and returns the upload,
+    COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
+    of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
+    UPLOAD_EXPIRED, DIGEST_MISMATCH, IMAGE_EMPTY. Retry: safe; a committed upload is returned again until an image is
+    made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
     """
     DeleteUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.DeleteUploadRequest, _upload_pb2.DeleteUploadResponse]
     """DeleteUpload aborts an upload and frees its bytes. An upload that a running job consumes cannot
@@ -104,15 +105,16 @@ class UploadServiceAsyncStub(UploadServiceStub):
     the last committed offset are dropped, the writer sends them again. A `flush` message makes all
     bytes so far durable; the next answer has their offset.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, FAILED_PRECONDITION, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, IMAGE_TOO_LARGE,
-    UNAVAILABLE. Retry: from GetUpload's committed_offset.
+    UPLOAD_EXPIRED, FORMAT_UNSUPPORTED (the first bytes say so), LIMIT_EXCEEDED, FAILED_PRECONDITION,
+    CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
     CommitUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.CommitUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
-    """CommitUpload says that all bytes were sent. It checks size and digest, gives the final verdict on
-    the format, and returns the upload, COMMITTED. Nothing else makes an upload complete.
-    Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG, DIGEST_MISMATCH,
-    UPLOAD_EXPIRED, FORMAT_MISMATCH, FORMAT_AMBIGUOUS, IMAGE_EMPTY. Retry: safe; a committed upload
-    is returned again. After DIGEST_MISMATCH or a refused format the upload and its bytes are gone.
+    """CommitUpload says that all bytes were sent. It checks size and digest and returns the upload,
+    COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
+    of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
+    UPLOAD_EXPIRED, DIGEST_MISMATCH, IMAGE_EMPTY. Retry: safe; a committed upload is returned again until an image is
+    made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
     """
     DeleteUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.DeleteUploadRequest, _upload_pb2.DeleteUploadResponse]  # type: ignore[assignment]
     """DeleteUpload aborts an upload and frees its bytes. An upload that a running job consumes cannot
@@ -171,8 +173,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         the last committed offset are dropped, the writer sends them again. A `flush` message makes all
         bytes so far durable; the next answer has their offset.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, FAILED_PRECONDITION, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, IMAGE_TOO_LARGE,
-        UNAVAILABLE. Retry: from GetUpload's committed_offset.
+        UPLOAD_EXPIRED, FORMAT_UNSUPPORTED (the first bytes say so), LIMIT_EXCEEDED, FAILED_PRECONDITION,
+        CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """
 
     @_abc_1.abstractmethod
@@ -181,11 +183,12 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_pb2.CommitUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.Upload, _abc.Awaitable[_upload_pb2.Upload]]:
-        """CommitUpload says that all bytes were sent. It checks size and digest, gives the final verdict on
-        the format, and returns the upload, COMMITTED. Nothing else makes an upload complete.
-        Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG, DIGEST_MISMATCH,
-        UPLOAD_EXPIRED, FORMAT_MISMATCH, FORMAT_AMBIGUOUS, IMAGE_EMPTY. Retry: safe; a committed upload
-        is returned again. After DIGEST_MISMATCH or a refused format the upload and its bytes are gone.
+        """CommitUpload says that all bytes were sent. It checks size and digest and returns the upload,
+        COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
+        of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
+        UPLOAD_EXPIRED, DIGEST_MISMATCH, IMAGE_EMPTY. Retry: safe; a committed upload is returned again until an image is
+        made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
         """
 
     @_abc_1.abstractmethod

@@ -214,3 +214,25 @@ async def test_uploads_beyond_the_quota_are_refused(start_daemon: Callable[..., 
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await wire.write(stubs, [wire.header(upload), *wire.steps_of(content)])
         assert wire.reason_of(refused.value) == "QUOTA_EXCEEDED"
+
+
+async def test_an_expired_upload_is_refused_and_removed(start_daemon: Callable[..., DaemonProcess]) -> None:
+    daemon = start_daemon(upload_expiry_hours=1 / 3600, sweep_interval_seconds=3)
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        stubs = Stubs(channel)
+        upload = await wire.open_upload(stubs)
+        await wire.write(stubs, [wire.header(upload), *wire.steps_of(DISK)])
+        await asyncio.sleep(1.1)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await wire.write(stubs, [wire.header(upload, len(DISK)), *wire.steps_of(DISK)])
+        assert wire.reason_of(refused.value) in ("UPLOAD_EXPIRED", "NOT_FOUND")
+        await wire.becomes_empty(daemon)
+        assert not await wire.uploads_of(stubs)
+
+
+@pytest.mark.parametrize("start", [b"vhdxfile", b"KDMV", b"QED\0", b"# Disk DescriptorFile\n", b"conectix"])
+async def test_a_format_without_reader_is_refused_at_its_first_bytes(stubs: Stubs, start: bytes) -> None:
+    upload = await wire.open_upload(stubs)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await wire.write(stubs, [wire.header(upload), *wire.steps_of(start + random_disk(2 * MIB))])
+    assert wire.reason_of(refused.value) == "FORMAT_UNSUPPORTED"
