@@ -121,18 +121,18 @@ class FakeDaemon:
 
     def add_image(self, name: str, content: bytes = b"", **fields: Any) -> image_pb2.Image:
         """An image that is there already."""
-        image = image_pb2.Image(
-            id=str(uuid.uuid4()),
-            project_id="default",
-            name=name,
-            status=image_pb2.IMAGE_STATUS_ACTIVE,
-            disk_format=image_pb2.DISK_FORMAT_RAW,
-            virtual_size_bytes=len(content),
-            digest=digest_of(content),
-            etag="1",
-            created_at=NOON,
-            **fields,
-        )
+        known: dict[str, Any] = {
+            "id": str(uuid.uuid4()),
+            "project_id": "default",
+            "name": name,
+            "status": image_pb2.IMAGE_STATUS_ACTIVE,
+            "disk_format": image_pb2.DISK_FORMAT_RAW,
+            "virtual_size_bytes": len(content),
+            "digest": digest_of(content),
+            "etag": "1",
+            "created_at": NOON,
+        }
+        image = image_pb2.Image(**known | fields)
         self.state.images[image.id] = image
         self.state.contents[image.id] = content
         return image

@@ -1,0 +1,92 @@
+"""clients/README.md and the help pages say what the commands do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from imsctl import json_fields
+from imsctl.image_output import CSV_COLUMNS
+from imsctl.main import GROUPS, app
+from typer.testing import CliRunner
+
+from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2
+
+README = (Path(__file__).parents[3] / "clients" / "README.md").read_text()
+
+DOCUMENTED = {
+    "image": json_fields.image_fields(image_pb2.Image()),
+    "job": json_fields.job_fields(job_pb2.Job()),
+    "upload": json_fields.upload_fields(upload_pb2.Upload()),
+    "driver": json_fields.driver_fields(driver_pb2.Driver()),
+    "format": json_fields.format_fields(catalog_pb2.Format()),
+    "service": json_fields.service_fields(catalog_pb2.ServiceInfo()),
+}
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    root = typer.main.get_command(app)
+    context: Any = typer.Context(root)
+    assert isinstance(root, typer.core.TyperGroup)
+    for group_name in GROUPS:
+        group = root.get_command(context, group_name)
+        assert isinstance(group, typer.core.TyperGroup)
+        for name, command in group.commands.items():
+            yield f"{group_name} {name}", command
+
+
+COMMANDS = dict(commands())
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^### {re.escape(title)}\n(.*?)(?=^##|\Z)", README, re.M | re.S)
+    assert found, f"clients/README.md has no section {title!r}"
+    return found[1]
+
+
+@pytest.mark.parametrize("kind", DOCUMENTED)
+def test_every_json_field_is_documented_and_nothing_else(kind: str) -> None:
+    listed = re.findall(r"^\| `([a-z0-9_]+)` \|", section(f"JSON of {kind}"), re.M)
+    assert listed == list(DOCUMENTED[kind])
+
+
+def test_csv_columns_are_json_fields() -> None:
+    assert set(CSV_COLUMNS) <= set(DOCUMENTED["image"])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_documented(name: str) -> None:
+    assert f"`imsctl {name}" in README
+    text = section(f"imsctl {name.split()[0]}")
+    for parameter in COMMANDS[name].params:
+        flags = [flag for flag in parameter.opts if flag.startswith("--")]
+        is_common = parameter.name in ("address", "project", "no_progress", "debug", "output", "help")
+        for flag in flags:
+            assert flag in (README if is_common else text), f"{flag} of {name} is not documented"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_page_has_an_example_that_is_a_command(name: str) -> None:
+    help_page = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "300"}, prog_name="imsctl")
+    assert help_page.exit_code == 0
+    assert "Example:" in help_page.output
+    assert f"imsctl {name}" in help_page.output.partition("Example:")[2]
+
+
+def test_the_version_is_printed() -> None:
+    from imsd import __version__
+
+    outcome = CliRunner().invoke(app, ["--version"])
+    assert (outcome.exit_code, outcome.output) == (0, f"imsctl {__version__}\n")
+
+
+def test_fields_of_an_empty_image_are_of_the_documented_kinds() -> None:
+    image = DOCUMENTED["image"]
+    assert image["active_at"] is None
+    assert image["tags"] == {}
+    assert image["virtual_size"] == 0
+    assert DOCUMENTED["job"]["error"] is None

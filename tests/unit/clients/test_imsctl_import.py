@@ -1,0 +1,283 @@
+"""`imsctl image import` and `imsctl upload`, as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from pathlib import Path
+
+from google.rpc import code_pb2
+
+from imsd.v1 import image_pb2, job_pb2, upload_pb2
+from tests.unit.clients.conftest import Imsctl, until
+from tests.unit.clients.fake_daemon import FakeDaemon
+from tests.unit.clients.fake_state import FakeUpload, Refusal, digest_of
+
+MIB = 1 << 20
+
+
+def disk(folder: Path, size: int = 5 * MIB + 11, name: str = "disk.raw") -> bytes:
+    content = random.Random(size).randbytes(size)
+    (folder / name).write_bytes(content)
+    return content
+
+
+async def test_an_import_sends_makes_and_prints_the_image(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    content = disk(tmp_path)
+    options = ["--name", "web", "--tag", "team=core", "--property", "a=b=c", "--description", "A disk"]
+    options += ["--os-version", "Debian 12", "--min-disk", "7", "--min-ram", "512", "--max-ram", "1024"]
+    outcome = await imsctl("image", "import", "disk.raw", *options, "-o", "json")
+    assert outcome.code == 0, outcome.errors
+    image = outcome.json
+    assert image["status"] == "active"
+    assert image["digest"] == digest_of(content)
+    assert image["virtual_size"] == len(content)
+    assert image["tags"] == {"team": "core"}
+    assert image["properties"] == {"a": "b=c"}
+    assert (image["min_disk"], image["min_ram"], image["max_ram"]) == (7, 512, 1024)
+    assert (image["os_version"], image["description"]) == ("Debian 12", "A disk")
+    assert daemon.state.contents[image["id"]] == content
+
+
+async def test_an_import_in_a_table_shows_sizes_for_people(imsctl: Imsctl, tmp_path: Path) -> None:
+    disk(tmp_path)
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "web")
+    assert outcome.code == 0
+    assert "virtual size  5.0 MiB" in outcome.text
+    assert "status        active" in outcome.text
+
+
+async def test_standard_input_needs_no_size(imsctl: Imsctl, daemon: FakeDaemon) -> None:
+    content = random.Random(3).randbytes(3 * MIB) + bytes(4 * MIB) + b"end"
+    outcome = await imsctl("image", "import", "-", "--name", "web", "--output", "json", given=content)
+    assert outcome.code == 0, outcome.errors
+    assert daemon.state.contents[outcome.json["id"]] == content
+
+
+async def test_an_empty_input_is_refused(imsctl: Imsctl) -> None:
+    outcome = await imsctl("image", "import", "-", "--name", "web", given=b"")
+    assert outcome.code == 1
+    assert "[IMAGE_EMPTY]" in outcome.errors
+
+
+async def test_detach_prints_the_job_and_leaves_it(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path)
+    daemon.state.held = asyncio.Event()
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "web", "--detach", "-o", "json")
+    assert outcome.code == 0
+    assert outcome.json["id"] in daemon.state.jobs
+    assert outcome.json["kind"] == "create_image"
+
+
+async def test_ctrl_c_while_sending_keeps_the_upload_and_the_next_import_resumes_it(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    content = disk(tmp_path, 6 * MIB)
+    # Streams break again and again, so that the upload takes long enough to be interrupted.
+    daemon.state.drop_at = [3 * MIB] * 50
+    process = await imsctl.start("image", "import", "disk.raw", "--name", "web")
+    await until(lambda: len(daemon.state.drop_at) < 48)
+    process.send_signal(signal.SIGINT)
+    outcome = await imsctl.finish(process)
+    assert outcome.code == 130
+    (upload,) = daemon.state.uploads.values()
+    assert "the upload is kept" in outcome.errors
+    assert f"imsctl upload abort {upload.message.id}" in outcome.errors
+    daemon.state.drop_at = []
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "web", "-o", "json")
+    assert outcome.code == 0, outcome.errors
+    assert f"resuming upload {upload.message.id} at 2.0 MiB of 6.0 MiB" in outcome.errors
+    assert daemon.state.contents[outcome.json["id"]] == content
+    assert daemon.state.calls.count("CreateUpload") == 1
+
+
+async def test_an_import_that_is_killed_is_resumed(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    content = disk(tmp_path, 6 * MIB)
+    daemon.state.drop_at = [5 * MIB] * 50
+    process = await imsctl.start("image", "import", "disk.raw", "--name", "web")
+    await until(lambda: len(daemon.state.drop_at) < 48)
+    process.kill()
+    await process.wait()
+    await process.communicate()
+    daemon.state.drop_at = []
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "web", "-o", "json")
+    assert outcome.code == 0, outcome.errors
+    assert daemon.state.contents[outcome.json["id"]] == content
+    assert daemon.state.calls.count("CreateUpload") == 1
+
+
+async def test_ctrl_c_while_reading_a_pipe_discards_what_was_sent(imsctl: Imsctl, daemon: FakeDaemon) -> None:
+    process = await imsctl.start("image", "import", "-", "--name", "web", stdin=asyncio.subprocess.PIPE)
+    await until(lambda: "WriteUpload" in daemon.state.calls)
+    process.send_signal(signal.SIGINT)
+    await asyncio.wait_for(process.wait(), 10)  # its input is still open
+    outcome = await imsctl.finish(process)
+    assert outcome.code == 130
+    assert "discarded" in outcome.errors
+    assert not daemon.state.uploads
+
+
+async def test_ctrl_c_while_the_job_runs_cancels_it(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path)
+    daemon.state.held = asyncio.Event()
+    process = await imsctl.start("image", "import", "disk.raw", "--name", "web")
+    await until(lambda: "WatchJob" in daemon.state.calls)
+    process.send_signal(signal.SIGINT)
+    outcome = await imsctl.finish(process)
+    assert outcome.code == 130
+    (job,) = daemon.state.jobs.values()
+    assert job.state == job_pb2.JOB_STATE_CANCELLED
+    assert f"job {job.id} is cancelled and left nothing behind" in outcome.errors
+    assert not daemon.state.images
+
+
+async def test_a_restart_of_the_daemon_is_bridged(imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path) -> None:
+    content = disk(tmp_path)
+    daemon.state.held = asyncio.Event()
+    process = await imsctl.start("image", "import", "disk.raw", "--name", "web", "-o", "json")
+    await until(lambda: "WatchJob" in daemon.state.calls)
+    await daemon.stop()
+    await asyncio.sleep(0.4)
+    await daemon.start()
+    daemon.state.held.set()
+    outcome = await imsctl.finish(process)
+    assert outcome.code == 0, outcome.errors
+    assert outcome.json["digest"] == digest_of(content)
+
+
+async def test_a_failed_job_says_why(imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path) -> None:
+    disk(tmp_path)
+    daemon.state.job_failure = job_pb2.JobError(
+        reason="IMAGE_BACKING_FILE", message="the image reads through another file", hint="flatten it"
+    )
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "web")
+    assert outcome.code == 1
+    assert outcome.errors == (
+        "imsctl: the image reads through another file [IMAGE_BACKING_FILE]\n  flatten it\n"
+    )
+
+
+async def test_a_file_already_sent_is_not_sent_again(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path)
+    refusal = Refusal(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST", "that is no name", field="name")
+    daemon.state.refuse_next["CreateImage"] = [refusal]
+    assert (await imsctl("image", "import", "disk.raw", "--name", "<>")).code == 1
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "web")
+    assert outcome.code == 0
+    assert "already sent" in outcome.errors
+    assert daemon.state.calls.count("WriteUpload") == 1
+
+
+async def test_a_committed_upload_in_use_is_not_taken(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path)
+    daemon.state.held = asyncio.Event()
+    first = await imsctl("image", "import", "disk.raw", "--name", "one", "--detach", "-o", "json")
+    second = await imsctl("image", "import", "disk.raw", "--name", "two", "--detach", "-o", "json")
+    assert first.code == second.code == 0, second.errors
+    assert first.json["id"] != second.json["id"]
+    assert {image.name for image in daemon.state.images.values()} == {"one", "two"}
+
+
+async def test_a_lost_answer_to_create_image_makes_no_second_image(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path)
+    daemon.state.refuse_next["CreateImage"] = [Refusal(code_pb2.UNAVAILABLE, "UNAVAILABLE", "stopping")] * 2
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "web")
+    assert outcome.code == 0, outcome.errors
+    assert len(daemon.state.images) == 1
+
+
+async def test_a_request_id_imports_at_most_once(imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path) -> None:
+    disk(tmp_path)
+    command = ("image", "import", "disk.raw", "--name", "web", "--request-id", "nightly-1")
+    assert (await imsctl(*command)).code == 0
+    again = await imsctl(*command)
+    assert again.code == 1
+    assert "[ALREADY_EXISTS]" in again.errors
+    assert len(daemon.state.images) == 1
+
+
+async def test_a_wrong_declaration_is_passed_on(imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path) -> None:
+    disk(tmp_path)
+    daemon.state.held = asyncio.Event()
+    sha256 = "AB" * 32
+    outcome = await imsctl(
+        "image", "import", "disk.raw", "--name", "web", "--format", "qcow2", "--sha256", sha256, "--detach"
+    )
+    assert outcome.code == 0
+    (upload,) = daemon.state.uploads.values()
+    assert upload.message.disk_format == image_pb2.DISK_FORMAT_QCOW2
+    assert upload.message.expected_sha256 == sha256.lower()
+
+
+async def test_an_upload_is_resumed_by_its_id(imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path) -> None:
+    content = disk(tmp_path)
+    upload = upload_pb2.Upload(
+        id="8d7f6a34-9a53-4d3c-8a4b-5c0c3a2f7b10",
+        state=upload_pb2.UPLOAD_STATE_OPEN,
+        size_bytes=len(content),
+        committed_offset=MIB,
+    )
+    daemon.state.uploads[upload.id] = FakeUpload(upload, bytearray(content[:MIB]))
+    outcome = await imsctl("upload", "resume", upload.id, "disk.raw", "-o", "json")
+    assert outcome.code == 0, outcome.errors
+    assert outcome.json["state"] == "committed"
+    assert outcome.json["digest"] == digest_of(content)
+
+
+async def test_another_file_does_not_resume_an_upload(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path, 1000)
+    upload = upload_pb2.Upload(id="u", state=upload_pb2.UPLOAD_STATE_OPEN, size_bytes=2000)
+    daemon.state.uploads["u"] = FakeUpload(upload)
+    outcome = await imsctl("upload", "resume", "u", "disk.raw")
+    assert outcome.code == 1
+    assert "[LOCAL_FILE]" in outcome.errors
+
+
+async def test_uploads_are_listed_and_aborted(imsctl: Imsctl, daemon: FakeDaemon) -> None:
+    for name in "ab":
+        message = upload_pb2.Upload(id=name, file_name=f"{name}.raw", state=upload_pb2.UPLOAD_STATE_OPEN)
+        daemon.state.uploads[name] = FakeUpload(message)
+    listed = await imsctl("upload", "list", "-o", "json")
+    assert [upload["file_name"] for upload in listed.json] == ["b.raw", "a.raw"]
+    outcome = await imsctl("upload", "abort", "a", "missing", "b")
+    assert outcome.code == 1
+    assert outcome.text == "aborted a\naborted b\n"
+    assert "[NOT_FOUND]" in outcome.errors
+    assert not daemon.state.uploads
+
+
+async def test_a_missing_file_is_one_sentence(imsctl: Imsctl) -> None:
+    outcome = await imsctl("image", "import", "missing.raw", "--name", "web")
+    assert outcome.code == 1
+    assert outcome.errors == "imsctl: cannot read missing.raw: No such file or directory [LOCAL_FILE]\n"
+
+
+async def test_progress_is_a_line_every_few_seconds_on_standard_error(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path)
+    daemon.state.held = asyncio.Event()
+    process = await imsctl.start("image", "import", "disk.raw", "--name", "web", "-o", "json")
+    await asyncio.sleep(4)
+    daemon.state.held.set()
+    outcome = await imsctl.finish(process)
+    assert outcome.code == 0
+    assert outcome.errors.startswith("store ")
+    assert outcome.json["name"] == "web"

@@ -1,0 +1,116 @@
+"""What people read: sizes, times, progress, tables."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from imsctl import output, wording
+from imsctl.json_fields import enum_text, enum_texts, enum_value
+from imsctl.progress import BarView, LineView, NoProgress, Snapshot, TransferMeter, job_snapshot
+
+from imsd.v1 import image_pb2, job_pb2
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (10 * MIB, "10 MiB"),
+        (1023.9 * 1024, "1.0 MiB"),
+        (4 << 30, "4.0 GiB"),
+        (64 << 40, "64 TiB"),
+        (9 << 60, "9216 PiB"),
+    ],
+)
+def test_sizes(size_bytes: float, text: str) -> None:
+    assert wording.size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (3905, "1 h 05 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert wording.duration(seconds) == text
+
+
+def test_times_for_programs_are_utc_or_null() -> None:
+    assert wording.rfc3339(Timestamp(seconds=1_767_268_800, nanos=5000)) == "2026-01-01T12:00:00.000005Z"
+    assert wording.rfc3339(Timestamp()) is None
+
+
+def test_enums_are_written_as_users_write_them() -> None:
+    assert enum_text(image_pb2.DiskFormat, image_pb2.DISK_FORMAT_QCOW2) == "qcow2"
+    assert enum_text(image_pb2.DiskFormat, 0) == ""
+    assert enum_value(image_pb2.DiskFormat, "qcow2") == image_pb2.DISK_FORMAT_QCOW2
+    assert enum_value(image_pb2.DiskFormat, "floppy") is None
+    assert "pending_delete" in enum_texts(image_pb2.ImageStatus)
+
+
+def test_a_snapshot_reads_as_one_line() -> None:
+    snapshot = Snapshot("store", 42.3, 512 * MIB, 1228 * MIB, 430 * MIB, 2)
+    assert snapshot.numbers() == " 42 % 512 MiB of 1.2 GiB, 430 MiB/s, 2 s left"
+    assert Snapshot("upload", None, 5 * MIB).numbers() == "5.0 MiB"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_rate_is_that_of_the_last_seconds_and_ignores_what_was_there_before() -> None:
+    clock = Clock()
+    meter = TransferMeter("upload", 1000 * MIB, begin=500 * MIB, clock=clock)
+    for _ in range(10):
+        clock.now += 1
+        last = meter.at(500 * MIB + int((clock.now - 100) * 10 * MIB))
+    assert last.rate == pytest.approx(10 * MIB)
+    assert last.eta_seconds == pytest.approx(40)
+    assert last.percent == pytest.approx(60)
+
+
+def test_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    row = LineView(clock).row()
+    for step in range(61):
+        clock.now = 100 + step / 10
+        row.show(Snapshot("upload", step))
+    assert capsys.readouterr().err == "upload 30 %\nupload 60 %\n"
+
+
+def test_bars_appear_only_for_what_takes_a_while(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    view = BarView(clock)
+    row = view.row()
+    row.show(Snapshot("upload", 10))
+    assert capsys.readouterr().err == ""
+    clock.now += 1
+    row.show(Snapshot("upload", 50, 5 * MIB, 10 * MIB))
+    row.show(Snapshot("store", 90, 9 * MIB, 10 * MIB))
+    view.close()
+    assert "9.0 MiB of 10 MiB" in capsys.readouterr().err
+
+
+def test_no_progress_still_shows_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    view = NoProgress()
+    view.row("x").show(Snapshot("upload", 10))
+    view.note("resuming")
+    assert capsys.readouterr().err == "resuming\n"
+
+
+def test_a_queued_job_says_its_place() -> None:
+    job = job_pb2.Job(state=job_pb2.JOB_STATE_INIT)
+    job.progress.phase, job.progress.queue_position = "queued", 3
+    assert "number 3 in the queue" in job_snapshot(job).numbers()
+
+
+def test_tables_align_numbers_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(("NAME", "SIZE>"), [("a", "1 B"), ("long\nname", "100 MiB")])
+    assert capsys.readouterr().out == "NAME          SIZE\na              1 B\nlong\ufffdname  100 MiB\n"
