@@ -11,7 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.staged_source import staging_prefix
-from imsd.contract import Conflict, FailedPrecondition, ImsError, InvalidRequest, LimitExceeded, NotFound
+from imsd.contract import (
+    Conflict,
+    FailedPrecondition,
+    ImageRefused,
+    ImsError,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+)
 from imsd.formats.registry import can_read
 from imsd.metadata import chunk_index
 from imsd.metadata import uploads as upload_rows
@@ -112,6 +120,10 @@ class Uploads:
         try:
             async with session:
                 yield session
+        except ImageRefused:
+            # Nothing will ever come of these bytes. The call's own clean-up would be cancelled with it.
+            self._runtime.background.spawn(self._drop(record), "removal of a refused upload")
+            raise
         finally:
             if self._sessions.get(upload_id) is session:
                 del self._sessions[upload_id]

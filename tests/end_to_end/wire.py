@@ -45,7 +45,11 @@ def steps_of(content: bytes, start: int = 0) -> list[Step]:
 
 
 async def write(stubs: Stubs, steps: Iterable[Step]) -> list[upload_pb2.WriteUploadResponse]:
-    """One whole stream; returns every answer."""
+    """One whole stream; returns every answer.
+
+    A refusal must be the answer to the last message: grpc.aio reports a message that it cannot send any
+    more as INTERNAL, whatever the daemon said.
+    """
 
     async def requests() -> AsyncIterator[Step]:
         for step in steps:
