@@ -63,7 +63,7 @@ class CreateImage(Workflow):
             await chunk_index.release_holder(c, Holder(HolderKind.UPLOAD, run.record.upload_id))
             await upload_rows.delete_upload_row(c, run.record.upload_id)
         else:
-            await upload_rows.detach_upload(c, run.record.upload_id)
+            await upload_rows.detach_upload(c, run.record.upload_id, run.record.id)
 
     async def clean_up(self, run: JobRun) -> None:
         """Free the bytes of an upload that is gone, and every pack and manifest nothing holds."""
