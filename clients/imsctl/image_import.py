@@ -139,6 +139,7 @@ class _Import:
                 self._view.note(f"using upload {opened.upload.id}: the file was already sent")
                 return job
             opened = await self._open(may_resume=False)
+        await self._check_early(request, opened)
         upload = await self._send(opened)
         return await self._create(request, upload)
 
@@ -153,6 +154,24 @@ class _Import:
                     f"request id {used!r} was used for an import that is done",
                     "look at the images and jobs there are; use a new request id for a new image",
                 ) from None
+            raise
+
+    async def _check_early(self, request: image_pb2.CreateImageRequest, opened: OpenedUpload) -> None:
+        """Learn of a wrong name or tag before the file is sent rather than after.
+
+        Of an upload that is still open no image is made, but the request is looked at.
+        """
+        asked = image_pb2.CreateImageRequest()
+        asked.CopyFrom(request)
+        asked.upload_id, asked.request_id = opened.upload.id, ""
+        try:
+            await self._client.images.create(asked)
+        except CallFailed as error:
+            if error.reason != "INVALID_REQUEST":
+                return  # the upload is open; all else is told again when the file is there
+            if not opened.is_resumed:
+                with suppress(CallFailed):
+                    await self._client.uploads.delete(opened.upload.id)
             raise
 
     async def _send(self, opened: OpenedUpload) -> upload_pb2.Upload:

@@ -142,6 +142,8 @@ class Images(image_pb2_grpc.ImageServiceServicer):
     async def CreateImage(self, request: image_pb2.CreateImageRequest, _: Any) -> job_pb2.Job:
         if known := self._state.replay(request.request_id, request):
             return self._state.jobs[known]
+        if "<" in request.name:
+            raise Refusal(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST", "that is no name", field="name")
         upload = self._state.uploads.get(request.upload_id)
         if upload is None:
             raise not_found("upload")

@@ -170,13 +170,26 @@ async def test_a_file_already_sent_is_not_sent_again(
     imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
     disk(tmp_path)
-    refusal = Refusal(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST", "that is no name", field="name")
-    daemon.state.refuse_next["CreateImage"] = [refusal]
-    assert (await imsctl("image", "import", "disk.raw", "--name", "<>")).code == 1
+    refusal = Refusal(code_pb2.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "too many images")
+    daemon.state.refuse_next["CreateImage"] = [refusal, refusal]
+    failed = await imsctl("image", "import", "disk.raw", "--name", "web")
+    assert failed.code == 1
+    assert "the file is sent: repeat the command" in failed.errors
     outcome = await imsctl("image", "import", "disk.raw", "--name", "web")
     assert outcome.code == 0
     assert "already sent" in outcome.errors
     assert daemon.state.calls.count("WriteUpload") == 1
+
+
+async def test_a_wrong_name_is_refused_before_the_file_is_sent(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path)
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "<>")
+    assert outcome.code == 1
+    assert outcome.errors == "imsctl: that is no name [INVALID_REQUEST]\n"
+    assert "WriteUpload" not in daemon.state.calls
+    assert not daemon.state.uploads
 
 
 async def test_a_committed_upload_in_use_is_not_taken(
@@ -195,7 +208,7 @@ async def test_a_lost_answer_to_create_image_makes_no_second_image(
     imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
     disk(tmp_path)
-    daemon.state.refuse_next["CreateImage"] = [Refusal(code_pb2.UNAVAILABLE, "UNAVAILABLE", "stopping")] * 2
+    daemon.state.refuse_next["CreateImage"] = [Refusal(code_pb2.UNAVAILABLE, "UNAVAILABLE", "stopping")] * 3
     outcome = await imsctl("image", "import", "disk.raw", "--name", "web")
     assert outcome.code == 0, outcome.errors
     assert len(daemon.state.images) == 1
