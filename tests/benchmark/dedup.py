@@ -35,7 +35,7 @@ def same_again(disks: Disks, rounds: int) -> tuple[list[Row], list[Times]]:
         "second import of the same disk",
         f"{b}, {mebibytes(b.size_bytes)} new",
         f"imsd, first import: {a}, {mebibytes(a.size_bytes)} new",
-        f"{a.median / b.median:.1f} × faster, {100 * b.size_bytes / max(a.size_bytes, 1):.2f} % new bytes",
+        f"{a.median / b.median:.1f} × as fast, {100 * b.size_bytes / max(a.size_bytes, 1):.2f} % new bytes",
         "2 ×, < 1 %",
     )
     return [row], list(times.values())
@@ -72,7 +72,7 @@ def two_builds(disks: Disks, rounds: int) -> tuple[list[Row], list[Times]]:
                 "two builds of a server in one store",
                 f"{took}, {mebibytes(took.size_bytes)}",
                 f"{peer.contender.label}: {peer}, {mebibytes(peer.size_bytes)}",
-                f"{peer.median / took.median:.1f} × faster, "
+                f"{peer.median / took.median:.1f} × as fast, "
                 f"{took.size_bytes / max(peer.size_bytes, 1):.3f} × the size",
                 "2 × the fastest, size ≤ the smallest",
             )

@@ -27,7 +27,7 @@ class Row:
 
 def speed_row(job: str, ours: Times, peer: Times, goal: float, size_goal: float | None = None) -> Row:
     """Ours against a peer, in medians; with ``size_goal`` the result's size is compared as well."""
-    ratio = f"{peer.median / ours.median:.1f} × faster"
+    ratio = f"{peer.median / ours.median:.1f} × as fast"
     wanted = f"{goal:g} ×"
     if size_goal is not None and peer.size_bytes:
         ratio += f", {ours.size_bytes / peer.size_bytes:.3f} × the size"
