@@ -45,6 +45,7 @@ async def render(
     async with aclosing(in_order(pool, _in_pool(pool, writer.pieces()), _output_bytes, depth)) as pieces:
         async for outputs in pieces:
             yield outputs
+            del outputs  # or it would stay in memory, uncounted, until the next piece is ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ async def copy_blocks(
     reads = _window_reads(blocks)
     async with aclosing(in_order(pool, _in_pool(pool, reads), _window_bytes, depth)) as windows:
         async for parts in windows:
-            for window in parts:
-                yield window
+            while parts:
+                yield parts.pop(0)  # kept nowhere, as in `render`
 
 
 async def in_order(
@@ -90,6 +91,7 @@ async def in_order(
             await asyncio.wait([task])
             yield task.result()
             ahead.release_oldest()
+            del task  # and its result
     finally:
         await ahead.stop()
 

@@ -159,7 +159,8 @@ class Verification:
         if not self._result.damage_count:
             self._hasher.zeros(checked.window.offset - self._hasher.position)
             self._hasher.update(checked.head)
-            self._hasher.add_leaves(checked.leaves)
+            if checked.leaves:  # else the head may end inside a leaf
+                self._hasher.add_leaves(checked.leaves)
             self._hasher.update(checked.tail)
 
     def _note(self, damage: Damage) -> None:

@@ -40,9 +40,10 @@ def flip(content: bytes, at: int) -> bytes:
         stored_disk(0, []),
         stored_disk(100 << 20, []),
         stored_disk((100 << 20) + 512, [Piece(50 << 20, text(1, 3 * BLOCK))]),
+        stored_disk(1 << 20, [Piece(5 * BLOCK, text(1, BLOCK)), Piece(9 << 16, text(2, BLOCK))]),
         stored_disk(9 << 20, [Piece(BLOCK + n * (96 << 10), text(n, 96 << 10), n % 3) for n in range(94)]),
     ],
-    ids=["small", "empty", "zeros", "one chunk", "dense"],
+    ids=["small", "empty", "zeros", "one chunk", "inside a leaf", "dense"],
 )
 async def test_an_intact_image_has_the_digest_of_its_disk(disk: StoredDisk, pool: DecodePool) -> None:
     store = MemoryStore()
