@@ -91,7 +91,7 @@ class UploadSender:
                 self._source.interrupt()
                 if digest:
                     digest.cancel()
-                    await asyncio.wait([digest])
+                    await asyncio.gather(digest, return_exceptions=True)
                 raise
         finally:
             reader.shutdown()  # what it still reads ends soon: all was read, or it was interrupted

@@ -85,9 +85,6 @@ def command(
     """
 
     def declare(function: Command) -> Command:
-        output = Annotated[
-            formats, typer.Option(*output_flags, help="How to print the result.", rich_help_panel=PANEL)
-        ]
         plan = inspect.signature(function, eval_str=True)
         positional = list(plan.parameters.values())[1:]
 
@@ -102,13 +99,10 @@ def command(
             ]
             raise typer.Exit(run(session, function(session, *arguments)))
 
-        parameters = [
-            inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
-            *(expanded for parameter in positional for expanded in _expand(parameter)),
-            *_fields_of(CommonOptions),
-            inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=output, default="table"),
+        output = Annotated[
+            formats, typer.Option(*output_flags, help="How to print the result.", rich_help_panel=PANEL)
         ]
-        invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        invoke.__signature__ = _signature(positional, output)  # type: ignore[attr-defined]
         invoke.__doc__ = function.__doc__
         app.command(name, epilog=epilog(example))(invoke)
         return function
@@ -138,6 +132,19 @@ def group(help_text: str, example: str) -> typer.Typer:
 def _keep_group() -> None:
     # Without a callback, typer makes a group with one command into that command.
     return None
+
+
+def _signature(own: Sequence[inspect.Parameter], output: Any) -> inspect.Signature:
+    """What typer is shown: the command's own parameters and those of every command."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        [
+            inspect.Parameter("context", keyword, annotation=typer.Context),
+            *(expanded for parameter in own for expanded in _expand(parameter)),
+            *_fields_of(CommonOptions),
+            inspect.Parameter("output", keyword, annotation=output, default="table"),
+        ]
+    )
 
 
 def _expand(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:

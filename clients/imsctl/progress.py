@@ -55,7 +55,7 @@ class Snapshot:
         if self.rate:
             parts.append(f"{wording.size(self.rate)}/s")
         if self.eta_seconds:
-            parts.append(f"{wording.duration(self.eta_seconds)} left")
+            parts.append(f"{wording.duration(max(self.eta_seconds, 1))} left")
         percent = "" if self.percent is None else f"{self.percent:3.0f} % "
         return f"{percent}{', '.join(parts)}".rstrip()
 
@@ -91,6 +91,8 @@ def job_snapshot(job: job_pb2.Job) -> Snapshot:
         note = f"number {progress.queue_position} in the queue"
     elif job.state == job_pb2.JOB_STATE_CANCELLING:
         note = "cancelling"
+    if job.state == job_pb2.JOB_STATE_SUCCESS:
+        return Snapshot("done", 100)
     return Snapshot(
         phase=progress.phase or "waiting",
         percent=progress.percent,
