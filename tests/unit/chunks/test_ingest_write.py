@@ -184,6 +184,21 @@ async def test_what_a_checkpoint_covers_is_durable_and_findable(world: World) ->
         assert sink.take() == []
 
 
+async def test_a_checkpoint_between_a_chunk_and_the_end_of_its_leaf_loses_neither(world: World) -> None:
+    content = noise(1, 12 * KIB) + bytes(MIB)
+    async with DiskIngest(world.pool, world.target, ListSink()) as ingest:
+        await ingest.write(content[: 56 * KIB])
+        state = await ingest.checkpoint()
+        assert state.position == 56 * KIB
+        await ingest.write(content[56 * KIB :])
+        result = await ingest.finish(len(content))
+    assert (
+        result.digest
+        == (await whole(world, content))[0].digest
+        == SparseDisk(len(content), {0: content}).digest()
+    )
+
+
 async def test_zeros_at_the_end_count_as_stored(world: World) -> None:
     async with DiskIngest(world.pool, world.target, ListSink()) as ingest:
         await ingest.write(noise(1, 100 * KIB))
@@ -232,7 +247,7 @@ async def test_segments_in_the_wrong_order_are_refused(world: World) -> None:
 
 
 async def test_writers_that_pause_give_their_windows_to_others() -> None:
-    pool = DecodePool(2, budget_bytes=20 * MIB)  # one window at a time
+    pool = DecodePool(2, budget_bytes=10 * MIB)  # one window at a time
     try:
         world = World(pool)
         async with DiskIngest(pool, world.target, ListSink()) as stalled:
