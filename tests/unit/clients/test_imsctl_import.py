@@ -288,9 +288,10 @@ async def test_progress_is_a_line_every_few_seconds_on_standard_error(
     disk(tmp_path)
     daemon.state.held = asyncio.Event()
     process = await imsctl.start("image", "import", "disk.raw", "--name", "web", "-o", "json")
-    await asyncio.sleep(4)
+    assert process.stderr is not None
+    line = await asyncio.wait_for(process.stderr.readline(), 30)
     daemon.state.held.set()
     outcome = await imsctl.finish(process)
     assert outcome.code == 0
-    assert outcome.errors.startswith("store ")
+    assert line.startswith(b"store ")
     assert outcome.json["name"] == "web"
