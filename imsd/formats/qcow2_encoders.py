@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imsd.contract import DataLoss
+
 from .cluster_codec import stored_frame, stored_frame_bytes, zero_frame, zstd_frame
 from .qcow2_plan import Sizes
 from .source import BlockSource, Frame, FrameSource
@@ -67,10 +69,15 @@ class PlainEncoder(ClusterEncoder):
 
 
 class CompressingEncoder(ClusterEncoder):
-    """Each cluster is compressed as one piece; one that does not shrink stays plain."""
+    """Each cluster is compressed as one piece; one that does not shrink stays plain.
+
+    ``compress``: ways to do it, the first of which is used. It may give another length the second time:
+    a cluster that became shorter is followed by zeros, which no reader looks at, and for one that became
+    longer the other ways are tried.
+    """
 
     def __init__(
-        self, blocks: BlockSource, cluster_bytes: int, compress: Callable[[memoryview], bytes]
+        self, blocks: BlockSource, cluster_bytes: int, *compress: Callable[[memoryview], bytes]
     ) -> None:
         super().__init__(blocks, cluster_bytes)
         self._compress = compress
@@ -79,26 +86,32 @@ class CompressingEncoder(ClusterEncoder):
         found = np.zeros(count, np.uint32)
         for index, cluster in self._clusters(first, self.has_data(first, count)):
             if np.frombuffer(cluster, np.uint64).any():
-                found[index] = min(len(self._compress(cluster)), self._cluster_bytes)
+                found[index] = min(len(self._compress[0](cluster)), self._cluster_bytes)
         return found
 
     def render(self, first: int, sizes: Sizes) -> Iterator[Sequence[Output]]:
         is_compressed = (sizes > 0) & (sizes < self._cluster_bytes)
-        for _, cluster in self._clusters(first, is_compressed):
-            yield [self._compress(cluster)]
+        for index, cluster in self._clusters(first, is_compressed):
+            yield self._fitted(cluster, int(sizes[index]))
+
+    def _fitted(self, cluster: memoryview, size: int) -> Sequence[Output]:
+        for compress in self._compress:
+            content = compress(cluster)
+            if len(content) <= size:
+                return [content.ljust(size, b"\0")]
+        raise DataLoss("the disk changed while it was written")
 
     def _clusters(
         self, first: int, is_wanted: np.ndarray[tuple[int], np.dtype[np.bool_]]
     ) -> Iterator[tuple[int, memoryview]]:
-        """(index, bytes) of the wanted ones; neighbours are read at once."""
-        wanted = np.flatnonzero(is_wanted)
-        for run in np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1):
-            if not len(run):
-                continue
-            content = self.plain(first + int(run[0]), len(run))
-            for position, index in enumerate(run.tolist()):
-                start = position * self._cluster_bytes
-                yield index, content[start : start + self._cluster_bytes]
+        """(index, bytes) of the wanted ones; all are read at once, so that what lacks is asked for once."""
+        wanted = np.flatnonzero(is_wanted).tolist()
+        if not wanted:
+            return
+        content = self.plain(first + wanted[0], wanted[-1] - wanted[0] + 1)
+        for index in wanted:
+            start = (index - wanted[0]) * self._cluster_bytes
+            yield index, content[start : start + self._cluster_bytes]
 
 
 @dataclass(frozen=True, slots=True)

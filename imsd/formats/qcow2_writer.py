@@ -1,6 +1,7 @@
 """QCOW2: writing version 3, plain or with zlib or zstd clusters, front to back in one pass.
 
-The same disk gives the same file, byte for byte, when it comes from the same kind of source.
+The same disk from the same kind of source gives the same file, byte for byte, but for zlib clusters: see
+`cluster_codec.deflate`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from imsd.contract import DataLoss, InvalidRequest
 
-from .cluster_codec import deflate, zstd_frame
+from .cluster_codec import deflate, deflate_smaller, zstd_frame
 from .data_windows import SCAN_BYTES, WINDOW_BYTES, DataWindows
 from .qcow2_encoders import ClusterEncoder, CompressingEncoder, PlainEncoder, VerbatimEncoder
 from .qcow2_layout import MAX_L1_BYTES, Compression
@@ -126,9 +127,12 @@ class Qcow2Writer(FormatWriter):
         return outputs
 
     def _render_plain(self, first: int, sizes: Sizes) -> Sequence[Output]:
-        wanted = np.flatnonzero(sizes == self._sizes.cluster_bytes)
-        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1)
-        return [self._encoder.plain(first + int(run[0]), len(run)) for run in runs]
+        cluster_bytes = self._sizes.cluster_bytes
+        wanted = np.flatnonzero(sizes == cluster_bytes).tolist()
+        # All at once: a source that lacks bytes is asked for them once.
+        content = self._encoder.plain(first + wanted[0], wanted[-1] - wanted[0] + 1)
+        starts = [(index - wanted[0]) * cluster_bytes for index in wanted]
+        return [content[start : start + cluster_bytes] for start in starts]
 
 
 def _cluster_bits(blocks: BlockSource, compression: str) -> int:
@@ -140,7 +144,7 @@ def _encoder(blocks: BlockSource, compression: str, cluster_bytes: int) -> Clust
     if compression == "none":
         return PlainEncoder(blocks, cluster_bytes)
     if compression == "zlib":
-        return CompressingEncoder(blocks, cluster_bytes, deflate)
+        return CompressingEncoder(blocks, cluster_bytes, deflate, deflate_smaller)
     if isinstance(blocks, FrameSource):
         return VerbatimEncoder(blocks, cluster_bytes)
     return CompressingEncoder(blocks, cluster_bytes, zstd_frame)

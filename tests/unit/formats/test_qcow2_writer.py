@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imsd.contract import DataLoss, InvalidRequest
+from imsd.formats.cluster_codec import deflate_smaller
+from imsd.formats.qcow2_encoders import CompressingEncoder
 from imsd.formats.qcow2_writer import COMPRESSIONS, Qcow2Writer
 from imsd.formats.reader import OpenedImage
 from imsd.formats.source import BlockSource, Frame
@@ -109,7 +111,7 @@ def test_many_tiny_clusters_may_share_one_of_the_file(tmp_path: Path, image_of: 
     assert path.stat().st_size < 2 * MIB
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("compression", ["none", "zstd"])
 def test_the_same_disk_gives_the_same_file(compression: str, tmp_path: Path) -> None:
     disk = cut_disk(9 * MIB)
     first = write_file(Qcow2Writer(disk, compression), tmp_path / "first")
@@ -194,8 +196,10 @@ def test_tasks_and_pieces_may_run_in_any_order_and_in_parallel(tmp_path: Path, i
             for outputs in rendered
             for output in outputs
         )
-        assert content == expected.read_bytes()
-        check_with_qemu(expected, raw)
+        path = tmp_path / "disk.qcow2"
+        path.write_bytes(content)
+        check_with_qemu(path, raw)
+        assert compression == "zlib" or content == expected.read_bytes()
 
 
 def test_pieces_are_about_4_mib_at_most() -> None:
@@ -205,6 +209,39 @@ def test_pieces_are_about_4_mib_at_most() -> None:
             task()
         for piece in writer.pieces():
             assert sum(len(o) for o in piece() if not isinstance(o, Zeros)) <= 4 * MIB
+
+
+class Fickle:
+    """Compresses to another length each time, as isal may: by ``steps`` bytes more than the first time."""
+
+    def __init__(self, *steps: int) -> None:
+        self._steps = iter(steps)
+
+    def __call__(self, data: memoryview) -> bytes:
+        return b"\x11" * (2000 + next(self._steps))
+
+
+def test_a_cluster_that_comes_out_shorter_is_followed_by_zeros() -> None:
+    encoder = CompressingEncoder(CutDisk(64 * KIB, [(0, text(64 * KIB))]), 64 * KIB, Fickle(0, -3))
+    sizes = encoder.sizes(0, 1)
+    assert list(encoder.render(0, sizes)) == [[b"\x11" * 1997 + bytes(3)]]
+
+
+def test_a_cluster_that_comes_out_longer_is_compressed_in_another_way() -> None:
+    disk = CutDisk(64 * KIB, [(0, text(64 * KIB))])
+    encoder = CompressingEncoder(disk, 64 * KIB, Fickle(0, 1, 2), Fickle(-1000, 1))
+    sizes = encoder.sizes(0, 1)
+    assert list(encoder.render(0, sizes)) == [[b"\x11" * 1000 + bytes(1000)]]
+    with pytest.raises(DataLoss):
+        list(encoder.render(0, sizes))
+
+
+def test_the_other_way_to_deflate_is_read_by_qemu_too(tmp_path: Path) -> None:
+    disk = cut_disk(5 * MIB)
+    raw = sparse_file(tmp_path / "disk.raw", 5 * MIB, [(0, disk.content)])
+    writer = Qcow2Writer(disk, "zlib")
+    writer._encoder = CompressingEncoder(disk, 64 * KIB, deflate_smaller)
+    check_with_qemu(write_file(writer, tmp_path / "disk.qcow2"), raw)
 
 
 class ChangingDisk(CutDisk):
