@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Sequence
 from typing import NamedTuple
 
+from imsd.contract import DataLoss
+
 from .index import Location
 
 
@@ -34,11 +36,14 @@ class EntrySink(ABC):
 
 
 async def replay(batches: AsyncIterable[Sequence[ChunkEntry]], sink: EntrySink) -> None:
-    """Hand recorded entries to ``sink``. Raises ValueError if they are not those of one disk in order."""
+    """Hand recorded entries to ``sink``. Raises DataLoss if they are not those of one disk in order."""
     end = 0
     async for entries in batches:
         for entry in entries:
             if entry.start < end:
-                raise ValueError(f"the chunk at {entry.start} begins before the one before it ends, at {end}")
+                raise DataLoss(
+                    f"the recorded chunk at {entry.start} begins before the one before it ends, at {end}",
+                    hint="abort the upload and send it again",
+                )
             end = entry.end
         await sink.add(entries)

@@ -20,7 +20,7 @@ from imsd.chunks.ingest_state import IngestResult, IngestState
 from imsd.chunks.manifest_writer import ManifestWriter
 from imsd.chunks.segment import SegmentSink, decode_segment, encode_segment
 from imsd.chunks.tree_digest import TreeHasher
-from imsd.contract import BlobId
+from imsd.contract import BlobId, DataLoss
 from tests.unit.chunks.ingest_world import GIB, KIB, MIB, ListSink, SparseDisk, World, noise, outline, text
 
 
@@ -242,7 +242,7 @@ async def test_segments_in_the_wrong_order_are_refused(world: World) -> None:
         for segment in segments:
             yield decode_segment(segment)
 
-    with pytest.raises(ValueError, match="begins before"):
+    with pytest.raises(DataLoss, match="begins before"):
         await replay(batches(reversed(blobs)), ListSink())
 
 
