@@ -39,9 +39,9 @@ from .source import BlockSource, ByteSource, Extent
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
-# One call of `extents` looks at no more bytes of tables, enough for 128 GiB at 64 KiB a cluster; what
+# One call of `extents` looks at no more bytes of tables, enough for 64 GiB at 64 KiB a cluster; what
 # they leave counts as data.
-MAX_LOOK_BYTES = 16 << 20
+MAX_LOOK_BYTES = 8 << 20
 
 # Bytes between two places that are read as one.
 MAX_GAP_BYTES = 4096
