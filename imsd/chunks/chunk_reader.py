@@ -87,8 +87,9 @@ class ChunkReader(FrameSource):
     Retains the pack bytes of the windows that are being read, and a few manifest pages.
 
     ``verify_frames``: `frames` decodes every frame and compares it with the chunk's digest before the
-    frame leaves. It costs about a third of what reading does (nothing is copied); without it only the
-    frame's header is checked, and whoever reads the file relies on the 32-bit checksum in the frame.
+    frame leaves. That is most of what reading costs: 1.1 CPU seconds a GB of disk, where handing the
+    frames over unread takes 0.35. Without it only the frame's header is looked at, and an altered byte
+    is left to the 32-bit checksum in the frame and to whoever decodes it.
     """
 
     def __init__(self, store: BlobStore, manifest: ManifestReader, *, verify_frames: bool = True) -> None:

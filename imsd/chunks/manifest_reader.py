@@ -18,7 +18,6 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from imsd.contract import BlobId, BlobStore, ByteRange, DataLoss, NotFound
-from imsd.formats.reader import MAX_VIRTUAL_SIZE_BYTES
 
 from .decode_pool import DecodePool
 from .index import Codec, content_blob, locations_blob
@@ -34,6 +33,7 @@ from .layout import (
     PAGE_RECORD,
 )
 from .store_read import LOST_HINT, BlobSource, read_blob
+from .tree_digest import MAX_POSITION
 
 # A decoded page takes 256 KiB and describes half a GiB of data on average.
 PAGES_KEPT = 8
@@ -256,7 +256,7 @@ async def _open_part(
         footer.pages == -(-footer.entries // PAGE_ENTRIES)
         and footer.tables_at == footer.entries * entry.itemsize
         and footer.tables_at + footer.tables_bytes == footer_at
-        and footer.size_bytes <= MAX_VIRTUAL_SIZE_BYTES
+        and footer.size_bytes <= MAX_POSITION
     ):
         raise _damaged(blob, "its footer contradicts its length")
     tables = b""
