@@ -142,7 +142,14 @@ class UploadSession:
 
     async def _decide(self) -> None:
         declared = self._progress.record.disk_format
-        found = declared or detect_head(bytes(self._head)) or "raw"
+        found = detect_head(bytes(self._head)) or "raw"
+        if declared and declared != found:
+            # Every format that can be read today has its signature at the start.
+            raise ImageRefused(
+                f"the file was declared {declared} but begins as {found}",
+                reason="FORMAT_MISMATCH",
+                hint=f"declare {found}, or leave the format out",
+            )
         if not can_read(found):
             raise ImageRefused(
                 f"the file begins as {found}, which imsd cannot read yet",

@@ -58,8 +58,8 @@ class UploadServiceStub:
     the last committed offset are dropped, the writer sends them again. A `flush` message makes all
     bytes so far durable; the next answer has their offset.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, FORMAT_UNSUPPORTED (the first bytes say so), LIMIT_EXCEEDED, FAILED_PRECONDITION,
-    CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+    UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
+    FAILED_PRECONDITION, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
     CommitUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.CommitUploadRequest, _upload_pb2.Upload]
     """CommitUpload says that all bytes were sent. It checks size and digest and returns the upload,
@@ -105,8 +105,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     the last committed offset are dropped, the writer sends them again. A `flush` message makes all
     bytes so far durable; the next answer has their offset.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, FORMAT_UNSUPPORTED (the first bytes say so), LIMIT_EXCEEDED, FAILED_PRECONDITION,
-    CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+    UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
+    FAILED_PRECONDITION, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
     CommitUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.CommitUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """CommitUpload says that all bytes were sent. It checks size and digest and returns the upload,
@@ -173,8 +173,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         the last committed offset are dropped, the writer sends them again. A `flush` message makes all
         bytes so far durable; the next answer has their offset.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, FORMAT_UNSUPPORTED (the first bytes say so), LIMIT_EXCEEDED, FAILED_PRECONDITION,
-        CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+        UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
+        FAILED_PRECONDITION, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """
 
     @_abc_1.abstractmethod

@@ -210,7 +210,8 @@ async def test_uploads_beyond_the_quota_are_refused(start_daemon: Callable[..., 
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         stubs = Stubs(channel)
         upload = await wire.open_upload(stubs, disk_format=image_pb2.DISK_FORMAT_QCOW2)
-        pieces = [Step(data=random_disk(MIB, seed)) for seed in range(5)]
+        begin = b"QFI\xfb\x00\x00\x00\x03"
+        pieces = [Step(data=begin + random_disk(MIB - len(begin), seed)) for seed in range(5)]
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await wire.write(stubs, [wire.header(upload), *pieces])
         assert wire.reason_of(refused.value) == "QUOTA_EXCEEDED"
@@ -228,6 +229,14 @@ async def test_an_expired_upload_is_refused_and_removed(start_daemon: Callable[.
         assert wire.reason_of(refused.value) in ("UPLOAD_EXPIRED", "NOT_FOUND")
         await wire.becomes_empty(daemon)
         assert not await wire.uploads_of(stubs)
+
+
+@pytest.mark.parametrize("declared", [image_pb2.DISK_FORMAT_QCOW2, image_pb2.DISK_FORMAT_ISO])
+async def test_a_wrong_declaration_is_refused_at_the_first_bytes(stubs: Stubs, declared: int) -> None:
+    upload = await wire.open_upload(stubs, disk_format=declared)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await wire.write(stubs, [wire.header(upload), Step(data=random_disk(MIB))])
+    assert wire.reason_of(refused.value) == "FORMAT_MISMATCH"
 
 
 @pytest.mark.parametrize("start", [b"vhdxfile", b"KDMV", b"QED\0", b"# Disk DescriptorFile\n", b"conectix"])
