@@ -36,6 +36,7 @@ from imsd.metadata import chunk_index
 from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.database import open_database
 from imsd.metadata.records import JobKind
+from imsd.metadata.service import service_id
 from imsd.service_notify import notify
 
 log = structlog.get_logger(__name__)
@@ -102,6 +103,8 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
         stores = await stack.enter_async_context(
             open_store_pool(load_plugins(config.disabled_plugins), config.stores, config.default_store)
         )
+        async with database.transaction() as c:
+            service = await service_id(c, _new_id(), _now())
         pool = DecodePool(config.decode_threads or None, config.buffer_bytes)
         stack.callback(pool.close)
         runtime = Runtime(
@@ -113,6 +116,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             tokens=PageTokens(token_secret(state_dir)),
             limits=_limits(config),
             region=config.region,
+            service_id=service,
             instance_id=_new_id(),
             clock=_now,
             new_id=_new_id,

@@ -29,7 +29,10 @@ class ServiceLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """Passed to every part, never global. ``instance_id`` names this run of the daemon."""
+    """Passed to every part, never global.
+
+    ``service_id`` names the database, ``instance_id`` this run of the daemon.
+    """
 
     database: Database
     index: ChunkIndex
@@ -39,6 +42,7 @@ class Runtime:
     tokens: PageTokens
     limits: ServiceLimits
     region: str
+    service_id: str
     instance_id: str
     clock: Callable[[], datetime]
     new_id: Callable[[], str]

@@ -14,6 +14,7 @@ from imsd.metadata import requests as request_rows
 from imsd.metadata import uploads as upload_rows
 
 from .runtime import Runtime
+from .store_ownership import belongs_to
 
 log = structlog.get_logger(__name__)
 
@@ -70,8 +71,16 @@ class Sweeper:
 
     async def _sweep(self, store_name: str, *, find_orphans: bool) -> None:
         try:
+            store = self._runtime.stores.get(store_name)
+            if find_orphans and not await belongs_to(store, self._runtime.service_id):
+                log.error(
+                    "the store holds images of another database: blobs without a row are left alone",
+                    store=store_name,
+                    hint="start the daemon with the database of these images, or give it an empty store",
+                )
+                find_orphans = False
             report = await garbage.sweep(
-                self._runtime.stores.get(store_name),
+                store,
                 store_name,
                 self._runtime.index,
                 known_uploads=self._known_uploads if find_orphans else None,

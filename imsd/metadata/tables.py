@@ -182,6 +182,14 @@ request = Table(
     Index(None, "created_at"),
 )
 
+# One row: the random name of this database. Stores bear it, so that no other database sweeps them.
+service = Table(
+    "service",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
 # state: writing | live | condemned
 pack = Table(
     "pack",

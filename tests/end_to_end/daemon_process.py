@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from imsd.core.store_ownership import OWNER_BLOB
 from imsd.v1 import (
     catalog_pb2_grpc,
     driver_pb2_grpc,
@@ -91,11 +92,13 @@ class DaemonProcess:
         return int(line.split()[1]) * 1024
 
     def blobs(self, prefix: str = "") -> dict[str, int]:
-        """Every file of the store whose path starts with ``prefix``, with its size."""
+        """Every blob of images and uploads whose id starts with ``prefix``, with its size."""
         return {
             str(path.relative_to(self.store)): path.stat().st_size
             for path in sorted(self.store.rglob("*"))
-            if path.is_file() and str(path.relative_to(self.store)).startswith(prefix)
+            if path.is_file()
+            and str(path.relative_to(self.store)).startswith(prefix)
+            and path.name != OWNER_BLOB
         }
 
     def imsctl(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -178,3 +179,32 @@ async def test_jobs_beyond_the_limit_wait_visibly(start_daemon: StartDaemon, tmp
         assert (await wire.ended(stubs, jobs[1])).state == job_pb2.JOB_STATE_CANCELLED
         for job in (jobs[0], jobs[2]):
             assert (await wire.ended(stubs, job)).state == job_pb2.JOB_STATE_SUCCESS
+
+
+async def test_a_lost_database_costs_no_byte_of_the_store(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(sweep_interval_seconds=0.5)
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        await wire.import_disk(Stubs(channel), random_disk(2 * MIB))
+    assert daemon.stop() == 0
+    kept = daemon.blobs()
+    for file in daemon.state_dir.glob("imsd.sqlite3*"):
+        file.unlink()
+    daemon.restart()
+    await asyncio.sleep(2)
+    assert daemon.blobs() == kept
+    assert "images of another database" in daemon.log.read_text()
+
+
+async def test_blobs_without_a_row_are_swept(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(sweep_interval_seconds=0.5)
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        await wire.import_disk(Stubs(channel), random_disk(MIB))
+    kept = daemon.blobs()
+    orphan = "0123456789abcdef" * 2
+    for blob in (f"packs/01/{orphan}", f"manifests/{orphan}/content", f"staging/{uuid.uuid4()}/00000000"):
+        path = daemon.store / blob
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"left behind")
+    async with asyncio.timeout(20):
+        while daemon.blobs() != kept:
+            await asyncio.sleep(0.1)

@@ -67,6 +67,7 @@ class Service:
                 max_running_create_jobs=1,
             ),
             region="local",
+            service_id=str(uuid.uuid4()),
             instance_id=str(uuid.uuid4()),
             clock=now,
             new_id=lambda: str(uuid.uuid4()),

@@ -112,6 +112,12 @@ def upgrade() -> None:
     op.create_index("ix_pack_store_state_id", "pack", ["store", "state", "id"])
 
     op.create_table(
+        "service",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_service"),
+    )
+    op.create_table(
         "request",
         sa.Column("project_id", sa.String(length=64), nullable=False),
         sa.Column("request_id", sa.String(length=128), nullable=False),
@@ -225,6 +231,7 @@ def downgrade() -> None:
     op.drop_table("image_tag")
     op.drop_table("chunk")
     op.drop_table("upload")
+    op.drop_table("service")
     op.drop_table("request")
     op.drop_table("pack")
     op.drop_table("manifest")
