@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -66,7 +65,9 @@ class KeepsBuffers(MemoryStore):
 
 
 class ThreadedIngest(MemoryIngest):
-    """Writes in a thread that a cancellation leaves behind."""
+    """Writes in a thread that a cancellation leaves behind, until the test lets it end."""
+
+    may_end = threading.Event()
 
     async def write(self, buffers: Sequence[Buffer]) -> None:
         started = threading.Event()
@@ -79,7 +80,7 @@ class ThreadedIngest(MemoryIngest):
 def slowly(buffer: Buffer, started: threading.Event) -> None:
     with memoryview(buffer):
         started.set()
-        time.sleep(0.5)
+        ThreadedIngest.may_end.wait(60)
 
 
 class LeavesThreadsBehind(MemoryStore):
@@ -198,8 +199,12 @@ async def test_a_broken_store_is_caught(broken: type[MemoryStore], name: str) ->
 
 
 async def test_a_thread_left_behind_is_caught() -> None:
-    with pytest.raises(BufferError):
-        await check(LeavesThreadsBehind(), "test_a_cancelled_write_lets_go_of_the_buffer", 5)
+    ThreadedIngest.may_end.clear()
+    try:
+        with pytest.raises(BufferError):
+            await check(LeavesThreadsBehind(), "test_a_cancelled_write_lets_go_of_the_buffer", 5)
+    finally:
+        ThreadedIngest.may_end.set()
 
 
 async def test_a_short_read_is_caught() -> None:
