@@ -144,6 +144,7 @@ class Dispatcher:
             await asyncio.wait([work])
         finally:
             del self._work[job_id]
+            self._board.work_ended(job_id)
         await self._record(run, workflow, work)
         if await self._is_cancelling(run):  # it came between the work's end and its record
             await self._end(run, workflow, None)

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 RATE_SECONDS = 5.0
@@ -26,6 +27,7 @@ class LiveProgress:
     bytes_done: int = 0
     bytes_total: int = 0
     percent: float = 0.0
+    work_ended: asyncio.Event = field(default_factory=asyncio.Event)
     _span: tuple[float, float] = (0.0, 0.0)
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -73,6 +75,12 @@ class JobBoard:
         self.changed(job_id)
         return live
 
+    def work_ended(self, job_id: str) -> None:
+        """The job's outcome is known, or about to be: no watcher shall wait any longer."""
+        if live := self._live.get(job_id):
+            live.work_ended.set()
+            self.changed(job_id)
+
     def close(self, job_id: str) -> None:
         self._live.pop(job_id, None)
         self.changed(job_id)
@@ -97,6 +105,12 @@ class JobBoard:
         """Wake everyone who watches the job."""
         if event := self._changes.pop(job_id, None):
             event.set()
+
+    async def pause(self, job_id: str) -> None:
+        """Between two looks of a watcher: `WATCH_SECONDS`, less when the job's work ends."""
+        if live := self._live.get(job_id):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(live.work_ended.wait(), WATCH_SECONDS)
 
     def change_of(self, job_id: str) -> asyncio.Event:
         """An event that is set at the next change; ask for it before looking at the state."""

@@ -13,7 +13,7 @@ from imsd.metadata.states import JOB_NEXT_STATES
 
 from . import checks
 from .dispatcher import Dispatcher
-from .job_board import WATCH_SECONDS, JobBoard
+from .job_board import JobBoard
 from .runtime import Runtime
 
 # A job that runs elsewhere, or a change that was missed, is seen after this long at the latest.
@@ -77,7 +77,7 @@ class Jobs:
             if self._stopping.is_set():
                 raise Unavailable("the daemon is stopping", hint="watch again in a moment")
             last = view
-            await asyncio.sleep(WATCH_SECONDS)
+            await self._board.pause(job_id)
             try:
                 await asyncio.wait_for(changed.wait(), POLL_SECONDS)
             except TimeoutError:
