@@ -7,7 +7,8 @@ a compressed cluster of a QCOW2 file.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import cast
 
 import zstandard
 
@@ -19,7 +20,7 @@ LEVEL = 1
 
 
 class _Contexts(threading.local):
-    """A context is 1.3 MiB of tables and serves one thread at a time; making one costs more than a chunk."""
+    """One a thread: a context serves one call at a time."""
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(LEVEL, write_checksum=True, write_content_size=True)
@@ -28,11 +29,14 @@ class _Contexts(threading.local):
 _contexts = _Contexts()
 
 
-def encode_chunk(chunk: memoryview) -> tuple[Codec, Buffer]:
-    """How ``chunk`` is to be stored, and the bytes: a new frame, or ``chunk`` itself."""
-    frame: bytes = _contexts.compressor.compress(chunk)
+def encode_chunks(chunks: Sequence[memoryview]) -> list[tuple[Codec, memoryview]]:
+    """How each of ``chunks`` is to be stored, and the bytes: a new frame, or the chunk itself."""
+    if not chunks:
+        return []
+    # All in one call: between calls a thread waits for the interpreter, which the event loop holds often.
+    frames = _contexts.compressor.multi_compress_to_buffer(list(chunks), threads=1)
+    return [_smaller(chunk, memoryview(cast(Buffer, frames[number]))) for number, chunk in enumerate(chunks)]
+
+
+def _smaller(chunk: memoryview, frame: memoryview) -> tuple[Codec, memoryview]:
     return (Codec.ZSTD, frame) if len(frame) < len(chunk) else (Codec.RAW, chunk)
-
-
-def encode_chunks(chunks: Iterable[memoryview]) -> list[tuple[Codec, Buffer]]:
-    return [encode_chunk(chunk) for chunk in chunks]
