@@ -40,3 +40,8 @@ def encode_chunks(chunks: Sequence[memoryview]) -> list[tuple[Codec, memoryview]
 
 def _smaller(chunk: memoryview, frame: memoryview) -> tuple[Codec, memoryview]:
     return (Codec.ZSTD, frame) if len(frame) < len(chunk) else (Codec.RAW, chunk)
+
+
+def encode_chunk(chunk: memoryview) -> tuple[Codec, memoryview]:
+    """`encode_chunks` for one chunk."""
+    return encode_chunks([chunk])[0]
