@@ -27,40 +27,41 @@ from .upload_sink import UploadSink, require_digest
 class DirectSink(UploadSink):
     """Feeds a `DiskIngest`; a checkpoint stores what came of it."""
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        progress: UploadProgress,
-        state: IngestState | None,
-        next_number: int,
-    ) -> None:
+    def __init__(self, runtime: Runtime, progress: UploadProgress, state: IngestState | None) -> None:
         record = progress.record
         self._progress = progress
-        self._next_number = next_number
         self._store = runtime.stores.get(record.store)
         self._segment = SegmentSink()
         target = IngestTarget(self._store, record.store, runtime.index, record.project_id, progress.holder)
         self._ingest = DiskIngest(runtime.pool, target, self._segment, start=state)
-        self._new_size = state.new_size if state else 0
+        self._is_saved = True
         self.unsaved_bytes = 0
 
     @classmethod
     async def open(cls, runtime: Runtime, progress: UploadProgress) -> Self:
         saved = progress.record.tree_state
         state = IngestState.from_bytes(saved) if saved else None
-        sink = cls(runtime, progress, state, await progress.next_part_number())
-        if state:
-            await sink._ingest.write(state.undecided)
+        sink = cls(runtime, progress, state)
+        try:
+            if state:
+                await sink._ingest.write(state.undecided)
+        except BaseException:
+            await sink.close()
+            raise
         return sink
 
     async def write(self, data: bytes) -> None:
+        self._is_saved = False
         await self._ingest.write(data)
         self.unsaved_bytes += len(data)
 
     async def write_zeros(self, length: int) -> None:
+        self._is_saved = False
         await self._ingest.write_zeros(length)
 
     async def checkpoint(self) -> None:
+        if self._is_saved:
+            return
         state = await self._ingest.checkpoint()
         part = await self._write_segment(state.position)
         await self._progress.advance(
@@ -68,9 +69,8 @@ class DirectSink(UploadSink):
             committed_offset=state.end,
             tree_state=state.to_bytes(),
             is_direct=True,
-            added_bytes=state.new_size - self._new_size,
         )
-        self._new_size = state.new_size
+        self._is_saved = True
         self.unsaved_bytes = 0
 
     async def seal(self, digest: str) -> UploadRecord:
@@ -92,24 +92,12 @@ class DirectSink(UploadSink):
         entries = self._segment.take()
         if not entries:
             return None
-        record = self._progress.record
         content = encode_segment(entries)
-        blob = staging_blob(record.id, self._next_number)
-        # What a crash left between the blob and its row; this writer holds the fence.
-        await self._store.delete(blob)
-        async with self._store.begin(blob) as ingest:
+        number = self._progress.next_number()
+        async with self._store.begin(staging_blob(self._progress.record.id, number)) as ingest:
             await ingest.write([content])
             await ingest.commit()
-        part = PartRecord(
-            upload_id=record.id,
-            number=self._next_number,
-            kind=PartKind.SEGMENT,
-            start=entries[0].start,
-            length=end - entries[0].start,
-            stored_bytes=len(content),
-        )
-        self._next_number += 1
-        return part
+        return self._progress.part(number, PartKind.SEGMENT, entries[0].start, end, len(content))
 
 
 def sealed_result(record: UploadRecord) -> IngestResult:

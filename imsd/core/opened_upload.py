@@ -14,7 +14,8 @@ from imsd.chunks.manifest_writer import ManifestWriter, WrittenManifest
 from imsd.chunks.pack_writer import IngestTarget
 from imsd.chunks.segment import decode_segment
 from imsd.chunks.staged_source import StagedPart, StagedSource, staging_blob
-from imsd.contract import BlobStore, ByteRange
+from imsd.chunks.tree_digest import TreeHasher
+from imsd.contract import BlobStore, ByteRange, DataLoss
 from imsd.formats.detect import open_image
 from imsd.formats.reader import Finding, OpenedImage
 from imsd.formats.source import BlockSource, ByteSource
@@ -24,7 +25,11 @@ from imsd.metadata.records import PartKind, PartRecord, UploadRecord
 from .direct_sink import sealed_result
 from .job_run import JobRun
 
+CHECK_SPAN = (0.0, 5.0)
 STORE_SPAN = (20.0, 98.0)
+
+# Read at once when staged bytes are checked.
+CHECK_WINDOW = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +139,39 @@ async def _open_staged(run: JobRun, upload: UploadRecord, declared: str) -> Asyn
         for part in await _parts(run, upload)
     ]
     file = StagedSource(store, upload.id, parts)
+    await _check_staged(run, file, upload)
     image = await _open_image(run, file, declared)
     yield StagedUpload(file, image, _target(run, upload, store))
+
+
+async def _check_staged(run: JobRun, file: ByteSource, upload: UploadRecord) -> None:
+    """Compare the staged bytes with the digest they had when they arrived.
+
+    Chunks carry their digests, staged parts do not: a byte that changed in between would become a part of
+    the image. Raises DataLoss.
+    """
+    run.enter("checksum", file.size_bytes, CHECK_SPAN)
+    hasher, done = TreeHasher(), 0
+    for span in file.data_ranges():
+        hasher.zeros(span.offset - done)
+        done = span.offset
+        while done < span.end:
+            length = min(CHECK_WINDOW, span.end - done)
+            await run.runtime.pool.run(_hash, hasher, file, done, length)
+            done += length
+            run.advance(done)
+    hasher.zeros(file.size_bytes - done)
+    if hasher.digest() != upload.digest:
+        raise DataLoss(
+            "the staged bytes of the upload are not the ones that arrived",
+            hint="check the disk of the store, then upload the file again",
+        )
+
+
+def _hash(hasher: TreeHasher, file: ByteSource, offset: int, length: int) -> None:
+    # Read first: a source that lacks bytes raises here, and the call is made again.
+    content = file.read(offset, length)
+    hasher.update(content)
 
 
 @asynccontextmanager

@@ -7,8 +7,8 @@ from typing import Self
 
 from imsd.chunks.staged_source import staging_blob
 from imsd.chunks.tree_digest import TreeHasher
-from imsd.contract import BlobStore, Ingest, LimitExceeded
-from imsd.metadata.records import PartKind, PartRecord, UploadRecord
+from imsd.contract import BlobStore, Conflict, Ingest
+from imsd.metadata.records import PartKind, UploadRecord
 
 from .runtime import Runtime
 from .upload_progress import UploadProgress
@@ -18,33 +18,29 @@ from .upload_sink import UploadSink, require_digest
 ZERO_PART_BYTES = 1 << 20
 _ZEROS = bytes(ZERO_PART_BYTES)
 
-# With parts of 64 MiB this is 6 TiB of data; a writer that alternates bytes and holes meets it sooner.
-MAX_PARTS = 100_000
-
 
 class StagedSink(UploadSink):
     """Writes one part at a time; a part is durable, and counted, when its blob is committed."""
 
-    def __init__(
-        self, runtime: Runtime, progress: UploadProgress, hasher: TreeHasher, next_number: int
-    ) -> None:
+    def __init__(self, runtime: Runtime, progress: UploadProgress, hasher: TreeHasher) -> None:
         self._runtime = runtime
         self._progress = progress
         self._hasher = hasher
-        self._next_number = next_number
         self._store: BlobStore = runtime.stores.get(progress.record.store)
         self._open_part = AsyncExitStack()
         self._ingest: Ingest | None = None
+        self._number = 0
+        self._zeros = 0  # a run that follows what is durable, not yet a part
         self.unsaved_bytes = 0
 
     @classmethod
     async def open(cls, runtime: Runtime, progress: UploadProgress) -> Self:
         state = progress.record.tree_state
-        hasher = TreeHasher.from_state(state) if state else TreeHasher()
-        return cls(runtime, progress, hasher, await progress.next_part_number())
+        return cls(runtime, progress, TreeHasher.from_state(state) if state else TreeHasher())
 
     async def write(self, data: bytes) -> None:
         if self._ingest is None:
+            await self._save_zeros()
             await self._begin_part()
         assert self._ingest is not None
         await self._ingest.write([data])
@@ -52,21 +48,15 @@ class StagedSink(UploadSink):
         self.unsaved_bytes += len(data)
 
     async def write_zeros(self, length: int) -> None:
-        if length < ZERO_PART_BYTES:
+        if length < ZERO_PART_BYTES and not self._zeros:
             await self.write(_ZEROS[:length])
             return
-        await self.checkpoint()
-        self._hasher.zeros(length)
-        await self._advance(PartKind.ZERO, length, 0)
+        await self._save_data()
+        self._zeros += length
 
     async def checkpoint(self) -> None:
-        if self._ingest is None:
-            return
-        stored = await self._ingest.commit()
-        self._ingest = None
-        await self._open_part.aclose()
-        length, self.unsaved_bytes = self.unsaved_bytes, 0
-        await self._advance(PartKind.DATA, length, stored.size_bytes)
+        await self._save_data()
+        await self._save_zeros()
 
     async def seal(self, digest: str) -> UploadRecord:
         actual = self._hasher.digest()
@@ -74,35 +64,46 @@ class StagedSink(UploadSink):
         return await self._progress.seal(actual, b"")
 
     async def close(self) -> None:
+        is_unfinished = self._ingest is not None
         self._ingest = None
         await self._open_part.aclose()
+        if is_unfinished:
+            await self._progress.give_back()
 
     async def _begin_part(self) -> None:
-        if self._next_number >= MAX_PARTS:
-            raise LimitExceeded(
-                f"the upload has {MAX_PARTS} parts",
-                hint="send runs of zeros in longer pieces, or the file as a compressed qcow2",
-            )
-        blob = staging_blob(self._progress.record.id, self._next_number)
-        # What a crash left between the blob and its row; this writer holds the fence.
-        await self._store.delete(blob)
+        record, part_bytes = self._progress.record, self._runtime.limits.upload_part_bytes
+        left = record.size_bytes - record.committed_offset if record.size_bytes else part_bytes
+        # The last message of a part may reach beyond its size.
+        await self._progress.reserve(min(left, part_bytes))
+        self._number = self._progress.next_number()
+        blob = staging_blob(record.id, self._number)
         self._ingest = await self._open_part.enter_async_context(self._store.begin(blob))
 
-    async def _advance(self, kind: PartKind, length: int, stored_bytes: int) -> None:
-        record = self._progress.record
-        part = PartRecord(
-            upload_id=record.id,
-            number=self._next_number,
-            kind=kind,
-            start=record.committed_offset,
-            length=length,
-            stored_bytes=stored_bytes,
-        )
+    async def _save_data(self) -> None:
+        if self._ingest is None:
+            return
+        stored = await self._ingest.commit()
+        self._ingest = None
+        await self._open_part.aclose()
+        length, self.unsaved_bytes = self.unsaved_bytes, 0
+        try:
+            await self._advance(PartKind.DATA, self._number, length, stored.size_bytes)
+        except Conflict:
+            await self._store.delete(stored.id)  # no row will ever name it
+            raise
+
+    async def _save_zeros(self) -> None:
+        if not self._zeros:
+            return
+        length, self._zeros = self._zeros, 0
+        self._hasher.zeros(length)
+        await self._advance(PartKind.ZERO, self._progress.next_number(), length, 0)
+
+    async def _advance(self, kind: PartKind, number: int, length: int, stored_bytes: int) -> None:
+        start = self._progress.record.committed_offset
         await self._progress.advance(
-            part=part,
-            committed_offset=record.committed_offset + length,
+            part=self._progress.part(number, kind, start, start + length, stored_bytes),
+            committed_offset=start + length,
             tree_state=self._hasher.state(),
             is_direct=False,
-            added_bytes=stored_bytes,
         )
-        self._next_number += 1

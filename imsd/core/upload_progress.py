@@ -7,62 +7,101 @@ from dataclasses import replace
 from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import Conflict, LimitExceeded
 from imsd.metadata import uploads as upload_rows
-from imsd.metadata.records import PartRecord, UploadRecord, UploadState
+from imsd.metadata.records import PartKind, PartRecord, UploadRecord, UploadState
 
 from .runtime import Runtime
+
+# With parts of 64 MiB this is 6 TiB of data; a writer that alternates bytes and holes, or flushes after
+# every byte, meets it sooner.
+MAX_PARTS = 100_000
+
+# Part numbers of a writer begin at its fence times this, so that no two writers use one blob: what a
+# fenced-off writer still commits is never taken for a part.
+NUMBERS_OF_A_WRITER = 1 << 20
 
 
 class UploadProgress:
     """``record`` is what a crash would leave."""
 
-    def __init__(self, runtime: Runtime, record: UploadRecord) -> None:
+    def __init__(self, runtime: Runtime, record: UploadRecord, part_count: int) -> None:
         self._runtime = runtime
+        self._part_count = part_count
+        self._next_number = record.fence * NUMBERS_OF_A_WRITER
         self.record = record
         self.holder = Holder(HolderKind.UPLOAD, record.id, record.fence)
 
-    async def next_part_number(self) -> int:
-        async with self._runtime.database.reading() as c:
-            return len(await upload_rows.upload_parts(c, self.record.id))
+    @classmethod
+    async def load(cls, runtime: Runtime, record: UploadRecord) -> UploadProgress:
+        """``record``: the row as it was when this writer took over."""
+        async with runtime.database.reading() as c:
+            return cls(runtime, record, await upload_rows.count_parts(c, record.id))
 
-    async def advance(
-        self,
-        *,
-        part: PartRecord | None,
-        committed_offset: int,
-        tree_state: bytes,
-        is_direct: bool,
-        added_bytes: int,
-    ) -> None:
-        """Record a durable part. Raises Conflict (UPLOAD_TAKEN_OVER), LimitExceeded (QUOTA_EXCEEDED)."""
-        values = self._values(committed_offset, tree_state, is_direct, added_bytes)
+    def next_number(self) -> int:
+        """A number for a part that no other part has. Raises LimitExceeded."""
+        if self._part_count >= MAX_PARTS:
+            raise LimitExceeded(
+                f"the upload has {MAX_PARTS} parts",
+                hint="send longer pieces with fewer holes and flushes, or the file as a compressed qcow2",
+            )
+        self._part_count += 1
+        self._next_number += 1
+        return self._next_number
+
+    def part(self, number: int, kind: PartKind, start: int, end: int, stored_bytes: int) -> PartRecord:
+        return PartRecord(
+            upload_id=self.record.id,
+            number=number,
+            kind=kind,
+            start=start,
+            length=end - start,
+            stored_bytes=stored_bytes,
+        )
+
+    async def reserve(self, size: int) -> None:
+        """Take ``size`` bytes of the project's staging quota, before the first of them is stored.
+
+        Held until the next `advance` or `give_back`. Raises LimitExceeded (QUOTA_EXCEEDED), Conflict.
+        """
         quota = self._runtime.limits.staging_quota_bytes
         async with self._runtime.database.transaction() as c:
-            staged = await upload_rows.staged_total(c, self.record.project_id)
-            if staged + added_bytes > quota:
+            if await upload_rows.staged_total(c, self.record.project_id) + size > quota:
                 raise LimitExceeded(
                     f"the uploads of project {self.record.project_id} would hold more than {quota} bytes",
                     reason="QUOTA_EXCEEDED",
                     hint="make images of finished uploads, or abort some",
                 )
+            values = {"staged_bytes": self.record.staged_bytes + size}
+            if not await upload_rows.advance_upload(
+                c, self.record.id, self.record.fence, part=None, values=values
+            ):
+                raise taken_over()
+
+    async def give_back(self) -> None:
+        """Free what was reserved; nothing happens when another writer has taken over."""
+        values = {"staged_bytes": self.record.staged_bytes}
+        async with self._runtime.database.transaction() as c:
+            await upload_rows.advance_upload(c, self.record.id, self.record.fence, part=None, values=values)
+
+    async def advance(
+        self, *, part: PartRecord | None, committed_offset: int, tree_state: bytes, is_direct: bool
+    ) -> None:
+        """Record a durable part. Raises Conflict (UPLOAD_TAKEN_OVER)."""
+        values = {
+            "committed_offset": committed_offset,
+            "tree_state": tree_state,
+            "is_direct": is_direct,
+            "staged_bytes": self.record.staged_bytes + (part.stored_bytes if part else 0),
+            "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
+        }
+        async with self._runtime.database.transaction() as c:
             if not await upload_rows.advance_upload(
                 c, self.record.id, self.record.fence, part=part, values=values
             ):
                 raise taken_over()
         self.record = replace(self.record, **values)  # type: ignore[arg-type]  # the names are fields
 
-    def _values(
-        self, committed_offset: int, tree_state: bytes, is_direct: bool, added_bytes: int
-    ) -> dict[str, object]:
-        return {
-            "committed_offset": committed_offset,
-            "tree_state": tree_state,
-            "is_direct": is_direct,
-            "staged_bytes": self.record.staged_bytes + added_bytes,
-            "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
-        }
-
     async def seal(self, digest: str, tree_state: bytes, part: PartRecord | None = None) -> UploadRecord:
-        """OPEN to COMMITTED, together with the last ``part``."""
+        """OPEN to COMMITTED, together with the last ``part``. Raises Conflict (UPLOAD_TAKEN_OVER)."""
         values = {
             "digest": digest,
             "tree_state": tree_state,

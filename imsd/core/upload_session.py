@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Self, TypeVar
 
+from imsd.chunks.pack_writer import settle
 from imsd.contract import ImageRefused, InvalidRequest, LimitExceeded
 from imsd.formats.detect import HEAD_BYTES, detect_head
 from imsd.formats.registry import can_read, is_streamable
@@ -28,12 +29,12 @@ RequestT = TypeVar("RequestT")
 class UploadSession:
     """Enter it to write; leaving it drops what was not made durable."""
 
-    def __init__(self, runtime: Runtime, record: UploadRecord) -> None:
+    def __init__(self, runtime: Runtime, progress: UploadProgress) -> None:
         self._runtime = runtime
-        self._progress = UploadProgress(runtime, record)
+        self._progress = progress
         self._sink: UploadSink | None = None
         self._head = bytearray()
-        self._received = record.committed_offset
+        self._received = progress.record.committed_offset
         self._evicted = asyncio.Event()
         self._closed = asyncio.Event()
 
@@ -43,11 +44,17 @@ class UploadSession:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        try:
-            if self._sink:
-                await self._sink.close()
-        finally:
-            self._closed.set()
+        if self._sink:
+            # In a task of its own: grpc.aio cancels a handler again while it cleans up.
+            await settle(asyncio.create_task(self._sink.close()))
+
+    def has_closed(self) -> None:
+        """Nothing of this session runs any more, whether it was entered or not."""
+        self._closed.set()
+
+    @property
+    def fence(self) -> int:
+        return self._progress.record.fence
 
     @property
     def committed_offset(self) -> int:
@@ -180,10 +187,10 @@ async def seal_upload(runtime: Runtime, record: UploadRecord, digest: str) -> Up
 
     Raises InvalidRequest (DIGEST_MISMATCH), Conflict.
     """
-    progress = UploadProgress(runtime, record)
+    progress = await UploadProgress.load(runtime, record)
     sink_type: type[UploadSink] = DirectSink if record.is_direct else StagedSink
     sink = await sink_type.open(runtime, progress)
     try:
         return await sink.seal(digest)
     finally:
-        await sink.close()
+        await settle(asyncio.create_task(sink.close()))

@@ -29,6 +29,7 @@ from . import checks, limits, requests
 from .requests import RequestKey
 from .runtime import Runtime
 from .sweeper import Sweeper
+from .upload_progress import UploadProgress, taken_over
 from .upload_session import UploadSession, seal_upload
 
 log = structlog.get_logger(__name__)
@@ -109,22 +110,25 @@ class Uploads:
         Raises NotFound, FailedPrecondition, Conflict (UPLOAD_OFFSET_MISMATCH).
         """
         record = await self._take_over(project_id, upload_id)
+        if record is None:
+            raise FailedPrecondition("the upload is complete: nothing more can be written")
         if offset != record.committed_offset:
             raise Conflict(
                 f"the upload goes on at byte {record.committed_offset}, not at {offset}",
                 reason="UPLOAD_OFFSET_MISMATCH",
                 hint="send the bytes from the committed offset on",
             )
-        session = UploadSession(self._runtime, record)
-        self._sessions[upload_id] = session
+        session = UploadSession(self._runtime, await UploadProgress.load(self._runtime, record))
         try:
+            await self._register(upload_id, session)
             async with session:
                 yield session
         except ImageRefused:
             # Nothing will ever come of these bytes. The call's own clean-up would be cancelled with it.
-            self._runtime.background.spawn(self._drop(record), "removal of a refused upload")
+            self._runtime.background.spawn(self._drop(record, record.fence), "removal of a refused upload")
             raise
         finally:
+            session.has_closed()
             if self._sessions.get(upload_id) is session:
                 del self._sessions[upload_id]
 
@@ -133,10 +137,13 @@ class Uploads:
         checks.matching("digest", digest, limits.TREE_DIGEST, "a digest is b3t: and 64 hex digits")
         record = await self.get(project_id, upload_id)
         if record.state is UploadState.OPEN:
-            record = await self._take_over(record.project_id, upload_id)
-            _check_size(record, size_bytes)
-            record = await self._seal(record, digest)
-        elif size_bytes != record.size_bytes or (digest and digest != record.digest):
+            taken = await self._take_over(record.project_id, upload_id)
+            if taken:
+                await self._evict(upload_id)
+                _check_size(taken, size_bytes)
+                return await self._seal(taken, digest)
+            record = await self.get(record.project_id, upload_id)  # committed by another call meanwhile
+        if size_bytes != record.size_bytes or (digest and digest != record.digest):
             raise FailedPrecondition("the upload was committed with another size or digest")
         return record
 
@@ -155,8 +162,11 @@ class Uploads:
             expired = await upload_rows.expired_uploads(c, self._runtime.clock(), 1000)
         for record in expired:
             log.info("upload expired", upload_id=record.id)
-            await self._evict(record.id)
-            await self._drop(record)
+            try:
+                await self._evict(record.id)
+                await self._drop(record)
+            except ImsError as error:  # its store may be away; the others go on
+                log.warning("expired upload stays", upload_id=record.id, reason=error.reason)
 
     async def close(self) -> None:
         """End every session: the daemon stops; the clients go on later."""
@@ -169,10 +179,11 @@ class Uploads:
         async for blob in store.list(staging_prefix(upload_id)):
             await store.delete(blob.id)
 
-    async def _drop(self, record: UploadRecord) -> bool:
+    async def _drop(self, record: UploadRecord, fence: int | None = None) -> bool:
+        """Remove an upload, with ``fence`` only as its writer; False when a job consumes it."""
         async with self._runtime.database.transaction() as c:
             current = await upload_rows.get_upload(c, record.project_id, record.id)
-            if current is None:
+            if current is None or fence not in (None, current.fence):
                 return True
             if current.job_id:
                 return False
@@ -187,11 +198,11 @@ class Uploads:
             return await seal_upload(self._runtime, record, digest)
         except ImsError as error:
             if error.reason in ("DIGEST_MISMATCH", "IMAGE_EMPTY"):
-                await self._drop(record)
+                await self._drop(record, record.fence)
             raise
 
-    async def _take_over(self, project_id: str, upload_id: str) -> UploadRecord:
-        """Fence off every other writer; wait until one in this process has let go."""
+    async def _take_over(self, project_id: str, upload_id: str) -> UploadRecord | None:
+        """Fence off every other writer: from now on nobody else changes the row. None when it is complete."""
         current = await self.get(project_id, upload_id)
         if current.expires_at <= self._runtime.clock():
             raise FailedPrecondition(
@@ -199,13 +210,22 @@ class Uploads:
                 reason="UPLOAD_EXPIRED",
                 hint="start a new upload",
             )
-        await self._evict(upload_id)
         async with self._runtime.database.transaction() as c:
             fence = await upload_rows.take_over(c, upload_id)
             record = await self._find(c, checks.project_id(project_id), upload_id)
-        if fence is None:
-            raise FailedPrecondition("the upload is complete: nothing more can be written")
-        return record
+        return None if fence is None else record
+
+    async def _register(self, upload_id: str, session: UploadSession) -> None:
+        """Take the place of an older session and wait until it has let go.
+
+        Raises Conflict (UPLOAD_TAKEN_OVER) when a newer one was quicker.
+        """
+        other = self._sessions.get(upload_id)
+        if other and other.fence > session.fence:
+            raise taken_over()
+        self._sessions[upload_id] = session
+        if other:
+            await other.evict()
 
     async def _evict(self, upload_id: str) -> None:
         if session := self._sessions.get(upload_id):

@@ -32,6 +32,11 @@ class Database:
         self._writing = asyncio.Lock()
         self._read_slots = asyncio.Semaphore(READERS)
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the database is a file of this process, which no other daemon uses."""
+        return self._writer.dialect.name == "sqlite"
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """The one writer: commits at the end of the block, rolls back when it raises.

@@ -7,7 +7,20 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.contract import Conflict
@@ -18,6 +31,7 @@ from .states import JOB_NEXT_STATES, require_move
 from .tables import job
 
 UNFINISHED_STATES = tuple(state for state, following in JOB_NEXT_STATES.items() if following)
+FINAL_STATES = tuple(state for state, following in JOB_NEXT_STATES.items() if not following)
 HELD_STATES = (JobState.RUNNING, JobState.CANCELLING)
 
 
@@ -73,17 +87,31 @@ async def unfinished_jobs(c: AsyncConnection) -> list[JobRecord]:
     return [_known(row) for row in await c.execute(rows)]
 
 
+async def is_unfinished(c: AsyncConnection, job_id: str) -> bool:
+    query = select(job.c.id).where(job.c.id == job_id, job.c.state.in_(UNFINISHED_STATES))
+    return (await c.execute(query)).one_or_none() is not None
+
+
 async def claim_job(
-    c: AsyncConnection, job_id: str, owner: str, lease_until: datetime, now: datetime
+    c: AsyncConnection,
+    job_id: str,
+    owner: str,
+    lease_until: datetime,
+    now: datetime,
+    *,
+    ignore_leases: bool = False,
 ) -> JobRecord | None:
     """Become the one who runs a job whose lease is free, over at ``now`` or the claimer's own.
 
+    ``ignore_leases``: the caller knows that nobody else runs jobs of this database.
     The fence grows, so whoever ran it before can change nothing any more. INIT becomes RUNNING;
     CANCELLING stays, for its clean-up. None when the job is final, missing or held by another.
     """
-    is_free = or_(
+    is_free: ColumnElement[bool] = or_(
         job.c.owner == "", job.c.owner == owner, job.c.lease_until.is_(None), job.c.lease_until <= now
     )
+    if ignore_leases:
+        is_free = true()
     is_cancelling = job.c.state == JobState.CANCELLING
     claim = (
         update(job)
@@ -149,6 +177,12 @@ async def save_progress(c: AsyncConnection, rows: Sequence[JobProgress], lease_u
         )
     )
     await c.execute(change, [_progress_row(row) for row in rows])
+
+
+async def forget_jobs(c: AsyncConnection, before: datetime) -> int:
+    """Delete the rows of jobs that ended before a time; returns how many."""
+    ended = delete(job).where(job.c.state.in_(FINAL_STATES), job.c.finished_at < before)
+    return int((await c.execute(ended)).rowcount)
 
 
 async def require_fence(c: AsyncConnection, job_id: str, fence: int) -> None:

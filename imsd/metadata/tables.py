@@ -163,7 +163,7 @@ upload_part = Table(
     "upload_part",
     metadata,
     Column("upload_id", ID, ForeignKey("upload.id", ondelete="CASCADE"), primary_key=True),
-    Column("number", Integer, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
     Column("kind", String(16), nullable=False),
     Column("start", BigInteger, nullable=False),
     Column("length", BigInteger, nullable=False),

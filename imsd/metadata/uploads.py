@@ -38,9 +38,19 @@ async def list_uploads(
 
 
 async def take_over(c: AsyncConnection, upload_id: str) -> int | None:
-    """Become the writer: the fence grows and is returned. None when the upload is not open."""
-    change = update(upload).where(upload.c.id == upload_id, upload.c.state == UploadState.OPEN)
-    row = (await c.execute(change.values(fence=upload.c.fence + 1).returning(upload.c.fence))).one_or_none()
+    """Become the writer: the fence grows and is returned. None when the upload is not open.
+
+    What the older writer had reserved of the quota and did not use is free again.
+    """
+    staged = select(func.coalesce(func.sum(upload_part.c.stored_bytes), 0)).where(
+        upload_part.c.upload_id == upload_id
+    )
+    change = (
+        update(upload)
+        .where(upload.c.id == upload_id, upload.c.state == UploadState.OPEN)
+        .values(fence=upload.c.fence + 1, staged_bytes=staged.scalar_subquery())
+    )
+    row = (await c.execute(change.returning(upload.c.fence))).one_or_none()
     return None if row is None else int(row.fence)
 
 
@@ -64,6 +74,11 @@ async def advance_upload(
     if part is not None:
         await c.execute(insert(upload_part).values(to_row(part)))
     return True
+
+
+async def count_parts(c: AsyncConnection, upload_id: str) -> int:
+    query = select(func.count()).where(upload_part.c.upload_id == upload_id)
+    return int((await c.execute(query)).scalar_one())
 
 
 async def upload_parts(c: AsyncConnection, upload_id: str) -> list[PartRecord]:

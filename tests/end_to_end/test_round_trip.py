@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 
 from imsd.v1 import image_pb2, job_pb2
@@ -129,3 +131,22 @@ async def test_verify_finds_a_sound_image_sound(stubs: Stubs) -> None:
     report = (await wire.ended(stubs, job)).verify_report
     assert report.damage_count == 0
     assert report.digest == image.digest
+
+
+async def test_a_staged_byte_that_changes_never_becomes_an_image(
+    start_daemon: Callable[..., DaemonProcess], tmp_path: Path
+) -> None:
+    daemon = start_daemon()
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        stubs = Stubs(channel)
+        upload = await wire.send(stubs, as_qcow2(tmp_path, random_disk(4 * MIB)))
+        (staged,) = daemon.blobs("staging/")
+        with (daemon.store / staged).open("r+b") as file:
+            file.seek(3 * MIB)
+            byte = file.read(1)
+            file.seek(3 * MIB)
+            file.write(bytes([byte[0] ^ 1]))
+        job = await wire.ended(stubs, await wire.start_image(stubs, upload))
+        assert job.state == job_pb2.JOB_STATE_FAIL
+        assert job.error.reason == "DATA_LOSS"
+        assert not await wire.images_of(stubs)

@@ -212,7 +212,7 @@ def upgrade() -> None:
     op.create_table(
         "upload_part",
         sa.Column("upload_id", sa.String(length=36), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("start", sa.BigInteger(), nullable=False),
         sa.Column("length", sa.BigInteger(), nullable=False),
