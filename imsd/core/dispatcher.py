@@ -1,14 +1,19 @@
 """Who runs the jobs: in this process, woken at once, recovered at the start.
 
 Each job has a supervisor task that claims it, runs its workflow as a task of its own and records how it
-ended. Only the workflow's task is ever cancelled: by `cancel`, or by `stop` after the drain time.
+ended. Only the workflow's task is ever cancelled: by `cancel`, or by `stop` after the drain time. What a
+supervisor cannot do now (the database is busy, a store is out of reach) it tries again until it is done or
+the daemon stops.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,14 +25,24 @@ from imsd.metadata.records import JobKind, JobRecord, JobState
 from .job_board import JobBoard
 from .job_run import JobRun, Workflow
 from .runtime import Runtime
+from .waiting_line import WaitingLine
 
 log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=15)
 PROGRESS_SECONDS = 1.0
 
+# A step that failed is tried again after this long, then after twice as long, and so on.
+FIRST_RETRY_SECONDS = 0.2
+MAX_RETRY_SECONDS = 30.0
+
+# How long cancelled work may take to let go when the daemon stops.
+LET_GO_SECONDS = 10.0
+
 # Jobs that only read: few at once, so that they never crowd out the work people wait for.
 MAX_RUNNING_VERIFY_JOBS = 4
+
+T = TypeVar("T")
 
 
 class Dispatcher:
@@ -43,9 +58,10 @@ class Dispatcher:
         }
         self._supervisors: dict[str, asyncio.Task[None]] = {}
         self._work: dict[str, asyncio.Task[None]] = {}
-        self._queues: dict[JobKind, list[str]] = {kind: [] for kind in self._slots}
+        self._cancelled: set[str] = set()
+        self._lines: dict[JobKind, WaitingLine] = {kind: WaitingLine() for kind in self._slots}
         self._flusher: asyncio.Task[None] | None = None
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
 
     async def start(self) -> int:
         """Take up every job that an earlier run of the daemon left; returns how many."""
@@ -58,59 +74,86 @@ class Dispatcher:
 
     def dispatch(self, job_id: str, kind: JobKind) -> None:
         """Run a job whose row exists, as soon as there is a slot."""
-        if self._is_stopping or job_id in self._supervisors:
+        if self._stopping.is_set() or job_id in self._supervisors:
             return
-        self._queues[kind].append(job_id)
+        self._lines[kind].join(job_id)
         task = asyncio.create_task(self._supervise(job_id, kind), name=f"job {job_id}")
         self._supervisors[job_id] = task
-        task.add_done_callback(lambda _: self._supervisors.pop(job_id, None))
+        task.add_done_callback(partial(self._supervision_ended, job_id, kind))
 
     def cancel(self, job_id: str, kind: JobKind) -> None:
-        """The job's row is CANCELLING: end its work, or clean up after it."""
+        """The job's row is CANCELLING: end its work, or clean up after it. Repeating it does no harm."""
+        self._cancelled.add(job_id)
         if work := self._work.get(job_id):
-            work.cancel()
-        elif job_id in self._queues[kind]:
-            self._supervisors[job_id].cancel()
+            _cancel_once(work)
+        elif job_id in self._lines[kind]:
+            _cancel_once(self._supervisors[job_id])
         else:
             self.dispatch(job_id, kind)
+        if job_id not in self._supervisors:  # the daemon stops: the next start goes on
+            self._cancelled.discard(job_id)
 
     def queue_position(self, job_id: str, kind: JobKind) -> int:
         """1 for the next one; 0 when the job does not wait."""
-        queue = self._queues[kind]
-        return queue.index(job_id) + 1 if job_id in queue else 0
+        return self._lines[kind].position(job_id)
 
     async def stop(self, drain_seconds: float) -> None:
-        """Let running jobs finish within the drain time; the rest goes on at the next start."""
-        self._is_stopping = True
-        waiting = [self._supervisors[job] for queue in self._queues.values() for job in queue]
-        for task in waiting:
-            task.cancel()
+        """Let running jobs finish within the drain time; the rest goes on at the next start.
+
+        Ends `LET_GO_SECONDS` after the drain time, or a moment later, whatever the jobs do.
+        """
+        self._stopping.set()
+        for job_id, supervisor in self._supervisors.items():
+            if any(job_id in line for line in self._lines.values()):
+                _cancel_once(supervisor)
+        await self._wait_for_supervisors(drain_seconds)
+        for work in self._work.values():
+            _cancel_once(work)
+        await self._wait_for_supervisors(LET_GO_SECONDS)
         if self._supervisors:
-            await asyncio.wait(list(self._supervisors.values()), timeout=drain_seconds)
-        for work in list(self._work.values()):
-            work.cancel()
-        if self._supervisors:
-            await asyncio.wait(list(self._supervisors.values()))
+            log.error("jobs do not let go; they go on at the next start", job_ids=list(self._supervisors))
+            for supervisor in self._supervisors.values():
+                supervisor.cancel()
+            await self._wait_for_supervisors(1.0)
         if self._flusher:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
 
+    async def _wait_for_supervisors(self, seconds: float) -> None:
+        if self._supervisors:
+            await asyncio.wait(list(self._supervisors.values()), timeout=seconds)
+            await asyncio.sleep(0)  # let their done callbacks run
+
+    def _supervision_ended(self, job_id: str, kind: JobKind, supervisor: asyncio.Task[None]) -> None:
+        if not supervisor.cancelled() and supervisor.exception():
+            log.error("a job lost its supervisor", job_id=job_id, exc_info=supervisor.exception())
+        del self._supervisors[job_id]
+        self._lines[kind].leave(job_id)
+        self._cancelled.discard(job_id)
+        self._board.close(job_id)
+
     async def _supervise(self, job_id: str, kind: JobKind) -> None:
-        has_slot = await self._wait_for_turn(job_id, kind)
-        if self._is_stopping and not has_slot:
-            return
-        try:
-            await self._run(job_id, kind)
-        except Exception:
-            # The row stays as it is: the next start of the daemon takes the job up again.
-            log.exception("a job's end could not be recorded", job_id=job_id)
-        finally:
-            if has_slot:
-                self._slots[kind].release()
-            self._board.close(job_id)
+        structlog.contextvars.bind_contextvars(job_id=job_id)
+        workflow, run = self._workflows[kind], None
+        work: asyncio.Task[None] | None = None
+        while run is None:
+            has_slot = await self._wait_for_turn(job_id, kind)
+            try:
+                if self._stopping.is_set():
+                    return
+                run = await self._persist(partial(self._claim, job_id))
+                if run is not None and self._may_work(run):
+                    work = await self._do_work(run, workflow)
+            finally:
+                if has_slot:
+                    self._slots[kind].release()
+            if run is None and await self._is_over(job_id):
+                return
+        await self._persist(partial(self._settle, run, workflow, work))
 
     async def _wait_for_turn(self, job_id: str, kind: JobKind) -> bool:
         """Wait for a slot. A job cancelled while it waits needs none: it is only cleaned up after."""
+        self._lines[kind].join(job_id)
         try:
             await self._slots[kind].acquire()
         except asyncio.CancelledError:
@@ -118,26 +161,45 @@ class Dispatcher:
                 task.uncancel()
             return False
         finally:
-            self._queues[kind].remove(job_id)
+            self._lines[kind].leave(job_id)
         return True
 
-    async def _run(self, job_id: str, kind: JobKind) -> None:
-        clock = self._runtime.clock
-        async with self._runtime.database.transaction() as c:
-            # The state directory is locked by this daemon: whoever held a lease before is dead.
+    async def _claim(self, job_id: str) -> JobRun | None:
+        """None when the job is final, or runs in another daemon."""
+        database, now = self._runtime.database, self._runtime.clock()
+        async with database.transaction() as c:
             record = await job_rows.claim_job(
-                c, job_id, self._runtime.instance_id, clock() + LEASE, clock() + LEASE
+                c,
+                job_id,
+                self._runtime.instance_id,
+                now + LEASE,
+                now,
+                # Only the daemon that has locked the state directory uses an embedded database: whoever
+                # held a lease before is dead.
+                ignore_leases=database.is_embedded,
             )
         if record is None:
-            return
-        run = JobRun(self._runtime, self._board, record)
+            return None
         self._board.open(job_id, record.fence, record.percent)
-        workflow = self._workflows[kind]
-        structlog.contextvars.bind_contextvars(job_id=job_id)
-        if record.state is JobState.CANCELLING:
-            await self._end(run, workflow, None)
-            return
-        log.info("job runs", kind=kind, attempt=record.attempt)
+        return JobRun(self._runtime, self._board, record)
+
+    async def _is_over(self, job_id: str) -> bool:
+        """After a claim in vain: whether to give up. Else another daemon holds the job, and may yet die."""
+        is_unfinished = await self._persist(partial(self._is_unfinished, job_id))
+        return not is_unfinished or await self._stops_within(LEASE.total_seconds())
+
+    async def _is_unfinished(self, job_id: str) -> bool:
+        async with self._runtime.database.reading() as c:
+            return await job_rows.is_unfinished(c, job_id)
+
+    def _may_work(self, run: JobRun) -> bool:
+        """Whether the job was neither cancelled nor put aside while it was being claimed."""
+        is_cancelled = run.record.state is JobState.CANCELLING or run.record.id in self._cancelled
+        return not is_cancelled and not self._stopping.is_set()
+
+    async def _do_work(self, run: JobRun, workflow: Workflow) -> asyncio.Task[None]:
+        job_id = run.record.id
+        log.info("job runs", kind=run.record.kind, attempt=run.record.attempt)
         work = asyncio.create_task(workflow.run(run), name=f"work of job {job_id}")
         self._work[job_id] = work
         try:
@@ -145,64 +207,87 @@ class Dispatcher:
         finally:
             del self._work[job_id]
             self._board.work_ended(job_id)
-        await self._record(run, workflow, work)
-        if await self._is_cancelling(run):  # it came between the work's end and its record
-            await self._end(run, workflow, None)
+        return work
 
-    async def _record(self, run: JobRun, workflow: Workflow, work: asyncio.Task[None]) -> None:
-        error = None if work.cancelled() else work.exception()
-        if error is None and not work.cancelled():
-            log.info("job done")
-            await workflow.clean_up(run)
-        elif await self._is_cancelling(run):
-            return
-        elif work.cancelled():
-            log.info("job put aside until the next start")
-        elif isinstance(error, Conflict) and await self._is_taken_over(run):
+    async def _settle(self, run: JobRun, workflow: Workflow, work: asyncio.Task[None] | None) -> None:
+        """Bring the row to its final state, and free what the job leaves; may be repeated after any error."""
+        record = await self._current(run)
+        if record is None or record.fence != run.record.fence:
             log.warning("job was taken over by another run")
-        elif isinstance(error, ImsError):
-            log.info("job failed", reason=error.reason, detail=error.message)
-            await self._end(run, workflow, error)
-        else:
-            log.error("job failed by a defect", exc_info=error)
-            hint = "the daemon's log has the details"
-            await self._end(run, workflow, ImsError("an internal error ended the job", hint=hint))
+            return
+        state = record.state
+        if state is JobState.CANCELLING:
+            await self._end_cancelled(run, workflow)
+            return
+        if state is JobState.RUNNING:
+            if work is None or (work.cancelled() and self._stopping.is_set()):
+                log.info("job put aside until the next start")
+                return
+            state = await self._fail(run, workflow, work)
+        # The outcome is told and stands, whatever becomes of the clean-up.
+        self._board.close(run.record.id)
+        await workflow.clean_up(run, state)
+        log.info("job ended", state=state)
 
-    async def _end(self, run: JobRun, workflow: Workflow, error: ImsError | None) -> None:
-        """FAIL in one transaction; CANCELLED only when everything the job made is gone."""
+    async def _fail(self, run: JobRun, workflow: Workflow, work: asyncio.Task[None]) -> JobState:
+        """FAIL and its undoing in one transaction."""
+        cause = None if work.cancelled() else work.exception()
+        hint = "the daemon's log has the details"
+        error = (
+            cause if isinstance(cause, ImsError) else ImsError("an internal error ended the job", hint=hint)
+        )
+        async with self._runtime.database.transaction() as c:
+            await self._move(c, run, JobState.RUNNING, JobState.FAIL, _failure(error))
+            await workflow.undo(c, run, error)
+        if error is cause:
+            log.info("job failed", reason=error.reason, detail=error.message)
+        else:
+            log.error("job failed by a defect", exc_info=cause)
+        return JobState.FAIL
+
+    async def _end_cancelled(self, run: JobRun, workflow: Workflow) -> None:
+        """CANCELLED only when everything the job made is gone."""
         database = self._runtime.database
         self._board.enter(run.record.id, "clean-up", 0, (0.0, 0.0))
-        if error is not None:
-            async with database.transaction() as c:
-                if await self._move(c, run, JobState.RUNNING, JobState.FAIL, _failure(error)):
-                    await workflow.undo(c, run, error)
-            await workflow.clean_up(run)
-            return
         async with database.transaction() as c:
+            await run.require_fence(c)
             await workflow.undo(c, run, None)
-        await workflow.clean_up(run)
+        await workflow.clean_up(run, JobState.CANCELLING)
         async with database.transaction() as c:
             await self._move(c, run, JobState.CANCELLING, JobState.CANCELLED, {"phase": "done"})
         log.info("job cancelled")
 
     async def _move(
         self, c: AsyncConnection, run: JobRun, old: JobState, new: JobState, values: dict[str, object]
-    ) -> bool:
+    ) -> None:
+        """Raises Conflict when the job is not ``old`` any more, or not this run's."""
         values |= {"finished_at": self._runtime.clock()}
-        moved = await job_rows.move_job(c, run.record.id, [old], new, fence=None, values=values)
-        return moved is not None
+        fence = run.record.fence
+        if await job_rows.move_job(c, run.record.id, [old], new, fence=fence, values=values) is None:
+            raise Conflict(f"the job is no longer this run's, or no longer {old}")
 
     async def _current(self, run: JobRun) -> JobRecord | None:
         async with self._runtime.database.reading() as c:
             return await job_rows.get_job(c, run.record.project_id, run.record.id)
 
-    async def _is_cancelling(self, run: JobRun) -> bool:
-        record = await self._current(run)
-        return record is not None and record.state is JobState.CANCELLING
+    async def _persist(self, step: Callable[[], Awaitable[T]]) -> T | None:
+        """What ``step`` returns, however often it must be tried; None when the daemon stops first."""
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await step()
+            except ImsError as error:
+                log.warning("job waits", reason=error.reason, detail=error.message, retry_seconds=delay)
+            except Exception:
+                log.exception("a step of a job failed and will be repeated", retry_seconds=delay)
+            if await self._stops_within(delay):
+                return None
+            delay = min(2 * delay, MAX_RETRY_SECONDS)
 
-    async def _is_taken_over(self, run: JobRun) -> bool:
-        record = await self._current(run)
-        return record is None or record.fence != run.record.fence
+    async def _stops_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
 
     async def _flush_forever(self) -> None:
         while True:
@@ -224,3 +309,9 @@ class Dispatcher:
 
 def _failure(error: ImsError) -> dict[str, object]:
     return {"error_reason": error.reason, "error_message": error.message, "error_hint": error.hint}
+
+
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    # A second cancellation would break into the clean-up that the first one began.
+    if not task.cancelling():
+        task.cancel()

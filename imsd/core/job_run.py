@@ -71,6 +71,9 @@ class Workflow(ABC):
     async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
         """Take back what the rows say of this job. ``error`` is None when it was cancelled."""
 
-    async def clean_up(self, run: JobRun) -> None:
-        """Free what lies outside the database, after `undo`; idempotent."""
+    async def clean_up(self, run: JobRun, state: JobState) -> None:
+        """Free what lies outside the database, after `undo`; idempotent, repeated until it succeeds.
+
+        CANCELLING becomes CANCELLED when this returns; SUCCESS and FAIL are told already.
+        """
         return None

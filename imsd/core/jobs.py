@@ -97,9 +97,11 @@ class Jobs:
                 values={},
             )
         if moved is not None:
-            self._dispatcher.cancel(job_id, moved.kind)
             self._board.changed(job_id)
-        return await self.get(project_id, job_id)
+        view = await self.get(project_id, job_id)
+        if view.record.state is JobState.CANCELLING:  # also when it was before: nobody may be at it
+            self._dispatcher.cancel(job_id, view.record.kind)
+        return view
 
     def stop_watching(self) -> None:
         """End every watch: the daemon stops."""

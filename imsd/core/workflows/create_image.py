@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.index import Holder, HolderKind
-from imsd.contract import FailedPrecondition, ImageRefused, ImsError, InvalidRequest
+from imsd.contract import Conflict, FailedPrecondition, ImsError, InvalidRequest
 from imsd.core.images import min_disk
 from imsd.core.job_run import JobRun, Workflow
 from imsd.core.opened_upload import OpenedUpload, StoredDisk, open_upload
@@ -24,13 +24,14 @@ from imsd.formats.source import ByteSource
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
 from imsd.metadata import uploads as upload_rows
-from imsd.metadata.records import ImageRecord, ImageStatus, UploadRecord, UploadState
+from imsd.metadata.records import ImageRecord, ImageStatus, JobState, UploadRecord, UploadState
 
 # Read for the SHA-256 of an uploaded file, in bytes.
 HASH_WINDOW = 4 << 20
 
-# Errors of the bytes themselves: the upload will never become an image, so it goes too.
-HOPELESS = (ImageRefused, InvalidRequest)
+# Faults of the bytes themselves: the upload will never become an image, so it goes too. After any other
+# error, a fault of the request for one, a better request can still make an image of it.
+HOPELESS = frozenset({"FORMAT_UNSUPPORTED", "FORMAT_AMBIGUOUS", "DIGEST_MISMATCH"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +60,26 @@ class CreateImage(Workflow):
     async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
         await chunk_index.release_holder(c, run.holder)
         await image_rows.delete_image_row(c, run.record.image_id)
-        if error is None or isinstance(error, HOPELESS):
+        if error is None or is_hopeless(error):
             await chunk_index.release_holder(c, Holder(HolderKind.UPLOAD, run.record.upload_id))
             await upload_rows.delete_upload_row(c, run.record.upload_id)
         else:
             await upload_rows.detach_upload(c, run.record.upload_id, run.record.id)
 
-    async def clean_up(self, run: JobRun) -> None:
-        """Free the bytes of an upload that is gone, and every pack and manifest nothing holds."""
+    async def clean_up(self, run: JobRun, state: JobState) -> None:
+        """Free the bytes of an upload that is gone, and every pack and manifest nothing holds.
+
+        Whoever cancels is told that nothing is left; after any other end the sweep comes soon enough.
+        """
         async with run.runtime.database.reading() as c:
             upload = await upload_rows.get_upload(c, run.record.project_id, run.record.upload_id)
         store_name = str(run.record.spec["store"])
         if upload is None:
             await self._uploads.discard_bytes(store_name, run.record.upload_id)
-        await self._sweeper.free(store_name)
+        if state is JobState.CANCELLING:
+            await self._sweeper.free(store_name)
+        else:
+            self._sweeper.wake(store_name)
 
     async def _begin(self, run: JobRun) -> Subject:
         """QUEUED becomes SAVING; a job that runs again finds it so already."""
@@ -100,7 +107,7 @@ class CreateImage(Workflow):
             await chunk_index.publish_manifest(
                 c, manifest_id=disk.manifest_id, writer=run.holder, image_id=image.id, packs=disk.packs
             )
-            await image_rows.update_image(
+            published = await image_rows.update_image(
                 c,
                 image.id,
                 {
@@ -119,10 +126,17 @@ class CreateImage(Workflow):
                 },
                 statuses=[ImageStatus.SAVING],
             )
+            if published is None:
+                raise Conflict("the image of this job is gone")
             await chunk_index.release_holder(c, run.holder)
             await chunk_index.release_holder(c, Holder(HolderKind.UPLOAD, upload.id))
             await upload_rows.delete_upload_row(c, upload.id)
             await run.succeed(c, {"image_id": image.id})
+
+
+def is_hopeless(error: ImsError) -> bool:
+    """Whether no request can ever make an image of the upload."""
+    return error.reason in HOPELESS or error.reason.startswith("IMAGE_")
 
 
 async def _check_sha256(run: JobRun, upload: UploadRecord, opened: OpenedUpload) -> None:

@@ -233,3 +233,27 @@ async def test_the_fence_is_required_of_the_run_that_holds_the_job(database: Dat
         await jobs.move_job(c, record.id, [JobState.CANCELLING], JobState.CANCELLED, fence=None, values={})
         with pytest.raises(Conflict):
             await jobs.require_fence(c, record.id, current.fence)
+
+
+async def test_only_jobs_that_ended_long_ago_are_forgotten(database: Database) -> None:
+    old, recent = (a_job(state=JobState.SUCCESS, finished_at=at(second)) for second in (10, 20))
+    failed, running = a_job(state=JobState.FAIL, finished_at=at(5)), a_job(state=JobState.RUNNING)
+    await put(database, old, recent, failed, running)
+    async with database.transaction() as c:
+        assert await jobs.forget_jobs(c, at(20)) == 2
+    async with database.reading() as c:
+        left = await jobs.list_jobs(c, JobQuery(project_id="lab"), 10, None)
+    assert {record.id for record in left} == {recent.id, running.id}
+
+
+async def test_a_lease_can_be_ignored(database: Database) -> None:
+    record = a_job()
+    await put(database, record)
+    assert await claim(database, record, "first", at(0)) is not None
+    assert await claim(database, record, "second", at(1)) is None
+    async with database.transaction() as c:
+        taken = await jobs.claim_job(c, record.id, "second", at(20), at(1), ignore_leases=True)
+        assert await jobs.is_unfinished(c, record.id)
+        assert not await jobs.is_unfinished(c, new_id())
+    assert taken is not None
+    assert (taken.owner, taken.fence) == ("second", 2)
