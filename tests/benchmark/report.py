@@ -25,10 +25,10 @@ class Row:
     goal: str
 
 
-def speed_row(job: str, ours: Times, peer: Times, goal: float, size_goal: float | None = None) -> Row:
+def speed_row(job: str, ours: Times, peer: Times, goal: float | None, size_goal: float | None = None) -> Row:
     """Ours against a peer, in medians; with ``size_goal`` the result's size is compared as well."""
     ratio = f"{peer.median / ours.median:.1f} × as fast"
-    wanted = f"{goal:g} ×"
+    wanted = f"{goal:g} ×" if goal else ""
     if size_goal is not None and peer.size_bytes:
         ratio += f", {ours.size_bytes / peer.size_bytes:.3f} × the size"
         wanted += f", size ≤ {size_goal:g} ×"

@@ -95,8 +95,8 @@ def _processor_ticks() -> tuple[int, int]:
     return ticks[3] + ticks[4], sum(ticks)
 
 
-def command(*arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-    """Run a program to its end; its output is shown only when it fails."""
+def command(*arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Run a program to its end and return what it printed; shown when it fails."""
     done = subprocess.run(
         [str(argument) for argument in arguments],
         cwd=cwd,
@@ -108,6 +108,7 @@ def command(*arguments: str | Path, cwd: Path | None = None, env: dict[str, str]
     if done.returncode != 0:
         words = " ".join(str(argument) for argument in arguments)
         raise RuntimeError(f"{words} failed:\n{done.stdout.decode(errors='replace')[-2000:]}")
+    return done.stdout.decode(errors="replace")
 
 
 def allocated_bytes(path: Path) -> int:
