@@ -36,7 +36,6 @@ from imsd.metadata.database import open_database
 
 async def ingest(disk: Path, folder: Path) -> int:
     """Returns the bytes that were stored."""
-    folder.mkdir(parents=True, exist_ok=True)
     pool = DecodePool()
     fd = os.open(disk, os.O_RDONLY)
     holder = Holder(HolderKind.READER, str(uuid.uuid4()))
@@ -57,4 +56,5 @@ async def ingest(disk: Path, folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    Path(sys.argv[2]).mkdir(parents=True, exist_ok=True)
     print(asyncio.run(ingest(Path(sys.argv[1]), Path(sys.argv[2]))))

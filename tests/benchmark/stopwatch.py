@@ -31,9 +31,9 @@ class Contender:
 
     label: str
     command: str  # as a reader would type it
-    run: Callable[[], None]
-    before: Callable[[], None] = nothing
-    after: Callable[[], None] = nothing
+    run: Callable[[], object]
+    before: Callable[[], object] = nothing
+    after: Callable[[], object] = nothing
     size: Callable[[], int] | None = None  # bytes of the result
 
 
