@@ -58,13 +58,14 @@ async def open_image_reader(
 ) -> AsyncIterator[ChunkReader]:
     """A reader of an active image's disk, which keeps its bytes even when the image is deleted."""
     holder = Holder(HolderKind.READER, runtime.new_id())
-    store_name = await runtime.index.hold_manifest(holder, image.manifest_id)
     try:
+        # Inside: a cancellation may come after the hold was committed. Releasing none does no harm.
+        store_name = await runtime.index.hold_manifest(holder, image.manifest_id)
         store = runtime.stores.get(store_name)
         async with open_chunk_reader(store, image.manifest_id, runtime.pool) as reader:
             yield reader
     finally:
-        runtime.background.spawn(_release(runtime, sweeper, holder, store_name), "release of a reader")
+        runtime.background.spawn(_release(runtime, sweeper, holder, image.store), "release of a reader")
 
 
 async def _release(runtime: Runtime, sweeper: Sweeper, holder: Holder, store_name: str) -> None:

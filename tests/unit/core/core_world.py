@@ -1,0 +1,67 @@
+"""A runtime of real parts for tests of the core, in memory where a test need not have more."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from imsd.chunks.decode_pool import DecodePool
+from imsd.chunks.index import ChunkIndex
+from imsd.contract import BlobStore
+from imsd.core.background import Background
+from imsd.core.page_token import PageTokens
+from imsd.core.runtime import Runtime, ServiceLimits
+from imsd.core.store_pool import DriverState, StorePool, _Configured, _Opened
+from imsd.metadata.chunk_index import SqlChunkIndex
+from imsd.metadata.database import Database
+
+STORE = "main"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def pool_of(**stores: BlobStore) -> StorePool:
+    declared: Any = None  # only the listing of drivers asks for it
+    opened = [
+        _Opened(_Configured(name, declared, None, False), DriverState.READY, "", store)
+        for name, store in stores.items()
+    ]
+    return StorePool(declared, opened, STORE)
+
+
+@contextmanager
+def open_runtime(database: Database, stores: StorePool, index: ChunkIndex | None = None) -> Iterator[Runtime]:
+    pool = DecodePool(1)
+    try:
+        yield Runtime(
+            database=database,
+            index=index or SqlChunkIndex(database, now),
+            stores=stores,
+            pool=pool,
+            background=Background(),
+            tokens=PageTokens(b"x" * 32),
+            limits=ServiceLimits(
+                max_virtual_size_bytes=1 << 40,
+                max_upload_size_bytes=1 << 40,
+                staging_quota_bytes=1 << 40,
+                upload_part_bytes=1 << 20,
+                upload_expiry=timedelta(hours=1),
+                max_running_create_jobs=1,
+            ),
+            region="local",
+            service_id=new_id(),
+            instance_id=new_id(),
+            clock=now,
+            new_id=new_id,
+        )
+    finally:
+        pool.close()
