@@ -152,7 +152,7 @@ async def test_min_disk_is_at_least_the_disk(stubs: Stubs) -> None:
     assert image.min_disk_gb == 7
 
 
-async def test_a_format_that_is_not_what_was_declared_fails_the_job(
+async def test_a_wrong_declaration_fails_the_job_and_keeps_the_upload(
     daemon: DaemonProcess, stubs: Stubs
 ) -> None:
     upload = await wire.send(stubs, random_disk(4096))
@@ -161,6 +161,9 @@ async def test_a_format_that_is_not_what_was_declared_fails_the_job(
     assert job.state == job_pb2.JOB_STATE_FAIL
     assert job.error.reason == "FORMAT_MISMATCH"
     assert job.error.hint
+    job = await wire.ended(stubs, await wire.start_image(stubs, upload))
+    assert job.state == job_pb2.JOB_STATE_SUCCESS
+    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=job.image_ids[0]))
     await wire.becomes_empty(daemon)
 
 
