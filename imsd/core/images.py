@@ -116,6 +116,9 @@ class Images:
 
     async def delete(self, project_id: str, image_id: str, etag: str) -> None:
         current = await self.get(project_id, image_id)
+        expected = self._version(etag)
+        if expected is not None and expected != current.version:
+            raise _changed(current)
         if current.status is not ImageStatus.ACTIVE:
             raise FailedPrecondition(
                 f"image {current.name!r} is being created",
@@ -127,14 +130,13 @@ class Images:
                 reason="IMAGE_PROTECTED",
                 hint="clear is_protected first",
             )
-        expected = self._version(etag)
         async with self._runtime.database.transaction() as c:
             doomed = await image_rows.update_image(
                 c,
                 image_id,
                 {"status": ImageStatus.PENDING_DELETE},
                 # Protection was checked against this very version.
-                expected_version=current.version if expected is None else expected,
+                expected_version=current.version,
                 statuses=[ImageStatus.ACTIVE],
             )
             if doomed is None:
