@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 RATE_SECONDS = 5.0
 # A watcher is woken for every change but sees at most ten states a second.
@@ -67,7 +68,8 @@ class JobBoard:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._live: dict[str, LiveProgress] = {}
-        self._changes: dict[str, asyncio.Event] = {}
+        # Only those who wait for a change keep its event.
+        self._changes: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def open(self, job_id: str, fence: int, percent: float) -> LiveProgress:
         live = LiveProgress(fence=fence, percent=percent)

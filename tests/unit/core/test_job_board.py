@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 
 from imsd.core.job_board import JobBoard
@@ -57,3 +59,13 @@ def test_a_watcher_is_woken_by_every_change_and_by_the_end() -> None:
     board.close("job")
     assert ended.is_set()
     assert board.find("job") is None
+
+
+def test_a_change_nobody_waits_for_leaves_nothing_on_the_board() -> None:
+    board = JobBoard(Clock())
+    changed = board.change_of("job")
+    assert board.change_of("job") is changed
+    forgotten = weakref.ref(changed)
+    del changed
+    assert forgotten() is None
+    board.changed("job")
