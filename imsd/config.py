@@ -119,6 +119,9 @@ class Config(BaseSettings):
     # Create jobs that run at once; more wait.
     max_running_create_jobs: int = Field(40, ge=1, le=1000)
 
+    # Uploads that are written at once; more are refused. Each takes a few MiB beside `buffer_bytes`.
+    max_upload_streams: int = Field(24, ge=1, le=1000)
+
     # Threads that decode, hash and compress; 0: one for each processor.
     decode_threads: int = Field(0, ge=0, le=256)
 

@@ -69,7 +69,8 @@ class Daemon:
                 downloads=Downloads(runtime, self._sweeper, images),
                 uploads=self.uploads,
                 jobs=self._jobs,
-            )
+            ),
+            config.max_upload_streams,
         )
         self.addresses: list[str] = []
 

@@ -47,7 +47,7 @@ DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
 
 # One write message of an upload, in bytes.
-MAX_WRITE_BYTES: Final = 4 << 20
+MAX_WRITE_BYTES: Final = 1 << 20
 
 # Uploads of one project that may be open at once.
 MAX_OPEN_UPLOADS: Final = 1000

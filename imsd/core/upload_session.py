@@ -7,7 +7,7 @@ are the file's bytes (RAW, ISO) becomes chunks at once, anything else is staged 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Self, TypeVar
 
 from imsd.chunks.pack_writer import settle
@@ -69,7 +69,7 @@ class UploadSession:
         self._evicted.set()
         await self._closed.wait()
 
-    async def steps(self, requests: AsyncIterator[RequestT]) -> AsyncIterator[RequestT]:
+    async def steps(self, requests: AsyncIterator[RequestT]) -> AsyncGenerator[RequestT, None]:
         """The writer's messages, until they end or the session is evicted.
 
         Raises Conflict (UPLOAD_TAKEN_OVER).

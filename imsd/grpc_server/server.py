@@ -20,6 +20,7 @@ from imsd.core.downloads import Downloads
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
+from imsd.core.limits import MAX_WRITE_BYTES
 from imsd.core.runtime import Runtime
 from imsd.core.uploads import Uploads
 from imsd.v1 import (
@@ -42,8 +43,18 @@ from .interceptor import CallInterceptor
 from .job_servicer import JobServicer
 from .upload_servicer import UploadServicer
 
-# A write message carries up to 4 MiB of data and a few bytes of framing.
-MAX_MESSAGE_BYTES = (4 << 20) + (64 << 10)
+# A write message carries up to 1 MiB of data and a few bytes of framing.
+MAX_RECEIVED_BYTES = MAX_WRITE_BYTES + (64 << 10)
+
+# What gRPC's clients take unless they are told otherwise.
+MAX_SENT_BYTES = 4 << 20
+
+# Calls that run at once, watchers and streams included; gRPC refuses more with RESOURCE_EXHAUSTED.
+MAX_RUNNING_CALLS = 256
+
+# What a client may send of a stream before the daemon asks for it. A fixed window: a probed one grows to
+# several MiB a stream.
+STREAM_WINDOW_BYTES = 256 << 10
 
 SERVICES = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
@@ -72,18 +83,21 @@ class Core:
 class GrpcServer:
     """One server on any number of sockets."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, max_upload_streams: int) -> None:
         self.calls = CallInterceptor()
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[self.calls],
+            maximum_concurrent_rpcs=MAX_RUNNING_CALLS,
             options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
+                ("grpc.max_send_message_length", MAX_SENT_BYTES),
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
                 ("grpc.so_reuseport", 0),
             ],
         )
-        _add_servicers(self._server, core)
+        _add_servicers(self._server, core, max_upload_streams)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
@@ -134,13 +148,13 @@ class GrpcServer:
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
 
-def _add_servicers(server: grpc.aio.Server, core: Core) -> None:
+def _add_servicers(server: grpc.aio.Server, core: Core, max_upload_streams: int) -> None:
     runtime = core.runtime
     image_pb2_grpc.add_ImageServiceServicer_to_server(
         ImageServicer(core.images, core.image_jobs, core.downloads, core.jobs), server
     )
     upload_pb2_grpc.add_UploadServiceServicer_to_server(
-        UploadServicer(core.uploads, runtime.limits.upload_part_bytes), server
+        UploadServicer(core.uploads, runtime.limits.upload_part_bytes, max_upload_streams), server
     )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(core.jobs), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(runtime), server)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
 
-from imsd.contract import InvalidRequest
+from grpc.aio import EOF
+
+from imsd.contract import InvalidRequest, LimitExceeded
 from imsd.core import checks
 from imsd.core.upload_session import UploadSession
 from imsd.core.uploads import NewUpload, Uploads
@@ -15,13 +19,17 @@ from imsd.v1.upload_pb2_grpc import UploadServiceServicer
 from . import convert
 from .context import Context
 
+Step = tuple[str | None, Any]
+
 
 class UploadServicer(UploadServiceServicer):
     """Serves ``imsd.v1.UploadService``; what each call means is written in the .proto file."""
 
-    def __init__(self, uploads: Uploads, part_size_bytes: int) -> None:
+    def __init__(self, uploads: Uploads, part_size_bytes: int, max_streams: int) -> None:
         self._uploads = uploads
         self._part_size_bytes = part_size_bytes
+        self._max_streams = max_streams
+        self._streams = 0
 
     async def CreateUpload(self, request: pb.CreateUploadRequest, _: Context) -> pb.Upload:
         key = convert.request_key(request, request.project_id, request.request_id)
@@ -44,19 +52,17 @@ class UploadServicer(UploadServiceServicer):
         return pb.ListUploadsResponse(uploads=map(self._to_pb, uploads), next_page_token=token)
 
     async def WriteUpload(
-        self, requests: AsyncIterator[pb.WriteUploadRequest], _: Context
+        self, _: AsyncIterator[pb.WriteUploadRequest], context: Context
     ) -> AsyncIterator[pb.WriteUploadResponse]:
-        header = await _header(requests)
-        async with self._uploads.writing(
-            checks.project_id(header.project_id), header.upload_id, header.offset
-        ) as session:
-            yield _answer(session)
-            told = session.committed_offset
-            async for request in session.steps(requests):
-                await _take(session, request)
-                if session.committed_offset != told or request.WhichOneof("step") == "flush":
-                    told = session.committed_offset
-                    yield _answer(session)
+        with self._one_more_stream():
+            header = await _header(context)
+            project_id = checks.project_id(header.project_id)
+            async with (
+                self._uploads.writing(project_id, header.upload_id, header.offset) as session,
+                aclosing(session.steps(_steps(context))) as steps,
+            ):
+                async for answer in _answers(session, steps):
+                    yield answer
 
     async def CommitUpload(self, request: pb.CommitUploadRequest, _: Context) -> pb.Upload:
         return self._to_pb(
@@ -69,25 +75,64 @@ class UploadServicer(UploadServiceServicer):
         await self._uploads.delete(request.project_id, request.upload_id)
         return pb.DeleteUploadResponse()
 
+    @contextmanager
+    def _one_more_stream(self) -> Iterator[None]:
+        """Each stream holds a message outside the daemon's byte budget, so there are not too many."""
+        if self._streams >= self._max_streams:
+            raise LimitExceeded(
+                f"{self._max_streams} uploads are being written at once",
+                hint="try again when one of them has ended, or raise max_upload_streams",
+            )
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
     def _to_pb(self, record: UploadRecord) -> pb.Upload:
         return convert.upload_to_pb(record, self._part_size_bytes)
 
 
-async def _header(requests: AsyncIterator[pb.WriteUploadRequest]) -> pb.WriteUploadRequest.Header:
-    async for request in requests:
-        if request.WhichOneof("step") != "header":
-            break
-        return request.header
-    raise InvalidRequest("the first message of the stream must be a header", field="header")
+async def _header(context: Context) -> pb.WriteUploadRequest.Header:
+    request = await context.read()
+    if request is EOF or request.WhichOneof("step") != "header":
+        raise InvalidRequest("the first message of the stream must be a header", field="header")
+    header: pb.WriteUploadRequest.Header = request.header
+    return header
 
 
-async def _take(session: UploadSession, request: pb.WriteUploadRequest) -> None:
-    step = request.WhichOneof("step")
-    if step == "data":
-        await session.write(request.data)
-    elif step == "zero_length":
-        await session.write_zeros(request.zero_length)
-    elif step == "flush":
+async def _steps(context: Context) -> AsyncIterator[Step]:
+    """Each message's kind and value: the bytes alone, because the message around them holds them once more.
+
+    grpc's own iterator of the messages keeps the latest one while the next is awaited.
+    """
+    while (request := await context.read()) is not EOF:
+        kind = request.WhichOneof("step")
+        value = getattr(request, kind) if kind else None
+        del request
+        yield kind, value
+        del value
+
+
+async def _answers(
+    session: UploadSession, steps: AsyncIterator[Step]
+) -> AsyncIterator[pb.WriteUploadResponse]:
+    yield _answer(session)
+    told = session.committed_offset
+    async for kind, value in steps:
+        await _take(session, kind, value)
+        del value  # or it would stay in memory until the next message has come
+        if session.committed_offset != told or kind == "flush":
+            told = session.committed_offset
+            yield _answer(session)
+
+
+async def _take(session: UploadSession, kind: str | None, value: Any) -> None:
+    if kind == "data":
+        await session.write(value)
+    elif kind == "zero_length":
+        await session.write_zeros(value)
+    elif kind == "flush":
         await session.flush()
     else:
         raise InvalidRequest("a message must be data, zero_length or flush, and the header comes once")

@@ -282,7 +282,7 @@ class WriteUploadRequest(_message.Message):
     ZERO_LENGTH_FIELD_NUMBER: _builtins.int
     FLUSH_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """1 byte to 4 MiB, the next bytes of the file; 1 MiB is best"""
+    """1 byte to 1 MiB, the next bytes of the file; 1 MiB is best"""
     zero_length: _builtins.int
     """1 or more: the next bytes are this many zeros"""
     @_builtins.property

@@ -243,7 +243,7 @@ async def test_a_wrong_declaration_is_refused_at_the_first_bytes(stubs: Stubs, d
 async def test_a_format_without_reader_is_refused_at_its_first_bytes(stubs: Stubs, start: bytes) -> None:
     upload = await wire.open_upload(stubs)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await wire.write(stubs, [wire.header(upload), Step(data=start + random_disk(MIB))])
+        await wire.write(stubs, [wire.header(upload), Step(data=start + random_disk(MIB - 64))])
     assert wire.reason_of(refused.value) == "FORMAT_UNSUPPORTED"
     for _ in range(100):
         if not await wire.uploads_of(stubs):

@@ -1,0 +1,70 @@
+"""Many callers at once, greedy callers, large answers: the daemon stays small, quick and says no in words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import pytest
+
+from imsd.core.limits import MAX_WRITE_BYTES
+from tests.end_to_end import wire
+from tests.end_to_end.daemon_process import DaemonProcess, Stubs
+from tests.end_to_end.disks import MIB
+from tests.end_to_end.wire import Step
+
+
+async def write_random(address: str, mib: int) -> str:
+    """One upload over a connection of its own; the reason of the refusal, or nothing."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(address, options) as channel:
+        stubs = Stubs(channel)
+        upload = await wire.open_upload(stubs, size_bytes=mib * MIB)
+        is_admitted = asyncio.Event()
+
+        async def requests() -> AsyncIterator[Step]:
+            yield wire.header(upload)
+            await is_admitted.wait()
+            for _ in range(mib):
+                yield Step(data=os.urandom(MIB))
+
+        try:
+            async for _ in stubs.uploads.WriteUpload(requests()):
+                is_admitted.set()
+        except grpc.aio.AioRpcError as error:
+            return wire.reason_of(error)
+        return ""
+
+
+async def test_sixty_writers_at_once_keep_the_daemon_below_256_mib(daemon: DaemonProcess) -> None:
+    outcomes = await asyncio.gather(*(write_random(daemon.address, 16) for _ in range(60)))
+    assert set(outcomes) == {"", "LIMIT_EXCEEDED"}
+    assert outcomes.count("") >= 24
+    assert daemon.peak_memory_bytes() <= 256 * MIB
+
+
+async def test_one_upload_stream_too_many_is_refused(start_daemon: Callable[..., DaemonProcess]) -> None:
+    daemon = start_daemon(max_upload_streams=1)
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        stubs = Stubs(channel)
+        first, second = [await wire.open_upload(stubs, size_bytes=MIB) for _ in range(2)]
+        writing = stubs.uploads.WriteUpload()
+        await writing.write(wire.header(first))
+        await writing.read()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await wire.write(stubs, [wire.header(second)])
+        assert wire.reason_of(refused.value) == "LIMIT_EXCEEDED"
+
+        await writing.done_writing()
+        assert await writing.read() == grpc.aio.EOF
+        await wire.write(stubs, [wire.header(second)])
+
+
+async def test_a_message_has_at_most_one_mib_of_data(stubs: Stubs) -> None:
+    upload = await wire.open_upload(stubs, size_bytes=4 * MIB)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await wire.write(stubs, [wire.header(upload), Step(data=bytes(MAX_WRITE_BYTES + 1))])
+    assert wire.reason_of(refused.value) == "INVALID_REQUEST"
+    assert MAX_WRITE_BYTES == MIB
