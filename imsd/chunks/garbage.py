@@ -63,9 +63,8 @@ async def sweep(
 ) -> SweepReport:
     """Free everything in ``store``, called ``store_name`` in ``index``, that nothing holds.
 
-    ``find_orphans`` walks all blobs, too. ``known_uploads`` says which of the given uploads have a row;
-    without it staged parts are left alone. At most one sweep of a store runs at a time; whatever else
-    runs at the same time loses nothing it holds.
+    ``find_orphans`` walks all blobs, too, as `sweep_orphans` does. At most one sweep of a store runs at a
+    time; whatever else runs at the same time, `sweep_orphans` included, loses nothing it holds.
 
     Raises what the index raises, and Unavailable when the store cannot be listed; what was removed until
     then stays removed.
@@ -73,11 +72,30 @@ async def sweep(
     run = Sweep(store)
     await run.free_condemned(store_name, index)
     if find_orphans:
-        await run.free_orphans(PACKS_PREFIX, _pack_of, _known_packs(index))
-        await run.free_orphans(MANIFESTS_PREFIX, _manifest_of, _known_manifests(index))
-    if find_orphans and known_uploads is not None:
-        await run.free_orphans(STAGING_PREFIX, _folder_of, known_uploads)
+        await _walk(run, index, known_uploads)
     return run.report
+
+
+async def sweep_orphans(
+    store: BlobStore, index: ChunkIndex, *, known_uploads: KnownUploads | None = None
+) -> SweepReport:
+    """Walk all blobs of ``store`` and delete those without a row; this takes long in a large store.
+
+    ``known_uploads`` says which of the given uploads have a row; without it staged parts are left alone.
+    At most one walk of a store runs at a time. A `sweep` may run beside it: it forgets a row only when the
+    bytes are gone, so at worst the walk deletes a blob that has just been deleted, which is no error.
+    Raises as `sweep` does.
+    """
+    run = Sweep(store)
+    await _walk(run, index, known_uploads)
+    return run.report
+
+
+async def _walk(run: Sweep, index: ChunkIndex, known_uploads: KnownUploads | None) -> None:
+    await run.free_orphans(PACKS_PREFIX, _pack_of, _known_packs(index))
+    await run.free_orphans(MANIFESTS_PREFIX, _manifest_of, _known_manifests(index))
+    if known_uploads is not None:
+        await run.free_orphans(STAGING_PREFIX, _folder_of, known_uploads)
 
 
 class Sweep:

@@ -10,6 +10,7 @@ import structlog
 
 from imsd.chunks import garbage
 from imsd.contract import ImsError
+from imsd.metadata import jobs as job_rows
 from imsd.metadata import requests as request_rows
 from imsd.metadata import uploads as upload_rows
 
@@ -22,8 +23,12 @@ log = structlog.get_logger(__name__)
 REQUEST_AGE = timedelta(days=7)
 
 
+# The row of a job that ended is kept for a month.
+JOB_AGE = timedelta(days=30)
+
+
 class Sweeper:
-    """Sweeps each store, one sweep of a store at a time."""
+    """Sweeps each store, one sweep of a store at a time, and one walk through it beside that."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -52,45 +57,63 @@ class Sweeper:
         """Remove everything in a store that nothing holds any more; errors are logged."""
         async with self._locks.setdefault(store_name, asyncio.Lock()):
             self._is_due.discard(store_name)
-            await self._sweep(store_name, find_orphans=False)
+            await self._free(store_name)
 
     async def _sweep_forever(
         self, interval_seconds: float, expire_uploads: Callable[[], Awaitable[None]]
     ) -> None:
         while True:
-            try:
-                await expire_uploads()
-                async with self._runtime.database.transaction() as c:
-                    await request_rows.forget_requests(c, self._runtime.clock() - REQUEST_AGE)
-                for store_name in self._runtime.stores.ready_names():
-                    async with self._locks.setdefault(store_name, asyncio.Lock()):
-                        await self._sweep(store_name, find_orphans=True)
-            except Exception:
-                log.exception("the periodic sweep failed; the next one tries again")
+            await self.tick(expire_uploads)
             await asyncio.sleep(interval_seconds)
 
-    async def _sweep(self, store_name: str, *, find_orphans: bool) -> None:
+    async def tick(self, expire_uploads: Callable[[], Awaitable[None]]) -> None:
+        """One round of everything; what fails stops nothing else and is tried again in the next round."""
+        await _attempt("expiry of uploads", expire_uploads())
+        await _attempt("removal of old rows", self._forget())
+        for store_name in self._runtime.stores.ready_names():
+            await _attempt(f"sweep of {store_name}", self.free(store_name))
+            await _attempt(f"walk through {store_name}", self._free_orphans(store_name))
+
+    async def _forget(self) -> None:
+        now = self._runtime.clock()
+        async with self._runtime.database.transaction() as c:
+            await request_rows.forget_requests(c, now - REQUEST_AGE)
+            await job_rows.forget_jobs(c, now - JOB_AGE)
+
+    async def _free(self, store_name: str) -> None:
         try:
             store = self._runtime.stores.get(store_name)
-            if find_orphans and not await belongs_to(store, self._runtime.service_id):
-                log.error(
-                    "the store holds images of another database: blobs without a row are left alone",
-                    store=store_name,
-                    hint="start the daemon with the database of these images, or give it an empty store",
-                )
-                find_orphans = False
-            report = await garbage.sweep(
-                store,
-                store_name,
-                self._runtime.index,
-                known_uploads=self._known_uploads if find_orphans else None,
-                find_orphans=find_orphans,
-            )
+            report = await garbage.sweep(store, store_name, self._runtime.index, find_orphans=False)
         except ImsError as error:
             log.warning("sweep put off", store=store_name, reason=error.reason, detail=error.message)
             return
         log.debug("swept", store=store_name, report=str(report))
 
+    async def _free_orphans(self, store_name: str) -> None:
+        """Without the lock: whoever cancels a job must not wait for a walk through the whole store.
+
+        Only the periodic task walks, so there is one walk at a time.
+        """
+        store = self._runtime.stores.get(store_name)
+        if not await belongs_to(store, self._runtime.service_id):
+            log.error(
+                "the store holds images of another database: blobs without a row are left alone",
+                store=store_name,
+                hint="start the daemon with the database of these images, or give it an empty store",
+            )
+            return
+        report = await garbage.sweep_orphans(store, self._runtime.index, known_uploads=self._known_uploads)
+        log.debug("walked", store=store_name, report=str(report))
+
     async def _known_uploads(self, upload_ids: list[str]) -> set[str]:
         async with self._runtime.database.reading() as c:
             return await upload_rows.known_uploads(c, upload_ids)
+
+
+async def _attempt(what: str, work: Awaitable[None]) -> None:
+    try:
+        await work
+    except ImsError as error:
+        log.warning("housekeeping put off", what=what, reason=error.reason, detail=error.message)
+    except Exception:
+        log.exception("housekeeping failed; the next round tries again", what=what)
