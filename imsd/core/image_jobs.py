@@ -64,8 +64,16 @@ class ImageJobs:
         self._dispatcher.dispatch(job.id, job.kind)
         return job.id
 
+    async def earlier(self, key: RequestKey) -> str | None:
+        """The id of the job that ``key`` started before, whatever became of its image."""
+        async with self._runtime.database.reading() as c:
+            return await requests.recall(c, key)
+
     async def verify(self, key: RequestKey, image: ImageRecord) -> str:
-        """Start a VERIFY_IMAGE job and return its id; the first one's when ``key`` was used before."""
+        """Start a VERIFY_IMAGE job and return its id.
+
+        The first one's when ``key`` was used before, and that of the job which verifies the image already.
+        """
         job = JobRecord(
             id=self._runtime.new_id(),
             project_id=key.project_id,
@@ -79,6 +87,10 @@ class ImageJobs:
             earlier = await requests.recall(c, key)
             if earlier:
                 return earlier
+            running = await job_rows.list_jobs(c, _verifying(image), 1, None)
+            if running:
+                await requests.remember(c, self._runtime, key, running[0].id)
+                return running[0].id
             await job_rows.insert_job(c, job)
             await requests.remember(c, self._runtime, key, job.id)
         self._dispatcher.dispatch(job.id, job.kind)
@@ -121,6 +133,15 @@ class ImageJobs:
             created_at=now,
         )
         return image, job
+
+
+def _verifying(image: ImageRecord) -> job_rows.JobQuery:
+    return job_rows.JobQuery(
+        project_id=image.project_id,
+        states=(JobState.INIT, JobState.RUNNING),
+        kinds=(JobKind.VERIFY_IMAGE,),
+        image_id=image.id,
+    )
 
 
 def _check(new: NewImage) -> None:

@@ -66,6 +66,8 @@ class ImageServicer(ImageServiceServicer):
 
     async def VerifyImage(self, request: pb.VerifyImageRequest, _: Context) -> job_pb2.Job:
         key = convert.request_key(request, checks.project_id(request.project_id), request.request_id)
-        image = await self._images.get_active(request.project_id, request.image_id)
-        job_id = await self._image_jobs.verify(key, image)
+        job_id = await self._image_jobs.earlier(key)
+        if job_id is None:
+            image = await self._images.get_active(request.project_id, request.image_id)
+            job_id = await self._image_jobs.verify(key, image)
         return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))

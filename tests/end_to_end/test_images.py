@@ -208,3 +208,13 @@ async def test_a_repeated_create_gets_the_first_job(stubs: Stubs) -> None:
         await reason_when(wire.start_image(stubs, upload, request_id="once", name="different"))
         == "REQUEST_ID_REUSED"
     )
+
+
+async def test_a_repeated_verification_is_answered_when_the_image_is_gone(stubs: Stubs) -> None:
+    image = await wire.import_disk(stubs, random_disk(512))
+    verify = image_pb2.VerifyImageRequest(image_id=image.id, request_id="once")
+    first = await wire.ended(stubs, await stubs.images.VerifyImage(verify))
+    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=image.id))
+    assert (await stubs.images.VerifyImage(verify)).id == first.id
+    verify.request_id = "again"
+    assert await reason_when(stubs.images.VerifyImage(verify)) == "NOT_FOUND"
