@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ from imsd.core.page_token import PageTokens
 from imsd.core.runtime import Runtime, ServiceLimits
 from imsd.metadata import jobs as job_rows
 from imsd.metadata.chunk_index import SqlChunkIndex
-from imsd.metadata.database import Database, open_database
+from imsd.metadata.database import Database
 from imsd.metadata.records import JobKind, JobRecord, JobState
 
 
@@ -103,12 +102,6 @@ class Service:
     async def end_of(self, job_id: str) -> JobView:
         views = [view async for view in self.jobs.watch("default", job_id)]
         return views[-1]
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(f"sqlite+aiosqlite:///{tmp_path}/db.sqlite3") as opened:
-        yield opened
 
 
 @pytest.fixture
