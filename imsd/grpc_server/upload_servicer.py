@@ -54,9 +54,9 @@ class UploadServicer(UploadServiceServicer):
     async def WriteUpload(
         self, _: AsyncIterator[pb.WriteUploadRequest], context: Context
     ) -> AsyncIterator[pb.WriteUploadResponse]:
+        header = await _header(context)
+        project_id = checks.project_id(header.project_id)
         with self._one_more_stream():
-            header = await _header(context)
-            project_id = checks.project_id(header.project_id)
             async with (
                 self._uploads.writing(project_id, header.upload_id, header.offset) as session,
                 aclosing(session.steps(_steps(context))) as steps,
