@@ -89,7 +89,7 @@ def tags(value: Mapping[str, str]) -> dict[str, str]:
             refuse("tags", f"{key[:64]!r} cannot be a tag key", "1 to 36 letters, digits, _ or -")
         if not limits.TAG_VALUE.match(content):
             refuse("tags", f"{content[:64]!r} cannot be a tag value", "0 to 43 letters, digits, _ - or .")
-    return dict(value)
+    return dict(sorted(value.items()))  # the order of a map on the wire means nothing
 
 
 def properties(value: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -48,16 +48,20 @@ def compression_to_pb(name: str) -> image_pb2.Compression.ValueType:
     return image_pb2.Compression.Value(f"COMPRESSION_{name.upper()}")
 
 
-def statuses_from_pb(values: Iterable[int]) -> tuple[ImageStatus, ...]:
-    return tuple(ImageStatus(_name(image_pb2.ImageStatus, "IMAGE_STATUS_", v, "statuses")) for v in values)
+def formats_from_pb(values: Collection[int], field: str) -> tuple[str, ...]:
+    return _names(image_pb2.DiskFormat, "DISK_FORMAT_", values, field)
 
 
-def job_states_from_pb(values: Iterable[int]) -> tuple[JobState, ...]:
-    return tuple(JobState(_name(job_pb2.JobState, "JOB_STATE_", v, "states")) for v in values)
+def statuses_from_pb(values: Collection[int]) -> tuple[ImageStatus, ...]:
+    return tuple(map(ImageStatus, _names(image_pb2.ImageStatus, "IMAGE_STATUS_", values, "statuses")))
 
 
-def job_kinds_from_pb(values: Iterable[int]) -> tuple[JobKind, ...]:
-    return tuple(JobKind(_name(job_pb2.JobKind, "JOB_KIND_", v, "kinds")) for v in values)
+def job_states_from_pb(values: Collection[int]) -> tuple[JobState, ...]:
+    return tuple(map(JobState, _names(job_pb2.JobState, "JOB_STATE_", values, "states")))
+
+
+def job_kinds_from_pb(values: Collection[int]) -> tuple[JobKind, ...]:
+    return tuple(map(JobKind, _names(job_pb2.JobKind, "JOB_KIND_", values, "kinds")))
 
 
 def request_key(request: Message, project_id: str, request_id: str) -> RequestKey:
@@ -165,6 +169,20 @@ def _name(enum: _Enum, prefix: str, value: int, field: str) -> str:
     if value == 0 or value not in enum.values():
         raise InvalidRequest(f"{value} is no known value", field=field)
     return enum.Name(value).removeprefix(prefix).lower()
+
+
+def _names(enum: _Enum, prefix: str, values: Collection[int], field: str) -> tuple[str, ...]:
+    """The names of a set of numbers, each once and always in one order, because page tokens depend on it.
+
+    Raises InvalidRequest, also for more numbers than there are: each would be a variable of a query.
+    """
+    if len(values) > len(enum.values()):
+        raise InvalidRequest(
+            f"{len(values)} values, but there are only {len(enum.values()) - 1}",
+            field=field,
+            hint="name each value once",
+        )
+    return tuple(_name(enum, prefix, value, field) for value in sorted(set(values)))
 
 
 _UPLOAD_STATES = {

@@ -44,7 +44,7 @@ def image_query_from_pb(request: pb.ListImagesRequest) -> ImageQuery:
         project_id=checks.project_id(request.project_id),
         name_pattern=checks.text("filter.name", wanted.name, 128),
         statuses=convert.statuses_from_pb(wanted.statuses) or LISTED,
-        disk_formats=tuple(convert.format_from_pb(f, "filter.disk_formats") for f in wanted.disk_formats),
+        disk_formats=convert.formats_from_pb(wanted.disk_formats, "filter.disk_formats"),
         tags=checks.tags(wanted.tags),
         order_by=order,
         descending=direction == "desc",

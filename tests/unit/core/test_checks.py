@@ -71,3 +71,7 @@ def test_an_empty_project_is_the_default_one() -> None:
     assert checks.project_id("") == "default"
     with pytest.raises(InvalidRequest):
         checks.project_id("../x")
+
+
+def test_tags_come_in_one_order() -> None:
+    assert list(checks.tags({"b": "2", "a": "1"})) == ["a", "b"]
