@@ -41,6 +41,11 @@ class ByteBudget:
         """No request takes more, whatever it asks for."""
         return self._limit
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for others to give back."""
+        return len(self._waiting)
+
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[None]:
         """Hold ``size`` bytes (at most the limit) inside the block."""
@@ -86,6 +91,9 @@ class DecodePool:
     def __init__(self, threads: int | None = None, budget_bytes: int = 96 << 20) -> None:
         self.threads = threads or os.cpu_count() or 1
         self.budget = ByteBudget(budget_bytes)
+        # What goes out takes of this one too, before it takes of the other: readers that are slow leave
+        # at least half of the memory to what comes in.
+        self.output_budget = ByteBudget(budget_bytes // 2)
         self._executor = ThreadPoolExecutor(self.threads, "decode", initializer=_renice)
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -78,9 +78,9 @@ async def in_order(
 ) -> AsyncGenerator[R, None]:
     """The results of ``calls`` in order; up to ``depth`` of them are made ahead of their turn.
 
-    A call holds `PIECE_COST_BYTES` of the pool's budget while it runs, and then what ``kept_bytes`` says
-    of its result until the next one is asked for. So a consumer that stops asking keeps ``depth`` results:
-    give it a time limit.
+    A call holds `PIECE_COST_BYTES` of the pool's two budgets while it runs, and then what ``kept_bytes``
+    says of its result until the next one is asked for. So a consumer that stops asking keeps ``depth``
+    results: give it a time limit. While others wait, nothing more is made ahead of its turn.
 
     Budget is taken by the calls in their order, never by this loop: whoever holds budget can always hand
     over its oldest result, so renderings that share a budget do not wait for each other in a circle.
@@ -110,13 +110,15 @@ class Ahead(Generic[R]):
         self._calls = calls
         self._kept_bytes = kept_bytes
         self._depth = depth
-        self._cost_bytes = min(PIECE_COST_BYTES, pool.budget.limit)
+        self._cost_bytes = min(PIECE_COST_BYTES, pool.output_budget.limit)
         self._tasks: deque[asyncio.Task[R]] = deque()
         self._held_bytes: dict[asyncio.Task[R], int] = {}
+        self._waiting = 0
 
     def next(self) -> asyncio.Task[R] | None:
         """Start what may start; the oldest task, or None when all is done."""
-        while len(self._tasks) < self._depth and (call := next(self._calls, None)) is not None:
+        depth = 1 if self._pool.output_budget.waiting > self._waiting else self._depth
+        while len(self._tasks) < depth and (call := next(self._calls, None)) is not None:
             self._tasks.append(asyncio.create_task(self._run(call)))
         return self._tasks[0] if self._tasks else None
 
@@ -142,7 +144,7 @@ class Ahead(Generic[R]):
             raise asyncio.CancelledError
 
     async def _run(self, call: AsyncCall[R]) -> R:
-        await self._pool.budget.acquire(self._cost_bytes)
+        await self._take_budget()
         task = asyncio.current_task()
         assert task is not None
         self._held_bytes[task] = self._cost_bytes
@@ -150,14 +152,27 @@ class Ahead(Generic[R]):
         self._keep(task, self._kept_bytes(result))
         return result
 
+    async def _take_budget(self) -> None:
+        self._waiting += 1
+        try:
+            await self._pool.output_budget.acquire(self._cost_bytes)
+        finally:
+            self._waiting -= 1
+        try:
+            await self._pool.budget.acquire(self._cost_bytes)
+        except BaseException:
+            self._pool.output_budget.release(self._cost_bytes)
+            raise
+
     def _keep(self, task: asyncio.Task[R], size: int) -> None:
-        """Give back what ``task`` holds of the budget, but for ``size`` bytes."""
+        """Give back what ``task`` holds of the budgets, but for ``size`` bytes."""
         held = self._held_bytes.pop(task, 0)
         kept = min(size, held)
         if kept:
             self._held_bytes[task] = kept
         if held > kept:
             self._pool.budget.release(held - kept)
+            self._pool.output_budget.release(held - kept)
 
 
 def _in_pool(pool: DecodePool, calls: Iterable[Callable[[], R]]) -> Iterator[AsyncCall[R]]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 
 import grpc
 import pytest
 
 from imsd.core.limits import MAX_WRITE_BYTES
+from imsd.v1 import image_pb2
 from tests.end_to_end import wire
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
-from tests.end_to_end.disks import MIB
+from tests.end_to_end.disks import MIB, random_disk
 from tests.end_to_end.wire import Step
 
 
@@ -68,3 +70,16 @@ async def test_a_message_has_at_most_one_mib_of_data(stubs: Stubs) -> None:
         await wire.write(stubs, [wire.header(upload), Step(data=bytes(MAX_WRITE_BYTES + 1))])
     assert wire.reason_of(refused.value) == "INVALID_REQUEST"
     assert MAX_WRITE_BYTES == MIB
+
+
+async def test_readers_that_stop_do_not_stop_an_import(daemon: DaemonProcess, stubs: Stubs) -> None:
+    image = await wire.import_disk(stubs, random_disk(64 * MIB))
+    async with AsyncExitStack() as stack:
+        for _ in range(12):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(daemon.address, options))
+            reading = Stubs(channel).images.DownloadImage(image_pb2.DownloadImageRequest(image_id=image.id))
+            stack.callback(reading.cancel)
+        await asyncio.sleep(1.0)  # each has now as much ready as it may
+        async with asyncio.timeout(10):
+            await wire.import_disk(stubs, random_disk(MIB, seed=2), name="other")

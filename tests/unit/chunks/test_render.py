@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
@@ -218,3 +218,41 @@ async def test_cancelling_while_the_store_hangs_leaves_nothing(pool: DecodePool)
             await task
         assert store.hanging == 0
         assert reader.bytes_at_hand == 0
+
+
+async def test_readers_that_stop_leave_half_of_the_memory_to_others() -> None:
+    pool = DecodePool(2, budget_bytes=4 * PIECE_COST_BYTES)
+    big = [lambda: [bytes(4 * MIB)]] * 10
+    async with AsyncExitStack() as stack:
+        first = [
+            asyncio.ensure_future(
+                anext(await stack.enter_async_context(aclosing(render(PiecesWriter(big), pool))))
+            )
+            for _ in range(8)
+        ]
+        await asyncio.wait(first, timeout=0.3)
+        async with asyncio.timeout(1), pool.budget.reserve(2 * PIECE_COST_BYTES):
+            pass
+        for waiting in first:
+            waiting.cancel()
+        await asyncio.gather(*first, return_exceptions=True)
+    async with asyncio.timeout(1), pool.budget.reserve(pool.budget.limit):
+        await pool.output_budget.acquire(pool.output_budget.limit)
+        pool.close()
+
+
+async def test_while_others_wait_nothing_is_made_ahead() -> None:
+    pool = DecodePool(2, budget_bytes=8 * PIECE_COST_BYTES)
+    writer = PiecesWriter([slow(n) for n in range(20)])
+    async with aclosing(render(writer, pool, depth=3)) as rendering:
+        await anext(rendering)
+        await asyncio.sleep(0.02)
+        other = asyncio.create_task(pool.output_budget.acquire(pool.output_budget.limit))
+        await asyncio.sleep(0)
+        started = writer.started
+        for _ in range(started - 1):
+            await anext(rendering)
+        assert writer.started == started
+    await other
+    pool.output_budget.release(pool.output_budget.limit)
+    pool.close()
