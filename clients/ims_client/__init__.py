@@ -28,7 +28,7 @@ from .allocator import keep_large_buffers
 from .backoff import PATIENCE_SECONDS, patiently
 from .client import ImsClient, connect
 from .download import Download, Piece, download_to_file, download_to_stream
-from .errors import CallFailed, ClientError, JobCancelled, JobFailed, LocalFileFailed
+from .errors import CallFailed, ClientError, JobCancelled, JobFailed, LocalFileFailed, cannot_read
 from .jobs import is_final
 from .upload import ByteHasher, UploadSender
 from .upload_file import OpenedUpload, UploadOptions, open_upload, send_upload
@@ -51,6 +51,7 @@ __all__ = [
     "UploadOptions",
     "UploadSender",
     "UploadSource",
+    "cannot_read",
     "connect",
     "default_address",
     "download_to_file",

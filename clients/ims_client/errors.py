@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -66,6 +68,18 @@ class LocalFileFailed(ClientError):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__("LOCAL_FILE", message, hint)
+
+
+def cannot_read(path: Path, error: OSError) -> LocalFileFailed:
+    """The failure for ``path``, which the system does not let us read."""
+    cause = os.strerror(error.errno) if error.errno else str(error)
+    if isinstance(error, FileNotFoundError):
+        hint = "check the path"
+    elif isinstance(error, PermissionError):
+        hint = "choose a file that you may read"
+    else:
+        hint = "check the file and the disk it is on"
+    return LocalFileFailed(f"cannot read {path}: {cause}", hint)
 
 
 class JobFailed(ClientError):

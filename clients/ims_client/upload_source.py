@@ -19,7 +19,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from .errors import LocalFileFailed
+from .errors import LocalFileFailed, cannot_read
 
 # Measured best for grpc.aio on loopback and unix sockets.
 BLOCK_BYTES = 1 << 20
@@ -332,5 +332,4 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise LocalFileFailed(f"cannot read {path}: {reason}") from error
+        raise cannot_read(path, error) from error

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ims_client import ClientError, LocalFileFailed
+from ims_client import ClientError, cannot_read
 
 from imsd.v1 import image_pb2
 
@@ -73,7 +73,7 @@ def digest_of_file(
         finally:
             os.close(fd)
     except OSError as error:
-        raise LocalFileFailed(f"cannot read {path}: {error.strerror}") from error
+        raise cannot_read(path, error) from error
     except ImsError as error:
         raise ClientError(error.reason, error.message, error.hint) from error
     return DiskDigest(digest, opened.blocks.size_bytes, opened.format_name)

@@ -65,7 +65,7 @@ class ImportOptions:
         False
     )
     request_id: Annotated[
-        str, typer.Option(metavar="ID", help="Do the import at most once, however often it is repeated.")
+        str, typer.Option(metavar="ID", help="Make at most one image; once it is made, a repeat fails.")
     ] = ""
 
     def image_request(self) -> image_pb2.CreateImageRequest:
@@ -151,7 +151,7 @@ class _Import:
                 used = self._options.request_id.removesuffix(".upload")
                 raise ClientError(
                     "ALREADY_EXISTS",
-                    f"request id {used!r} was used for an import that is done",
+                    f"request id {used!r} was used for an import that has ended",
                     "look at the images and jobs there are; use a new request id for a new image",
                 ) from None
             raise

@@ -279,7 +279,8 @@ async def test_uploads_are_listed_and_aborted(imsctl: Imsctl, daemon: FakeDaemon
 async def test_a_missing_file_is_one_sentence(imsctl: Imsctl) -> None:
     outcome = await imsctl("image", "import", "missing.raw", "--name", "web")
     assert outcome.code == 1
-    assert outcome.errors == "imsctl: cannot read missing.raw: No such file or directory [LOCAL_FILE]\n"
+    sentence = "imsctl: cannot read missing.raw: No such file or directory [LOCAL_FILE]"
+    assert outcome.errors == f"{sentence}\n  check the path\n"
 
 
 async def test_progress_is_a_line_every_few_seconds_on_standard_error(
