@@ -16,6 +16,7 @@ from imsd.v1.image_pb2_grpc import ImageServiceServicer
 from . import convert, convert_image
 from .context import Context
 from .download_stream import download_messages
+from .pages import page_that_fits
 
 
 class ImageServicer(ImageServiceServicer):
@@ -40,8 +41,12 @@ class ImageServicer(ImageServiceServicer):
 
     async def ListImages(self, request: pb.ListImagesRequest, _: Context) -> pb.ListImagesResponse:
         query = convert_image.image_query_from_pb(request)
-        images, token = await self._images.list(query, request.page_size, request.page_token)
-        return pb.ListImagesResponse(images=map(convert.image_to_pb, images), next_page_token=token)
+
+        async def page(size: int) -> pb.ListImagesResponse:
+            images, token = await self._images.list(query, size, request.page_token)
+            return pb.ListImagesResponse(images=map(convert.image_to_pb, images), next_page_token=token)
+
+        return await page_that_fits(page, lambda made: made.images, request.page_size)
 
     async def UpdateImage(self, request: pb.UpdateImageRequest, _: Context) -> pb.Image:
         change = convert_image.image_change_from_pb(request)

@@ -15,6 +15,7 @@ from imsd.v1.job_pb2_grpc import JobServiceServicer
 
 from . import convert
 from .context import Context
+from .pages import page_that_fits
 
 
 class JobServicer(JobServiceServicer):
@@ -33,8 +34,12 @@ class JobServicer(JobServiceServicer):
             kinds=convert.job_kinds_from_pb(request.kinds),
             image_id=checks.uuid("image_id", request.image_id) if request.image_id else "",
         )
-        jobs, token = await self._jobs.list(query, request.page_size, request.page_token)
-        return pb.ListJobsResponse(jobs=map(convert.job_to_pb, jobs), next_page_token=token)
+
+        async def page(size: int) -> pb.ListJobsResponse:
+            jobs, token = await self._jobs.list(query, size, request.page_token)
+            return pb.ListJobsResponse(jobs=map(convert.job_to_pb, jobs), next_page_token=token)
+
+        return await page_that_fits(page, lambda made: made.jobs, request.page_size)
 
     async def WatchJob(self, request: pb.WatchJobRequest, _: Context) -> AsyncIterator[pb.Job]:
         async for view in self._jobs.watch(checks.project_id(request.project_id), request.job_id):

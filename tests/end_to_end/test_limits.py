@@ -83,3 +83,19 @@ async def test_readers_that_stop_do_not_stop_an_import(daemon: DaemonProcess, st
         await asyncio.sleep(1.0)  # each has now as much ready as it may
         async with asyncio.timeout(10):
             await wire.import_disk(stubs, random_disk(MIB, seed=2), name="other")
+
+
+async def test_images_at_every_limit_are_listed_page_by_page(stubs: Stubs) -> None:
+    facts = {f"{n:03}" + "k" * 61: "\U0001d11e" * 255 for n in range(64)}
+    upload_disk = random_disk(MIB)
+    made = [
+        (await wire.import_disk(stubs, upload_disk, name=f"i{n}", properties=facts)).id for n in range(48)
+    ]
+    found: list[str] = []
+    token = ""
+    while True:
+        page = await stubs.images.ListImages(image_pb2.ListImagesRequest(page_size=1000, page_token=token))
+        found += [image.id for image in page.images]
+        if not (token := page.next_page_token):
+            break
+    assert found == made[::-1]
