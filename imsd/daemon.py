@@ -75,14 +75,13 @@ class Daemon:
         self.addresses: list[str] = []
 
     async def start(self) -> None:
-        """Recover what an earlier run left, then listen."""
+        """Recover what an earlier run left, then serve; the addresses are taken before any work begins."""
+        self.addresses = await self._server.bind(self._config.listen)
         async with self.runtime.database.transaction() as c:
             await chunk_index.release_readers(c)
         recovered = await self._dispatcher.start()
         self._sweeper.start(self._config.sweep_interval_seconds, self.uploads.expire)
-        self.addresses = await self._server.start(
-            self._config.listen, self._config.socket_mode, self._config.socket_group
-        )
+        await self._server.start(self._config.socket_mode, self._config.socket_group)
         log.info("ready", version=imsd.__version__, addresses=self.addresses, recovered_jobs=recovered)
 
     async def stop(self) -> None:

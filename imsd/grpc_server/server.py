@@ -85,6 +85,7 @@ class GrpcServer:
 
     def __init__(self, core: Core, max_upload_streams: int) -> None:
         self.calls = CallInterceptor()
+        self._addresses: list[str] = []
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[self.calls],
@@ -103,19 +104,24 @@ class GrpcServer:
             [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
         )
 
-    async def start(self, addresses: Sequence[str], socket_mode: int, socket_group: str) -> list[str]:
-        """Listen; returns the addresses as bound (a port 0 becomes the one the kernel chose).
+    async def bind(self, addresses: Sequence[str]) -> list[str]:
+        """Take the addresses; returns them as bound (a port 0 becomes the one the kernel chose).
 
-        Raises InvalidRequest (INVALID_CONFIGURATION) for an address that cannot be listened on.
+        Nothing is answered before `start`. Call it while nothing else makes files: the mask of new files,
+        which is the process's, is another one meanwhile. Raises InvalidRequest (INVALID_CONFIGURATION) for
+        an address that cannot be listened on.
         """
-        bound = [await self._bind(address) for address in addresses]
+        self._addresses = [await self._bind(address) for address in addresses]
+        return self._addresses
+
+    async def start(self, socket_mode: int, socket_group: str) -> None:
+        """Serve. Raises InvalidRequest (INVALID_CONFIGURATION)."""
         await self._server.start()
-        for address in bound:
+        for address in self._addresses:
             if address.startswith("unix:"):
                 await run_blocking(_open_to_group, address.removeprefix("unix:"), socket_mode, socket_group)
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        return bound
 
     async def drain(self, seconds: float) -> None:
         """Refuse new calls, let running ones finish within ``seconds``, then cut them."""
@@ -163,24 +169,29 @@ def _add_servicers(server: grpc.aio.Server, core: Core, max_upload_streams: int)
 
 def _clear_stale_socket(path: str) -> None:
     """Remove a socket file that nobody answers on; gRPC would take over a living one silently."""
-    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         mode = os.stat(path).st_mode
+        if not stat.S_ISSOCK(mode):
+            raise _no_socket(path, "it exists and is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(2)
+            probe.connect(path)
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(mode):
-        raise InvalidRequest(f"{path} exists and is no socket", reason="INVALID_CONFIGURATION")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(2)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            Path(path).unlink(missing_ok=True)
-            return
-    raise InvalidRequest(
-        f"another daemon listens on {path}",
+    except ConnectionRefusedError:
+        Path(path).unlink(missing_ok=True)
+        return
+    except OSError as error:  # a timeout is one too: the socket's owner lives, but does not answer
+        raise _no_socket(path, str(error)) from error
+    raise _no_socket(path, "another daemon listens there")
+
+
+def _no_socket(path: str, why: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"cannot listen on {path}: {why}",
         reason="INVALID_CONFIGURATION",
-        hint="stop it first, or choose another socket with --listen unix:PATH",
+        hint="stop what has the socket, or choose another with --listen unix:PATH",
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import grpc
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from imsd.core.limits import MAX_WRITE_BYTES
 from imsd.v1 import image_pb2
@@ -99,3 +101,15 @@ async def test_images_at_every_limit_are_listed_page_by_page(stubs: Stubs) -> No
         if not (token := page.next_page_token):
             break
     assert found == made[::-1]
+
+
+async def test_reflection_lists_every_service(daemon: DaemonProcess) -> None:
+    def requests() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        answers = [answer async for answer in stub.ServerReflectionInfo(requests())]
+    listed = {service.name for service in answers[0].list_services_response.service}
+    ours = {f"imsd.v1.{name}Service" for name in ("Image", "Upload", "Job", "Catalog", "Driver")}
+    assert listed == ours | {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
