@@ -27,18 +27,41 @@ CODES: dict[type[ImsError], int] = {
     contract.Cancelled: code_pb2.CANCELLED,
 }
 
+# The hosted service's code for the very same condition; of most conditions it has none, or several.
+IMG_CODES = {
+    "FORMAT_UNSUPPORTED": "IMG.0072",
+    "IMAGE_EMPTY": "IMG.0057",
+    "IMAGE_PROTECTED": "IMG.0091",
+    "PERMISSION_DENIED": "IMG.0161",
+}
+IMG_CODES_OF_FIELDS = {
+    "image_id": "IMG.0066",
+    "max_ram_mb": "IMG.0055",
+    "min_ram_mb": "IMG.0055",
+    "project_id": "IMG.0067",
+    "tags": "IMG.0115",
+}
+
 
 def status_of(error: ImsError) -> grpc.Status:
-    """The status a client sees: code, sentence, and ErrorInfo with reason, hint and field."""
+    """The status a client sees: code, sentence, and ErrorInfo with reason, hint, field and IMG code."""
     details = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     if error.hint:
         details.metadata["hint"] = error.hint
     if error.field:
         details.metadata["field"] = error.field
+    if code := _img_code(error):
+        details.metadata["img_code"] = code
     packed = any_pb2.Any()
     packed.Pack(details)
-    code = CODES.get(type(error), code_pb2.INTERNAL)
-    return rpc_status.to_status(status_pb2.Status(code=code, message=error.message, details=[packed]))
+    status = CODES.get(type(error), code_pb2.INTERNAL)
+    return rpc_status.to_status(status_pb2.Status(code=status, message=error.message, details=[packed]))
+
+
+def _img_code(error: ImsError) -> str:
+    if error.reason == "INVALID_REQUEST":
+        return IMG_CODES_OF_FIELDS.get(error.field, "")
+    return IMG_CODES.get(error.reason, "")
 
 
 def defect() -> ImsError:
