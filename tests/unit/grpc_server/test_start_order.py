@@ -20,7 +20,7 @@ async def test_nothing_is_answered_before_recovery_has_ended(
 
     async def info(seconds: float) -> None:
         async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
-            stub = catalog_pb2_grpc.CatalogServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub = catalog_pb2_grpc.CatalogServiceStub(channel)
             await stub.GetServiceInfo(catalog_pb2.GetServiceInfoRequest(), timeout=seconds)
 
     async def watched(dispatcher: Dispatcher) -> int:
