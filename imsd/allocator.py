@@ -21,8 +21,8 @@ MMAP_THRESHOLD_BYTES = 32 << 20
 TRIM_THRESHOLD_BYTES = 256 << 20
 
 # Each thread gets an arena of its own, whose freed memory serves no other: with 20 threads that was 60 MiB
-# of a daemon's peak. Threads here allocate seldom and large, so two arenas are enough.
-ARENAS = 2
+# of a daemon's peak, and 40 MiB with two arenas. Threads here allocate seldom and large, so they share one.
+ARENAS = 1
 
 
 def keep_freed_memory() -> bool:

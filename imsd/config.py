@@ -119,14 +119,14 @@ class Config(BaseSettings):
     # Create jobs that run at once; more wait.
     max_running_create_jobs: int = Field(40, ge=1, le=1000)
 
-    # Uploads that are written at once; more are refused. Each takes a few MiB beside `buffer_bytes`.
-    max_upload_streams: int = Field(24, ge=1, le=1000)
+    # Uploads that are written at once; more wait. Each takes a few MiB beside `buffer_bytes`.
+    max_upload_streams: int = Field(16, ge=1, le=1000)
 
     # Threads that decode, hash and compress; 0: one for each processor.
     decode_threads: int = Field(0, ge=0, le=256)
 
     # Bytes of images in memory, of all jobs together.
-    buffer_bytes: ByteSize = Field(ByteSize(96 * MIB), ge=16 * MIB, le=TIB)
+    buffer_bytes: ByteSize = Field(ByteSize(64 * MIB), ge=16 * MIB, le=TIB)
 
     # How often unreferenced packs and expired uploads are looked for.
     sweep_interval_seconds: float = Field(300.0, gt=0, le=7 * 86400)

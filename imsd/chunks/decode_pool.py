@@ -88,7 +88,7 @@ class ByteBudget:
 class DecodePool:
     """Threads for work on bytes; see the module."""
 
-    def __init__(self, threads: int | None = None, budget_bytes: int = 96 << 20) -> None:
+    def __init__(self, threads: int | None = None, budget_bytes: int = 64 << 20) -> None:
         self.threads = threads or os.cpu_count() or 1
         self.budget = ByteBudget(budget_bytes)
         # What goes out takes of this one too, before it takes of the other: readers that are slow leave

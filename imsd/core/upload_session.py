@@ -7,11 +7,11 @@ are the file's bytes (RAW, ISO) becomes chunks at once, anything else is staged 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Self, TypeVar
 
 from imsd.chunks.pack_writer import settle
-from imsd.contract import ImageRefused, InvalidRequest, LimitExceeded
+from imsd.contract import ImageRefused, InvalidRequest, LimitExceeded, Unavailable
 from imsd.formats.detect import HEAD_BYTES, detect_head
 from imsd.formats.registry import can_read, is_streamable
 from imsd.metadata.records import UploadRecord
@@ -24,6 +24,10 @@ from .upload_progress import UploadProgress, taken_over
 from .upload_sink import UploadSink
 
 RequestT = TypeVar("RequestT")
+
+
+# A writer that sends nothing for so long gives its place to one that waits.
+IDLE_SECONDS = 30.0
 
 
 class UploadSession:
@@ -69,17 +73,19 @@ class UploadSession:
         self._evicted.set()
         await self._closed.wait()
 
-    async def steps(self, requests: AsyncIterator[RequestT]) -> AsyncGenerator[RequestT, None]:
+    async def steps(
+        self, requests: AsyncIterator[RequestT], is_place_wanted: Callable[[], bool]
+    ) -> AsyncGenerator[RequestT, None]:
         """The writer's messages, until they end or the session is evicted.
 
-        Raises Conflict (UPLOAD_TAKEN_OVER).
+        Raises Conflict (UPLOAD_TAKEN_OVER), Unavailable when the writer sends nothing while others wait.
         """
         evicted = asyncio.create_task(self._evicted.wait())
         coming: asyncio.Task[RequestT | None] | None = None
         try:
             while True:
                 coming = asyncio.create_task(_next(requests))
-                await self._wait_for(coming, evicted)
+                await self._wait_for(coming, evicted, is_place_wanted)
                 request = coming.result()
                 if request is None:
                     return
@@ -129,8 +135,18 @@ class UploadSession:
         if self._sink:
             await self._sink.checkpoint()
 
-    async def _wait_for(self, coming: asyncio.Task[RequestT | None], evicted: asyncio.Task[Any]) -> None:
-        await asyncio.wait({coming, evicted}, return_when=asyncio.FIRST_COMPLETED)
+    async def _wait_for(
+        self, coming: asyncio.Task[Any], evicted: asyncio.Task[Any], is_place_wanted: Callable[[], bool]
+    ) -> None:
+        either = {coming, evicted}
+        done: set[asyncio.Task[Any]] = set()
+        while not done:
+            done, _ = await asyncio.wait(either, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not done and is_place_wanted():
+                raise Unavailable(
+                    f"the writer has sent nothing for {IDLE_SECONDS:.0f} seconds, and others wait",
+                    hint="go on later from the committed offset",
+                )
         if evicted.done():
             raise taken_over()
 

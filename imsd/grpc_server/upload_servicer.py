@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from grpc.aio import EOF
 
-from imsd.contract import InvalidRequest, LimitExceeded
+from imsd.contract import InvalidRequest
 from imsd.core import checks
 from imsd.core.upload_session import UploadSession
 from imsd.core.uploads import NewUpload, Uploads
@@ -28,8 +29,8 @@ class UploadServicer(UploadServiceServicer):
     def __init__(self, uploads: Uploads, part_size_bytes: int, max_streams: int) -> None:
         self._uploads = uploads
         self._part_size_bytes = part_size_bytes
-        self._max_streams = max_streams
-        self._streams = 0
+        self._places = asyncio.Semaphore(max_streams)
+        self._waiting = 0
 
     async def CreateUpload(self, request: pb.CreateUploadRequest, _: Context) -> pb.Upload:
         key = convert.request_key(request, request.project_id, request.request_id)
@@ -56,13 +57,13 @@ class UploadServicer(UploadServiceServicer):
     ) -> AsyncIterator[pb.WriteUploadResponse]:
         header = await _header(context)
         project_id = checks.project_id(header.project_id)
-        with self._one_more_stream():
-            async with (
-                self._uploads.writing(project_id, header.upload_id, header.offset) as session,
-                aclosing(session.steps(_steps(context))) as steps,
-            ):
-                async for answer in _answers(session, steps):
-                    yield answer
+        async with (
+            self._place(),
+            self._uploads.writing(project_id, header.upload_id, header.offset) as session,
+            aclosing(session.steps(_steps(context), self._is_place_wanted)) as steps,
+        ):
+            async for answer in _answers(session, steps):
+                yield answer
 
     async def CommitUpload(self, request: pb.CommitUploadRequest, _: Context) -> pb.Upload:
         return self._to_pb(
@@ -75,19 +76,21 @@ class UploadServicer(UploadServiceServicer):
         await self._uploads.delete(request.project_id, request.upload_id)
         return pb.DeleteUploadResponse()
 
-    @contextmanager
-    def _one_more_stream(self) -> Iterator[None]:
-        """Each stream holds a message outside the daemon's byte budget, so there are not too many."""
-        if self._streams >= self._max_streams:
-            raise LimitExceeded(
-                f"{self._max_streams} uploads are being written at once",
-                hint="try again when one of them has ended, or raise max_upload_streams",
-            )
-        self._streams += 1
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Each stream holds a message outside the daemon's byte budget: one too many waits, unread."""
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
         try:
             yield
         finally:
-            self._streams -= 1
+            self._places.release()
+
+    def _is_place_wanted(self) -> bool:
+        return self._waiting > 0
 
     def _to_pb(self, record: UploadRecord) -> pb.Upload:
         return convert.upload_to_pb(record, self._part_size_bytes)

@@ -755,7 +755,7 @@ class DownloadImageResponse(_message.Message):
     ZERO_LENGTH_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """the next bytes, at most 4 MiB"""
+    """the next bytes, at most 1 MiB"""
     zero_length: _builtins.int
     """the next bytes are this many zeros"""
     @_builtins.property

@@ -103,7 +103,9 @@ class UploadServiceServicer:
     def WriteUpload(self, request_iterator, context):
         """WriteUpload takes bytes in order from the committed offset and answers with the offset that
         would survive a crash, whenever it moves. The first message is a header; opening a stream takes
-        the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER.
+        the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER. The first answer
+        comes when the stream has a place: too many at once wait, and a writer that sends nothing for long
+        gives its place to them (UNAVAILABLE).
 
         The end of the stream means nothing: it neither commits the upload nor discards it. Bytes after
         the last committed offset are dropped, the writer sends them again. A `flush` message makes all

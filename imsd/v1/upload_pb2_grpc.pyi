@@ -52,7 +52,9 @@ class UploadServiceStub:
     WriteUpload: _grpc.StreamStreamMultiCallable[_upload_pb2.WriteUploadRequest, _upload_pb2.WriteUploadResponse]
     """WriteUpload takes bytes in order from the committed offset and answers with the offset that
     would survive a crash, whenever it moves. The first message is a header; opening a stream takes
-    the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER.
+    the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER. The first answer
+    comes when the stream has a place: too many at once wait, and a writer that sends nothing for long
+    gives its place to them (UNAVAILABLE).
 
     The end of the stream means nothing: it neither commits the upload nor discards it. Bytes after
     the last committed offset are dropped, the writer sends them again. A `flush` message makes all
@@ -99,7 +101,9 @@ class UploadServiceAsyncStub(UploadServiceStub):
     WriteUpload: _aio.StreamStreamMultiCallable[_upload_pb2.WriteUploadRequest, _upload_pb2.WriteUploadResponse]  # type: ignore[assignment]
     """WriteUpload takes bytes in order from the committed offset and answers with the offset that
     would survive a crash, whenever it moves. The first message is a header; opening a stream takes
-    the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER.
+    the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER. The first answer
+    comes when the stream has a place: too many at once wait, and a writer that sends nothing for long
+    gives its place to them (UNAVAILABLE).
 
     The end of the stream means nothing: it neither commits the upload nor discards it. Bytes after
     the last committed offset are dropped, the writer sends them again. A `flush` message makes all
@@ -167,7 +171,9 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_upload_pb2.WriteUploadResponse], _abc.AsyncIterator[_upload_pb2.WriteUploadResponse]]:
         """WriteUpload takes bytes in order from the committed offset and answers with the offset that
         would survive a crash, whenever it moves. The first message is a header; opening a stream takes
-        the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER.
+        the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER. The first answer
+        comes when the stream has a place: too many at once wait, and a writer that sends nothing for long
+        gives its place to them (UNAVAILABLE).
 
         The end of the stream means nothing: it neither commits the upload nor discards it. Bytes after
         the last committed offset are dropped, the writer sends them again. A `flush` message makes all

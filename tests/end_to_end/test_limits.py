@@ -44,12 +44,11 @@ async def write_random(address: str, mib: int) -> str:
 
 async def test_sixty_writers_at_once_keep_the_daemon_below_256_mib(daemon: DaemonProcess) -> None:
     outcomes = await asyncio.gather(*(write_random(daemon.address, 16) for _ in range(60)))
-    assert set(outcomes) == {"", "LIMIT_EXCEEDED"}
-    assert outcomes.count("") >= 24
+    assert set(outcomes) == {""}
     assert daemon.peak_memory_bytes() <= 256 * MIB
 
 
-async def test_one_upload_stream_too_many_is_refused(start_daemon: Callable[..., DaemonProcess]) -> None:
+async def test_one_upload_stream_too_many_waits_for_a_place(start_daemon: Callable[..., DaemonProcess]) -> None:
     daemon = start_daemon(max_upload_streams=1)
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         stubs = Stubs(channel)
@@ -57,13 +56,13 @@ async def test_one_upload_stream_too_many_is_refused(start_daemon: Callable[...,
         writing = stubs.uploads.WriteUpload()
         await writing.write(wire.header(first))
         await writing.read()
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await wire.write(stubs, [wire.header(second)])
-        assert wire.reason_of(refused.value) == "LIMIT_EXCEEDED"
+        waiting = asyncio.create_task(wire.write(stubs, [wire.header(second)]))
+        done, _ = await asyncio.wait([waiting], timeout=1)
+        assert not done
 
         await writing.done_writing()
         assert await writing.read() == grpc.aio.EOF
-        await wire.write(stubs, [wire.header(second)])
+        assert (await waiting)[0].committed_offset == 0
 
 
 async def test_a_message_has_at_most_one_mib_of_data(stubs: Stubs) -> None:
