@@ -30,8 +30,10 @@ class CallEnding:
         self._has_status = asyncio.Event()
         call.add_done_callback(self._note)
 
-    async def status(self) -> grpc.aio.AioRpcError:
-        """The daemon's own status, or UNAVAILABLE when none comes."""
+    async def status(self, seen: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """The daemon's own status, or UNAVAILABLE when none comes; ``seen`` is what the call raised."""
+        if seen.details() != _ON_ITS_WAY:
+            return seen
         with suppress(TimeoutError):
             async with asyncio.timeout(STATUS_SECONDS):
                 await self._has_status.wait()

@@ -129,8 +129,8 @@ class UploadSender:
         ending = CallEnding(call)
         try:
             return await self._exchange(call, reader, upload_id, offset)
-        except grpc.aio.AioRpcError:
-            raise call_failed(await ending.status(), self._uploads.connection.address) from None
+        except grpc.aio.AioRpcError as error:
+            raise call_failed(await ending.status(error), self._uploads.connection.address) from None
         finally:
             call.cancel()
 

@@ -50,8 +50,8 @@ async def write_all(stubs: Stubs, upload: upload_pb2.Upload, content: bytes, pau
             if answer.committed_offset == SIZE:
                 return ""
         return "ended without a word"
-    except grpc.aio.AioRpcError:
-        return wire.reason_of(await ending.status())
+    except grpc.aio.AioRpcError as error:
+        return wire.reason_of(await ending.status(error))
     finally:
         call.cancel()
         sending.cancel()
