@@ -224,7 +224,9 @@ async def _require_holder(c: AsyncConnection, holder: Holder) -> None:
         return
     if (await c.execute(held)).one_or_none() is None:
         raise Conflict(
-            f"{holder.kind} {holder.id} was taken over or has ended", hint="let its newer run go on"
+            f"{holder.kind} {holder.id} was taken over or has ended",
+            reason="UPLOAD_TAKEN_OVER" if holder.kind is HolderKind.UPLOAD else None,
+            hint="let its newer run go on",
         )
 
 
