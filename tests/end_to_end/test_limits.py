@@ -48,7 +48,7 @@ async def test_sixty_writers_at_once_keep_the_daemon_below_256_mib(daemon: Daemo
     assert daemon.peak_memory_bytes() <= 256 * MIB
 
 
-async def test_one_upload_stream_too_many_waits_for_a_place(start_daemon: Callable[..., DaemonProcess]) -> None:
+async def test_an_upload_stream_too_many_waits_its_turn(start_daemon: Callable[..., DaemonProcess]) -> None:
     daemon = start_daemon(max_upload_streams=1)
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         stubs = Stubs(channel)
