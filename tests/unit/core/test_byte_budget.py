@@ -42,6 +42,9 @@ async def test_a_cancelled_waiter_lets_the_next_one_go() -> None:
     first.cancel()
     await asyncio.wait([first])
     await asyncio.wait_for(second, 1)
+    assert first.cancelled()
+    with pytest.raises(TimeoutError):  # all ten bytes are held now
+        await asyncio.wait_for(budget.acquire(1), 0.01)
 
 
 async def test_nothing_is_lost_when_grant_and_cancellation_cross() -> None:
@@ -52,4 +55,7 @@ async def test_nothing_is_lost_when_grant_and_cancellation_cross() -> None:
     budget.release(10)  # granted ...
     waiter.cancel()  # ... and cancelled before it runs
     await asyncio.wait([waiter])
+    assert waiter.cancelled()
     await asyncio.wait_for(budget.acquire(10), 1)
+    with pytest.raises(TimeoutError):  # given back once, not twice
+        await asyncio.wait_for(budget.acquire(1), 0.01)
