@@ -10,6 +10,8 @@ PATH=$PATH:/usr/sbin:/sbin
 tests=(qemu-img=qemu-utils mke2fs=e2fsprogs)
 demo=("${tests[@]}" mmdebstrap=mmdebstrap sfdisk=fdisk extlinux=extlinux
       /usr/lib/syslinux/mbr/mbr.bin=syslinux-common)
+# Tests that start a PostgreSQL server or check the units are skipped without these; only root can run the first.
+[ "$(id -u)" != 0 ] || tests+=(/usr/lib/postgresql=postgresql systemd-analyze=systemd)
 bench=("${demo[@]}" borg=borgbackup restic=restic casync=casync)
 
 case ${1:-} in
