@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 from imsd.contract import BlobId
 
@@ -47,8 +48,7 @@ class Holder:
     fence: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """Where a chunk lies: ``stored_length`` bytes at ``offset`` of a pack, ``length`` bytes when plain."""
 
     pack_id: str  # 32 hex digits, random, never reused
@@ -58,8 +58,7 @@ class Location:
     codec: Codec
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedChunk:
+class IndexedChunk(NamedTuple):
     """A chunk of a pack that is being committed. ``digest``: 32 bytes, BLAKE3 of its plain bytes."""
 
     digest: bytes

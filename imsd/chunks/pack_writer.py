@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from imsd.contract import (
     AlreadyExists,
@@ -43,8 +44,7 @@ class IngestTarget:
     holder: Holder
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedChunk:
+class EncodedChunk(NamedTuple):
     """A chunk ready to be stored; ``length`` is that of its plain bytes."""
 
     digest: bytes

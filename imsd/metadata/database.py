@@ -7,10 +7,11 @@ cancelled task leaves none behind, because commit and rollback are awaited to th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -19,6 +20,10 @@ from imsd.contract import FailedPrecondition
 from . import schema
 from .connection import UnbrokenConnection, to_its_end
 from .engine import READERS, reading_engine, writing_engine
+from .sqlite_driver import QuickConnection
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
 
@@ -26,9 +31,13 @@ DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
 class Database:
     """Made by `open_database`."""
 
-    def __init__(self, writer: AsyncEngine, readers: AsyncEngine) -> None:
+    def __init__(
+        self, writer: AsyncEngine, readers: AsyncEngine, thread: QuickConnection | None = None
+    ) -> None:
+        """``thread``: the one connection of ``writer``, if that is SQLite's."""
         self._writer = writer
         self._readers = readers
+        self._thread = thread
         self._writing = asyncio.Lock()
         self._read_slots = asyncio.Semaphore(READERS)
 
@@ -48,6 +57,27 @@ class Database:
         async with self._writing, _connected(self._writer) as connection:
             yield connection
             await connection.commit()
+
+    async def run(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`transaction`, of a function whose first argument is an ordinary, synchronous connection.
+
+        For what is done often: SQLite runs it as a whole in its thread, one switch of threads instead of
+        one a statement. ``work`` does no other I/O and touches nothing of the event loop. Raises what it
+        raises, and then nothing of it is written.
+        """
+
+        def call(connection: Connection) -> T:
+            return work(connection, *args, **kwargs)
+
+        async with self._writing:
+            if self._thread is not None:
+                return await to_its_end(self._thread.transact(call))
+            async with _connected(self._writer) as connection:
+                result: T = await connection.run_sync(call)
+                await connection.commit()
+                return result
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -76,7 +106,7 @@ async def open_database(url: str) -> AsyncIterator[Database]:
             await schema.upgrade(parsed)
         readers = reading_engine(parsed)
         undo.push_async_callback(_dispose, readers)
-        yield Database(writer, readers)
+        yield Database(writer, readers, await _thread_of(writer))
 
 
 @asynccontextmanager
@@ -88,6 +118,13 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         yield connection
     finally:
         await connection.close()
+
+
+async def _thread_of(writer: AsyncEngine) -> QuickConnection | None:
+    """SQLite's connection as its driver has it; the pool of ``writer`` keeps it open."""
+    async with _connected(writer) as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        return driver if isinstance(driver, QuickConnection) else None
 
 
 async def _dispose(engine: AsyncEngine) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from .sqlite_driver import connect_quickly
+from .sqlite_driver import BEGIN_WRITING, connect_quickly
 
 READERS = 4
 
@@ -39,7 +39,7 @@ def writing_engine(url: URL) -> AsyncEngine:
     """One connection, kept open."""
     if _is_sqlite(url):
         engine = _sqlite(
-            url, "BEGIN IMMEDIATE", f"cache_size=-{WRITER_CACHE_KIB}", "foreign_keys=ON", pool_size=1
+            url, BEGIN_WRITING, f"cache_size=-{WRITER_CACHE_KIB}", "foreign_keys=ON", pool_size=1
         )
     else:
         engine = _postgresql(url, pool_size=1)
@@ -62,7 +62,7 @@ def reading_engine(url: URL) -> AsyncEngine:
 def migrating_engine(url: URL) -> AsyncEngine:
     """Foreign keys are not enforced: Alembic alters an SQLite table by making it anew."""
     if _is_sqlite(url):
-        return _sqlite(url, "BEGIN IMMEDIATE", "foreign_keys=OFF", pool_size=1)
+        return _sqlite(url, BEGIN_WRITING, "foreign_keys=OFF", pool_size=1)
     return writing_engine(url)
 
 

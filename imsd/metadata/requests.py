@@ -31,7 +31,7 @@ async def remember_request(
         "resource_id": resource_id,
         "created_at": now,
     }
-    return bool((await c.execute(insert_new(c, request).values(row))).rowcount)
+    return bool((await c.execute(insert_new(c.dialect, request).values(row))).rowcount)
 
 
 async def forget_requests(c: AsyncConnection, before: datetime) -> int:

@@ -7,9 +7,8 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Insert, Table, literal, tuple_
+from sqlalchemy import Column, ColumnElement, Dialect, Insert, Table, literal, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 T = TypeVar("T")
 
@@ -49,8 +48,8 @@ def beyond(
     return here < there if descending else here > there
 
 
-def insert_new(c: AsyncConnection, table: Table) -> Insert:
+def insert_new(dialect: Dialect, table: Table) -> Insert:
     """An INSERT that leaves rows alone whose primary key is there already."""
-    if c.dialect.name == "sqlite":
+    if dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()

@@ -7,6 +7,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.index import Codec, Holder, HolderKind, IndexedChunk, Location
@@ -116,3 +117,8 @@ def chunks_of(pack_id: str, *numbers: int) -> list[IndexedChunk]:
 
 def pack_id(number: int) -> str:
     return f"{number:032x}"
+
+
+async def count(database: Database, table: str) -> int:
+    async with database.reading() as c:
+        return int((await c.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import Conflict
@@ -20,6 +19,7 @@ from tests.unit.metadata.samples import (
     chunks_of,
     claimed,
     clock,
+    count,
     digest,
     job_holder,
     new_id,
@@ -50,10 +50,7 @@ async def found(index: SqlChunkIndex, holder: Holder, *numbers: int, domain: str
     return sorted(digests[key] for key in await index.find(holder, domain, list(digests)))
 
 
-async def count(database: Database, table: str) -> int:
-    async with database.reading() as c:
-        return int((await c.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
-
+T = TypeVar("T")
 
 Step = Callable[[SqlChunkIndex, Holder], Awaitable[object]]
 
@@ -149,16 +146,14 @@ async def test_a_job_taken_over_in_the_middle_of_a_commit_stops(
 
         transactions = 0
 
-        @asynccontextmanager
-        async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        async def run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
             self.transactions += 1
             if self.transactions == 2:
-                async with super().transaction() as c:
+                async with self.transaction() as c:
                     newer.append(await claimed(c, record_of(job)))
-            async with super().transaction() as c:
-                yield c
+            return await super().run(work, *args, **kwargs)
 
-    zombie = SqlChunkIndex(TakenOver(database._writer, database._readers), clock)
+    zombie = SqlChunkIndex(TakenOver(database._writer, database._readers, database._thread), clock)
     with pytest.raises(Conflict):
         await zombie.commit_pack(job, "lab", PACK, 1, chunks_of(PACK, *range(4100)))
     current = Holder(HolderKind.JOB, job.id, newer[0].fence)

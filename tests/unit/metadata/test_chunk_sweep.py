@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import Connection, insert, text
 
 from imsd.chunks.index import Doomed, Holder
 from imsd.contract import Conflict
-from imsd.metadata import chunk_index
+from imsd.metadata import chunk_rows
 from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.database import Database, open_database
 from imsd.metadata.tables import pack, pack_reference
@@ -27,6 +27,7 @@ from tests.unit.metadata.samples import (
     START,
     chunks_of,
     clock,
+    count,
     digest,
     job_holder,
     new_id,
@@ -138,8 +139,7 @@ async def test_a_pack_condemned_in_the_middle_of_its_commit_takes_no_more_chunks
     with pytest.raises(Conflict):
         await committing
     await index.forget([], [PACK])
-    async with database.reading() as c:
-        assert await chunk_index.domain_chunk_count(c, "lab") == 0
+    assert await count(database, "chunk") == 0
 
 
 @pytest.mark.parametrize("delay", range(0, 40, 3))
@@ -177,14 +177,14 @@ async def test_a_pack_referenced_after_the_scan_is_not_condemned(
     await commit(index, writer, PACK, 1)
     await commit(index, writer, pack_id(2), 2)
     await index.release(writer)
-    condemn_batch = chunk_index._condemn_batch
+    condemn = chunk_rows.condemn
 
-    async def find_first(*args: object) -> None:
+    def find_first(c: Connection, *args: Any) -> None:
         monkeypatch.undo()
-        await chunk_index._refer(args[0], finder, [PACK])  # type: ignore[arg-type]
-        await condemn_batch(*args)  # type: ignore[arg-type]
+        chunk_rows.find(c, finder, "lab", [digest(1)])
+        condemn(c, *args)
 
-    monkeypatch.setattr(chunk_index, "_condemn_batch", find_first)
+    monkeypatch.setattr(chunk_rows, "condemn", find_first)
     assert await index.condemn("main") == ([], [Doomed(pack_id(2), "main")])
     assert list(await index.find(finder, "lab", [digest(1), digest(2)])) == [digest(1)]
 
@@ -276,8 +276,7 @@ async def test_a_crash_in_the_middle_of_a_commit_leaves_nothing_wrong(
         assert await index.condemn("main") == ([], [])
         await index.release(job)
         assert await index.condemn("main") == ([], [Doomed(pack_id(1), "main")])
-        async with database.reading() as c:
-            assert await chunk_index.domain_chunk_count(c, "lab") == 0
+        assert await count(database, "chunk") == 0
 
 
 async def test_a_sweep_of_100_000_packs_is_quick(sqlite_database: Database) -> None:

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -56,6 +56,82 @@ async def test_a_block_that_raises_wrote_nothing(database: Database) -> None:
         await fail()
     await write(database, 2)
     assert await seen(database) == ["r000002"]
+
+
+def insert_rows(c: Connection, *numbers: int, then: type[Exception] | None = None) -> int:
+    for number in numbers:
+        c.execute(insert(request).values(row(number)))
+    if then:
+        raise then
+    return len(numbers)
+
+
+async def test_a_function_that_is_run_is_one_transaction(database: Database) -> None:
+    assert await database.run(insert_rows, 1, 2) == 2
+    with pytest.raises(ZeroDivisionError):
+        await database.run(insert_rows, 3, 4, then=ZeroDivisionError)
+    await write(database, 5)
+    assert await database.run(insert_rows, 6) == 1
+    assert await seen(database) == ["r000001", "r000002", "r000005", "r000006"]
+
+
+async def test_blocks_and_functions_wait_for_each_other(database: Database) -> None:
+    async def work(number: int) -> None:
+        if number % 2:
+            await database.run(insert_rows, 2 * number, 2 * number + 1)
+        else:
+            async with database.transaction() as c:
+                await c.execute(insert(request).values(row(2 * number)))
+                await asyncio.sleep(0)
+                await c.execute(insert(request).values(row(2 * number + 1)))
+
+    await asyncio.gather(*[work(number) for number in range(20)])
+    assert await seen(database) == [f"r{number:06}" for number in range(40)]
+
+
+async def test_a_function_cancelled_at_any_moment_leaves_no_open_transaction(database: Database) -> None:
+    for steps in range(30):
+        task = asyncio.create_task(database.run(insert_rows, 2 * steps, 2 * steps + 1))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait_for(write(database, 10**5 + steps), 5)
+    whole = [int(name[1:]) // 2 for name in await seen(database) if name < "r100000"]
+    assert all(whole.count(number) == 2 for number in set(whole))
+
+
+async def test_when_a_cancelled_function_ends_its_thread_has_left_it(sqlite_database: Database) -> None:
+    is_running, is_over = threading.Event(), threading.Event()
+
+    def slow(c: Connection) -> None:
+        is_running.set()
+        c.execute(text(SLOW))
+        is_over.set()
+
+    task = asyncio.create_task(sqlite_database.run(slow))
+    assert await asyncio.to_thread(is_running.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert is_over.is_set()
+
+
+async def test_the_faults_of_a_function_are_told_in_our_words(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_MS", 20)
+    async with open_database(sqlite_url) as database:
+        other = sqlite3.connect(tmp_path / "imsd.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable):
+            await database.run(insert_rows, 1)
+        other.rollback()
+        other.close()
+        await database.run(insert_rows, 2)
+        assert await seen(database) == ["r000002"]
 
 
 async def test_a_reader_cannot_write(database: Database) -> None:
