@@ -32,7 +32,7 @@ class Piece:
     """The next bytes of a download: ``data``, or None for ``length`` zeros."""
 
     length: int
-    data: bytes | None
+    data: memoryview | None
 
 
 class Download:
@@ -55,12 +55,12 @@ class Download:
     async def pieces(self) -> AsyncIterator[Piece]:
         """The whole file, once. Raises `CallFailed`; what came before an error is worthless."""
         async for message in self._messages:
+            if isinstance(message, memoryview):
+                self.position += len(message)
+                yield Piece(len(message), message)
+                continue
             step = message.WhichOneof("step")
-            if step == "data":
-                data = message.data
-                self.position += len(data)
-                yield Piece(len(data), data)
-            elif step == "zero_length":
+            if step == "zero_length":
                 self.position += message.zero_length
                 yield Piece(message.zero_length, None)
             elif step == "header":
@@ -143,7 +143,7 @@ class _FileWriter:
 
     def write(self, piece: Piece) -> None:
         start, self._position = self._position, self._position + piece.length
-        view = memoryview(piece.data or b"")
+        view = piece.data or memoryview(b"")
         while view:  # pwrite(2) may be short
             written = os.pwrite(self._fd, view, start)
             view, start = view[written:], start + written
@@ -173,7 +173,7 @@ class _StreamWriter:
 
     def write(self, piece: Piece) -> None:
         if piece.data is not None:
-            self._write_all(memoryview(piece.data))
+            self._write_all(piece.data)
             return
         left = piece.length
         while left:

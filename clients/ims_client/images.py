@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from google.protobuf import field_mask_pb2
 
+from imsd import wire
 from imsd.v1 import image_pb2 as pb
 from imsd.v1 import job_pb2
 from imsd.v1.image_pb2_grpc import ImageServiceStub
@@ -82,12 +83,17 @@ class ImageCalls:
         image_id: str,
         disk_format: pb.DiskFormat.ValueType = pb.DISK_FORMAT_UNSPECIFIED,
         compression: pb.Compression.ValueType = pb.COMPRESSION_UNSPECIFIED,
-    ) -> AsyncIterator[pb.DownloadImageResponse]:
-        """The messages as they come; `ims_client.download` checks them and writes them to a file."""
+    ) -> AsyncIterator[pb.DownloadImageResponse | memoryview]:
+        """The messages as they come, memoryviews being data; `ims_client.download` checks and writes them."""
         request = pb.DownloadImageRequest(
             project_id=self._project_id,
             image_id=image_id,
             disk_format=disk_format,
             compression=compression,
         )
-        return self._connection.stream(self._stub.DownloadImage, request)
+        call = self._connection.channel.unary_stream(
+            "/imsd.v1.ImageService/DownloadImage",
+            request_serializer=pb.DownloadImageRequest.SerializeToString,
+            response_deserializer=wire.reader_of(pb.DownloadImageResponse),
+        )
+        return self._connection.stream(call, request)

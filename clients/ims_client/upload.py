@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import grpc.aio
 
+from imsd import wire
 from imsd.v1 import upload_pb2 as pb
 
 from .backoff import PATIENCE_SECONDS, Backoff
@@ -197,10 +198,10 @@ class UploadSender:
         return step
 
 
-def _message(step: Step) -> pb.WriteUploadRequest:
+def _message(step: Step) -> pb.WriteUploadRequest | wire.FileBytes:
     if step.data is None:
         return pb.WriteUploadRequest(zero_length=step.length)
-    return pb.WriteUploadRequest(data=step.data)
+    return wire.FileBytes([step.data])
 
 
 def _hash(hasher: ByteHasher, step: Step) -> None:

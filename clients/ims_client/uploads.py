@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from imsd import wire
 from imsd.v1 import upload_pb2 as pb
 from imsd.v1.upload_pb2_grpc import UploadServiceStub
 
@@ -47,7 +48,12 @@ class UploadCalls:
 
     def open_writer(self) -> Any:
         """The two-way stream of WriteUpload, a grpc.aio call; `ims_client.upload` speaks it."""
-        return self._stub.WriteUpload()
+        call = self.connection.channel.stream_stream(
+            "/imsd.v1.UploadService/WriteUpload",
+            request_serializer=wire.serialize,
+            response_deserializer=pb.WriteUploadResponse.FromString,
+        )
+        return call()
 
     def header(self, upload_id: str, offset: int) -> pb.WriteUploadRequest:
         """The first message of that stream."""

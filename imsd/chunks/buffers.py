@@ -14,6 +14,8 @@ import asyncio
 import mmap
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from .chunker import GAP_BLOCKS
 from .decode_pool import ByteBudget
 from .layout import BLOCK_BYTES, MAX_CHUNK_BYTES
@@ -25,6 +27,9 @@ HEADROOM_BYTES = MAX_CHUNK_BYTES + LEAF_BYTES
 # A full window, and what is made of its bytes: at first the source's own buffers, then the frames.
 WINDOW_COST_BYTES = HEADROOM_BYTES + 2 * WINDOW_BYTES
 
+# Shorter pieces are copied at once: each one that is kept aside has its own cost in memory.
+ASIDE_BYTES = 64 << 10
+
 # Windows that are kept for reuse while others are in use, and when none is.
 MAX_SPARE = 4
 MAX_SPARE_WHEN_IDLE = 2
@@ -33,15 +38,25 @@ assert HEADROOM_BYTES >= MAX_CHUNK_BYTES + GAP_BLOCKS * BLOCK_BYTES
 
 
 class Window:
-    """``length`` bytes of a disk from ``start``, at `HEADROOM_BYTES` of ``memory``."""
+    """``length`` bytes of a disk from ``start``, at `HEADROOM_BYTES` of ``memory``.
 
-    __slots__ = ("length", "memory", "start")
+    What is appended may be kept aside until `gather`, which a thread calls: copying 4 MiB takes a
+    millisecond of the event loop.
+    """
+
+    __slots__ = ("_aside", "length", "memory", "start")
 
     def __init__(self) -> None:
         # Anonymous pages rather than the heap: what is given back leaves the process.
         self.memory = memoryview(mmap.mmap(-1, HEADROOM_BYTES + WINDOW_BYTES))
         self.start = 0
         self.length = 0
+        self._aside: list[tuple[int, memoryview]] = []  # with their place in the memory
+
+    def begin(self, start: int) -> None:
+        """Forget the content; the next byte is that at ``start`` of a disk."""
+        self.start, self.length = start, 0
+        self._aside.clear()
 
     @property
     def end(self) -> int:
@@ -56,12 +71,34 @@ class Window:
         return self.memory[HEADROOM_BYTES : HEADROOM_BYTES + self.length]
 
     def append(self, piece: memoryview) -> int:
-        """Copy as much of ``piece`` as there is room for; returns how many bytes that is."""
+        """Take as much of ``piece`` as there is room for; returns how many bytes that is.
+
+        The piece may be kept: nobody changes it until `gather`.
+        """
         taken = min(len(piece), self.room)
         end = HEADROOM_BYTES + self.length
-        self.memory[end : end + taken] = piece[:taken]
+        if taken < ASIDE_BYTES:
+            self.memory[end : end + taken] = piece[:taken]
+        else:
+            self._aside.append((end, piece[:taken]))
         self.length += taken
         return taken
+
+    def gather(self) -> None:
+        """Copy what was kept aside to its place, without the interpreter's lock."""
+        memory = np.frombuffer(self.memory, np.uint8)
+        for at, piece in self._aside:
+            memory[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+        self._aside.clear()
+
+    def cut_off(self, length: int) -> bytes:
+        """Take the last ``length`` bytes out again."""
+        if not length:
+            return b""
+        self.gather()
+        self.length -= length
+        end = HEADROOM_BYTES + self.length
+        return bytes(self.memory[end : end + length])
 
     def whole_blocks(self) -> memoryview:
         """The content, padded with zeros to a multiple of 4 KiB."""
@@ -95,11 +132,12 @@ class WindowBuffers:
             self.waiting -= 1
         self._taken += 1
         window = self._spare.pop() if self._spare else Window()
-        window.start, window.length = start, 0
+        window.begin(start)
         return window
 
     def give_back(self, window: Window) -> None:
         """Nobody touches ``window`` any more."""
+        window.begin(0)
         self._budget.release(WINDOW_COST_BYTES)
         self._taken -= 1
         self._spare.append(window)

@@ -49,13 +49,17 @@ class Holder:
 
 
 class Location(NamedTuple):
-    """Where a chunk lies: ``stored_length`` bytes at ``offset`` of a pack, ``length`` bytes when plain."""
+    """Where a chunk lies: ``stored_length`` bytes at ``offset`` of a pack, ``length`` bytes when plain.
+
+    ``check``: the first 16 bytes of the BLAKE3 of the stored bytes, by which a reader knows them.
+    """
 
     pack_id: str  # 32 hex digits, random, never reused
     offset: int
     stored_length: int
     length: int
     codec: Codec
+    check: bytes
 
 
 class IndexedChunk(NamedTuple):

@@ -17,11 +17,12 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
+from imsd.contract import Buffer
 from imsd.formats.source import BlockSource
 
 from .buffers import Turns, Window, window_buffers
 from .chunker import BlockMarks, scan_blocks
-from .codec import encode_chunks
+from .codec import EncodedChunk, encode_chunks
 from .cutter import Cut, Cutter, digest_cut
 from .decode_pool import DecodePool
 from .entry import ChunkEntry, EntrySink
@@ -29,7 +30,7 @@ from .index import Location
 from .ingest_state import IngestResult, IngestState
 from .layout import BLOCK_BYTES
 from .lookup import ChunkLookup
-from .pack_writer import EncodedChunk, IngestTarget, PackWriter, new_random_id, settle
+from .pack_writer import IngestTarget, PackWriter, new_random_id, settle
 from .tree_digest import LEAF_BYTES, TreeHasher
 from .window_plan import Span, plan_ahead
 
@@ -97,8 +98,8 @@ class DiskIngest:
 
     # -- taking bytes ------------------------------------------------------------------------------
 
-    async def write(self, data: bytes | memoryview) -> None:
-        """The next bytes of the disk; they may be reused when this returns."""
+    async def write(self, data: Buffer) -> None:
+        """The next bytes of the disk. They are kept for a while: nobody changes them any more."""
         view = memoryview(data).cast("B")
         self._reap()
         self._stop_idle_timer()
@@ -214,9 +215,7 @@ class DiskIngest:
         if not window:
             return
         if not is_last and not blocks:
-            whole = window.length // BLOCK_BYTES * BLOCK_BYTES
-            self._rest = bytes(window.content[whole:])
-            window.length = whole
+            self._rest = window.cut_off(window.length % BLOCK_BYTES)
         if not window.length:
             self._buffers.give_back(window)
             return
@@ -319,11 +318,7 @@ class DiskIngest:
             for digest, (start, length) in zip(digests, cut.chunks, strict=True)
             if digest not in known
         }
-        encoded = await self._pool.run(encode_chunks, list(new.values())) if new else []
-        return [
-            EncodedChunk(digest, len(chunk), codec, stored)
-            for (digest, chunk), (codec, stored) in zip(new.items(), encoded, strict=True)
-        ]
+        return await self._pool.run(encode_chunks, list(new.items())) if new else []
 
     async def _abort(self) -> None:
         self._stop_idle_timer()
@@ -338,9 +333,11 @@ class DiskIngest:
 
 
 def read_window(window: Window, blocks: BlockSource | None) -> BlockMarks:
-    """Read ``window`` from ``blocks``, if its bytes are not there already, and scan it."""
+    """Read ``window`` from ``blocks``, or gather what was written to it, and scan it."""
     if blocks:
         blocks.read_into(window.start, window.content)
+    else:
+        window.gather()
     return scan_blocks(window.whole_blocks())
 
 

@@ -1,7 +1,7 @@
 """The bytes of a manifest: which chunks make up a disk, and where they lie.
 
 A manifest is two blobs. *content* (guest offset, length, digest) never changes; *locations* (pack,
-offset, stored length, codec) is rewritten when chunks move. Entry n of one belongs to entry n of the
+offset, stored length, codec, check) is rewritten when chunks move. Entry n of one belongs to entry n of the
 other; both are in guest order and cut into pages of `PAGE_ENTRIES` entries that are loaded on demand::
 
     page 0 | page 1 | ... | pack table (locations only: 16-byte pack ids) | page table | footer
@@ -20,12 +20,23 @@ import numpy as np
 PAGE_ENTRIES = 4096
 
 CONTENT_MAGIC = b"imsd-content-v1\0"
-LOCATIONS_MAGIC = b"imsd-locatio-v1\0"
+LOCATIONS_MAGIC = b"imsd-locatio-v2\0"
 
 CONTENT_ENTRY = np.dtype([("start", "<u8"), ("length", "<u4"), ("reserved", "<u4"), ("digest", "V32")])
 
+# The first bytes of the BLAKE3 of what is stored.
+CHECK_BYTES = 16
+
 # ``pack`` is an index into the blob's pack table.
-LOCATION_ENTRY = np.dtype([("pack", "<u4"), ("offset", "<u4"), ("stored_length", "<u4"), ("codec", "<u4")])
+LOCATION_ENTRY = np.dtype(
+    [
+        ("pack", "<u4"),
+        ("offset", "<u4"),
+        ("stored_length", "<u4"),
+        ("codec", "<u4"),
+        ("check", f"V{CHECK_BYTES}"),
+    ]
+)
 
 # ``first_start``: guest offset of the page's first entry (0 in locations).
 PAGE_RECORD = np.dtype([("first_start", "<u8"), ("entries", "<u8"), ("digest", "V32")])

@@ -35,7 +35,7 @@ from .layout import (
 from .store_read import LOST_HINT, BlobSource, read_blob
 from .tree_digest import MAX_POSITION
 
-# A decoded page takes 256 KiB and describes half a GiB of data on average.
+# A decoded page takes 320 KiB and describes half a GiB of data on average.
 PAGES_KEPT = 8
 
 PACK_ID_BYTES = 16
@@ -46,7 +46,7 @@ NO_PAGES: Rows = np.empty(0, PAGE_RECORD)
 
 
 class StoredChunk(NamedTuple):
-    """A chunk of a disk: ``length`` bytes from ``start``, and where its ``stored_length`` bytes lie.
+    """A chunk of a disk: ``length`` bytes from ``start``, and where it lies, as in `Location`.
 
     ``pack`` is an index into `ManifestReader.pack_ids`.
     """
@@ -58,6 +58,7 @@ class StoredChunk(NamedTuple):
     offset: int
     stored_length: int
     codec: int
+    check: bytes
 
     @property
     def end(self) -> int:
@@ -151,7 +152,7 @@ class ManifestReader:
     def chunks(self, start: int, length: int) -> list[StoredChunk]:
         """The chunks that touch the range, in order; what lies between them is zero.
 
-        Holds 64 bytes a chunk while it works: ask for some GiB of disk at most. Raises `NeedBytes`, DataLoss.
+        Holds 80 bytes a chunk while it works: ask for some GiB of disk at most. Raises `NeedBytes`, DataLoss.
         """
         end = start + length
         numbers = self._pages_of(start, end)

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from imsd.contract import (
     AlreadyExists,
@@ -24,7 +23,8 @@ from imsd.contract import (
     Unavailable,
 )
 
-from .index import ChunkIndex, Codec, Holder, IndexedChunk, Location, pack_blob
+from .codec import EncodedChunk
+from .index import ChunkIndex, Holder, IndexedChunk, Location, pack_blob
 from .layout import MAX_PACK_BYTES, MAX_PACK_CHUNKS
 
 
@@ -44,15 +44,6 @@ class IngestTarget:
     holder: Holder
 
 
-class EncodedChunk(NamedTuple):
-    """A chunk ready to be stored; ``length`` is that of its plain bytes."""
-
-    digest: bytes
-    length: int
-    codec: Codec
-    stored: Buffer
-
-
 @dataclass(slots=True)
 class _Pack:
     id: str
@@ -67,7 +58,7 @@ class _Pack:
 
     def place(self, chunk: EncodedChunk) -> Location:
         size = len(chunk.stored)
-        location = Location(self.id, self.size_bytes, size, chunk.length, chunk.codec)
+        location = Location(self.id, self.size_bytes, size, chunk.length, chunk.codec, chunk.check)
         self.locations[chunk.digest] = location
         self.size_bytes += size
         return location

@@ -26,7 +26,7 @@ from .manifest_writer import PackTable, content_row, location_row
 
 # magic, entries, packs
 _HEADER = struct.Struct("<16sQQ")
-_MAGIC = b"imsd-segment-v1\0"
+_MAGIC = b"imsd-segment-v2\0"
 _PACK_ID_BYTES = 16
 _CHECK_BYTES = 32
 
@@ -75,10 +75,10 @@ def decode_segment(segment: bytes) -> list[ChunkEntry]:
 
 
 def _entry(
-    row: tuple[int, int, int, bytes], place: tuple[int, int, int, int], packs: Sequence[str]
+    row: tuple[int, int, int, bytes], place: tuple[int, int, int, int, bytes], packs: Sequence[str]
 ) -> ChunkEntry:
     start, length, _, digest = row
-    pack, offset, stored_length, codec = place
+    pack, offset, stored_length, codec, check = place
     if (
         not 0 < stored_length <= length <= MAX_CHUNK_BYTES
         or offset + stored_length > MAX_PACK_BYTES
@@ -87,9 +87,8 @@ def _entry(
         or (codec == Codec.RAW and stored_length != length)
     ):
         raise _damaged("one of its chunks cannot be")
-    return ChunkEntry(
-        start, length, digest, Location(packs[pack], offset, stored_length, length, Codec(codec))
-    )
+    where = Location(packs[pack], offset, stored_length, length, Codec(codec), check)
+    return ChunkEntry(start, length, digest, where)
 
 
 def _damaged(why: str) -> DataLoss:

@@ -69,6 +69,8 @@ async def verify(
 ) -> VerifyResult:
     """Read and check every chunk, then the tree digest of the whole disk against the manifest's.
 
+    ``reader`` compares digests, see `ChunkReader`.
+
     ``on_progress`` is told the plain bytes of chunks that were checked so far. Damage is a result, not an
     error. Raises Unavailable when the store cannot be reached.
     """

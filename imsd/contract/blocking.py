@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
@@ -27,54 +28,91 @@ async def run_in_pool(
     and buffers that the caller is about to close or reuse.
     """
     call = _Call(partial(function, *args, **kwargs))
-    future = asyncio.get_running_loop().run_in_executor(pool, call)
+    call.start(pool)
     try:
-        return await asyncio.shield(future)
+        return await call.outcome
     except asyncio.CancelledError:
-        if call.give_up():
-            future.cancel()
-        else:
-            await _settle(future)
+        if not call.give_up():
+            await call.settled()
         raise
     finally:
-        # An exception's traceback holds this frame: with the future in it they would keep each other,
+        # An exception's traceback holds this frame: with the call in it they would keep each other,
         # and the buffers of the call, alive until the garbage collector comes by.
-        del future, call
+        del call
 
 
 class _Call(Generic[R]):
     """A call that runs, or is given up before it starts; never both.
 
-    Cancelling the future instead does not tell: it is `cancelled()` at once, also while a thread runs
-    the call.
+    A thread tells the event loop itself: `asyncio.wrap_future` needs three futures and twice the time,
+    and its future is `cancelled()` at once, also while a thread runs the call.
     """
 
-    def __init__(self, call: Callable[[], R]) -> None:
-        self._call: Callable[[], R] | None = call
+    def __init__(self, function: Callable[[], R]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.outcome: asyncio.Future[R] = self._loop.create_future()
+        self._is_settled = False
+        self._settling: asyncio.Future[None] | None = None
+        self._function: Callable[[], R] | None = function
         self._lock = threading.Lock()
 
-    def __call__(self) -> R:
-        call = self._take()
-        if call is None:
-            raise asyncio.CancelledError
-        return call()
+    def start(self, pool: Executor | None) -> None:
+        if pool is None:
+            self._loop.run_in_executor(None, self)
+        else:
+            pool.submit(self).add_done_callback(self._when_done)
 
     def give_up(self) -> bool:
         """Keep the call from starting; False when it has."""
         return self._take() is not None
 
+    async def settled(self) -> None:
+        """Wait until no thread runs the call, however often the waiting task is cancelled."""
+        while not self._is_settled:
+            self._settling = self._settling or self._loop.create_future()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([self._settling])
+        if self.outcome.done() and not self.outcome.cancelled():
+            self.outcome.exception()  # retrieved here, or asyncio logs it as lost
+
+    def __call__(self) -> None:
+        """In a thread."""
+        function = self._take()
+        if function is None:
+            return
+        try:
+            result = function()
+        except BaseException as error:
+            if isinstance(error, StopIteration):  # which no future takes
+                error = RuntimeError("a blocking call raised StopIteration")
+            self._tell(self._fail, error)
+        else:
+            self._tell(self._succeed, result)
+
     def _take(self) -> Callable[[], R] | None:
         with self._lock:
-            call, self._call = self._call, None
-            return call
+            function, self._function = self._function, None
+            return function
 
+    def _when_done(self, future: Future[None]) -> None:
+        if future.cancelled():  # its pool was closed first
+            self._tell(self.outcome.cancel)
 
-async def _settle(future: asyncio.Future[R]) -> None:
-    """Wait until ``future`` is done, however often the waiting task is cancelled."""
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError:
-            continue
-    if not future.cancelled():
-        future.exception()  # retrieved here, or asyncio logs it as lost
+    def _tell(self, function: Callable[..., object], *args: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _succeed(self, result: R) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(result)
+        self._settle()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+        self._settle()
+
+    def _settle(self) -> None:
+        self._is_settled = True
+        if self._settling and not self._settling.done():
+            self._settling.set_result(None)

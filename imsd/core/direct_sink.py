@@ -16,6 +16,7 @@ from imsd.chunks.pack_writer import IngestTarget
 from imsd.chunks.segment import SegmentSink, encode_segment
 from imsd.chunks.staged_source import staging_blob
 from imsd.chunks.tree_digest import TreeHasher
+from imsd.contract import Buffer
 from imsd.formats.raw import SECTOR_BYTES
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord
 
@@ -50,7 +51,7 @@ class DirectSink(UploadSink):
             raise
         return sink
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: Buffer) -> None:
         self._is_saved = False
         await self._ingest.write(data)
         self.unsaved_bytes += len(data)

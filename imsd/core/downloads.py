@@ -54,15 +54,18 @@ class Downloads:
 
 @asynccontextmanager
 async def open_image_reader(
-    runtime: Runtime, sweeper: Sweeper, image: ImageRecord
+    runtime: Runtime, sweeper: Sweeper, image: ImageRecord, *, digests: bool = False
 ) -> AsyncIterator[ChunkReader]:
-    """A reader of an active image's disk, which keeps its bytes even when the image is deleted."""
+    """A reader of an active image's disk, which keeps its bytes even when the image is deleted.
+
+    ``digests``: as in `ChunkReader`.
+    """
     holder = Holder(HolderKind.READER, runtime.new_id())
     try:
         # Inside: a cancellation may come after the hold was committed. Releasing none does no harm.
         store_name = await runtime.index.hold_manifest(holder, image.manifest_id)
         store = runtime.stores.get(store_name)
-        async with open_chunk_reader(store, image.manifest_id, runtime.pool) as reader:
+        async with open_chunk_reader(store, image.manifest_id, runtime.pool, digests=digests) as reader:
             yield reader
     finally:
         runtime.background.spawn(_release(runtime, sweeper, holder, image.store), "release of a reader")

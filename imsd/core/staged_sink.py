@@ -7,7 +7,7 @@ from typing import Self
 
 from imsd.chunks.staged_source import staging_blob
 from imsd.chunks.tree_digest import TreeHasher
-from imsd.contract import BlobStore, Conflict, Ingest
+from imsd.contract import BlobStore, Buffer, Conflict, Ingest
 from imsd.metadata.records import PartKind, UploadRecord
 
 from .runtime import Runtime
@@ -38,7 +38,7 @@ class StagedSink(UploadSink):
         state = progress.record.tree_state
         return cls(runtime, progress, TreeHasher.from_state(state) if state else TreeHasher())
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: Buffer) -> None:
         if self._ingest is None:
             await self._save_zeros()
             await self._begin_part()

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Self, TypeVar
 
 from imsd.chunks.pack_writer import settle
-from imsd.contract import ImageRefused, InvalidRequest, LimitExceeded, Unavailable
+from imsd.contract import Buffer, ImageRefused, InvalidRequest, LimitExceeded, Unavailable
 from imsd.formats.detect import HEAD_BYTES, detect_head
 from imsd.formats.registry import can_read, is_streamable
 from imsd.metadata.records import UploadRecord
@@ -95,7 +95,7 @@ class UploadSession:
             if coming and not coming.done():
                 coming.cancel()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: Buffer) -> None:
         """Take the next bytes of the file."""
         if not 1 <= len(data) <= limits.MAX_WRITE_BYTES:
             raise InvalidRequest(

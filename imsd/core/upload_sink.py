@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Self
 
-from imsd.contract import InvalidRequest
+from imsd.contract import Buffer, InvalidRequest
 from imsd.metadata.records import UploadRecord
 
 from .runtime import Runtime
@@ -23,7 +23,8 @@ class UploadSink(ABC):
         """Go on where the upload's durable state ends."""
 
     @abstractmethod
-    async def write(self, data: bytes) -> None: ...
+    async def write(self, data: Buffer) -> None:
+        """The next bytes, which may be kept for a while: nobody changes them."""
 
     @abstractmethod
     async def write_zeros(self, length: int) -> None: ...

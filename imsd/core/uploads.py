@@ -109,15 +109,9 @@ class Uploads:
 
         Raises NotFound, FailedPrecondition, Conflict (UPLOAD_OFFSET_MISMATCH).
         """
-        record = await self._take_over(project_id, upload_id)
+        record = await self._take_over(project_id, upload_id, offset)
         if record is None:
             raise FailedPrecondition("the upload is complete: nothing more can be written")
-        if offset != record.committed_offset:
-            raise Conflict(
-                f"the upload goes on at byte {record.committed_offset}, not at {offset}",
-                reason="UPLOAD_OFFSET_MISMATCH",
-                hint="send the bytes from the committed offset on",
-            )
         session = UploadSession(self._runtime, await UploadProgress.load(self._runtime, record))
         try:
             await self._register(upload_id, session)
@@ -201,8 +195,14 @@ class Uploads:
                 await self._drop(record, record.fence)
             raise
 
-    async def _take_over(self, project_id: str, upload_id: str) -> UploadRecord | None:
-        """Fence off every other writer: from now on nobody else changes the row. None when it is complete."""
+    async def _take_over(
+        self, project_id: str, upload_id: str, offset: int | None = None
+    ) -> UploadRecord | None:
+        """Fence off every other writer: from now on nobody else changes the row. None when it is complete.
+
+        A writer that would not go on at the committed offset takes nothing over: it raises Conflict
+        (UPLOAD_OFFSET_MISMATCH), and the other one goes on.
+        """
         current = await self.get(project_id, upload_id)
         if current.expires_at <= self._runtime.clock():
             raise FailedPrecondition(
@@ -211,6 +211,13 @@ class Uploads:
                 hint="start a new upload",
             )
         async with self._runtime.database.transaction() as c:
+            record = await self._find(c, checks.project_id(project_id), upload_id)
+            if record.state is UploadState.OPEN and offset not in (None, record.committed_offset):
+                raise Conflict(
+                    f"the upload goes on at byte {record.committed_offset}, not at {offset}",
+                    reason="UPLOAD_OFFSET_MISMATCH",
+                    hint="send the bytes from the committed offset on",
+                )
             fence = await upload_rows.take_over(c, upload_id)
             record = await self._find(c, checks.project_id(project_id), upload_id)
         return None if fence is None else record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
+from imsd import wire
 from imsd.contract import Buffer
 from imsd.core.downloads import Download
 from imsd.formats.writer import Zeros
@@ -24,7 +25,7 @@ class MessageBuffer:
         self._pieces: list[memoryview] = []
         self._length = 0
 
-    def add(self, piece: Buffer) -> Iterator[pb.DownloadImageResponse]:
+    def add(self, piece: Buffer) -> Iterator[wire.FileBytes]:
         """Take a piece; returns the messages that are full."""
         rest = memoryview(piece)
         while rest:
@@ -35,16 +36,16 @@ class MessageBuffer:
             if self._length == MESSAGE_BYTES and (message := self.take()):
                 yield message
 
-    def take(self) -> pb.DownloadImageResponse | None:
+    def take(self) -> wire.FileBytes | None:
         """The message so far, or None when it is empty."""
         if not self._length:
             return None
-        message = pb.DownloadImageResponse(data=b"".join(self._pieces))
+        message = wire.FileBytes(self._pieces)
         self._pieces, self._length = [], 0
         return message
 
 
-async def download_messages(download: Download) -> AsyncIterator[pb.DownloadImageResponse]:
+async def download_messages(download: Download) -> AsyncIterator[pb.DownloadImageResponse | wire.FileBytes]:
     """Header, the file's bytes in order, and `complete`."""
     image = download.image
     yield pb.DownloadImageResponse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from imsd.core import checks
 from imsd.core.downloads import Downloads
@@ -60,7 +61,7 @@ class ImageServicer(ImageServiceServicer):
 
     async def DownloadImage(
         self, request: pb.DownloadImageRequest, _: Context
-    ) -> AsyncIterator[pb.DownloadImageResponse]:
+    ) -> AsyncIterator[Any]:  # as `download_messages`, which the generated class does not foresee
         disk_format = convert.format_from_pb(request.disk_format)
         compression = convert.compression_from_pb(request.compression)
         async with self._downloads.open(

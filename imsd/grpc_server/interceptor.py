@@ -15,7 +15,9 @@ from typing import Any
 import grpc
 import structlog
 
+from imsd import wire
 from imsd.contract import ImsError, Unavailable
+from imsd.v1.upload_pb2 import WriteUploadRequest
 
 from .error_mapping import defect, status_of
 
@@ -30,6 +32,11 @@ PACE_SECONDS = 60.0
 
 # Health checks come every few seconds and would drown the rest.
 QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+
+
+# The streams of a file's bytes, which `imsd.wire` reads and writes; all else is protobuf's.
+REQUEST_READERS = {"/imsd.v1.UploadService/WriteUpload": wire.reader_of(WriteUploadRequest)}
+RESPONSE_WRITERS = {"/imsd.v1.ImageService/DownloadImage": wire.serialize}
 
 
 class PeerGone(Exception):
@@ -95,7 +102,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
                     async for response in responses:
                         await _send(context, response, pace)
 
-        return make(call, handler.request_deserializer, handler.response_serializer)
+        return make(
+            call,
+            REQUEST_READERS.get(method, handler.request_deserializer),
+            RESPONSE_WRITERS.get(method, handler.response_serializer),
+        )
 
     @asynccontextmanager
     async def _around(self, method: str, context: Any) -> AsyncIterator[None]:

@@ -98,23 +98,29 @@ class UploadServicer(UploadServiceServicer):
 
 async def _header(context: Context) -> pb.WriteUploadRequest.Header:
     request = await context.read()
-    if request is EOF or request.WhichOneof("step") != "header":
+    if not isinstance(request, pb.WriteUploadRequest) or request.WhichOneof("step") != "header":
         raise InvalidRequest("the first message of the stream must be a header", field="header")
     header: pb.WriteUploadRequest.Header = request.header
     return header
 
 
 async def _steps(context: Context) -> AsyncIterator[Step]:
-    """Each message's kind and value: the bytes alone, because the message around them holds them once more.
+    """Each message's kind and value; nothing is kept of it while the next one is awaited.
 
-    grpc's own iterator of the messages keeps the latest one while the next is awaited.
+    As grpc's own iterator of the messages would do.
     """
     while (request := await context.read()) is not EOF:
-        kind = request.WhichOneof("step")
-        value = getattr(request, kind) if kind else None
+        step = _step(request)
         del request
-        yield kind, value
-        del value
+        yield step
+        del step
+
+
+def _step(request: pb.WriteUploadRequest | memoryview) -> Step:
+    if isinstance(request, memoryview):  # see `imsd.wire`
+        return "data", request
+    kind = request.WhichOneof("step")
+    return kind, getattr(request, kind) if kind else None
 
 
 async def _answers(

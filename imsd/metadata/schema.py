@@ -14,7 +14,7 @@ from .connection import UnbrokenConnection, to_its_end
 from .engine import migrating_engine
 
 # Every revision of `migrations/versions`, oldest first. A test holds the two together.
-REVISIONS = ("0001",)
+REVISIONS = ("0002",)
 
 VERSION_TABLE = "alembic_version"
 
@@ -49,9 +49,9 @@ def _is_current(connection: Connection) -> bool:
     revision = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
     if revision is not None and revision not in REVISIONS:
         raise FailedPrecondition(
-            f"the database was written by a newer imsd: its schema is {revision}, this program knows"
-            f" up to {REVISIONS[-1]}",
-            hint="start the newer imsd again, or restore a backup of the database made before the update",
+            f"the database was written by an imsd that this one does not know: its schema is {revision},"
+            f" this program's is {REVISIONS[-1]}",
+            hint="start that imsd again, or restore a backup of the database made before the update",
         )
     return revision == REVISIONS[-1]
 

@@ -243,6 +243,7 @@ chunk = Table(
     Column("stored_length", Integer, nullable=False),
     Column("length", Integer, nullable=False),
     Column("codec", Integer, nullable=False),
+    Column("stored_check", LargeBinary(16), nullable=False),
     Index(None, "pack_id"),
     sqlite_with_rowid=False,
 )

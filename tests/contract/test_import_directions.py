@@ -15,9 +15,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.guest": ("imsd.contract", "imsd.formats"),
     "imsd.chunks": ("imsd.contract", "imsd.formats"),
     "imsd.metadata": ("imsd.contract", "imsd.chunks.index"),
+    "imsd.wire": (),
     "imsd.core": ("imsd.contract", "imsd.formats", "imsd.guest", "imsd.chunks", "imsd.metadata"),
     "imsd.grpc_server": (
         "imsd.v1",
+        "imsd.wire",
         "imsd.contract",
         "imsd.formats",
         "imsd.guest",
@@ -53,7 +55,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "imsd": (),
     "imsd_localfs": ("imsd.contract",),
-    "ims_client": ("imsd.v1",),
+    "ims_client": ("imsd.v1", "imsd.wire"),
     "imsctl": ("imsd.v1", "imsd.contract", "imsd.formats", "imsd.guest", "imsd.chunks", "ims_client"),
 }
 

@@ -27,7 +27,7 @@ class VerifyImage(Workflow):
             image = await image_rows.get_image(c, record.project_id, record.image_id)
         if image is None or image.status is not ImageStatus.ACTIVE:
             raise NotFound("the image was deleted before it could be verified")
-        async with open_image_reader(runtime, self._sweeper, image) as reader:
+        async with open_image_reader(runtime, self._sweeper, image, digests=True) as reader:
             run.enter("verify", image.data_size, (0.0, 100.0))
             report = await verify(reader, runtime.pool, run.advance)
         async with runtime.database.transaction() as c:

@@ -38,9 +38,10 @@ class Piece:
     pack: int = 0
     codec: Codec | None = None  # None: whatever is smaller
     compressor: zstandard.ZstdCompressor = COMPRESSOR
+    written: bytes = b""  # by mistake, instead of the plain bytes
 
     def stored(self) -> tuple[Codec, bytes]:
-        frame = self.compressor.compress(self.plain)
+        frame = self.compressor.compress(self.written or self.plain)
         codec = self.codec
         if codec is None:
             codec = Codec.ZSTD if len(frame) < len(self.plain) else Codec.RAW
@@ -55,6 +56,7 @@ class StoredDisk:
     pieces: Sequence[Piece]
     blobs: dict[BlobId, bytes] = field(default_factory=dict)
     placed: list[tuple[int, int, int, Codec]] = field(default_factory=list)
+    checks: list[bytes] = field(default_factory=list)
     manifest_id: str = MANIFEST_ID
 
     @property
@@ -64,6 +66,10 @@ class StoredDisk:
     @property
     def locations_blob(self) -> BlobId:
         return locations_blob(self.manifest_id)
+
+    def location_rows(self) -> np.ndarray:
+        rows = [(*place, np.void(check)) for place, check in zip(self.placed, self.checks, strict=True)]
+        return np.array(rows, LOCATION_ENTRY)
 
     @property
     def digest(self) -> str:
@@ -117,12 +123,13 @@ def stored_disk(size_bytes: int, pieces: Sequence[Piece], *, digest: str = "") -
     for piece in pieces:
         codec, stored = piece.stored()
         disk.placed.append((piece.pack, len(packs[piece.pack]), len(stored), codec))
+        disk.checks.append(blake3(stored).digest(16))
         packs[piece.pack] += stored
     for number, pack in enumerate(packs):
         disk.blobs[disk.pack_blob(number)] = bytes(pack)
     rows = [(p.start, len(p.plain), 0, np.void(blake3(p.plain).digest())) for p in pieces]
     listed = np.array(rows, CONTENT_ENTRY)
-    places = np.array(disk.placed, LOCATION_ENTRY)
+    places = disk.location_rows()
     root = parse_digest(digest or disk.digest)
     ids = b"".join(bytes.fromhex(disk.pack_id(number)) for number in range(len(packs)))
     disk.blobs[disk.content_blob] = part(CONTENT_MAGIC, listed, listed["start"], b"", size_bytes, root)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from imsd.chunks.chunk_reader import ChunkReader, decode_frame, open_chunk_reader
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import Codec
+from imsd.chunks.verify import verify
 from imsd.contract import DataLoss, Unavailable
 from imsd.formats.source import Extent, Frame
 from imsd.testing.faulty_store import Call, Fault, FaultKind, FaultyStore
@@ -185,23 +186,26 @@ async def test_what_has_no_frame_is_at_hand_after_frames(pool: DecodePool) -> No
     assert rounds == 1
 
 
-@pytest.mark.parametrize("verify_frames", [True, False])
-async def test_a_frame_whose_content_is_another_travels_only_unverified(
-    verify_frames: bool, pool: DecodePool
-) -> None:
-    """A perfect frame of the right length with the wrong bytes: only the chunk's digest can tell."""
+async def test_other_bytes_than_those_written_are_lost_data(pool: DecodePool) -> None:
+    """A perfect frame of the right length is no excuse."""
     disk = stored_disk(1 << 20, [Piece(BLOCK, b"a" * 100_000)])
+    async with stored(disk, pool) as (store, reader):
+        await put(store, disk.pack_blob(0), COMPRESSOR.compress(b"b" * 100_000))
+        with pytest.raises(DataLoss, match=r"guest offset 4096 .* those that were written"):
+            await pool.run(reader.frames, 0, 1 << 20)
+        with pytest.raises(DataLoss, match=r"guest offset 4096 .* those that were written"):
+            await read(pool, reader, 0, 1 << 20)
+
+
+async def test_a_chunk_that_was_wrong_when_it_was_written_is_found_by_its_digest(pool: DecodePool) -> None:
+    disk = stored_disk(1 << 20, [Piece(BLOCK, b"a" * 100_000, written=b"b" * 100_000)])
     store = MemoryStore()
     await disk.put(store)
-    await put(store, disk.pack_blob(0), COMPRESSOR.compress(b"b" * 100_000))
-    async with open_chunk_reader(store, MANIFEST_ID, pool, verify_frames=verify_frames) as reader:
-        if verify_frames:
-            with pytest.raises(DataLoss, match=r"guest offset 4096 .* its digest"):
-                await pool.run(reader.frames, 0, 1 << 20)
-        else:
-            assert len(await pool.run(reader.frames, 0, 1 << 20)) == 1
-        with pytest.raises(DataLoss):
+    async with open_chunk_reader(store, MANIFEST_ID, pool, digests=True) as reader:
+        with pytest.raises(DataLoss, match=r"guest offset 4096 .* its digest"):
             await read(pool, reader, 0, 1 << 20)
+        found = await verify(reader, pool)
+    assert [(damage.guest_offset, damage.length) for damage in found.damage] == [(BLOCK, 100_000)]
 
 
 async def test_a_frame_without_checksum_is_read_but_does_not_travel(pool: DecodePool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zstandard
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +18,12 @@ from tests.unit.chunks.ingest_world import noise, text
     )
 )
 def test_every_chunk_comes_back_and_none_grows(plain: list[bytes]) -> None:
-    encoded = encode_chunks([memoryview(chunk) for chunk in plain])
-    assert len(encoded) == len(plain)
-    for chunk, (codec, stored) in zip(plain, encoded, strict=True):
+    digests = [blake3(chunk).digest() for chunk in plain]
+    encoded = encode_chunks([(key, memoryview(chunk)) for key, chunk in zip(digests, plain, strict=True)])
+    assert [each.digest for each in encoded] == digests
+    for chunk, (_, length, codec, stored, check) in zip(plain, encoded, strict=True):
+        assert length == len(chunk)
+        assert check == blake3(stored).digest()[:16]
         assert len(stored) <= len(chunk)
         assert (len(stored) == len(chunk)) == (codec is Codec.RAW)
         decoded = zstandard.decompress(bytes(stored)) if codec is Codec.ZSTD else bytes(stored)
@@ -27,9 +31,9 @@ def test_every_chunk_comes_back_and_none_grows(plain: list[bytes]) -> None:
 
 
 def test_a_frame_tells_its_size_and_has_a_checksum() -> None:
-    codec, frame = encode_chunk(memoryview(text(1, 128 << 10)))
-    parameters = zstandard.get_frame_parameters(bytes(frame))
-    assert codec is Codec.ZSTD
+    encoded = encode_chunk(bytes(32), memoryview(text(1, 128 << 10)))
+    parameters = zstandard.get_frame_parameters(bytes(encoded.stored))
+    assert encoded.codec is Codec.ZSTD
     assert parameters.content_size == 128 << 10
     assert parameters.has_checksum
     assert parameters.dict_id == 0
@@ -37,6 +41,6 @@ def test_a_frame_tells_its_size_and_has_a_checksum() -> None:
 
 def test_noise_is_not_copied() -> None:
     chunk = memoryview(bytearray(noise(1, 64 << 10)))
-    codec, stored = encode_chunk(chunk)
-    assert codec is Codec.RAW
-    assert stored is chunk
+    encoded = encode_chunk(bytes(32), chunk)
+    assert encoded.codec is Codec.RAW
+    assert encoded.stored is chunk

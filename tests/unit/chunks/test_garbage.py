@@ -39,7 +39,7 @@ async def make_pack(store: BlobStore, index: MemoryChunkIndex, number: int, hold
     await index.begin_pack(holder, pack_id, STORE)
     await put(store, pack_blob(pack_id), BYTES)
     digest = number.to_bytes(32, "big")
-    chunk = IndexedChunk(digest, Location(pack_id, 0, len(BYTES), len(BYTES), Codec.RAW))
+    chunk = IndexedChunk(digest, Location(pack_id, 0, len(BYTES), len(BYTES), Codec.RAW, bytes(16)))
     await index.commit_pack(holder, "domain", pack_id, len(BYTES), [chunk])
     return pack_id
 

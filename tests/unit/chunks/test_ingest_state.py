@@ -62,7 +62,8 @@ def entry_lists(draw: st.DrawFn) -> list[ChunkEntry]:
         stored = draw(st.integers(1, length))
         codec = Codec.RAW if stored == length else Codec.ZSTD
         pack = draw(st.sampled_from([PACK, "0" * 32, "f" * 30 + "00"]))
-        place = Location(pack, draw(st.integers(0, 63 << 20)), stored, length, codec)
+        check = draw(st.binary(min_size=16, max_size=16) | st.just(b"\1" + bytes(15)))
+        place = Location(pack, draw(st.integers(0, 63 << 20)), stored, length, codec, check)
         digest = draw(st.binary(min_size=32, max_size=32) | st.sampled_from([bytes(32), b"\1" + bytes(31)]))
         entries.append(ChunkEntry(position, length, digest, place))
         position += length
@@ -74,7 +75,7 @@ def test_a_segment_comes_back(entries: list[ChunkEntry]) -> None:
     assert decode_segment(encode_segment(entries)) == entries
 
 
-ENTRY = ChunkEntry(4096, 8192, bytes(range(32)), Location(PACK, 100, 50, 8192, Codec.ZSTD))
+ENTRY = ChunkEntry(4096, 8192, bytes(range(32)), Location(PACK, 100, 50, 8192, Codec.ZSTD, bytes(16)))
 
 
 @given(st.data())
@@ -109,7 +110,7 @@ def test_a_forged_header_is_refused(place: int, value: int) -> None:
         decode_segment(resealed(bytes(body)))
 
 
-LONG = Location(PACK, 0, 1, 8192, Codec.ZSTD)
+LONG = Location(PACK, 0, 1, 8192, Codec.ZSTD, bytes(16))
 
 
 @pytest.mark.parametrize(
@@ -117,11 +118,11 @@ LONG = Location(PACK, 0, 1, 8192, Codec.ZSTD)
     [
         [ENTRY._replace(length=0)],
         [ENTRY._replace(length=(512 << 10) + 1)],
-        [ENTRY._replace(location=Location(PACK, 100, 0, 8192, Codec.ZSTD))],
-        [ENTRY._replace(location=Location(PACK, 100, 8193, 8192, Codec.ZSTD))],
-        [ENTRY._replace(location=Location(PACK, (64 << 20) - 10, 50, 8192, Codec.ZSTD))],
-        [ENTRY._replace(location=Location(PACK, 100, 50, 8192, Codec.RAW))],
-        [ENTRY._replace(location=Location(PACK, 100, 50, 8192, 7))],  # type: ignore[arg-type]
+        [ENTRY._replace(location=Location(PACK, 100, 0, 8192, Codec.ZSTD, bytes(16)))],
+        [ENTRY._replace(location=Location(PACK, 100, 8193, 8192, Codec.ZSTD, bytes(16)))],
+        [ENTRY._replace(location=Location(PACK, (64 << 20) - 10, 50, 8192, Codec.ZSTD, bytes(16)))],
+        [ENTRY._replace(location=Location(PACK, 100, 50, 8192, Codec.RAW, bytes(16)))],
+        [ENTRY._replace(location=Location(PACK, 100, 50, 8192, 7, bytes(16)))],  # type: ignore[arg-type]
         [ENTRY, ENTRY],
         [ENTRY, ENTRY._replace(start=0)],
     ],
@@ -133,6 +134,6 @@ def test_entries_that_cannot_be_are_refused(entries: list[ChunkEntry]) -> None:
 
 def test_a_pack_that_is_not_listed_is_refused() -> None:
     body = bytearray(encode_segment([ENTRY])[:-32])
-    body[-16:-12] = (1).to_bytes(4, "little")
+    body[-32:-28] = (1).to_bytes(4, "little")
     with pytest.raises(DataLoss, match="one of its chunks"):
         decode_segment(resealed(bytes(body)))

@@ -36,7 +36,9 @@ def digest(number: int) -> bytes:
 async def filled_index() -> CountingIndex:
     index = CountingIndex()
     await index.begin_pack(JOB, PACK, "main")
-    chunks = [IndexedChunk(digest(n), Location(PACK, n, 1, 1, Codec.RAW)) for n in range(0, 1000, 2)]
+    chunks = [
+        IndexedChunk(digest(n), Location(PACK, n, 1, 1, Codec.RAW, bytes(16))) for n in range(0, 1000, 2)
+    ]
     await index.commit_pack(JOB, "d", PACK, 1000, chunks)
     return index
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imsd.chunks.decode_pool import DecodePool
-from imsd.chunks.layout import CONTENT_ENTRY, FOOTER, LOCATION_ENTRY, PAGE_ENTRIES, PAGE_RECORD
+from imsd.chunks.layout import CONTENT_ENTRY, FOOTER, PAGE_ENTRIES, PAGE_RECORD
 from imsd.chunks.manifest_reader import PAGES_KEPT, StoredChunk, open_manifest
 from imsd.chunks.tree_digest import parse_digest
 from imsd.contract import BlobId, DataLoss
@@ -114,7 +114,7 @@ async def test_only_a_few_pages_stay_decoded(pool: DecodePool, monkeypatch: pyte
     assert reader.chunks(2 * BLOCK * (2 * PAGE_ENTRIES + 1), BLOCK) == []  # the last page stayed
     with pytest.raises(NeedBytes):
         reader.chunks(BLOCK, BLOCK)
-    assert PAGES_KEPT * 64 * PAGE_ENTRIES <= 4 << 20
+    assert PAGES_KEPT * 80 * PAGE_ENTRIES <= 4 << 20
 
 
 def flipped(content: bytes, at: int) -> bytes:
@@ -141,7 +141,7 @@ async def test_an_altered_byte_anywhere_is_lost_data(which: str, region: str, po
     await disk.put(store)
     blob = disk.content_blob if which == "content" else disk.locations_blob
     content = disk.blobs[blob]
-    entry_bytes, packs = (48, 0) if which == "content" else (16, 3)
+    entry_bytes, packs = (48, 0) if which == "content" else (32, 3)
     places = regions(content, entry_bytes, len(disk.pieces), packs)[region]
     chance = random.Random(f"{which} {region}")
     sample = places if region == "footer" else sorted(chance.sample(places, min(12, len(places))))
@@ -205,7 +205,7 @@ LIES: dict[str, dict[str, int]] = {
 async def test_a_page_with_its_digest_that_lists_nonsense_is_refused(lie: str, pool: DecodePool) -> None:
     store, disk = MemoryStore(), small_disk()
     await disk.put(store)
-    rows = np.array(disk.placed, LOCATION_ENTRY)
+    rows = disk.location_rows()
     for name, value in LIES[lie].items():
         rows[name][0] = value
     await put(store, disk.locations_blob, resealed(disk, disk.locations_blob, rows))

@@ -34,7 +34,8 @@ def entry(number: int, distinct: int = 1 << 40) -> ChunkEntry:
     digest = blake3(content.to_bytes(8, "little")).digest()
     # Digests may end in zero bytes, which careless code strips.
     digest = digest[:30] + bytes(2) if content % 7 == 0 else digest
-    place = Location(f"{content % 3:032x}", content * 10 % 1_000_000, 900 + content % 50, 4096, Codec.ZSTD)
+    pack, offset, stored = f"{content % 3:032x}", content * 10 % 1_000_000, 900 + content % 50
+    place = Location(pack, offset, stored, 4096, Codec.ZSTD, digest[16:])
     return ChunkEntry(number * STRIDE, 4096, digest, place)
 
 
@@ -70,6 +71,7 @@ async def test_what_is_written_is_read(pool: DecodePool, count: int) -> None:
                 chunk.stored_length,
                 chunk.length,
                 Codec(chunk.codec),
+                chunk.check,
             ),
         )
         for chunk in found

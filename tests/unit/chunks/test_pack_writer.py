@@ -9,9 +9,10 @@ import pytest
 from blake3 import blake3
 
 from imsd.chunks import pack_writer
+from imsd.chunks.codec import EncodedChunk
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import Codec, pack_blob
-from imsd.chunks.pack_writer import EncodedChunk, PackWriter
+from imsd.chunks.pack_writer import PackWriter
 from imsd.contract import ByteRange
 from imsd.testing.faulty_store import Call, Fault, FaultKind, FaultyStore
 from imsd.testing.memory_store import MemoryStore
@@ -33,7 +34,8 @@ def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chunk(seed: int, length: int = 100) -> EncodedChunk:
     stored = noise(seed, length)
-    return EncodedChunk(blake3(stored).digest(), length, Codec.RAW, stored)
+    digest = blake3(stored).digest()
+    return EncodedChunk(digest, length, Codec.RAW, stored, digest[:16])
 
 
 def ids() -> Iterator[str]:

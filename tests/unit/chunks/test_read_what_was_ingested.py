@@ -82,8 +82,9 @@ async def test_any_disk_reads_back_in_any_windows(disk: SparseDisk, data: st.Dat
 
 
 def test_what_the_encoder_writes_may_travel() -> None:
-    codec, frame = encode_chunk(memoryview(text(1, 64 * KIB)))
-    assert codec is Codec.ZSTD
+    encoded = encode_chunk(bytes(32), memoryview(text(1, 64 * KIB)))
+    frame = memoryview(encoded.stored)
+    assert encoded.codec is Codec.ZSTD
     assert bytes(frame[:4]) == b"\x28\xb5\x2f\xfd"
     assert frame[4] & 0b100  # a checksum
 

@@ -25,7 +25,7 @@ def pool() -> Iterator[DecodePool]:
 
 
 async def verified(store: BlobStore, disk: StoredDisk, pool: DecodePool) -> VerifyResult:
-    async with open_chunk_reader(store, disk.manifest_id, pool) as reader:
+    async with open_chunk_reader(store, disk.manifest_id, pool, digests=True) as reader:
         return await verify(reader, pool)
 
 
@@ -59,7 +59,7 @@ async def test_progress_counts_the_plain_bytes_of_chunks(pool: DecodePool) -> No
     disk, store = small_disk(), MemoryStore()
     await disk.put(store)
     told: list[int] = []
-    async with open_chunk_reader(store, disk.manifest_id, pool) as reader:
+    async with open_chunk_reader(store, disk.manifest_id, pool, digests=True) as reader:
         await verify(reader, pool, told.append)
     assert told == sorted(told)
     assert told[-1] == sum(len(piece.plain) for piece in disk.pieces)

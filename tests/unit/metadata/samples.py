@@ -110,7 +110,7 @@ def digest(number: int) -> bytes:
 def chunks_of(pack_id: str, *numbers: int) -> list[IndexedChunk]:
     """The chunks whose digests are ``digest(number)``, one after the other in a pack."""
     return [
-        IndexedChunk(digest(number), Location(pack_id, 1000 * place, 999, 4096, Codec.ZSTD))
+        IndexedChunk(digest(number), Location(pack_id, 1000 * place, 999, 4096, Codec.ZSTD, bytes(16)))
         for place, number in enumerate(numbers)
     ]
 

@@ -1,9 +1,9 @@
-"""The first schema."""
+"""The first schema; what bore the number 0001 was in no release."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
+revision = "0002"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -167,6 +167,7 @@ def upgrade() -> None:
         sa.Column("stored_length", sa.Integer(), nullable=False),
         sa.Column("length", sa.Integer(), nullable=False),
         sa.Column("codec", sa.Integer(), nullable=False),
+        sa.Column("stored_check", sa.LargeBinary(length=16), nullable=False),
         sa.ForeignKeyConstraint(["pack_id"], ["pack.id"], name="fk_chunk_pack_id_pack"),
         sa.PrimaryKeyConstraint("domain", "digest", name="pk_chunk"),
         sqlite_with_rowid=False,
