@@ -146,15 +146,16 @@ class ChunkReader(FrameSource):
 
     def frame_table(self, start: int, length: int) -> Sequence[tuple[int, int, int]]:
         return [
-            (chunk.start, chunk.length, chunk.stored_length if chunk.codec == Codec.ZSTD else 0)
+            (at, plain, stored if chunk.codec == Codec.ZSTD else 0)
             for chunk in self._chunks(start, length)
+            for at, plain, stored in _parts(chunk)
         ]
 
     def frames(self, start: int, length: int) -> Sequence[Frame]:
         """As `FrameSource.frames`. What has no frame is fetched too: it will be read next."""
         chunks = self._chunks(start, length)
         self._require(start, length, chunks)
-        return [self._frame(chunk) for chunk in chunks]
+        return [frame for chunk in chunks for frame in self._frames(chunk)]
 
     def check_chunk(self, chunk: StoredChunk) -> None:
         """Decode one chunk and compare it with its digest. Raises `NeedBytes`, DataLoss."""
@@ -186,25 +187,28 @@ class ChunkReader(FrameSource):
 
     def _plain(self, chunk: StoredChunk) -> Buffer:
         """The chunk's bytes."""
-        stored = self._stored(chunk)
-        try:
-            plain = stored if chunk.codec == Codec.RAW else decode_frame(stored, chunk.length)
-        except ValueError as error:
-            raise self._damaged(chunk, str(error)) from None
+        plain: Buffer = self._stored(chunk)
+        if chunk.codec == Codec.ZSTD:
+            try:
+                frames = [decode_frame(frame, length) for _, length, frame in _cut(chunk, plain)]
+            except ValueError as error:
+                raise self._damaged(chunk, str(error)) from None
+            plain = frames[0] if len(frames) == 1 else b"".join(frames)
         if self._compares_digests and blake3(plain).digest() != chunk.digest:
             raise self._damaged(chunk, "its bytes do not have its digest")
         return plain
 
-    def _frame(self, chunk: StoredChunk) -> Frame:
+    def _frames(self, chunk: StoredChunk) -> list[Frame]:
         if chunk.codec != Codec.ZSTD:
-            return Frame(chunk.start, chunk.length, None)
-        stored = self._stored(chunk)
+            return [Frame(chunk.start, chunk.length, None)]
         try:
-            is_checked = check_frame_header(stored, chunk.length)
+            return [
+                # A frame without checksum is good to read, and not good enough to travel.
+                Frame(start, length, frame if check_frame_header(frame, length) else None)
+                for start, length, frame in _cut(chunk, self._stored(chunk))
+            ]
         except ValueError as error:
             raise self._damaged(chunk, str(error)) from None
-        # A frame without checksum is good to read, and not good enough to travel.
-        return Frame(chunk.start, chunk.length, stored if is_checked else None)
 
     def _damaged(self, chunk: StoredChunk, why: str) -> DataLoss:
         return DataLoss(
@@ -212,6 +216,30 @@ class ChunkReader(FrameSource):
             f"{self.blob_of(chunk)} at byte {chunk.offset}: {why}",
             hint=LOST_HINT,
         )
+
+
+def _parts(chunk: StoredChunk) -> list[tuple[int, int, int]]:
+    """(start on the disk, length, stored length) of what is stored of a chunk in one piece each."""
+    if not chunk.first_length:
+        return [(chunk.start, chunk.length, chunk.stored_length)]
+    return [
+        (chunk.start, chunk.first_length, chunk.first_stored),
+        (
+            chunk.start + chunk.first_length,
+            chunk.length - chunk.first_length,
+            chunk.stored_length - chunk.first_stored,
+        ),
+    ]
+
+
+def _cut(chunk: StoredChunk, stored: Buffer) -> list[tuple[int, int, memoryview]]:
+    """As `_parts`, with the bytes of each."""
+    rest = memoryview(stored)
+    cut = []
+    for start, length, size in _parts(chunk):
+        cut.append((start, length, rest[:size]))
+        rest = rest[size:]
+    return cut
 
 
 @asynccontextmanager

@@ -1,8 +1,9 @@
-"""How a chunk is stored: one zstd frame, or as it is when that is not smaller.
+"""How a chunk is stored: one zstd frame or two, or as it is when that is not smaller.
 
 A frame carries its content size and a checksum and stands alone, so that it can travel verbatim into
-a compressed cluster of a QCOW2 file. What is stored has a check of its own, so that bytes that come back
-are proved to be those that were written before anybody decodes them, or without decoding them at all.
+a compressed cluster of a QCOW2 file; where such a cluster ends inside a chunk, a second frame begins.
+What is stored has a check of its own, so that bytes that come back are proved to be those that were
+written before anybody decodes them, or without decoding them at all.
 """
 
 from __future__ import annotations
@@ -17,19 +18,29 @@ from blake3 import blake3
 from imsd.contract import Buffer
 
 from .index import Codec
-from .layout import CHECK_BYTES
+from .layout import CHECK_BYTES, FRAME_BORDER_BYTES
 
 LEVEL = 1
 
 
+class PlainChunk(NamedTuple):
+    """A chunk to be stored. ``border``: where its second frame begins, 0 for one frame."""
+
+    digest: bytes
+    content: memoryview
+    border: int = 0
+
+
 class EncodedChunk(NamedTuple):
-    """A chunk ready to be stored; ``length`` is that of its plain bytes, ``check`` that of `Location`."""
+    """A chunk ready to be stored; ``length`` is that of its plain bytes, the rest as in `Location`."""
 
     digest: bytes
     length: int
     codec: Codec
     stored: Buffer
     check: bytes
+    first_length: int = 0
+    first_stored: int = 0
 
 
 class _Contexts(threading.local):
@@ -42,16 +53,26 @@ class _Contexts(threading.local):
 _contexts = _Contexts()
 
 
-def encode_chunks(chunks: Sequence[tuple[bytes, memoryview]]) -> list[EncodedChunk]:
-    """How each of ``chunks``, digests with their bytes, is to be stored: in a new frame, or as it is."""
+def border_in(start: int, length: int) -> int:
+    """Where in a chunk that lies at ``start`` of its disk a second frame begins; 0 if nowhere."""
+    border = -start % FRAME_BORDER_BYTES
+    return border if border < length else 0
+
+
+def encode_chunks(chunks: Sequence[PlainChunk]) -> list[EncodedChunk]:
+    """How each of ``chunks`` is to be stored: in new frames, or as it is."""
     if not chunks:
         return []
+    parts: list[Buffer] = [part for chunk in chunks for part in _parts(chunk)]
     # All in one call: between calls a thread waits for the interpreter, which the event loop holds often.
-    frames = _contexts.compressor.multi_compress_to_buffer([chunk for _, chunk in chunks], threads=1)
-    return [
-        _smaller(digest, chunk, memoryview(cast(Buffer, frames[number])))
-        for number, (digest, chunk) in enumerate(chunks)
-    ]
+    made = _contexts.compressor.multi_compress_to_buffer(parts, threads=1)
+    frames = (memoryview(cast(Buffer, made[number])) for number in range(len(parts)))
+    return [_encoded(chunk, next(frames), next(frames) if chunk.border else None) for chunk in chunks]
+
+
+def encode_chunk(chunk: PlainChunk) -> EncodedChunk:
+    """`encode_chunks` for one chunk."""
+    return encode_chunks([chunk])[0]
 
 
 def check_of(stored: Buffer) -> bytes:
@@ -59,13 +80,17 @@ def check_of(stored: Buffer) -> bytes:
     return blake3(stored).digest(CHECK_BYTES)
 
 
-def _smaller(digest: bytes, chunk: memoryview, frame: memoryview) -> EncodedChunk:
-    if len(frame) < len(chunk):
-        return EncodedChunk(digest, len(chunk), Codec.ZSTD, frame, check_of(frame))
-    # The digest is the BLAKE3 of the plain bytes, and these are stored.
-    return EncodedChunk(digest, len(chunk), Codec.RAW, chunk, digest[:CHECK_BYTES])
+def _parts(chunk: PlainChunk) -> list[memoryview]:
+    """What becomes a frame each."""
+    content, border = chunk.content, chunk.border
+    return [content[:border], content[border:]] if border else [content]
 
 
-def encode_chunk(digest: bytes, chunk: memoryview) -> EncodedChunk:
-    """`encode_chunks` for one chunk."""
-    return encode_chunks([(digest, chunk)])[0]
+def _encoded(chunk: PlainChunk, first: memoryview, second: memoryview | None) -> EncodedChunk:
+    digest, content, border = chunk
+    stored: Buffer = first if second is None else b"".join((first, second))
+    if len(stored) >= len(content):
+        # The digest is the BLAKE3 of the plain bytes, and these are stored.
+        return EncodedChunk(digest, len(content), Codec.RAW, content, digest[:CHECK_BYTES])
+    first_stored = len(first) if border else 0
+    return EncodedChunk(digest, len(content), Codec.ZSTD, stored, check_of(stored), border, first_stored)

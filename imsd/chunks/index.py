@@ -23,12 +23,14 @@ from typing import NamedTuple
 
 from imsd.contract import BlobId
 
+from .layout import MAX_CHUNK_BYTES, MAX_PACK_BYTES
+
 
 class Codec(IntEnum):
     """How a chunk lies in its pack."""
 
     RAW = 0  # its plain bytes: compressing did not shrink them
-    ZSTD = 1  # one zstd frame with content size and checksum
+    ZSTD = 1  # one or two zstd frames with content size and checksum
 
 
 class HolderKind(StrEnum):
@@ -52,6 +54,8 @@ class Location(NamedTuple):
     """Where a chunk lies: ``stored_length`` bytes at ``offset`` of a pack, ``length`` bytes when plain.
 
     ``check``: the first 16 bytes of the BLAKE3 of the stored bytes, by which a reader knows them.
+    ``first_length`` and ``first_stored``: plain and stored bytes of the first of its two frames; 0 when
+    there are not two.
     """
 
     pack_id: str  # 32 hex digits, random, never reused
@@ -60,6 +64,19 @@ class Location(NamedTuple):
     length: int
     codec: Codec
     check: bytes
+    first_length: int = 0
+    first_stored: int = 0
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a chunk can lie like this; for what was read back."""
+        fits = 0 < self.stored_length <= self.length <= MAX_CHUNK_BYTES
+        if self.codec is Codec.RAW:
+            fits = fits and self.stored_length == self.length
+        if self.first_length or self.first_stored:
+            inside = 0 < self.first_length < self.length and 0 < self.first_stored < self.stored_length
+            fits = fits and inside and self.codec is Codec.ZSTD
+        return fits and self.offset + self.stored_length <= MAX_PACK_BYTES
 
 
 class IndexedChunk(NamedTuple):

@@ -22,7 +22,7 @@ from imsd.formats.source import BlockSource
 
 from .buffers import Turns, Window, window_buffers
 from .chunker import BlockMarks, scan_blocks
-from .codec import EncodedChunk, encode_chunks
+from .codec import EncodedChunk, PlainChunk, border_in, encode_chunks
 from .cutter import Cut, Cutter, digest_cut
 from .decode_pool import DecodePool
 from .entry import ChunkEntry, EntrySink
@@ -314,11 +314,11 @@ class DiskIngest:
     ) -> list[EncodedChunk]:
         """The chunks that are not known, each once, as they are to be stored."""
         new = {
-            digest: cut.chunk(start, length)
+            digest: PlainChunk(digest, cut.chunk(start, length), border_in(start, length))
             for digest, (start, length) in zip(digests, cut.chunks, strict=True)
             if digest not in known
         }
-        return await self._pool.run(encode_chunks, list(new.items())) if new else []
+        return await self._pool.run(encode_chunks, list(new.values())) if new else []
 
     async def _abort(self) -> None:
         self._stop_idle_timer()

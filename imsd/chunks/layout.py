@@ -35,6 +35,8 @@ LOCATION_ENTRY = np.dtype(
         ("stored_length", "<u4"),
         ("codec", "<u4"),
         ("check", f"V{CHECK_BYTES}"),
+        ("first_length", "<u4"),
+        ("first_stored", "<u4"),
     ]
 )
 
@@ -44,6 +46,10 @@ PAGE_RECORD = np.dtype([("first_start", "<u8"), ("entries", "<u8"), ("digest", "
 # magic, entries, pages, packs, offset of the pack table, virtual size in bytes, tree digest of the disk,
 # BLAKE3 over both tables.
 FOOTER = struct.Struct("<16sQQQQQ32s32s")
+
+# Where clusters and records of the formats that take frames verbatim may end. A chunk that crosses such a
+# place of its disk is stored as two frames.
+FRAME_BORDER_BYTES = 2 << 20
 
 # A chunk is at least one block and at most MAX_CHUNK_BYTES; a pack's offsets fit 32 bits.
 BLOCK_BYTES = 4096

@@ -35,7 +35,7 @@ from .layout import (
 from .store_read import LOST_HINT, BlobSource, read_blob
 from .tree_digest import MAX_POSITION
 
-# A decoded page takes 320 KiB and describes half a GiB of data on average.
+# A decoded page takes 352 KiB and describes half a GiB of data on average.
 PAGES_KEPT = 8
 
 PACK_ID_BYTES = 16
@@ -59,6 +59,8 @@ class StoredChunk(NamedTuple):
     stored_length: int
     codec: int
     check: bytes
+    first_length: int
+    first_stored: int
 
     @property
     def end(self) -> int:
@@ -152,7 +154,7 @@ class ManifestReader:
     def chunks(self, start: int, length: int) -> list[StoredChunk]:
         """The chunks that touch the range, in order; what lies between them is zero.
 
-        Holds 80 bytes a chunk while it works: ask for some GiB of disk at most. Raises `NeedBytes`, DataLoss.
+        Holds 88 bytes a chunk while it works: ask for some GiB of disk at most. Raises `NeedBytes`, DataLoss.
         """
         end = start + length
         numbers = self._pages_of(start, end)
@@ -211,8 +213,18 @@ class ManifestReader:
             and (ends <= MAX_PACK_BYTES).all()
             and (rows["codec"] <= max(Codec)).all()
             and (stored == plain)[rows["codec"] == Codec.RAW].all()
+            and _are_two_frames(plain, rows).all()
         ):
             raise _damaged(self.locations.blob, f"page {number} lists places that cannot be")
+
+
+def _are_two_frames(plain: NDArray[Any], rows: Rows) -> NDArray[np.bool_]:
+    """Whether each row tells of one frame, or of two that a chunk can have."""
+    first_length, first_stored = rows["first_length"], rows["first_stored"]
+    inside = (first_length < plain) & (first_stored < rows["stored_length"])
+    is_split = (first_length > 0) & (first_stored > 0) & inside & (rows["codec"] == Codec.ZSTD)
+    result: NDArray[np.bool_] = (first_length == 0) & (first_stored == 0) | is_split
+    return result
 
 
 async def open_manifest(

@@ -64,7 +64,7 @@ class PackTable:
 
 # `CONTENT_ENTRY` and `LOCATION_ENTRY`, for one entry at a time.
 _CONTENT = struct.Struct("<QII32s")
-_LOCATION = struct.Struct("<IIII16s")
+_LOCATION = struct.Struct("<IIII16sII")
 assert (_CONTENT.size, _LOCATION.size) == (CONTENT_ENTRY.itemsize, LOCATION_ENTRY.itemsize)
 
 
@@ -73,8 +73,15 @@ def content_row(entry: ChunkEntry) -> bytes:
 
 
 def location_row(place: Location, packs: PackTable) -> bytes:
-    number = packs.number(place.pack_id)
-    return _LOCATION.pack(number, place.offset, place.stored_length, place.codec, place.check)
+    return _LOCATION.pack(
+        packs.number(place.pack_id),
+        place.offset,
+        place.stored_length,
+        place.codec,
+        place.check,
+        place.first_length,
+        place.first_stored,
+    )
 
 
 class _PartWriter:

@@ -58,7 +58,16 @@ class _Pack:
 
     def place(self, chunk: EncodedChunk) -> Location:
         size = len(chunk.stored)
-        location = Location(self.id, self.size_bytes, size, chunk.length, chunk.codec, chunk.check)
+        location = Location(
+            self.id,
+            self.size_bytes,
+            size,
+            chunk.length,
+            chunk.codec,
+            chunk.check,
+            chunk.first_length,
+            chunk.first_stored,
+        )
         self.locations[chunk.digest] = location
         self.size_bytes += size
         return location

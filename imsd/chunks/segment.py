@@ -21,7 +21,7 @@ from imsd.contract import DataLoss
 
 from .entry import ChunkEntry, EntrySink
 from .index import Codec, Location
-from .layout import CONTENT_ENTRY, LOCATION_ENTRY, MAX_CHUNK_BYTES, MAX_PACK_BYTES
+from .layout import CONTENT_ENTRY, LOCATION_ENTRY
 from .manifest_writer import PackTable, content_row, location_row
 
 # magic, entries, packs
@@ -75,19 +75,17 @@ def decode_segment(segment: bytes) -> list[ChunkEntry]:
 
 
 def _entry(
-    row: tuple[int, int, int, bytes], place: tuple[int, int, int, int, bytes], packs: Sequence[str]
+    row: tuple[int, int, int, bytes], place: tuple[int, int, int, int, bytes, int, int], packs: Sequence[str]
 ) -> ChunkEntry:
     start, length, _, digest = row
-    pack, offset, stored_length, codec, check = place
-    if (
-        not 0 < stored_length <= length <= MAX_CHUNK_BYTES
-        or offset + stored_length > MAX_PACK_BYTES
-        or pack >= len(packs)
-        or codec not in (Codec.RAW, Codec.ZSTD)
-        or (codec == Codec.RAW and stored_length != length)
-    ):
+    pack, offset, stored_length, codec, check, first_length, first_stored = place
+    if pack >= len(packs) or codec not in tuple(Codec):
         raise _damaged("one of its chunks cannot be")
-    where = Location(packs[pack], offset, stored_length, length, Codec(codec), check)
+    where = Location(
+        packs[pack], offset, stored_length, length, Codec(codec), check, first_length, first_stored
+    )
+    if not where.is_possible:
+        raise _damaged("one of its chunks cannot be")
     return ChunkEntry(start, length, digest, where)
 
 

@@ -114,7 +114,7 @@ def find(c: Connection, holder: Holder, domain: str, digests: Sequence[bytes]) -
     require_holder(c, holder)
     given = {"domain": domain, "digests": b"".join(digests), "count": len(digests)}
     found = {
-        row[0]: Location(row[1], row[2], row[3], row[4], _CODECS[row[5]], row[6])
+        row[0]: Location(row[1], row[2], row[3], row[4], _CODECS[row[5]], row[6], row[7], row[8])
         for row in c.execute(_LOOK_UP, given)
     }
     if packs := {location.pack_id for location in found.values()}:
@@ -232,6 +232,8 @@ def _look_up() -> Select[Any]:
             columns.length,
             columns.codec,
             columns.stored_check,
+            columns.first_length,
+            columns.first_stored,
         )
         .select_from(number)
         .join(chunk, and_(columns.domain == bindparam("domain"), columns.digest == digest))
@@ -270,10 +272,12 @@ def _insert_chunks(c: Connection, domain: str, pack_id: str, chunks: Sequence[In
 
 def _chunk_row(domain: str, pack_id: str, item: IndexedChunk) -> tuple[str | bytes | int, ...]:
     """The columns of `chunk` in their order."""
-    digest, (pack, offset, stored_length, length, codec, check) = item
+    digest, place = item
+    pack, offset, stored_length, length, codec, check, first_length, first_stored = place
     if pack != pack_id:
         raise ValueError(f"a chunk of pack {pack} is committed with pack {pack_id}")
-    return domain, digest, pack, offset, stored_length, length, int(codec), check
+    where = (pack, offset, stored_length, length, int(codec), check, first_length, first_stored)
+    return domain, digest, *where
 
 
 @cache

@@ -244,6 +244,8 @@ chunk = Table(
     Column("length", Integer, nullable=False),
     Column("codec", Integer, nullable=False),
     Column("stored_check", LargeBinary(16), nullable=False),
+    Column("first_length", Integer, nullable=False),
+    Column("first_stored", Integer, nullable=False),
     Index(None, "pack_id"),
     sqlite_with_rowid=False,
 )

@@ -68,7 +68,7 @@ class StoredDisk:
         return locations_blob(self.manifest_id)
 
     def location_rows(self) -> np.ndarray:
-        rows = [(*place, np.void(check)) for place, check in zip(self.placed, self.checks, strict=True)]
+        rows = [(*place, np.void(check), 0, 0) for place, check in zip(self.placed, self.checks, strict=True)]
         return np.array(rows, LOCATION_ENTRY)
 
     @property

@@ -64,6 +64,9 @@ def entry_lists(draw: st.DrawFn) -> list[ChunkEntry]:
         pack = draw(st.sampled_from([PACK, "0" * 32, "f" * 30 + "00"]))
         check = draw(st.binary(min_size=16, max_size=16) | st.just(b"\1" + bytes(15)))
         place = Location(pack, draw(st.integers(0, 63 << 20)), stored, length, codec, check)
+        if stored > 1 and codec is Codec.ZSTD and draw(st.booleans()):
+            first = draw(st.integers(1, length - 1)), draw(st.integers(1, stored - 1))
+            place = place._replace(first_length=first[0], first_stored=first[1])
         digest = draw(st.binary(min_size=32, max_size=32) | st.sampled_from([bytes(32), b"\1" + bytes(31)]))
         entries.append(ChunkEntry(position, length, digest, place))
         position += length
@@ -122,6 +125,10 @@ LONG = Location(PACK, 0, 1, 8192, Codec.ZSTD, bytes(16))
         [ENTRY._replace(location=Location(PACK, 100, 8193, 8192, Codec.ZSTD, bytes(16)))],
         [ENTRY._replace(location=Location(PACK, (64 << 20) - 10, 50, 8192, Codec.ZSTD, bytes(16)))],
         [ENTRY._replace(location=Location(PACK, 100, 50, 8192, Codec.RAW, bytes(16)))],
+        [ENTRY._replace(location=Location(PACK, 100, 50, 8192, Codec.ZSTD, bytes(16), 8192, 10))],
+        [ENTRY._replace(location=Location(PACK, 100, 50, 8192, Codec.ZSTD, bytes(16), 4096, 50))],
+        [ENTRY._replace(location=Location(PACK, 100, 50, 8192, Codec.ZSTD, bytes(16), 4096, 0))],
+        [ENTRY._replace(location=Location(PACK, 100, 8192, 8192, Codec.RAW, bytes(16), 4096, 10))],
         [ENTRY._replace(location=Location(PACK, 100, 50, 8192, 7, bytes(16)))],  # type: ignore[arg-type]
         [ENTRY, ENTRY],
         [ENTRY, ENTRY._replace(start=0)],
@@ -134,6 +141,6 @@ def test_entries_that_cannot_be_are_refused(entries: list[ChunkEntry]) -> None:
 
 def test_a_pack_that_is_not_listed_is_refused() -> None:
     body = bytearray(encode_segment([ENTRY])[:-32])
-    body[-32:-28] = (1).to_bytes(4, "little")
+    body[-40:-36] = (1).to_bytes(4, "little")
     with pytest.raises(DataLoss, match="one of its chunks"):
         decode_segment(resealed(bytes(body)))

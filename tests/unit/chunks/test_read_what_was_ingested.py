@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
-from imsd.chunks.codec import encode_chunk
+from imsd.chunks.codec import PlainChunk, encode_chunk
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import Codec
 from imsd.chunks.verify import verify
@@ -81,8 +81,29 @@ async def test_any_disk_reads_back_in_any_windows(disk: SparseDisk, data: st.Dat
         pool.close()
 
 
+async def test_no_frame_crosses_the_end_of_a_large_cluster(pool: DecodePool) -> None:
+    """So that all of them travel; but a chunk keeps its frames on a disk where it lies elsewhere."""
+    world = World(pool)
+    shared = text(3, 400 * KIB)
+    first = SparseDisk(3 * MIB, {1900 * KIB: shared})
+    second = SparseDisk(5 * MIB, {100 * KIB: shared, 3800 * KIB: text(4, 600 * KIB)})
+    crossing, more_frames = [], []
+    for disk in (first, second):
+        result, written = await world.store_disk(disk)
+        async with open_chunk_reader(world.store, written.manifest_id, pool) as reader:
+            frames = await pool.run(reader.frames, 0, disk.size_bytes)
+            assert await pool.run(rebuilt, disk.size_bytes, frames, reader) == disk.content()
+            table = await pool.run(reader.frame_table, 0, disk.size_bytes)
+            assert [(f.start, f.length, len(f.frame or b"")) for f in frames] == list(table)
+            assert await read(pool, reader, 0, disk.size_bytes) == disk.content()
+        crossing += [f for f in frames if f.start // (2 * MIB) != (f.start + f.length - 1) // (2 * MIB)]
+        more_frames.append(len(frames) - result.chunk_count)
+    assert crossing == []
+    assert more_frames == [1, 2]
+
+
 def test_what_the_encoder_writes_may_travel() -> None:
-    encoded = encode_chunk(bytes(32), memoryview(text(1, 64 * KIB)))
+    encoded = encode_chunk(PlainChunk(bytes(32), memoryview(text(1, 64 * KIB))))
     frame = memoryview(encoded.stored)
     assert encoded.codec is Codec.ZSTD
     assert bytes(frame[:4]) == b"\x28\xb5\x2f\xfd"

@@ -168,6 +168,8 @@ def upgrade() -> None:
         sa.Column("length", sa.Integer(), nullable=False),
         sa.Column("codec", sa.Integer(), nullable=False),
         sa.Column("stored_check", sa.LargeBinary(length=16), nullable=False),
+        sa.Column("first_length", sa.Integer(), nullable=False),
+        sa.Column("first_stored", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["pack_id"], ["pack.id"], name="fk_chunk_pack_id_pack"),
         sa.PrimaryKeyConstraint("domain", "digest", name="pk_chunk"),
         sqlite_with_rowid=False,
