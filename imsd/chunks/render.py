@@ -12,12 +12,11 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from imsd.formats.source import BlockSource, Extent
-from imsd.formats.writer import FormatWriter, Output, Zeros
+from imsd.formats.writer import FormatWriter
+from imsd.formats.zeros import Output, Zeros
 
 from .decode_pool import DecodePool
 
@@ -26,8 +25,6 @@ AsyncCall = Callable[[], Coroutine[Any, Any, R]]
 
 # What one piece renders, about 4 MiB, and what it is rendered from, as much again.
 PIECE_COST_BYTES = 8 << 20
-
-WINDOW_BYTES = 4 << 20
 
 
 async def render(
@@ -46,28 +43,6 @@ async def render(
         async for outputs in pieces:
             yield outputs
             del outputs  # or it would stay in memory, uncounted, until the next piece is ready
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A part of a disk: an extent, and its bytes unless it is known to be zero."""
-
-    extent: Extent
-    content: bytearray | None
-
-
-async def copy_blocks(
-    blocks: BlockSource, pool: DecodePool, depth: int | None = None
-) -> AsyncGenerator[Window, None]:
-    """A whole disk in order, in windows of at most 4 MiB of data, or of any length of zeros.
-
-    Data windows are read ahead; see `render` for what holds memory.
-    """
-    reads = _window_reads(blocks)
-    async with aclosing(in_order(pool, _in_pool(pool, reads), _window_bytes, depth)) as windows:
-        async for parts in windows:
-            while parts:
-                yield parts.pop(0)  # kept nowhere, as in `render`
 
 
 async def in_order(
@@ -181,28 +156,3 @@ def _in_pool(pool: DecodePool, calls: Iterable[Callable[[], R]]) -> Iterator[Asy
 
 def _output_bytes(outputs: Sequence[Output]) -> int:
     return sum(len(output) for output in outputs if not isinstance(output, Zeros))
-
-
-def _window_bytes(windows: Sequence[Window]) -> int:
-    return sum(len(window.content) for window in windows if window.content is not None)
-
-
-def _window_reads(blocks: BlockSource) -> Iterator[Callable[[], list[Window]]]:
-    for start in range(0, blocks.size_bytes, WINDOW_BYTES):
-        yield _WindowRead(blocks, start, min(WINDOW_BYTES, blocks.size_bytes - start))
-
-
-@dataclass(frozen=True, slots=True)
-class _WindowRead:
-    blocks: BlockSource
-    start: int
-    length: int
-
-    def __call__(self) -> list[Window]:
-        windows = []
-        for extent in self.blocks.extents(self.start, self.length):
-            content = None if extent.is_zero else bytearray(extent.length)
-            if content is not None:
-                self.blocks.read_into(extent.start, memoryview(content))
-            windows.append(Window(extent, content))
-        return windows

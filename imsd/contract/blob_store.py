@@ -35,7 +35,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from .errors import InvalidRequest
 
@@ -55,8 +55,7 @@ def blob_id(text: str) -> BlobId:
     return BlobId(text)
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
+class ByteRange(NamedTuple):
     """``length`` bytes from ``offset``; both in bytes, offset 0 or more, length 1 or more."""
 
     offset: int

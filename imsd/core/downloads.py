@@ -11,7 +11,8 @@ from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.render import render
 from imsd.contract import InvalidRequest
 from imsd.formats.registry import open_writer, writable_compressions
-from imsd.formats.writer import FormatWriter, Output
+from imsd.formats.writer import FormatWriter
+from imsd.formats.zeros import Output
 from imsd.metadata.records import ImageRecord
 
 from .images import Images

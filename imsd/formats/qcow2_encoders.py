@@ -17,7 +17,7 @@ from imsd.contract import DataLoss
 from .cluster_codec import stored_frame, stored_frame_bytes, zero_frame, zstd_frame
 from .qcow2_plan import Sizes
 from .source import BlockSource, Frame, FrameSource
-from .writer import Output
+from .zeros import Output
 
 
 class ClusterEncoder(ABC):

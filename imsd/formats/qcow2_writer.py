@@ -19,7 +19,8 @@ from .qcow2_encoders import ClusterEncoder, CompressingEncoder, PlainEncoder, Ve
 from .qcow2_layout import MAX_L1_BYTES, Compression
 from .qcow2_plan import ClusterSizes, Qcow2Plan, Sizes
 from .source import BlockSource, FrameSource
-from .writer import FormatWriter, Output, Piece, Zeros
+from .writer import FormatWriter, Piece
+from .zeros import Output, Zeros
 
 COMPRESSIONS = ("zstd", "zlib", "none")
 

@@ -17,7 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+import numpy as np
+
 from imsd.contract import ByteRange, ImageRefused
+
+from .zeros import Output, without_zeros
 
 
 class NeedBytes(Exception):
@@ -169,6 +173,15 @@ class BlockSource(ABC):
 
         The buffer's content is undefined after an exception.
         """
+
+    def read(self, start: int, length: int) -> Sequence[Output]:
+        """The bytes from ``start``, best 1 to 4 MiB of them, with long runs of zeros told as such.
+
+        Raises as `read_into`.
+        """
+        buffer = np.empty(length, np.uint8).data
+        self.read_into(start, buffer)
+        return list(without_zeros(buffer))
 
 
 @dataclass(frozen=True, slots=True)

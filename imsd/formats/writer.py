@@ -12,19 +12,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
-from imsd.contract import Buffer
+from .zeros import Output
 
-
-@dataclass(frozen=True, slots=True)
-class Zeros:
-    """A run of ``length`` zero bytes in the output; 1 or more."""
-
-    length: int
-
-
-Output = Buffer | Zeros
 Piece = Callable[[], Sequence[Output]]
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from imsd import wire
 from imsd.contract import Buffer
 from imsd.core.downloads import Download
-from imsd.formats.writer import Zeros
+from imsd.formats.zeros import Zeros
 from imsd.v1 import image_pb2 as pb
 
 from . import convert

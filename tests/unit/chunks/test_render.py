@@ -12,9 +12,11 @@ import pytest
 
 from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.chunks.decode_pool import DecodePool
-from imsd.chunks.render import PIECE_COST_BYTES, copy_blocks, render
+from imsd.chunks.render import PIECE_COST_BYTES, render
 from imsd.contract import DataLoss
-from imsd.formats.writer import FormatWriter, Output, Piece, Zeros
+from imsd.formats.raw_writer import RawWriter
+from imsd.formats.writer import FormatWriter, Piece
+from imsd.formats.zeros import Output, Zeros
 from imsd.testing.faulty_store import Call, Fault, FaultKind, FaultyStore
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.chunks.stored_disk import small_disk
@@ -181,14 +183,11 @@ async def test_renderings_that_share_a_small_budget_all_end(budget: int) -> None
 async def test_a_whole_disk_is_copied_in_order(pool: DecodePool) -> None:
     disk, store = small_disk(), MemoryStore()
     await disk.put(store)
-    content = bytearray(b"\xaa" * len(disk.content))
-    position = 0
+    content = bytearray()
     async with open_chunk_reader(store, disk.manifest_id, pool) as reader:
-        async for window in copy_blocks(reader, pool):
-            assert window.extent.start == position
-            assert window.extent.is_zero == (window.content is None)
-            content[position : window.extent.end] = window.content or bytes(window.extent.length)
-            position = window.extent.end
+        async for outputs in render(RawWriter(reader), pool):
+            for output in outputs:
+                content += bytes(output.length) if isinstance(output, Zeros) else output
     assert content == disk.content
 
 
@@ -199,7 +198,7 @@ async def test_a_pack_that_is_gone_ends_a_copy(pool: DecodePool) -> None:
     async with open_chunk_reader(store, disk.manifest_id, pool) as reader:
         await store.delete(disk.pack_blob(2))
         with pytest.raises(DataLoss, match=disk.pack_blob(2)):
-            async for _ in copy_blocks(reader, pool):
+            async for _ in render(RawWriter(reader), pool):
                 pass
         assert reader.bytes_at_hand == 0
 
@@ -210,7 +209,7 @@ async def test_cancelling_while_the_store_hangs_leaves_nothing(pool: DecodePool)
     await disk.put(store)
     async with open_chunk_reader(store, disk.manifest_id, pool) as reader:
         store.add(Fault(call=Call.READ, kind=FaultKind.HANG, prefix="packs/", times=None))
-        task = asyncio.ensure_future(anext(copy_blocks(reader, pool)))
+        task = asyncio.ensure_future(anext(render(RawWriter(reader), pool)))
         await asyncio.sleep(0.05)
         assert store.hanging > 0
         task.cancel()

@@ -25,7 +25,8 @@ from imsd.formats.source import (
     FrameSource,
     NeedBytes,
 )
-from imsd.formats.writer import FormatWriter, Zeros
+from imsd.formats.writer import FormatWriter
+from imsd.formats.zeros import Zeros
 
 R = TypeVar("R")
 

@@ -17,7 +17,7 @@ from imsd.formats.qcow2_encoders import CompressingEncoder
 from imsd.formats.qcow2_writer import COMPRESSIONS, Qcow2Writer
 from imsd.formats.reader import OpenedImage
 from imsd.formats.source import BlockSource, Frame
-from imsd.formats.writer import Zeros
+from imsd.formats.zeros import Zeros
 from tests.unit.formats.disk_files import (
     COMPRESSOR,
     GIB,

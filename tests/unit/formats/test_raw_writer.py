@@ -11,7 +11,7 @@ from imsd.formats.raw import RawBlocks
 from imsd.formats.raw_writer import RawWriter
 from imsd.formats.reader import OpenedImage
 from imsd.formats.source import MemorySource
-from imsd.formats.writer import Zeros
+from imsd.formats.zeros import Zeros
 from tests.unit.formats.disk_files import (
     GIB,
     KIB,
