@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imsd.v1 import image_pb2 as pb
+from imsd.wire import ReceivedBytes
 
 from .errors import CallFailed, LocalFileFailed
+from .frames import decode
 from .images import ImageCalls
 
-# Messages that may wait to be written: about 1 MiB each.
+# Messages that may wait to be written: at most 1 MiB each.
 WRITE_BEHIND_MESSAGES = 4
+# Frames are decoded where they are written, and a file may be written at several places at once.
+WRITERS = 2
 ZEROS = bytes(1 << 20)
 
 Header = pb.DownloadImageResponse.Header
@@ -29,10 +33,20 @@ Header = pb.DownloadImageResponse.Header
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The next bytes of a download: ``data``, or None for ``length`` zeros."""
+    """``length`` bytes of a download from ``start``: ``content``, or zeros if that is None.
 
+    ``is_framed``: the content is zstd frames that decode to them.
+    """
+
+    start: int
     length: int
-    data: memoryview | None
+    content: memoryview | None
+    is_framed: bool = False
+
+    def decoded(self) -> memoryview:
+        """The bytes; see `frames.decode`. Raises `CallFailed` (DATA_LOSS)."""
+        assert self.content is not None
+        return decode(self.content, self.length) if self.is_framed else self.content
 
 
 class Download:
@@ -55,20 +69,30 @@ class Download:
     async def pieces(self) -> AsyncIterator[Piece]:
         """The whole file, once. Raises `CallFailed`; what came before an error is worthless."""
         async for message in self._messages:
-            if isinstance(message, memoryview):
-                self.position += len(message)
-                yield Piece(len(message), message)
+            if (piece := self._piece(message)) is not None:
+                self.position += piece.length
+                yield piece
                 continue
+            assert isinstance(message, pb.DownloadImageResponse)
             step = message.WhichOneof("step")
-            if step == "zero_length":
-                self.position += message.zero_length
-                yield Piece(message.zero_length, None)
-            elif step == "header":
+            if step == "header":
                 self.header = message.header
             elif step == "complete":
                 self._check(message.complete.file_size_bytes)
                 return
         raise CallFailed("UNAVAILABLE", "the download was cut off", "start it again")
+
+    def _piece(self, message: pb.DownloadImageResponse | ReceivedBytes) -> Piece | None:
+        """The piece that a message is, None for one that is none."""
+        if isinstance(message, pb.DownloadImageResponse):
+            step = message.WhichOneof("step")
+            if step == "zero_length":
+                return Piece(self.position, message.zero_length, None)
+            if step != "data":
+                return None
+            message = ReceivedBytes(memoryview(message.data), message.decoded_length)
+        length = message.decoded_length or len(message.content)
+        return Piece(self.position, length, message.content, is_framed=message.decoded_length > 0)
 
     def _check(self, sent_bytes: int) -> None:
         if not self.position == sent_bytes == self.header.file_size_bytes:
@@ -135,21 +159,23 @@ def _behind_links(path: Path) -> Path:
 
 
 class _FileWriter:
-    """Writes pieces at their place; a piece of zeros only moves on."""
+    """Writes pieces at their place, in any order; a piece of zeros need not be written."""
+
+    threads = WRITERS
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._position = 0
 
     def write(self, piece: Piece) -> None:
-        start, self._position = self._position, self._position + piece.length
-        view = piece.data or memoryview(b"")
+        if piece.content is None:
+            return
+        view, start = piece.decoded(), piece.start
         while view:  # pwrite(2) may be short
             written = os.pwrite(self._fd, view, start)
             view, start = view[written:], start + written
 
-    def finish(self) -> None:
-        os.ftruncate(self._fd, self._position)
+    def finish(self, size_bytes: int) -> None:
+        os.ftruncate(self._fd, size_bytes)
 
     def interrupt(self) -> None:
         return None  # a disk does not keep a write waiting
@@ -160,6 +186,8 @@ class _FileWriter:
 
 class _StreamWriter:
     """Writes every byte; a pipe that nobody empties can be given up on, see `interrupt`."""
+
+    threads = 1  # the pieces stay in order
 
     def __init__(self, fd: int) -> None:
         self._wake_read, self._wake_write = os.pipe()
@@ -172,8 +200,8 @@ class _StreamWriter:
             )
 
     def write(self, piece: Piece) -> None:
-        if piece.data is not None:
-            self._write_all(piece.data)
+        if piece.content is not None:
+            self._write_all(piece.decoded())
             return
         left = piece.length
         while left:
@@ -181,7 +209,7 @@ class _StreamWriter:
             self._write_all(memoryview(ZEROS)[:length])
             left -= length
 
-    def finish(self) -> None:
+    def finish(self, size_bytes: int) -> None:
         return None
 
     def interrupt(self) -> None:
@@ -206,7 +234,7 @@ async def _receive(
     download: Download, writer: _FileWriter | _StreamWriter, on_progress: Callable[[int, Header], None]
 ) -> None:
     """Receive and write at once: a few pieces wait in a thread for the disk."""
-    pool = ThreadPoolExecutor(1, "imsd-write")
+    pool = ThreadPoolExecutor(writer.threads, "imsd-write")
     behind: deque[Future[None]] = deque()
     try:
         async for piece in download.pieces():
@@ -216,7 +244,7 @@ async def _receive(
             on_progress(download.position, download.header)
         while behind:
             await _written(behind.popleft())
-        writer.finish()
+        writer.finish(download.position)
     except BaseException:
         writer.interrupt()
         raise

@@ -83,13 +83,14 @@ class ImageCalls:
         image_id: str,
         disk_format: pb.DiskFormat.ValueType = pb.DISK_FORMAT_UNSPECIFIED,
         compression: pb.Compression.ValueType = pb.COMPRESSION_UNSPECIFIED,
-    ) -> AsyncIterator[pb.DownloadImageResponse | memoryview]:
-        """The messages as they come, memoryviews being data; `ims_client.download` checks and writes them."""
+    ) -> AsyncIterator[pb.DownloadImageResponse | wire.ReceivedBytes]:
+        """The messages as they come; `ims_client.download` checks them and writes them to a file."""
         request = pb.DownloadImageRequest(
             project_id=self._project_id,
             image_id=image_id,
             disk_format=disk_format,
             compression=compression,
+            accepts_frames=True,
         )
         call = self._connection.channel.unary_stream(
             "/imsd.v1.ImageService/DownloadImage",

@@ -16,8 +16,8 @@ import zstandard
 from blake3 import blake3
 
 from imsd.contract import BlobId, BlobStore, Buffer, ByteRange, DataLoss
+from imsd.formats.output import PlainOutput, Zeros
 from imsd.formats.source import Extent, FetchedSource, Frame, FrameSource, NeedBytes
-from imsd.formats.zeros import Output, Zeros
 
 from .codec import check_of
 from .decode_pool import DecodePool
@@ -142,7 +142,7 @@ class ChunkReader(FrameSource):
                 target[position:stop] = np.frombuffer(output, np.uint8)
             position = stop
 
-    def read(self, start: int, length: int) -> Sequence[Output]:
+    def read(self, start: int, length: int) -> Sequence[PlainOutput]:
         """As `BlockSource.read`, but chunks leave as they were decoded, without a copy."""
         return list(self._outputs(start, length))
 
@@ -151,13 +151,16 @@ class ChunkReader(FrameSource):
             (at, plain, stored if chunk.codec == Codec.ZSTD else 0)
             for chunk in self._chunks(start, length)
             for at, plain, stored in _parts(chunk)
+            if at < start + length and at + plain > start
         ]
 
     def frames(self, start: int, length: int) -> Sequence[Frame]:
         """As `FrameSource.frames`. What has no frame is fetched too: it will be read next."""
         chunks = self._chunks(start, length)
         self._require(start, length, chunks)
-        return [frame for chunk in chunks for frame in self._frames(chunk)]
+        end = start + length
+        frames = (frame for chunk in chunks for frame in self._frames(chunk))
+        return [frame for frame in frames if frame.start < end and frame.start + frame.length > start]
 
     def check_chunk(self, chunk: StoredChunk) -> None:
         """Decode one chunk and compare it with its digest. Raises `NeedBytes`, DataLoss."""
@@ -168,7 +171,7 @@ class ChunkReader(FrameSource):
         """The pack a chunk lies in."""
         return self._packs.blob(chunk)
 
-    def _outputs(self, start: int, length: int) -> Iterator[Output]:
+    def _outputs(self, start: int, length: int) -> Iterator[PlainOutput]:
         end = start + length
         chunks = self._chunks(start, length)
         self._require(start, length, chunks)

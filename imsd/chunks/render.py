@@ -15,8 +15,8 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from imsd.formats.output import Output, held_bytes
 from imsd.formats.writer import FormatWriter
-from imsd.formats.zeros import Output, Zeros
 
 from .decode_pool import DecodePool
 
@@ -155,4 +155,4 @@ def _in_pool(pool: DecodePool, calls: Iterable[Callable[[], R]]) -> Iterator[Asy
 
 
 def _output_bytes(outputs: Sequence[Output]) -> int:
-    return sum(len(output) for output in outputs if not isinstance(output, Zeros))
+    return sum(map(held_bytes, outputs))

@@ -10,9 +10,9 @@ from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
 from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.render import render
 from imsd.contract import InvalidRequest
+from imsd.formats.output import Output
 from imsd.formats.registry import open_writer, writable_compressions
 from imsd.formats.writer import FormatWriter
-from imsd.formats.zeros import Output
 from imsd.metadata.records import ImageRecord
 
 from .images import Images
@@ -38,15 +38,20 @@ class Downloads:
 
     @asynccontextmanager
     async def open(
-        self, project_id: str, image_id: str, disk_format: str, compression: str
+        self, project_id: str, image_id: str, disk_format: str, compression: str, *, may_frame: bool = False
     ) -> AsyncIterator[Download]:
-        """Open an image for download. Raises InvalidRequest, NotFound, FailedPrecondition, DataLoss."""
+        """Open an image for download; ``may_frame`` as in `open_writer`.
+
+        Raises InvalidRequest, NotFound, FailedPrecondition, DataLoss.
+        """
         disk_format = disk_format or "raw"
         _check_format(disk_format, compression)
         image = await self._images.get_active(project_id, image_id)
         async with AsyncExitStack() as stack:
             reader = await stack.enter_async_context(open_image_reader(self._runtime, self._sweeper, image))
-            writer: FormatWriter = await self._runtime.pool.run(open_writer, disk_format, reader, compression)
+            writer: FormatWriter = await self._runtime.pool.run(
+                open_writer, disk_format, reader, compression, may_frame=may_frame
+            )
             rendering = await stack.enter_async_context(aclosing(render(writer, self._runtime.pool)))
             # The first step runs the measuring pass, after which the length is known.
             first = await anext(rendering, ())

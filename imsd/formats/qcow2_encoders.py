@@ -15,9 +15,9 @@ import numpy as np
 from imsd.contract import DataLoss
 
 from .cluster_codec import stored_frame, stored_frame_bytes, zero_frame, zstd_frame
+from .output import Output
 from .qcow2_plan import Sizes
 from .source import BlockSource, Frame, FrameSource
-from .zeros import Output
 
 
 class ClusterEncoder(ABC):

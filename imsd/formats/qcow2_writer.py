@@ -15,12 +15,12 @@ from imsd.contract import DataLoss, InvalidRequest
 
 from .cluster_codec import deflate, deflate_smaller, zstd_frame
 from .data_windows import SCAN_BYTES, WINDOW_BYTES, DataWindows
+from .output import Output, Zeros, length_of
 from .qcow2_encoders import ClusterEncoder, CompressingEncoder, PlainEncoder, VerbatimEncoder
 from .qcow2_layout import MAX_L1_BYTES, Compression
 from .qcow2_plan import ClusterSizes, Qcow2Plan, Sizes
 from .source import BlockSource, FrameSource
 from .writer import FormatWriter, Piece
-from .zeros import Output, Zeros
 
 COMPRESSIONS = ("zstd", "zlib", "none")
 
@@ -122,7 +122,7 @@ class Qcow2Writer(FormatWriter):
         outputs: list[Output] = []
         rendered = self._encoder.render(first, sizes)
         for size, cluster in zip(sizes[is_compressed].tolist(), rendered, strict=True):
-            if sum(map(_length, cluster)) != size:
+            if sum(map(length_of, cluster)) != size:
                 raise DataLoss("the disk changed while it was written")
             outputs += cluster
         return outputs
@@ -149,10 +149,6 @@ def _encoder(blocks: BlockSource, compression: str, cluster_bytes: int) -> Clust
     if isinstance(blocks, FrameSource):
         return VerbatimEncoder(blocks, cluster_bytes)
     return CompressingEncoder(blocks, cluster_bytes, zstd_frame)
-
-
-def _length(output: Output) -> int:
-    return output.length if isinstance(output, Zeros) else len(output)
 
 
 def _padded(render: Callable[[], bytes], length: int) -> Sequence[Output]:

@@ -24,15 +24,20 @@ READERS: Mapping[str, FormatReader] = {
 
 @dataclass(frozen=True, slots=True)
 class WritableFormat:
-    """``open(blocks, compression)`` makes a writer; the first of ``compressions``, if any, is the default."""
+    """``open(blocks, compression, may_frame)`` makes a writer, see `open_writer`.
 
-    open: Callable[[BlockSource, str], FormatWriter]
+    The first of ``compressions``, if any, is the default.
+    """
+
+    open: Callable[[BlockSource, str, bool], FormatWriter]
     compressions: Sequence[str] = ()
 
 
 WRITERS: Mapping[str, WritableFormat] = {
-    "raw": WritableFormat(lambda blocks, _: RawWriter(blocks)),
-    "qcow2": WritableFormat(Qcow2Writer, QCOW2_COMPRESSIONS),
+    "raw": WritableFormat(lambda blocks, _, may_frame: RawWriter(blocks, may_frame=may_frame)),
+    "qcow2": WritableFormat(
+        lambda blocks, compression, _: Qcow2Writer(blocks, compression), QCOW2_COMPRESSIONS
+    ),
 }
 
 # Every name that `imsd.formats.detect` may give. Formats without a reader yet have their summary here.
@@ -76,8 +81,12 @@ def writable_compressions(name: str) -> Sequence[str] | None:
     return None if writable is None else writable.compressions
 
 
-def open_writer(name: str, blocks: BlockSource, compression: str = "") -> FormatWriter:
+def open_writer(
+    name: str, blocks: BlockSource, compression: str = "", *, may_frame: bool = False
+) -> FormatWriter:
     """A writer of ``blocks`` in a format; no ``compression`` means the format's default.
+
+    ``may_frame``: parts of the file may be given out as `Framed`, when that saves decoding them.
 
     Raises InvalidRequest (FORMAT_UNSUPPORTED; a compression the format does not have).
     """
@@ -86,7 +95,7 @@ def open_writer(name: str, blocks: BlockSource, compression: str = "") -> Format
         raise InvalidRequest(f"imsd cannot write {name} files", reason="FORMAT_UNSUPPORTED")
     if compression and compression not in writable.compressions:
         raise InvalidRequest(f"{name} has no compression {compression}", field="compression")
-    return writable.open(blocks, compression or next(iter(writable.compressions), ""))
+    return writable.open(blocks, compression or next(iter(writable.compressions), ""), may_frame)
 
 
 FORMATS: Sequence[Format] = tuple(

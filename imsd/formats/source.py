@@ -21,7 +21,7 @@ import numpy as np
 
 from imsd.contract import ByteRange, ImageRefused
 
-from .zeros import Output, without_zeros
+from .output import PlainOutput, without_zeros
 
 
 class NeedBytes(Exception):
@@ -174,7 +174,7 @@ class BlockSource(ABC):
         The buffer's content is undefined after an exception.
         """
 
-    def read(self, start: int, length: int) -> Sequence[Output]:
+    def read(self, start: int, length: int) -> Sequence[PlainOutput]:
         """The bytes from ``start``, best 1 to 4 MiB of them, with long runs of zeros told as such.
 
         Raises as `read_into`.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
-from .zeros import Output
+from .output import Output
 
 Piece = Callable[[], Sequence[Output]]
 

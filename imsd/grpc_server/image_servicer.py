@@ -65,7 +65,11 @@ class ImageServicer(ImageServiceServicer):
         disk_format = convert.format_from_pb(request.disk_format)
         compression = convert.compression_from_pb(request.compression)
         async with self._downloads.open(
-            request.project_id, request.image_id, disk_format, compression
+            request.project_id,
+            request.image_id,
+            disk_format,
+            compression,
+            may_frame=request.accepts_frames,
         ) as download:
             async for message in download_messages(download):
                 yield message

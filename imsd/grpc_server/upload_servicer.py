@@ -9,6 +9,7 @@ from typing import Any
 
 from grpc.aio import EOF
 
+from imsd import wire
 from imsd.contract import InvalidRequest
 from imsd.core import checks
 from imsd.core.upload_session import UploadSession
@@ -116,9 +117,9 @@ async def _steps(context: Context) -> AsyncIterator[Step]:
         del step
 
 
-def _step(request: pb.WriteUploadRequest | memoryview) -> Step:
-    if isinstance(request, memoryview):  # see `imsd.wire`
-        return "data", request
+def _step(request: pb.WriteUploadRequest | wire.ReceivedBytes) -> Step:
+    if isinstance(request, wire.ReceivedBytes):
+        return "data", request.content
     kind = request.WhichOneof("step")
     return kind, getattr(request, kind) if kind else None
 

@@ -676,6 +676,7 @@ class DownloadImageRequest(_message.Message):
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     DISK_FORMAT_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
+    ACCEPTS_FRAMES_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """empty: "default" """
     image_id: _builtins.str
@@ -684,6 +685,8 @@ class DownloadImageRequest(_message.Message):
     """unspecified: RAW; CatalogService says which can be written"""
     compression: Global___Compression.ValueType
     """of a QCOW2; other formats take none"""
+    accepts_frames: _builtins.bool
+    """the file's bytes may come as zstd frames; see DownloadImageResponse.decoded_length"""
     def __init__(
         self,
         *,
@@ -691,10 +694,11 @@ class DownloadImageRequest(_message.Message):
         image_id: _builtins.str = ...,
         disk_format: Global___DiskFormat.ValueType = ...,
         compression: Global___Compression.ValueType = ...,
+        accepts_frames: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "disk_format", b"disk_format", "image_id", b"image_id", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_frames", b"accepts_frames", "compression", b"compression", "disk_format", b"disk_format", "image_id", b"image_id", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -754,10 +758,16 @@ class DownloadImageResponse(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     ZERO_LENGTH_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    DECODED_LENGTH_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """the next bytes, at most 1 MiB"""
     zero_length: _builtins.int
     """the next bytes are this many zeros"""
+    decoded_length: _builtins.int
+    """0: data is the file's bytes. Else data is one or more whole zstd frames, and what they decode to, this
+    many bytes (at most 2 MiB), are the file's: they leave the store without being decoded. Only for who
+    accepts frames.
+    """
     @_builtins.property
     def header(self) -> Global___DownloadImageResponse.Header:
         """exactly once, first"""
@@ -773,10 +783,11 @@ class DownloadImageResponse(_message.Message):
         data: _builtins.bytes = ...,
         zero_length: _builtins.int = ...,
         complete: Global___DownloadImageResponse.Complete | None = ...,
+        decoded_length: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "data", b"data", "header", b"header", "step", b"step", "zero_length", b"zero_length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "data", b"data", "header", b"header", "step", b"step", "zero_length", b"zero_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "data", b"data", "decoded_length", b"decoded_length", "header", b"header", "step", b"step", "zero_length", b"zero_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["header", "data", "zero_length", "complete"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015

@@ -13,11 +13,14 @@ from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
 from imsd.chunks.codec import PlainChunk, encode_chunk
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import Codec
+from imsd.chunks.render import render
 from imsd.chunks.verify import verify
 from imsd.contract import DataLoss
+from imsd.formats.raw_writer import RawWriter
 from tests.unit.chunks.ingest_world import KIB, MIB, SparseDisk, World, noise, text
 from tests.unit.chunks.stored_disk import get, put
 from tests.unit.chunks.test_chunk_reader import read, rebuilt
+from tests.unit.formats.disk_files import bytes_of
 
 SECTOR = 512
 
@@ -95,6 +98,14 @@ async def test_no_frame_crosses_the_end_of_a_large_cluster(pool: DecodePool) -> 
             assert await pool.run(rebuilt, disk.size_bytes, frames, reader) == disk.content()
             table = await pool.run(reader.frame_table, 0, disk.size_bytes)
             assert [(f.start, f.length, len(f.frame or b"")) for f in frames] == list(table)
+            for start in range(0, disk.size_bytes, MIB):
+                inside = await pool.run(reader.frames, start, MIB)
+                assert all(f.start < start + MIB and f.start + f.length > start for f in inside)
+                assert [f for f in frames if f.start < start + MIB and f.start + f.length > start] == inside
+                listed = await pool.run(reader.frame_table, start, MIB)
+                assert [at for at, *_ in listed] == [f.start for f in inside]
+            rendering = render(RawWriter(reader, may_frame=True), pool)
+            assert bytes_of([output async for piece in rendering for output in piece]) == disk.content()
             assert await read(pool, reader, 0, disk.size_bytes) == disk.content()
         crossing += [f for f in frames if f.start // (2 * MIB) != (f.start + f.length - 1) // (2 * MIB)]
         more_frames.append(len(frames) - result.chunk_count)

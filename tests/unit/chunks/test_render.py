@@ -14,12 +14,13 @@ from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.render import PIECE_COST_BYTES, render
 from imsd.contract import DataLoss
+from imsd.formats.output import Framed, Output, Zeros, held_bytes
 from imsd.formats.raw_writer import RawWriter
 from imsd.formats.writer import FormatWriter, Piece
-from imsd.formats.zeros import Output, Zeros
 from imsd.testing.faulty_store import Call, Fault, FaultKind, FaultyStore
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.chunks.stored_disk import small_disk
+from tests.unit.formats.disk_files import bytes_of
 
 MIB = 1 << 20
 
@@ -170,7 +171,7 @@ async def test_renderings_that_share_a_small_budget_all_end(budget: int) -> None
     async def total() -> int:
         size = 0
         async for outputs in render(PiecesWriter([lambda: [bytes(4 * MIB)]] * 6), pool):
-            size += sum(len(output) for output in outputs if not isinstance(output, Zeros))
+            size += sum(map(held_bytes, outputs))
             await asyncio.sleep(0)
         return size
 
@@ -186,9 +187,21 @@ async def test_a_whole_disk_is_copied_in_order(pool: DecodePool) -> None:
     content = bytearray()
     async with open_chunk_reader(store, disk.manifest_id, pool) as reader:
         async for outputs in render(RawWriter(reader), pool):
-            for output in outputs:
-                content += bytes(output.length) if isinstance(output, Zeros) else output
+            content += bytes_of(outputs)
     assert content == disk.content
+
+
+async def test_a_disk_leaves_in_the_frames_it_is_stored_in(pool: DecodePool) -> None:
+    disk, store = small_disk(), MemoryStore()
+    await disk.put(store)
+    outputs: list[Output] = []
+    async with open_chunk_reader(store, disk.manifest_id, pool) as reader:
+        async for piece in render(RawWriter(reader, may_frame=True), pool):
+            outputs += piece
+    assert bytes_of(outputs) == disk.content
+    frames = [output for output in outputs if isinstance(output, Framed)]
+    # All but the two that are stored plain, and the one that begins in one window and ends in another.
+    assert len(frames) == len(disk.pieces) - 3
 
 
 async def test_a_pack_that_is_gone_ends_a_copy(pool: DecodePool) -> None:

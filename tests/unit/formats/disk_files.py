@@ -15,6 +15,7 @@ import numpy as np
 import zstandard
 
 from imsd.contract import ByteRange
+from imsd.formats.output import Framed, Output, Zeros
 from imsd.formats.source import (
     BlockSource,
     ByteSource,
@@ -26,7 +27,6 @@ from imsd.formats.source import (
     NeedBytes,
 )
 from imsd.formats.writer import FormatWriter
-from imsd.formats.zeros import Zeros
 
 R = TypeVar("R")
 
@@ -89,10 +89,25 @@ def write_file(writer: FormatWriter, path: Path) -> Path:
                     assert output.length > 0
                     file.seek(output.length, os.SEEK_CUR)
                 else:
-                    file.write(output)
+                    file.write(bytes_of([output]))
         file.truncate(file.tell())
     assert path.stat().st_size == writer.file_size_bytes()
     return path
+
+
+def bytes_of(outputs: Iterable[Output]) -> bytes:
+    """What ``outputs`` stand for; frames are told from what the decoder says of them."""
+    content = bytearray()
+    for output in outputs:
+        if isinstance(output, Zeros):
+            content += bytes(output.length)
+        elif isinstance(output, Framed):
+            plain = zstandard.decompress(bytes(output.frame))
+            assert len(plain) == output.length
+            content += plain
+        else:
+            content += output
+    return bytes(content)
 
 
 def read_all(blocks: BlockSource, window: int = 4 * MIB) -> bytes:

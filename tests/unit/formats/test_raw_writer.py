@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from imsd.formats.output import Framed, Zeros, length_of
 from imsd.formats.raw import RawBlocks
 from imsd.formats.raw_writer import RawWriter
 from imsd.formats.reader import OpenedImage
 from imsd.formats.source import MemorySource
-from imsd.formats.zeros import Zeros
 from tests.unit.formats.disk_files import (
     GIB,
     KIB,
     MIB,
     CutDisk,
+    bytes_of,
     mixed_pieces,
     noise,
     sparse_file,
@@ -38,7 +39,7 @@ def test_zeros_leave_as_runs_whether_known_or_found() -> None:
     content = text(64 * KIB) + bytes(128 * KIB) + text(100) + bytes(64 * KIB - 100) + bytes(64 * KIB)
     writer = RawWriter(RawBlocks(MemorySource(content)))
     outputs = [output for piece in writer.pieces() for output in piece()]
-    lengths = [(len(o), False) if not isinstance(o, Zeros) else (o.length, True) for o in outputs]
+    lengths = [(length_of(output), isinstance(output, Zeros)) for output in outputs]
     assert lengths == [(65536, False), (131072, True), (65536, False), (65536, True)]
 
 
@@ -51,8 +52,13 @@ def test_a_large_empty_part_is_one_piece() -> None:
 
 def test_a_writer_that_was_not_measured_writes_the_same(tmp_path: Path) -> None:
     disk = CutDisk(20 * MIB, [(MIB, text(64 * KIB)), (17 * MIB, noise(4096))])
-    pieces = [piece() for piece in RawWriter(disk).pieces()]
-    content = b"".join(
-        bytes(output.length) if isinstance(output, Zeros) else output for piece in pieces for output in piece
-    )
-    assert content == disk.content
+    outputs = [output for piece in RawWriter(disk).pieces() for output in piece()]
+    assert bytes_of(outputs) == disk.content
+
+
+def test_a_source_without_frames_gives_none() -> None:
+    content = text(9 * MIB)
+    writer = RawWriter(RawBlocks(MemorySource(content)), may_frame=True)
+    outputs = [output for piece in writer.pieces() for output in piece()]
+    assert bytes_of(outputs) == content
+    assert not any(isinstance(output, Framed) for output in outputs)

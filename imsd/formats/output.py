@@ -1,4 +1,4 @@
-"""Runs of zeros, which leave the service as numbers, among bytes that leave as they are."""
+"""What a disk or a file is given out in: bytes, runs of zeros, and frames that need not be decoded."""
 
 from __future__ import annotations
 
@@ -20,11 +20,32 @@ class Zeros:
     length: int
 
 
-# The next bytes of a disk or of a file.
-Output = Buffer | Zeros
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """The next ``length`` bytes as one zstd frame, with content size and checksum."""
+
+    length: int
+    frame: Buffer
 
 
-def without_zeros(data: memoryview) -> Iterator[Output]:
+# The next bytes of a disk; of a file.
+PlainOutput = Buffer | Zeros
+Output = PlainOutput | Framed
+
+
+def length_of(output: Output) -> int:
+    """How many bytes of the disk or file ``output`` is."""
+    return output.length if isinstance(output, Zeros | Framed) else len(output)
+
+
+def held_bytes(output: Output) -> int:
+    """How many bytes of memory ``output`` takes."""
+    if isinstance(output, Zeros):
+        return 0
+    return len(output.frame if isinstance(output, Framed) else output)
+
+
+def without_zeros(data: memoryview) -> Iterator[PlainOutput]:
     """``data`` with its granules of zeros as runs."""
     whole = len(data) // GRANULE_BYTES * GRANULE_BYTES
     words = np.frombuffer(data[:whole], np.uint64).reshape(-1, GRANULE_BYTES // 8)
@@ -38,5 +59,5 @@ def without_zeros(data: memoryview) -> Iterator[Output]:
         yield _run(data, start, len(data), is_data[-1])
 
 
-def _run(data: memoryview, start: int, end: int, is_data: bool) -> Output:
+def _run(data: memoryview, start: int, end: int, is_data: bool) -> PlainOutput:
     return data[start:end] if is_data else Zeros(end - start)
