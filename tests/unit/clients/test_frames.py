@@ -53,10 +53,14 @@ def test_any_damage_is_lost_data_or_goes_unnoticed_by_nobody() -> None:
     for _ in range(300):
         bad = bytearray(FRAMES)
         bad[chance.randrange(len(bad))] ^= 1 << chance.randrange(8)
-        try:
-            assert decode(memoryview(bytes(bad)), LENGTH) == b"".join(PLAIN)
-        except CallFailed as error:
-            assert error.reason == "DATA_LOSS"
+        assert outcome_of(bytes(bad)) in (b"".join(PLAIN), "DATA_LOSS")
     for cut in range(0, len(FRAMES), 997):
         with pytest.raises(CallFailed):
             decode(memoryview(FRAMES)[:cut], LENGTH)
+
+
+def outcome_of(frames: bytes) -> bytes | str:
+    try:
+        return bytes(decode(memoryview(frames), LENGTH))
+    except CallFailed as error:
+        return error.reason
