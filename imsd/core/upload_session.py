@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from imsd.chunks.pack_writer import settle
-from imsd.contract import Buffer, ImageRefused, InvalidRequest, LimitExceeded, Unavailable
+from imsd.contract import Buffer, ImageRefused, ImsError, InvalidRequest, LimitExceeded, Unavailable
 from imsd.formats.detect import HEAD_BYTES, detect_head
 from imsd.formats.registry import can_read, is_streamable
 from imsd.metadata.records import UploadRecord
@@ -39,8 +39,10 @@ class UploadSession:
         self._sink: UploadSink | None = None
         self._head = bytearray()
         self._received = progress.record.committed_offset
-        self._evicted = asyncio.Event()
         self._closed = asyncio.Event()
+        self._ends_with: ImsError | None = None
+        self._waiting: asyncio.Timeout | None = None  # for the next message
+        self._waiting_since = 0.0
 
     async def __aenter__(self) -> Self:
         if self._progress.record.is_direct is not None:
@@ -70,7 +72,8 @@ class UploadSession:
 
     async def evict(self) -> None:
         """End this session because a newer writer takes over, and wait until it has let go."""
-        self._evicted.set()
+        self._ends_with = taken_over()
+        self._stop_waiting()
         await self._closed.wait()
 
     async def steps(
@@ -80,20 +83,42 @@ class UploadSession:
 
         Raises Conflict (UPLOAD_TAKEN_OVER), Unavailable when the writer sends nothing while others wait.
         """
-        evicted = asyncio.create_task(self._evicted.wait())
-        coming: asyncio.Task[RequestT | None] | None = None
+        watching = asyncio.create_task(self._watch(is_place_wanted))
         try:
-            while True:
-                coming = asyncio.create_task(_next(requests))
-                await self._wait_for(coming, evicted, is_place_wanted)
-                request = coming.result()
-                if request is None:
-                    return
+            while (request := await self._next(requests)) is not None:
                 yield request
         finally:
-            evicted.cancel()
-            if coming and not coming.done():
-                coming.cancel()
+            watching.cancel()
+
+    async def _next(self, requests: AsyncIterator[RequestT]) -> RequestT | None:
+        if self._ends_with:
+            raise self._ends_with
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                self._waiting_since = asyncio.get_running_loop().time()
+                return await anext(requests, None)
+        except TimeoutError:
+            assert self._ends_with
+            raise self._ends_with from None
+        finally:
+            self._waiting = None
+
+    async def _watch(self, is_place_wanted: Callable[[], bool]) -> None:
+        """End the session of a writer that sends nothing while others wait for its place."""
+        loop = asyncio.get_running_loop()
+        while not self._ends_with:
+            silent = loop.time() - self._waiting_since if self._waiting else 0.0
+            if silent >= IDLE_SECONDS and is_place_wanted():
+                self._ends_with = Unavailable(
+                    f"the writer has sent nothing for {IDLE_SECONDS:.0f} seconds, and others wait",
+                    hint="go on later from the committed offset",
+                )
+                self._stop_waiting()
+            await asyncio.sleep(max(IDLE_SECONDS - silent, IDLE_SECONDS / 10))
+
+    def _stop_waiting(self) -> None:
+        if self._waiting:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     async def write(self, data: Buffer) -> None:
         """Take the next bytes of the file."""
@@ -134,21 +159,6 @@ class UploadSession:
             await self._decide()
         if self._sink:
             await self._sink.checkpoint()
-
-    async def _wait_for(
-        self, coming: asyncio.Task[Any], evicted: asyncio.Task[Any], is_place_wanted: Callable[[], bool]
-    ) -> None:
-        either = {coming, evicted}
-        done: set[asyncio.Task[Any]] = set()
-        while not done:
-            done, _ = await asyncio.wait(either, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if not done and is_place_wanted():
-                raise Unavailable(
-                    f"the writer has sent nothing for {IDLE_SECONDS:.0f} seconds, and others wait",
-                    hint="go on later from the committed offset",
-                )
-        if evicted.done():
-            raise taken_over()
 
     def _count(self, length: int) -> None:
         """Bound the file before anything is kept of the bytes."""
@@ -192,10 +202,6 @@ class UploadSession:
         assert self._sink is not None
         if self._sink.unsaved_bytes >= self._runtime.limits.upload_part_bytes:
             await self._sink.checkpoint()
-
-
-async def _next(requests: AsyncIterator[RequestT]) -> RequestT | None:
-    return await anext(requests, None)
 
 
 async def seal_upload(runtime: Runtime, record: UploadRecord, digest: str) -> UploadRecord:
