@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
-
-from imsd.contract import DataLoss
 
 from .index import Location
 
@@ -33,17 +31,3 @@ class EntrySink(ABC):
 
         Their packs may not be committed yet. Raises what the sink's store raises.
         """
-
-
-async def replay(batches: AsyncIterable[Sequence[ChunkEntry]], sink: EntrySink) -> None:
-    """Hand recorded entries to ``sink``. Raises DataLoss if they are not those of one disk in order."""
-    end = 0
-    async for entries in batches:
-        for entry in entries:
-            if entry.start < end:
-                raise DataLoss(
-                    f"the recorded chunk at {entry.start} begins before the one before it ends, at {end}",
-                    hint="abort the upload and send it again",
-                )
-            end = entry.end
-        await sink.add(entries)

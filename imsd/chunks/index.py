@@ -23,8 +23,6 @@ from typing import NamedTuple
 
 from imsd.contract import BlobId
 
-from .layout import MAX_CHUNK_BYTES, MAX_PACK_BYTES
-
 
 class Codec(IntEnum):
     """How a chunk lies in its pack."""
@@ -66,17 +64,6 @@ class Location(NamedTuple):
     check: bytes
     first_length: int = 0
     first_stored: int = 0
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether a chunk can lie like this; for what was read back."""
-        fits = 0 < self.stored_length <= self.length <= MAX_CHUNK_BYTES
-        if self.codec is Codec.RAW:
-            fits = fits and self.stored_length == self.length
-        if self.first_length or self.first_stored:
-            inside = 0 < self.first_length < self.length and 0 < self.first_stored < self.stored_length
-            fits = fits and inside and self.codec is Codec.ZSTD
-        return fits and self.offset + self.stored_length <= MAX_PACK_BYTES
 
 
 class IndexedChunk(NamedTuple):

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from imsd.contract import BlobId, BlobStore, ByteRange, DataLoss, NotFound
 
 from .decode_pool import DecodePool
-from .index import Codec, content_blob, locations_blob
+from .entry_rows import Rows, can_be
+from .index import content_blob, locations_blob
 from .layout import (
     CONTENT_ENTRY,
     CONTENT_MAGIC,
@@ -28,7 +29,6 @@ from .layout import (
     LOCATION_ENTRY,
     LOCATIONS_MAGIC,
     MAX_CHUNK_BYTES,
-    MAX_PACK_BYTES,
     PAGE_ENTRIES,
     PAGE_RECORD,
 )
@@ -39,8 +39,6 @@ from .tree_digest import MAX_POSITION
 PAGES_KEPT = 8
 
 PACK_ID_BYTES = 16
-
-Rows = NDArray[Any]
 
 NO_PAGES: Rows = np.empty(0, PAGE_RECORD)
 
@@ -205,26 +203,8 @@ class ManifestReader:
             raise _damaged(self.content.blob, f"page {number} lists chunks that overlap or lie outside")
 
     def _check_locations(self, number: int, content: Rows, rows: Rows) -> None:
-        stored, plain = rows["stored_length"], content["length"]
-        ends = rows["offset"].astype(np.uint64) + stored
-        if not (
-            (rows["pack"] < len(self.pack_ids)).all()
-            and ((stored > 0) & (stored <= plain)).all()
-            and (ends <= MAX_PACK_BYTES).all()
-            and (rows["codec"] <= max(Codec)).all()
-            and (stored == plain)[rows["codec"] == Codec.RAW].all()
-            and _are_two_frames(plain, rows).all()
-        ):
+        if not can_be(content["length"], rows, len(self.pack_ids)):
             raise _damaged(self.locations.blob, f"page {number} lists places that cannot be")
-
-
-def _are_two_frames(plain: NDArray[Any], rows: Rows) -> NDArray[np.bool_]:
-    """Whether each row tells of one frame, or of two that a chunk can have."""
-    first_length, first_stored = rows["first_length"], rows["first_stored"]
-    inside = (first_length < plain) & (first_stored < rows["stored_length"])
-    is_split = (first_length > 0) & (first_stored > 0) & inside & (rows["codec"] == Codec.ZSTD)
-    result: NDArray[np.bool_] = (first_length == 0) & (first_stored == 0) | is_split
-    return result
 
 
 async def open_manifest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,15 +11,14 @@ from typing import Self
 import numpy as np
 from blake3 import blake3
 
-from imsd.contract import BlobId, BlobStore, Ingest
+from imsd.contract import BlobId, BlobStore, DataLoss, Ingest
 
 from .entry import ChunkEntry, EntrySink
-from .index import Location, content_blob, locations_blob
+from .entry_rows import EntryRows, PackTable, Rows
+from .index import content_blob, locations_blob
 from .layout import (
-    CONTENT_ENTRY,
     CONTENT_MAGIC,
     FOOTER,
-    LOCATION_ENTRY,
     LOCATIONS_MAGIC,
     PAGE_ENTRIES,
     PAGE_RECORD,
@@ -45,45 +43,6 @@ class WrittenManifest:
     stored_size: int
 
 
-class PackTable:
-    """Numbers packs in the order in which they are met."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def number(self, pack_id: str) -> int:
-        return self._numbers.setdefault(pack_id, len(self._numbers))
-
-    @property
-    def ids(self) -> list[str]:
-        return list(self._numbers)
-
-    def to_bytes(self) -> bytes:
-        return b"".join(map(bytes.fromhex, self._numbers))
-
-
-# `CONTENT_ENTRY` and `LOCATION_ENTRY`, for one entry at a time.
-_CONTENT = struct.Struct("<QII32s")
-_LOCATION = struct.Struct("<IIII16sII")
-assert (_CONTENT.size, _LOCATION.size) == (CONTENT_ENTRY.itemsize, LOCATION_ENTRY.itemsize)
-
-
-def content_row(entry: ChunkEntry) -> bytes:
-    return _CONTENT.pack(entry.start, entry.length, 0, entry.digest)
-
-
-def location_row(place: Location, packs: PackTable) -> bytes:
-    return _LOCATION.pack(
-        packs.number(place.pack_id),
-        place.offset,
-        place.stored_length,
-        place.codec,
-        place.check,
-        place.first_length,
-        place.first_stored,
-    )
-
-
 class _PartWriter:
     """One of a manifest's two blobs."""
 
@@ -98,8 +57,8 @@ class _PartWriter:
     async def open(self, undo: AsyncExitStack) -> None:
         self._ingest = await undo.enter_async_context(self._store.begin(self._blob))
 
-    async def write_page(self, first_start: int, rows: Sequence[bytes]) -> None:
-        page = b"".join(rows)
+    async def write_page(self, first_start: int, rows: Rows) -> None:
+        page = rows.tobytes()
         await self._ingest.write([page])
         self._size_bytes += len(page)
         self._page_table.append((first_start, len(rows), blake3(page).digest()))
@@ -132,9 +91,10 @@ class ManifestWriter(EntrySink):
         self._undo = AsyncExitStack()
         self._packs = PackTable()
         self._stored_size = StoredSize()
-        self._page: list[ChunkEntry] = []
-        self._content_rows: list[bytes] = []
-        self._location_rows: list[bytes] = []
+        self._content_rows: list[Rows] = []  # of the page that is not complete yet
+        self._location_rows: list[Rows] = []
+        self._row_count = 0
+        self._end = 0  # of the last chunk
         self._chunk_count = 0
         self._data_size = 0
 
@@ -154,20 +114,34 @@ class ManifestWriter(EntrySink):
         await settle_exit(self._undo)
 
     async def add(self, entries: Sequence[ChunkEntry]) -> None:
-        for entry in entries:
-            # One by one: a page at once would hold up the event loop for milliseconds.
-            self._page.append(entry)
-            self._content_rows.append(content_row(entry))
-            self._location_rows.append(location_row(entry.location, self._packs))
-            if len(self._page) == PAGE_ENTRIES:
-                await self._write_page()
+        await self.add_rows(EntryRows.of(entries))
+
+    async def add_rows(self, rows: EntryRows) -> None:
+        """As `add`, for many entries. Raises DataLoss if they do not follow those before them."""
+        if not len(rows.content):
+            return
+        start = int(rows.content["start"][0])
+        if start < self._end:
+            raise DataLoss(
+                f"the recorded chunk at {start} begins before the one before it ends, at {self._end}",
+                hint="abort the upload and send it again",
+            )
+        self._end = int(rows.ends[-1])
+        self._content_rows.append(rows.content)
+        self._location_rows.append(self._packs.renumbered(rows))
+        self._row_count += len(rows.content)
+        self._stored_size.add(rows)
+        self._data_size += int(rows.content["length"].sum(dtype=np.uint64))
+        self._chunk_count += len(rows.content)
+        while self._row_count >= PAGE_ENTRIES:
+            await self._write_page()
 
     async def commit(self, size_bytes: int, digest: str) -> WrittenManifest:
         """Make both blobs durable. ``size_bytes`` and ``digest`` are those of the disk.
 
         The manifest's row stays `writing` until the image is published.
         """
-        if self._page:
+        if self._row_count:
             await self._write_page()
         root = parse_digest(digest)
         await self._content.commit(size_bytes, root, b"", 0)
@@ -178,11 +152,15 @@ class ManifestWriter(EntrySink):
         )
 
     async def _write_page(self) -> None:
-        page, self._page = self._page, []
-        content, self._content_rows = self._content_rows, []
-        locations, self._location_rows = self._location_rows, []
-        await self._content.write_page(page[0].start, content)
+        content, more_content = _cut(self._content_rows)
+        locations, more_locations = _cut(self._location_rows)
+        self._content_rows, self._location_rows = [more_content], [more_locations]
+        self._row_count = len(more_content)
+        await self._content.write_page(int(content["start"][0]), content)
         await self._locations.write_page(0, locations)
-        self._stored_size.add(page)
-        self._chunk_count += len(page)
-        self._data_size += sum(entry.length for entry in page)
+
+
+def _cut(rows: Sequence[Rows]) -> tuple[Rows, Rows]:
+    """The rows of the next page, and those after it."""
+    together = np.concatenate(rows)
+    return together[:PAGE_ENTRIES], together[PAGE_ENTRIES:]

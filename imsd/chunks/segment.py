@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from blake3 import blake3
@@ -20,9 +19,8 @@ from blake3 import blake3
 from imsd.contract import DataLoss
 
 from .entry import ChunkEntry, EntrySink
-from .index import Codec, Location
-from .layout import CONTENT_ENTRY, LOCATION_ENTRY
-from .manifest_writer import PackTable, content_row, location_row
+from .entry_rows import EntryRows, can_be
+from .layout import CONTENT_ENTRY, LOCATION_ENTRY, MAX_CHUNK_BYTES
 
 # magic, entries, packs
 _HEADER = struct.Struct("<16sQQ")
@@ -47,15 +45,14 @@ class SegmentSink(EntrySink):
 
 
 def encode_segment(entries: Sequence[ChunkEntry]) -> bytes:
-    packs = PackTable()
-    content = b"".join(content_row(entry) for entry in entries)
-    locations = b"".join(location_row(entry.location, packs) for entry in entries)
-    header = _HEADER.pack(_MAGIC, len(entries), len(packs.ids))
-    segment = b"".join((header, packs.to_bytes(), content, locations))
+    rows = EntryRows.of(entries)
+    packs = b"".join(map(bytes.fromhex, rows.pack_ids))
+    header = _HEADER.pack(_MAGIC, len(entries), len(rows.pack_ids))
+    segment = b"".join((header, packs, rows.content.tobytes(), rows.locations.tobytes()))
     return segment + blake3(segment).digest()
 
 
-def decode_segment(segment: bytes) -> list[ChunkEntry]:
+def decode_segment(segment: bytes) -> EntryRows:
     """Raises DataLoss if ``segment`` is not what `encode_segment` returned for chunks in guest order."""
     body, check = segment[:-_CHECK_BYTES], segment[-_CHECK_BYTES:]
     if len(body) < _HEADER.size or blake3(body).digest() != check:
@@ -66,27 +63,17 @@ def decode_segment(segment: bytes) -> list[ChunkEntry]:
     if magic != _MAGIC or len(body) != locations_at + count * LOCATION_ENTRY.itemsize:
         raise _damaged("its header contradicts its length")
     packs = [body[at : at + _PACK_ID_BYTES].hex() for at in range(_HEADER.size, content_at, _PACK_ID_BYTES)]
-    content = np.frombuffer(body, CONTENT_ENTRY, count, content_at).tolist() if count else []
-    places = np.frombuffer(body, LOCATION_ENTRY, count, locations_at).tolist() if count else []
-    entries = [_entry(row, place, packs) for row, place in zip(content, places, strict=True)]
-    if any(later.start < earlier.end for earlier, later in pairwise(entries)):
-        raise _damaged("its chunks overlap")
-    return entries
-
-
-def _entry(
-    row: tuple[int, int, int, bytes], place: tuple[int, int, int, int, bytes, int, int], packs: Sequence[str]
-) -> ChunkEntry:
-    start, length, _, digest = row
-    pack, offset, stored_length, codec, check, first_length, first_stored = place
-    if pack >= len(packs) or codec not in tuple(Codec):
-        raise _damaged("one of its chunks cannot be")
-    where = Location(
-        packs[pack], offset, stored_length, length, Codec(codec), check, first_length, first_stored
+    rows = EntryRows(
+        np.frombuffer(body, CONTENT_ENTRY, count, content_at) if count else np.empty(0, CONTENT_ENTRY),
+        np.frombuffer(body, LOCATION_ENTRY, count, locations_at) if count else np.empty(0, LOCATION_ENTRY),
+        packs,
     )
-    if not where.is_possible:
+    lengths = rows.content["length"]
+    if not ((lengths <= MAX_CHUNK_BYTES).all() and can_be(lengths, rows.locations, pack_count)):
         raise _damaged("one of its chunks cannot be")
-    return ChunkEntry(start, length, digest, where)
+    if (rows.content["start"][1:] < rows.ends[:-1]).any():
+        raise _damaged("its chunks overlap")
+    return rows
 
 
 def _damaged(why: str) -> DataLoss:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from .entry import ChunkEntry
+from .entry_rows import EntryRows
 
 # 0.8 MiB for one disk; 8 GiB of distinct data are counted exactly.
 MAX_SAMPLE = 1 << 16
+
+# Sorting in costs the more the larger the sample is: so many at once.
+MAX_UNSORTED = 4096
 
 
 class StoredSize:
@@ -25,13 +26,20 @@ class StoredSize:
         self._shift = 0  # of a digest's first 64 bits, this many must be zero
         self._digests: NDArray[np.uint64] = np.empty(0, np.uint64)  # sorted, distinct
         self._sizes: NDArray[np.int64] = np.empty(0, np.int64)
+        self._new: list[tuple[NDArray[np.uint64], NDArray[np.int64]]] = []  # not sorted in yet
+        self._new_count = 0
 
-    def add(self, entries: Sequence[ChunkEntry]) -> None:
-        digests = np.frombuffer(b"".join(entry.digest[:8] for entry in entries), ">u8").astype(np.uint64)
-        sizes = np.fromiter((entry.location.stored_length for entry in entries), np.int64, len(entries))
-        all_sizes = np.concatenate((self._sizes, sizes))
-        self._digests, first = np.unique(np.concatenate((self._digests, digests)), return_index=True)
-        self._sizes = all_sizes[first]
+    def add(self, rows: EntryRows) -> None:
+        self._new.append((rows.digest_heads(), rows.locations["stored_length"].astype(np.int64)))
+        self._new_count += len(rows.content)
+        if self._new_count >= MAX_UNSORTED:
+            self._merge()
+
+    def _merge(self) -> None:
+        digests, sizes = zip((self._digests, self._sizes), *self._new, strict=True)
+        self._new, self._new_count = [], 0
+        self._digests, first = np.unique(np.concatenate(digests), return_index=True)
+        self._sizes = np.concatenate(sizes)[first]
         self._thin_out()
         while len(self._digests) > self._max_sample:
             self._shift += 1
@@ -39,6 +47,7 @@ class StoredSize:
 
     @property
     def size_bytes(self) -> int:
+        self._merge()
         return int(self._sizes.sum()) << self._shift
 
     def _thin_out(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from imsd.chunks.chunk_reader import open_chunk_reader
-from imsd.chunks.entry import ChunkEntry, replay
+from imsd.chunks.entry_rows import EntryRows
 from imsd.chunks.ingest import DiskIngest
 from imsd.chunks.manifest_writer import ManifestWriter, WrittenManifest
 from imsd.chunks.pack_writer import IngestTarget
@@ -179,7 +179,8 @@ async def _open_direct(run: JobRun, upload: UploadRecord, declared: str) -> Asyn
     store = run.runtime.stores.get(upload.store)
     result = sealed_result(upload)
     async with ManifestWriter(_target(run, upload, store)) as manifest:
-        await replay(_segments(store, upload, await _parts(run, upload)), manifest)
+        async for rows in _segments(store, upload, await _parts(run, upload)):
+            await manifest.add_rows(rows)
         written = await manifest.commit(result.size_bytes, result.digest)
     async with open_chunk_reader(store, written.manifest_id, run.runtime.pool) as reader:
         file = DiskBytes(reader, upload.size_bytes)
@@ -189,7 +190,7 @@ async def _open_direct(run: JobRun, upload: UploadRecord, declared: str) -> Asyn
 
 async def _segments(
     store: BlobStore, upload: UploadRecord, parts: Sequence[PartRecord]
-) -> AsyncIterator[Sequence[ChunkEntry]]:
+) -> AsyncIterator[EntryRows]:
     for part in parts:
         content = await store.read(staging_blob(upload.id, part.number), [ByteRange(0, part.stored_bytes)])
         yield decode_segment(content[0])

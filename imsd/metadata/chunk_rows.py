@@ -118,8 +118,8 @@ def find(c: Connection, holder: Holder, domain: str, digests: Sequence[bytes]) -
         for row in c.execute(_LOOK_UP, given)
     }
     if packs := {location.pack_id for location in found.values()}:
-        rows = [{"pack_id": pack_id, **_name(holder)} for pack_id in sorted(packs)]
-        c.execute(insert_new(c.dialect, pack_reference), rows)
+        rows = [(pack_id, str(holder.kind), holder.id) for pack_id in sorted(packs)]
+        c.exec_driver_sql(_insertion(c.dialect, pack_reference), rows)
     return found
 
 
@@ -267,7 +267,7 @@ def _insert_chunks(c: Connection, domain: str, pack_id: str, chunks: Sequence[In
     """Rows go to the driver as they are: preparing each for it costs SQLAlchemy as much as the insertion."""
     if chunks:
         rows = sorted(_chunk_row(domain, pack_id, item) for item in chunks)  # near each other in the index
-        c.exec_driver_sql(_insertion(c.dialect), rows)
+        c.exec_driver_sql(_insertion(c.dialect, chunk), rows)
 
 
 def _chunk_row(domain: str, pack_id: str, item: IndexedChunk) -> tuple[str | bytes | int, ...]:
@@ -281,10 +281,10 @@ def _chunk_row(domain: str, pack_id: str, item: IndexedChunk) -> tuple[str | byt
 
 
 @cache
-def _insertion(dialect: Dialect) -> str:
-    """The SQL that inserts one row of `chunk`, values in the order of the columns."""
-    names = [column.name for column in chunk.columns]
-    compiled = insert_new(dialect, chunk).compile(dialect=dialect, column_keys=names)
+def _insertion(dialect: Dialect, table: Table) -> str:
+    """The SQL that inserts one row unless it is there, values in the order of the columns."""
+    names = [column.name for column in table.columns]
+    compiled = insert_new(dialect, table).compile(dialect=dialect, column_keys=names)
     return str(compiled)
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imsd.chunks.entry import ChunkEntry
+from imsd.chunks.entry_rows import EntryRows
 from imsd.chunks.index import Codec, Location
 from imsd.chunks.ingest_state import IngestState
 from imsd.chunks.segment import decode_segment, encode_segment
@@ -75,7 +76,11 @@ def entry_lists(draw: st.DrawFn) -> list[ChunkEntry]:
 
 @given(entry_lists())
 def test_a_segment_comes_back(entries: list[ChunkEntry]) -> None:
-    assert decode_segment(encode_segment(entries)) == entries
+    rows, expected = decode_segment(encode_segment(entries)), EntryRows.of(entries)
+    assert rows.content.tolist() == expected.content.tolist()
+    assert rows.locations.tolist() == expected.locations.tolist()
+    assert rows.pack_ids == expected.pack_ids
+    assert [row[0] for row in rows.content.tolist()] == [entry.start for entry in entries]
 
 
 ENTRY = ChunkEntry(4096, 8192, bytes(range(32)), Location(PACK, 100, 50, 8192, Codec.ZSTD, bytes(16)))

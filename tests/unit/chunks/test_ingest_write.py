@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imsd.chunks.decode_pool import DecodePool
-from imsd.chunks.entry import ChunkEntry, replay
+from imsd.chunks.entry import ChunkEntry
 from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.ingest import IDLE_SECONDS, DiskIngest
 from imsd.chunks.ingest_state import IngestResult, IngestState
@@ -208,14 +208,11 @@ async def test_a_manifest_assembled_from_segments_reads_as_the_disk(world: World
     content = text(1, 10 * MIB) + noise(1, MIB)
     blobs = [segment async for segment in segments_of(world, content)]
 
-    async def batches() -> AsyncIterator[list[ChunkEntry]]:
-        for blob in blobs:
-            yield decode_segment(blob)
-
     hasher = TreeHasher()
     hasher.update(content)
     async with ManifestWriter(world.target) as writer:
-        await replay(batches(), writer)
+        for blob in blobs:
+            await writer.add_rows(decode_segment(blob))
         manifest = await writer.commit(len(content), hasher.digest())
     assert await world.read_back(manifest.manifest_id) == content
     assert set(manifest.packs) == set(world.index.packs)
@@ -224,12 +221,10 @@ async def test_a_manifest_assembled_from_segments_reads_as_the_disk(world: World
 async def test_segments_in_the_wrong_order_are_refused(world: World) -> None:
     blobs = [segment async for segment in segments_of(world, noise(1, 7 * MIB))]
 
-    async def batches(segments: Iterable[bytes]) -> AsyncIterator[list[ChunkEntry]]:
-        for segment in segments:
-            yield decode_segment(segment)
-
-    with pytest.raises(DataLoss, match="begins before"):
-        await replay(batches(reversed(blobs)), ListSink())
+    async with ManifestWriter(world.target) as writer:
+        await writer.add_rows(decode_segment(blobs[1]))
+        with pytest.raises(DataLoss, match="begins before"):
+            await writer.add_rows(decode_segment(blobs[0]))
 
 
 async def test_writers_that_pause_give_their_windows_to_others() -> None:

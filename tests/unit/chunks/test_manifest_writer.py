@@ -9,6 +9,7 @@ from blake3 import blake3
 
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.entry import ChunkEntry
+from imsd.chunks.entry_rows import EntryRows
 from imsd.chunks.index import Codec, Location
 from imsd.chunks.manifest_reader import open_manifest
 from imsd.chunks.manifest_writer import ManifestWriter
@@ -128,7 +129,7 @@ def test_the_stored_size_of_many_chunks_is_estimated_in_bounded_memory() -> None
     size = StoredSize(max_sample=4096)
     entries = [entry(number, distinct=100_000) for number in range(200_000)]
     for start in range(0, len(entries), 4096):
-        size.add(entries[start : start + 4096])
+        size.add(EntryRows.of(entries[start : start + 4096]))
     exact = sum(item.location.stored_length for item in entries[:100_000])
     assert abs(size.size_bytes - exact) < 0.05 * exact
 
@@ -136,6 +137,6 @@ def test_the_stored_size_of_many_chunks_is_estimated_in_bounded_memory() -> None
 def test_the_stored_size_of_some_chunks_is_exact() -> None:
     size = StoredSize(max_sample=4096)
     entries = [entry(number, distinct=4096) for number in range(10_000)]
-    size.add(entries)
-    size.add(entries)
+    size.add(EntryRows.of(entries))
+    size.add(EntryRows.of(entries))
     assert size.size_bytes == sum(item.location.stored_length for item in entries[:4096])
