@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -51,6 +52,22 @@ def leaf_digests(leaves: memoryview) -> list[bytes]:
         blake3(leaves[start : start + LEAF_BYTES], derive_key_context=_LEAF).digest()
         for start in range(0, len(leaves), LEAF_BYTES)
     ]
+
+
+class HashedWindow(NamedTuple):
+    """The bytes from ``start`` as the tree needs them: whole leaves, and what is before and behind them."""
+
+    start: int
+    head: bytes
+    leaves: Sequence[bytes]
+    tail: bytes
+
+
+def hash_window(start: int, content: memoryview) -> HashedWindow:
+    """The work on ``content`` that can be done before it is its turn."""
+    head = min(len(content), -start % LEAF_BYTES)
+    tail = head + (len(content) - head) // LEAF_BYTES * LEAF_BYTES
+    return HashedWindow(start, bytes(content[:head]), leaf_digests(content[head:tail]), bytes(content[tail:]))
 
 
 def _node_digest(left: bytes, right: bytes) -> bytes:
@@ -109,6 +126,14 @@ class TreeHasher:
         for digest in leaf_digests(view[:whole]):
             self._push(digest, 0)
         self._started += view[whole:]
+
+    def add_window(self, window: HashedWindow) -> None:
+        """The next bytes that are not zero; zeros lie between them and the position."""
+        self.zeros(window.start - self.position)
+        self.update(window.head)
+        if window.leaves:  # else the head may end inside a leaf
+            self.add_leaves(window.leaves)
+        self.update(window.tail)
 
     def zeros(self, length: int) -> None:
         """The next ``length`` bytes are zero: O(log length). Raises ValueError beyond `MAX_POSITION`."""

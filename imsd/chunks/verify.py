@@ -10,13 +10,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
+
 from imsd.contract import ByteRange, DataLoss
 
 from .chunk_reader import ChunkReader
 from .decode_pool import DecodePool
 from .manifest_reader import StoredChunk
 from .render import AsyncCall, in_order
-from .tree_digest import LEAF_BYTES, TreeHasher, leaf_digests
+from .tree_digest import HashedWindow, TreeHasher, hash_window
 
 MAX_LISTED_DAMAGE = 100
 
@@ -50,17 +52,10 @@ class VerifyResult:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A window of the disk that was read: its hashed bytes, or what is wrong with its chunks.
+    """A window of the disk that was read, or what is wrong with its chunks."""
 
-    ``leaves`` are the digests of whole leaves; ``head`` and ``tail`` are bytes of leaves that the window
-    has only a part of.
-    """
-
-    window: ByteRange
     chunks: Sequence[StoredChunk]
-    head: bytes = b""
-    leaves: Sequence[bytes] = ()
-    tail: bytes = b""
+    hashed: HashedWindow | None = None
     damage: Sequence[Damage] = ()
 
 
@@ -137,15 +132,12 @@ class Verification:
                 except DataLoss as error:
                     blob = self._reader.blob_of(chunk)
                     damage.append(Damage(chunk.start, chunk.length, blob, error.message))
-            return Checked(window, chunks, damage=damage)
+            return Checked(chunks, damage=damage)
 
     def _read_window(self, window: ByteRange, chunks: Sequence[StoredChunk]) -> Checked:
-        content = memoryview(bytearray(window.length))
+        content = np.empty(window.length, np.uint8).data
         self._reader.read_into(window.offset, content)
-        head = min(window.length, -window.offset % LEAF_BYTES)
-        tail = head + (window.length - head) // LEAF_BYTES * LEAF_BYTES
-        leaves = leaf_digests(content[head:tail])
-        return Checked(window, chunks, bytes(content[:head]), leaves, bytes(content[tail:]))
+        return Checked(chunks, hash_window(window.offset, content))
 
     def _take(self, checked: Checked) -> None:
         for damage in checked.damage:
@@ -158,12 +150,8 @@ class Verification:
         )
         self._plain_bytes += sum(chunk.length for chunk in checked.chunks)
         self._on_progress(self._plain_bytes)
-        if not self._result.damage_count:
-            self._hasher.zeros(checked.window.offset - self._hasher.position)
-            self._hasher.update(checked.head)
-            if checked.leaves:  # else the head may end inside a leaf
-                self._hasher.add_leaves(checked.leaves)
-            self._hasher.update(checked.tail)
+        if checked.hashed and not self._result.damage_count:
+            self._hasher.add_window(checked.hashed)
 
     def _note(self, damage: Damage) -> None:
         listed = [*self._result.damage, damage][:MAX_LISTED_DAMAGE]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.chunks.entry_rows import EntryRows
 from imsd.chunks.ingest import DiskIngest
 from imsd.chunks.manifest_writer import ManifestWriter, WrittenManifest
 from imsd.chunks.pack_writer import IngestTarget
+from imsd.chunks.render import in_order
 from imsd.chunks.segment import decode_segment
 from imsd.chunks.staged_source import StagedPart, StagedSource, staging_blob
-from imsd.chunks.tree_digest import TreeHasher
+from imsd.chunks.tree_digest import HashedWindow, TreeHasher, hash_window
 from imsd.contract import BlobStore, ByteRange, DataLoss
 from imsd.formats.detect import open_image
 from imsd.formats.reader import Finding, OpenedImage
@@ -151,16 +153,13 @@ async def _check_staged(run: JobRun, file: ByteSource, upload: UploadRecord) -> 
     the image. Raises DataLoss.
     """
     run.enter("checksum", file.size_bytes, CHECK_SPAN)
-    hasher, done = TreeHasher(), 0
-    for span in file.data_ranges():
-        hasher.zeros(span.offset - done)
-        done = span.offset
-        while done < span.end:
-            length = min(CHECK_WINDOW, span.end - done)
-            await run.runtime.pool.run(_hash, hasher, file, done, length)
-            done += length
-            run.advance(done)
-    hasher.zeros(file.size_bytes - done)
+    pool, hasher = run.runtime.pool, TreeHasher()
+    calls = (partial(pool.run, _hash, file, window) for window in _check_windows(file))
+    async with aclosing(in_order(pool, calls, lambda _: 0)) as windows:
+        async for window in windows:
+            hasher.add_window(window)
+            run.advance(hasher.position)
+    hasher.zeros(file.size_bytes - hasher.position)
     if hasher.digest() != upload.digest:
         raise DataLoss(
             "the staged bytes of the upload are not the ones that arrived",
@@ -168,10 +167,14 @@ async def _check_staged(run: JobRun, file: ByteSource, upload: UploadRecord) -> 
         )
 
 
-def _hash(hasher: TreeHasher, file: ByteSource, offset: int, length: int) -> None:
-    # Read first: a source that lacks bytes raises here, and the call is made again.
-    content = file.read(offset, length)
-    hasher.update(content)
+def _check_windows(file: ByteSource) -> Iterator[ByteRange]:
+    for span in file.data_ranges():
+        for start in range(span.offset, span.end, CHECK_WINDOW):
+            yield ByteRange(start, min(CHECK_WINDOW, span.end - start))
+
+
+def _hash(file: ByteSource, window: ByteRange) -> HashedWindow:
+    return hash_window(window.offset, memoryview(file.read(window.offset, window.length)))
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -43,8 +44,12 @@ class StagedSink(UploadSink):
             await self._save_zeros()
             await self._begin_part()
         assert self._ingest is not None
-        await self._ingest.write([data])
-        await self._runtime.pool.run(self._hasher.update, data)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._ingest.write([data]))
+                both.create_task(self._runtime.pool.run(self._hasher.update, data))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
         self.unsaved_bytes += len(data)
 
     async def write_zeros(self, length: int) -> None:
