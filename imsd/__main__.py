@@ -8,6 +8,7 @@ from __future__ import annotations
 from . import allocator
 
 allocator.keep_freed_memory()  # before anything allocates much; see the module
+allocator.start_no_blas_threads()
 
 import json  # noqa: E402
 import sys  # noqa: E402

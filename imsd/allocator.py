@@ -8,6 +8,8 @@ the first alone changes nothing. Must run before the first large allocation, so 
 from __future__ import annotations
 
 import ctypes
+import gc
+import os
 
 # Of malloc.h. Setting one also ends the automatic growth of the other.
 M_TRIM_THRESHOLD = -1
@@ -39,6 +41,17 @@ def keep_freed_memory() -> bool:
         (M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
     )
     return all(mallopt(parameter, value) for parameter, value in settings)
+
+
+def start_no_blas_threads() -> None:
+    """numpy's BLAS starts a thread a core, for matrices that nobody multiplies. Call it before the import."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def keep_loaded_objects() -> None:
+    """Spare the garbage collector what lives as long as the process: all that is loaded by now."""
+    gc.collect()
+    gc.freeze()
 
 
 def give_back_memory() -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 import imsd
+from imsd.allocator import keep_loaded_objects
 from imsd.chunks.decode_pool import DecodePool
 from imsd.config import Config
 from imsd.core.background import Background
@@ -140,6 +141,7 @@ async def _serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with open_daemon(config) as daemon:
+        keep_loaded_objects()
         notify("READY=1", f"STATUS=listening on {', '.join(daemon.addresses)}", f"MAINPID={os.getpid()}")
         await stopping.wait()
         log.info("stopping", drain_seconds=config.drain_seconds)

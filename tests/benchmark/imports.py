@@ -29,16 +29,21 @@ def ours(daemon: OurDaemon, label: str, disk: Path) -> Contender:
 
 
 def ingest(label: str, disk: Path, folder: Path) -> Contender:
-    """The daemon's ingest alone, in a process of its own: no socket, no client."""
+    """The daemon's ingest alone, in a process of its own, into an empty store: no socket, no client."""
     stored: list[int] = []
+    program = (sys.executable, "-m", "tests.benchmark.ingest_file", folder)
+
+    def before() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        command(*program)
 
     def run() -> None:
-        stored[:] = [int(command(sys.executable, "-m", "tests.benchmark.ingest_file", disk, folder))]
+        stored[:] = [int(command(*program, disk))]
 
     return Contender(
         label=label,
-        command=f"python -m tests.benchmark.ingest_file {disk.name} FOLDER",
-        before=lambda: shutil.rmtree(folder, ignore_errors=True),
+        command=f"python -m tests.benchmark.ingest_file FOLDER {disk.name}",
+        before=before,
         run=run,
         after=lambda: shutil.rmtree(folder, ignore_errors=True),
         size=lambda: stored[0],

@@ -43,6 +43,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.daemon",
     ),
     "imsd.daemon": (
+        "imsd.allocator",
         "imsd.contract",
         "imsd.chunks",
         "imsd.config",

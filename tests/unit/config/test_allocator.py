@@ -38,6 +38,15 @@ def test_large_blocks_are_reused_without_faults() -> None:
     assert faults("kept") + 20_000 < faults("given back")
 
 
+def test_loaded_objects_are_not_collected_again() -> None:
+    code = (
+        "import gc; from imsd.allocator import keep_loaded_objects; keep_loaded_objects();"
+        "print(gc.get_freeze_count() > 1000, len(gc.get_objects()) < 1000)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.split() == ["True", "True"]
+
+
 def test_giving_back_memory_does_no_harm() -> None:
     give_back_memory()
     assert bytearray(1 << 20).count(0) == 1 << 20
