@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from imsd.contract import Buffer
 from imsd.formats.source import BlockSource
@@ -33,6 +33,8 @@ from .lookup import ChunkLookup
 from .pack_writer import IngestTarget, PackWriter, new_random_id, settle
 from .tree_digest import LEAF_BYTES, TreeHasher
 from .window_plan import Span, plan_ahead
+
+R = TypeVar("R")
 
 # Two cores are busy with two steps; two more read, look up and write meanwhile.
 MAX_STEPS = 4
@@ -78,8 +80,9 @@ class DiskIngest:
         self._filling: Window | None = None
         self._rest = b""  # bytes before the position that are no whole block
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._steps: deque[tuple[int, asyncio.Task[None]]] = deque()  # with the position they reach
+        self._steps: deque[tuple[int, asyncio.Task[Any]]] = deque()  # with the position they reach
         self._started_steps = 0
+        self._failure: BaseException | None = None  # of the first step that failed
         self._cutting = Turns()
         self._storing = Turns()
 
@@ -156,27 +159,21 @@ class DiskIngest:
 
     # -- reaching a state ----------------------------------------------------------------------------
 
-    async def checkpoint(self) -> IngestState:
-        """Store as much as is decided.
+    def begin_checkpoint(self, take: Callable[[], R]) -> Coroutine[Any, Any, tuple[IngestState, R]]:
+        """Begin to store as much as is decided, while more bytes may be given. Await what is returned.
 
-        Everything before the state's position is durable when this returns, and its entries are with the
-        sink; the bytes after it, at most 516 KiB, are part of the state. Each checkpoint ends a pack: take
-        one in tens of MiB.
+        Then everything before the state's position is durable, and ``take`` was called when the sink had the
+        entries of that, and no others; its result comes with the state. The bytes after the position, at
+        most 516 KiB, are part of the state. Each checkpoint ends a pack: take one in tens of MiB.
         """
         self._stop_idle_timer()
         self._submit_window()
-        await self._drain()
-        await self._packs.flush()
-        tree = TreeHasher.from_state(self._tree.state())
-        tree.update(self._cutter.started_leaf)
-        return IngestState(
-            self._cutter.boundary,
-            tree.state(),
-            self._chunk_count,
-            self._data_size,
-            self._new_size,
-            self._cutter.undecided + self._rest,
-        )
+        return self._durable(self._start_step(self._run_checkpoint(self._started_steps, self._rest, take)))
+
+    async def checkpoint(self) -> IngestState:
+        """`begin_checkpoint`, to its end."""
+        state, _ = await self.begin_checkpoint(lambda: None)
+        return state
 
     async def finish(self, size_bytes: int) -> IngestResult:
         """The disk is complete: all of it is durable when this returns.
@@ -228,16 +225,17 @@ class DiskIngest:
             self._position += length
             self._start_step(self._run_zeros(self._started_steps, length))
 
-    def _start_step(self, step: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start_step(self, step: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         task = asyncio.create_task(step)
         self._started_steps += 1
         self._steps.append((self._position, task))
         task.add_done_callback(self._stop_after_error)
         return task
 
-    def _stop_after_error(self, task: asyncio.Task[None]) -> None:
+    def _stop_after_error(self, task: asyncio.Task[Any]) -> None:
         """Steps behind a failed one would wait for their turn and keep their windows."""
-        if not task.cancelled() and task.exception():
+        if not task.cancelled() and (error := task.exception()):
+            self._failure = self._failure or error
             for _, step in self._steps:
                 step.cancel()  # earlier ones too: what they store has no use any more
 
@@ -278,6 +276,36 @@ class DiskIngest:
         cut = self._cutter.zeros(length)
         self._cutting.leave()
         await self._store(number, cut)
+
+    async def _run_checkpoint(
+        self, number: int, rest: bytes, take: Callable[[], R]
+    ) -> tuple[IngestState, R, asyncio.Task[None] | None]:
+        """The state, what was taken, and the commit of the pack that ends here."""
+        await self._cutting.reach(number)
+        boundary, started_leaf = self._cutter.boundary, self._cutter.started_leaf
+        undecided = self._cutter.undecided + rest
+        self._cutting.leave()
+        await self._storing.reach(number)
+        tree = TreeHasher.from_state(self._tree.state())
+        tree.update(started_leaf)
+        counts = (self._chunk_count, self._data_size, self._new_size)
+        state = IngestState(boundary, tree.state(), *counts, undecided)
+        reached = state, take(), await self._packs.seal()
+        self._storing.leave()
+        return reached
+
+    async def _durable(
+        self, step: asyncio.Task[tuple[IngestState, R, asyncio.Task[None] | None]]
+    ) -> tuple[IngestState, R]:
+        """What a checkpoint's ``step`` reached, once its pack is committed."""
+        await asyncio.wait([step])  # unlike awaiting it, does not cancel it with us
+        if step.cancelled() and self._failure:
+            raise self._failure  # of another step
+        state, taken, commit = step.result()
+        if commit:
+            await asyncio.wait([commit])
+            commit.result()
+        return state, taken
 
     async def _run_end(self, number: int, size_bytes: int) -> None:
         await self._cutting.reach(number)

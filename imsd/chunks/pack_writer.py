@@ -114,12 +114,17 @@ class PackWriter:
         await self._write(buffers)
         return places
 
-    async def seal(self) -> None:
-        """Start to commit the open pack, once the one before it is committed."""
+    async def seal(self) -> asyncio.Task[None] | None:
+        """Start to commit the open pack, once the one before it is committed.
+
+        Returns the commit, for whom it matters when it ends, and None if there is nothing to commit.
+        """
         await self._wait_for_commit()
-        if self._open:
-            self._sealed, self._open = self._open, None
-            self._commit = asyncio.create_task(self._commit_pack(self._sealed))
+        if self._open is None:
+            return None
+        self._sealed, self._open = self._open, None
+        self._commit = asyncio.create_task(self._commit_pack(self._sealed))
+        return self._commit
 
     async def flush(self) -> None:
         """Commit everything: when this returns, it is durable and in the index."""

@@ -7,9 +7,11 @@ before. The job that makes the image only puts the segments together to a manife
 from __future__ import annotations
 
 import json
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
-from typing import Self
+from typing import Any, Self
 
+from imsd.chunks.entry import ChunkEntry
 from imsd.chunks.ingest import DiskIngest
 from imsd.chunks.ingest_state import IngestResult, IngestState
 from imsd.chunks.pack_writer import IngestTarget
@@ -29,6 +31,7 @@ class DirectSink(UploadSink):
     """Feeds a `DiskIngest`; a checkpoint stores what came of it."""
 
     def __init__(self, runtime: Runtime, progress: UploadProgress, state: IngestState | None) -> None:
+        super().__init__()
         record = progress.record
         self._progress = progress
         self._store = runtime.stores.get(record.store)
@@ -36,7 +39,6 @@ class DirectSink(UploadSink):
         target = IngestTarget(self._store, record.store, runtime.index, record.project_id, progress.holder)
         self._ingest = DiskIngest(runtime.pool, target, self._segment, start=state)
         self._is_saved = True
-        self.unsaved_bytes = 0
 
     @classmethod
     async def open(cls, runtime: Runtime, progress: UploadProgress) -> Self:
@@ -60,19 +62,22 @@ class DirectSink(UploadSink):
         self._is_saved = False
         await self._ingest.write_zeros(length)
 
-    async def checkpoint(self) -> None:
+    def _save(self) -> Coroutine[Any, Any, None] | None:
         if self._is_saved:
-            return
-        state = await self._ingest.checkpoint()
-        part = await self._write_segment(state.position)
+            return None
+        self._is_saved = True
+        return self._record(self._ingest.begin_checkpoint(self._segment.take))
+
+    async def _record(
+        self, checkpoint: Coroutine[Any, Any, tuple[IngestState, Sequence[ChunkEntry]]]
+    ) -> None:
+        state, entries = await checkpoint
         await self._progress.advance(
-            part=part,
+            part=await self._write_segment(entries, state.position),
             committed_offset=state.end,
             tree_state=state.to_bytes(),
             is_direct=True,
         )
-        self._is_saved = True
-        self.unsaved_bytes = 0
 
     async def seal(self, digest: str) -> UploadRecord:
         size = self._progress.record.committed_offset
@@ -83,14 +88,13 @@ class DirectSink(UploadSink):
         padding = -size % SECTOR_BYTES
         await self._ingest.write(bytes(padding))
         result = await self._ingest.finish(size + padding)
-        part = await self._write_segment(size)
+        part = await self._write_segment(self._segment.take(), size)
         return await self._progress.seal(actual, json.dumps(asdict(result)).encode(), part)
 
-    async def close(self) -> None:
+    async def _drop(self) -> None:
         await self._ingest.__aexit__(None, None, None)
 
-    async def _write_segment(self, end: int) -> PartRecord | None:
-        entries = self._segment.take()
+    async def _write_segment(self, entries: Sequence[ChunkEntry], end: int) -> PartRecord | None:
         if not entries:
             return None
         content = encode_segment(entries)

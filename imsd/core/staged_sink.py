@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 from imsd.chunks.staged_source import staging_blob
 from imsd.chunks.tree_digest import TreeHasher
@@ -20,19 +22,29 @@ ZERO_PART_BYTES = 1 << 20
 _ZEROS = bytes(ZERO_PART_BYTES)
 
 
+@dataclass(slots=True)
+class _Part:
+    """A part that is being written to ``ingest``, which ``undo`` leaves."""
+
+    number: int
+    ingest: Ingest
+    undo: AsyncExitStack
+    reserved_bytes: int
+    length: int = 0
+
+
 class StagedSink(UploadSink):
     """Writes one part at a time; a part is durable, and counted, when its blob is committed."""
 
     def __init__(self, runtime: Runtime, progress: UploadProgress, hasher: TreeHasher) -> None:
+        super().__init__()
         self._runtime = runtime
         self._progress = progress
         self._hasher = hasher
         self._store: BlobStore = runtime.stores.get(progress.record.store)
-        self._open_part = AsyncExitStack()
-        self._ingest: Ingest | None = None
-        self._number = 0
-        self._zeros = 0  # a run that follows what is durable, not yet a part
-        self.unsaved_bytes = 0
+        self._part: _Part | None = None
+        self._zeros = 0  # a run that follows what was written, not yet a part
+        self._position = progress.record.committed_offset
 
     @classmethod
     async def open(cls, runtime: Runtime, progress: UploadProgress) -> Self:
@@ -40,75 +52,79 @@ class StagedSink(UploadSink):
         return cls(runtime, progress, TreeHasher.from_state(state) if state else TreeHasher())
 
     async def write(self, data: Buffer) -> None:
-        if self._ingest is None:
-            await self._save_zeros()
-            await self._begin_part()
-        assert self._ingest is not None
+        if self._zeros:
+            await self.begin_checkpoint()
+        part = self._part = self._part or await self._begin_part()
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._ingest.write([data]))
+                both.create_task(part.ingest.write([data]))
                 both.create_task(self._runtime.pool.run(self._hasher.update, data))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        part.length += len(data)
         self.unsaved_bytes += len(data)
+        self._position += len(data)
 
     async def write_zeros(self, length: int) -> None:
         if length < ZERO_PART_BYTES and not self._zeros:
             await self.write(_ZEROS[:length])
             return
-        await self._save_data()
+        if self._part:
+            await self.begin_checkpoint()
         self._zeros += length
+        self._position += length
 
-    async def checkpoint(self) -> None:
-        await self._save_data()
-        await self._save_zeros()
+    def _save(self) -> Coroutine[Any, Any, None] | None:
+        if part := self._part:
+            self._part = None
+            return self._save_part(part, self._hasher.state())
+        if length := self._zeros:
+            self._zeros = 0
+            self._hasher.zeros(length)
+            return self._advance(PartKind.ZERO, self._progress.next_number(), length, 0, self._hasher.state())
+        return None
 
     async def seal(self, digest: str) -> UploadRecord:
         actual = self._hasher.digest()
         require_digest(digest, actual)
         return await self._progress.seal(actual, b"")
 
-    async def close(self) -> None:
-        is_unfinished = self._ingest is not None
-        self._ingest = None
-        await self._open_part.aclose()
-        if is_unfinished:
-            await self._progress.give_back()
+    async def _drop(self) -> None:
+        if part := self._part:
+            self._part = None
+            await part.undo.aclose()
+            await self._progress.give_back(part.reserved_bytes)
 
-    async def _begin_part(self) -> None:
+    async def _begin_part(self) -> _Part:
         record, part_bytes = self._progress.record, self._runtime.limits.upload_part_bytes
-        left = record.size_bytes - record.committed_offset if record.size_bytes else part_bytes
+        left = record.size_bytes - self._position if record.size_bytes else part_bytes
         # The last message of a part may reach beyond its size.
-        await self._progress.reserve(min(left, part_bytes))
-        self._number = self._progress.next_number()
-        blob = staging_blob(record.id, self._number)
-        self._ingest = await self._open_part.enter_async_context(self._store.begin(blob))
+        reserved = min(left, part_bytes)
+        await self._progress.reserve(reserved)
+        number = self._progress.next_number()
+        undo = AsyncExitStack()
+        ingest = await undo.enter_async_context(self._store.begin(staging_blob(record.id, number)))
+        return _Part(number, ingest, undo, reserved)
 
-    async def _save_data(self) -> None:
-        if self._ingest is None:
-            return
-        stored = await self._ingest.commit()
-        self._ingest = None
-        await self._open_part.aclose()
-        length, self.unsaved_bytes = self.unsaved_bytes, 0
+    async def _save_part(self, part: _Part, tree_state: bytes) -> None:
         try:
-            await self._advance(PartKind.DATA, self._number, length, stored.size_bytes)
+            stored = await part.ingest.commit()
+        finally:
+            await part.undo.aclose()
+        self._progress.release(part.reserved_bytes)
+        try:
+            await self._advance(PartKind.DATA, part.number, part.length, stored.size_bytes, tree_state)
         except Conflict:
             await self._store.delete(stored.id)  # no row will ever name it
             raise
 
-    async def _save_zeros(self) -> None:
-        if not self._zeros:
-            return
-        length, self._zeros = self._zeros, 0
-        self._hasher.zeros(length)
-        await self._advance(PartKind.ZERO, self._progress.next_number(), length, 0)
-
-    async def _advance(self, kind: PartKind, number: int, length: int, stored_bytes: int) -> None:
+    async def _advance(
+        self, kind: PartKind, number: int, length: int, stored_bytes: int, tree_state: bytes
+    ) -> None:
         start = self._progress.record.committed_offset
         await self._progress.advance(
             part=self._progress.part(number, kind, start, start + length, stored_bytes),
             committed_offset=start + length,
-            tree_state=self._hasher.state(),
+            tree_state=tree_state,
             is_direct=False,
         )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import Conflict, LimitExceeded
@@ -27,6 +30,7 @@ class UploadProgress:
         self._runtime = runtime
         self._part_count = part_count
         self._next_number = record.fence * NUMBERS_OF_A_WRITER
+        self._reserved_bytes = 0  # of the quota, for parts that are not stored yet
         self.record = record
         self.holder = Holder(HolderKind.UPLOAD, record.id, record.fence)
 
@@ -60,7 +64,7 @@ class UploadProgress:
     async def reserve(self, size: int) -> None:
         """Take ``size`` bytes of the project's staging quota, before the first of them is stored.
 
-        Held until the next `advance` or `give_back`. Raises LimitExceeded (QUOTA_EXCEEDED), Conflict.
+        Held until they are released or given back. Raises LimitExceeded (QUOTA_EXCEEDED), Conflict.
         """
         quota = self._runtime.limits.staging_quota_bytes
         async with self._runtime.database.transaction() as c:
@@ -70,35 +74,46 @@ class UploadProgress:
                     reason="QUOTA_EXCEEDED",
                     hint="make images of finished uploads, or abort some",
                 )
-            values = {"staged_bytes": self.record.staged_bytes + size}
-            if not await upload_rows.advance_upload(
-                c, self.record.id, self.record.fence, part=None, values=values
-            ):
+            if not await self._put(c, staged_bytes=self._staged_bytes + size):
                 raise taken_over()
+        self._reserved_bytes += size
 
-    async def give_back(self) -> None:
-        """Free what was reserved; nothing happens when another writer has taken over."""
-        values = {"staged_bytes": self.record.staged_bytes}
+    def release(self, size: int) -> None:
+        """Count ``size`` reserved bytes no more from the next change on: they are stored by now."""
+        self._reserved_bytes -= size
+
+    async def give_back(self, size: int) -> None:
+        """Free what was reserved and is not needed; nothing happens when another writer has taken over."""
+        self.release(size)
         async with self._runtime.database.transaction() as c:
-            await upload_rows.advance_upload(c, self.record.id, self.record.fence, part=None, values=values)
+            await self._put(c, staged_bytes=self._staged_bytes)
 
     async def advance(
         self, *, part: PartRecord | None, committed_offset: int, tree_state: bytes, is_direct: bool
     ) -> None:
         """Record a durable part. Raises Conflict (UPLOAD_TAKEN_OVER)."""
+        stored = part.stored_bytes if part else 0
         values = {
             "committed_offset": committed_offset,
             "tree_state": tree_state,
             "is_direct": is_direct,
-            "staged_bytes": self.record.staged_bytes + (part.stored_bytes if part else 0),
             "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
         }
         async with self._runtime.database.transaction() as c:
-            if not await upload_rows.advance_upload(
-                c, self.record.id, self.record.fence, part=part, values=values
-            ):
+            if not await self._put(c, part, staged_bytes=self._staged_bytes + stored, **values):
                 raise taken_over()
-        self.record = replace(self.record, **values)  # type: ignore[arg-type]  # the names are fields
+        staged = self.record.staged_bytes + stored
+        self.record = replace(self.record, staged_bytes=staged, **values)  # type: ignore[arg-type]  # fields
+
+    @property
+    def _staged_bytes(self) -> int:
+        """What the upload counts for: what is stored (and in the record) and what is reserved."""
+        return self.record.staged_bytes + self._reserved_bytes
+
+    async def _put(self, c: AsyncConnection, part: PartRecord | None = None, **values: Any) -> bool:
+        return await upload_rows.advance_upload(
+            c, self.record.id, self.record.fence, part=part, values=values
+        )
 
     async def seal(self, digest: str, tree_state: bytes, part: PartRecord | None = None) -> UploadRecord:
         """OPEN to COMMITTED, together with the last ``part``. Raises Conflict (UPLOAD_TAKEN_OVER)."""
@@ -109,9 +124,7 @@ class UploadProgress:
             "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
         }
         async with self._runtime.database.transaction() as c:
-            if part and not await upload_rows.advance_upload(
-                c, self.record.id, self.record.fence, part=part, values={}
-            ):
+            if part and not await self._put(c, part):
                 raise taken_over()
             sealed = await upload_rows.move_upload(
                 c,

@@ -26,6 +26,9 @@ from .upload_sink import UploadSink
 RequestT = TypeVar("RequestT")
 
 
+# While a part is made durable, this share of one (a quarter) may come.
+OVERLAP = 4
+
 # A writer that sends nothing for so long gives its place to one that waits.
 IDLE_SECONDS = 30.0
 
@@ -199,9 +202,13 @@ class UploadSession:
         self._sink = await sink_type.open(self._runtime, self._progress)
 
     async def _checkpoint_when_due(self) -> None:
-        assert self._sink is not None
-        if self._sink.unsaved_bytes >= self._runtime.limits.upload_part_bytes:
-            await self._sink.checkpoint()
+        """Make parts durable while the next bytes come, so that never more than a part would be lost."""
+        sink, part_bytes = self._sink, self._runtime.limits.upload_part_bytes
+        assert sink is not None
+        if sink.has_saved or sink.unsaved_bytes + sink.saving_bytes >= part_bytes:
+            await sink.saved()
+        if sink.unsaved_bytes >= part_bytes - part_bytes // OVERLAP:
+            await sink.begin_checkpoint()
 
 
 async def seal_upload(runtime: Runtime, record: UploadRecord, digest: str) -> UploadRecord:

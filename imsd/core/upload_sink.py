@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from typing import Self
+from collections.abc import Coroutine
+from typing import Any, Self
 
-from imsd.contract import Buffer, InvalidRequest
+from imsd.contract import Buffer, ImsError, InvalidRequest
 from imsd.metadata.records import UploadRecord
 
 from .runtime import Runtime
@@ -13,9 +15,16 @@ from .upload_progress import UploadProgress
 
 
 class UploadSink(ABC):
-    """Takes an upload's bytes in order. ``unsaved_bytes``: sent, and lost if the daemon died now."""
+    """Takes an upload's bytes in order, while those that came before are made durable.
 
-    unsaved_bytes: int = 0
+    If the daemon died now, ``unsaved_bytes`` and ``saving_bytes`` were lost: those that no checkpoint
+    covers, and those of the one that runs.
+    """
+
+    def __init__(self) -> None:
+        self.unsaved_bytes = 0
+        self.saving_bytes = 0
+        self._saving: asyncio.Task[None] | None = None
 
     @classmethod
     @abstractmethod
@@ -30,16 +39,55 @@ class UploadSink(ABC):
     async def write_zeros(self, length: int) -> None: ...
 
     @abstractmethod
+    def _save(self) -> Coroutine[Any, Any, None] | None:
+        """What makes everything written so far durable and records it; None if there is nothing to do.
+
+        More may be written while it runs.
+        """
+
+    async def begin_checkpoint(self) -> None:
+        """Begin to make everything written durable, once an earlier checkpoint has ended.
+
+        Raises what the earlier one raised.
+        """
+        await self.saved()
+        if work := self._save():
+            self.saving_bytes, self.unsaved_bytes = self.unsaved_bytes, 0
+            self._saving = asyncio.create_task(work)
+
+    @property
+    def has_saved(self) -> bool:
+        """Whether a checkpoint has ended, well or not, and `saved` will say how."""
+        return self._saving is not None and self._saving.done()
+
+    async def saved(self) -> None:
+        """Wait for the checkpoint that runs; raises what it raised."""
+        if saving := self._saving:
+            await asyncio.wait([saving])  # unlike awaiting it, does not cancel it with us
+            self._saving, self.saving_bytes = None, 0
+            saving.result()
+
     async def checkpoint(self) -> None:
         """Make everything written durable and record it."""
+        await self.begin_checkpoint()
+        await self.saved()
 
     @abstractmethod
     async def seal(self, digest: str) -> UploadRecord:
         """Make the complete upload COMMITTED. Raises InvalidRequest (DIGEST_MISMATCH)."""
 
-    @abstractmethod
     async def close(self) -> None:
-        """Let go; what was not made durable is dropped."""
+        """Let go, once the checkpoint that runs has ended; what is not durable then is dropped."""
+        try:
+            await self.saved()
+        except ImsError:
+            pass  # nobody is left to hear of it
+        finally:
+            await self._drop()
+
+    @abstractmethod
+    async def _drop(self) -> None:
+        """Drop what no checkpoint covers."""
 
 
 def require_digest(vouched: str, actual: str) -> None:

@@ -102,7 +102,8 @@ class UploadServiceServicer:
 
     def WriteUpload(self, request_iterator, context):
         """WriteUpload takes bytes in order from the committed offset and answers with the offset that
-        would survive a crash, whenever it moves. The first message is a header; opening a stream takes
+        would survive a crash, when it has moved, after one of the next messages: what came is made durable
+        while more comes, and never is more than a part (see Upload) not durable. The first message is a header; opening a stream takes
         the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER. The first answer
         comes when the stream has a place: too many at once wait, and a writer that sends nothing for long
         gives its place to them (UNAVAILABLE).

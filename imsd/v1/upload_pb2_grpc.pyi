@@ -51,7 +51,8 @@ class UploadServiceStub:
     """
     WriteUpload: _grpc.StreamStreamMultiCallable[_upload_pb2.WriteUploadRequest, _upload_pb2.WriteUploadResponse]
     """WriteUpload takes bytes in order from the committed offset and answers with the offset that
-    would survive a crash, whenever it moves. The first message is a header; opening a stream takes
+    would survive a crash, when it has moved, after one of the next messages: what came is made durable
+    while more comes, and never is more than a part (see Upload) not durable. The first message is a header; opening a stream takes
     the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER. The first answer
     comes when the stream has a place: too many at once wait, and a writer that sends nothing for long
     gives its place to them (UNAVAILABLE).
@@ -100,7 +101,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """
     WriteUpload: _aio.StreamStreamMultiCallable[_upload_pb2.WriteUploadRequest, _upload_pb2.WriteUploadResponse]  # type: ignore[assignment]
     """WriteUpload takes bytes in order from the committed offset and answers with the offset that
-    would survive a crash, whenever it moves. The first message is a header; opening a stream takes
+    would survive a crash, when it has moved, after one of the next messages: what came is made durable
+    while more comes, and never is more than a part (see Upload) not durable. The first message is a header; opening a stream takes
     the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER. The first answer
     comes when the stream has a place: too many at once wait, and a writer that sends nothing for long
     gives its place to them (UNAVAILABLE).
@@ -170,7 +172,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_upload_pb2.WriteUploadResponse], _abc.AsyncIterator[_upload_pb2.WriteUploadResponse]]:
         """WriteUpload takes bytes in order from the committed offset and answers with the offset that
-        would survive a crash, whenever it moves. The first message is a header; opening a stream takes
+        would survive a crash, when it has moved, after one of the next messages: what came is made durable
+        while more comes, and never is more than a part (see Upload) not durable. The first message is a header; opening a stream takes
         the upload over from an older writer, whose stream fails with UPLOAD_TAKEN_OVER. The first answer
         comes when the stream has a place: too many at once wait, and a writer that sends nothing for long
         gives its place to them (UNAVAILABLE).

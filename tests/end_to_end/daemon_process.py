@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,15 @@ class DaemonProcess:
 
     def blobs(self, prefix: str = "") -> dict[str, int]:
         """Every blob of images and uploads whose id starts with ``prefix``, with its size."""
-        return {
-            str(path.relative_to(self.store)): path.stat().st_size
-            for path in sorted(self.store.rglob("*"))
-            if path.is_file()
-            and str(path.relative_to(self.store)).startswith(prefix)
-            and path.name != OWNER_BLOB
-        }
+        found = {}
+        for folder, _, names in os.walk(self.store):  # which does not mind folders that vanish meanwhile
+            for name in names:
+                path = Path(folder, name)
+                blob = str(path.relative_to(self.store))
+                if blob.startswith(prefix) and name != OWNER_BLOB:
+                    with suppress(FileNotFoundError):
+                        found[blob] = path.stat().st_size
+        return found
 
     def imsctl(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the command-line client against this daemon."""
