@@ -54,7 +54,7 @@ MAX_RUNNING_CALLS = 256
 
 # What a client may send of a stream before the daemon asks for it. A fixed window: a probed one grows to
 # several MiB a stream.
-STREAM_WINDOW_BYTES = 256 << 10
+STREAM_WINDOW_BYTES = 1 << 20
 
 SERVICES = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
