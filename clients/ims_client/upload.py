@@ -7,6 +7,8 @@
 
 A thread reads a few steps ahead. When the stream breaks, the daemon is asked for the committed offset
 and sending goes on there; only losing the daemon for long, or a refusal, ends it.
+
+A daemon on the same machine gets the open file instead and reads it itself, see `hand_over`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from imsd.v1 import upload_pb2 as pb
 from .backoff import PATIENCE_SECONDS, Backoff
 from .call_ending import CallEnding
 from .errors import CallFailed, call_failed
+from .hand_over import hand_over
 from .upload_source import FileSource, Step, UploadSource
 from .uploads import UploadCalls
 
@@ -57,7 +60,8 @@ class UploadSender:
     """Sends ``source`` to one open upload; use it once.
 
     ``on_progress`` gets the offset reached. ``new_hasher`` makes the hasher of the tree digest; without
-    it the bytes are vouched for by their number only.
+    it the bytes are vouched for by their number only, as are those of a file that is handed over, which
+    only ``may_hand_over`` allows.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class UploadSender:
         source: UploadSource,
         on_progress: Callable[[int], None] = lambda offset: None,
         new_hasher: Callable[[], ByteHasher] | None = None,
+        *,
+        may_hand_over: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._uploads = uploads
@@ -73,6 +79,8 @@ class UploadSender:
         self._on_progress = on_progress
         self._new_hasher = new_hasher
         self._hasher = new_hasher() if new_hasher else None
+        self._file = source.regular_file if may_hand_over else None
+        self._token = b""  # of the file, handed over for the next stream
         self._backoff = Backoff(patience_seconds)
         self._committed = 0
         self._end: int | None = None
@@ -84,6 +92,7 @@ class UploadSender:
         """
         reader = ThreadPoolExecutor(1, "imsd-read")
         try:
+            await self._try_hand_over()
             digest = self._begin_digest(upload.committed_offset)
             try:
                 size = await self._send_through_breaks(reader, upload)
@@ -126,14 +135,50 @@ class UploadSender:
 
     async def _send_once(self, reader: ThreadPoolExecutor, upload_id: str, offset: int) -> int:
         """One stream. Returns the number of bytes of the file once all of them are durable."""
+        token, self._token = self._token or await self._hand_over(), b""
         call = self._uploads.open_writer()
         ending = CallEnding(call)
         try:
+            if token:
+                await call.write(self._uploads.header(upload_id, offset, token))
+                return await self._follow(call)
             return await self._exchange(call, reader, upload_id, offset)
         except grpc.aio.AioRpcError as error:
             raise call_failed(await ending.status(error), self._uploads.connection.address) from None
         finally:
             call.cancel()
+
+    async def _try_hand_over(self) -> None:
+        """Decide, once, whether the daemon reads the file: what it reads is not hashed here."""
+        if self._file is None:
+            return
+        token = await asyncio.to_thread(hand_over, self._uploads.connection.address, self._file)
+        if token is None:
+            self._file = None
+        else:
+            self._token, self._hasher, self._new_hasher = token, None, None
+
+    async def _hand_over(self) -> bytes:
+        """The token of the file for one stream; empty when its bytes are sent. Raises `CallFailed`."""
+        if self._file is None:
+            return b""
+        token = await asyncio.to_thread(hand_over, self._uploads.connection.address, self._file)
+        if token is None:
+            raise CallFailed("UNAVAILABLE", "the daemon does not take the file again", "start again")
+        return token
+
+    async def _follow(self, call: Any) -> int:
+        """Until the daemon has read all of the file that was handed over."""
+        while True:
+            answer = await call.read()
+            if answer is grpc.aio.EOF:
+                raise CallFailed("UNAVAILABLE", "the daemon closed the stream of the upload")
+            self._on_progress(answer.received_offset)
+            if answer.committed_offset > self._committed:
+                self._committed = answer.committed_offset
+                self._backoff.succeeded()
+            if answer.committed_offset == self._source.size_bytes:
+                return self._source.size_bytes
 
     async def _exchange(self, call: Any, reader: ThreadPoolExecutor, upload_id: str, offset: int) -> int:
         """Send and receive at once; raises the failure of this side before that of the stream."""

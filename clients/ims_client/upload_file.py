@@ -21,13 +21,15 @@ class UploadOptions:
     With a ``request_id`` the upload that an earlier call with the same id opened is taken again.
 
     ``new_hasher`` makes a tree hasher (``imsd.chunks.tree_digest.TreeHasher``); with it the client
-    vouches for the digest of every byte.
+    vouches for the digest of every byte that it sends. ``may_hand_over``: a daemon on the same machine may
+    read the file itself.
     """
 
     request_id: str = ""
     disk_format: image_pb2.DiskFormat.ValueType = image_pb2.DISK_FORMAT_UNSPECIFIED
     expected_sha256: str = ""
     new_hasher: Callable[[], ByteHasher] | None = None
+    may_hand_over: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ async def send_upload(
     Raises `CallFailed`, `LocalFileFailed`. Cancelled or failed, the upload stays open: it can be
     resumed until it expires.
     """
-    sender = UploadSender(client.uploads, source, on_progress, options.new_hasher)
+    sender = UploadSender(
+        client.uploads, source, on_progress, options.new_hasher, may_hand_over=options.may_hand_over
+    )
     sent = await sender.send(upload)
     return await patiently(lambda: client.uploads.commit(upload.id, sent.size_bytes, sent.digest))
 

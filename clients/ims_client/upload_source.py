@@ -57,6 +57,11 @@ class UploadSource(ABC):
     size_bytes: int
     fingerprint: str
 
+    @property
+    def regular_file(self) -> int | None:
+        """The descriptor of a regular file, None for what is none."""
+        return None
+
     @abstractmethod
     def seek(self, offset: int) -> None:
         """Go on at ``offset`` bytes, which was not forgotten."""
@@ -97,6 +102,10 @@ class FileSource(UploadSource):
         self._data_end = 0  # data is known to reach until here, if that is beyond the position
         self._ahead: Step | None = None  # already read, given out next
         self._is_interrupted = False
+
+    @property
+    def regular_file(self) -> int | None:
+        return self._fd if stat.S_ISREG(self._stat.st_mode) else None
 
     def another(self) -> FileSource:
         """The same file, read from its start, independently of this one."""

@@ -55,9 +55,11 @@ class UploadCalls:
         )
         return call()
 
-    def header(self, upload_id: str, offset: int) -> pb.WriteUploadRequest:
-        """The first message of that stream."""
-        header = pb.WriteUploadRequest.Header(project_id=self._project_id, upload_id=upload_id, offset=offset)
+    def header(self, upload_id: str, offset: int, file_token: bytes = b"") -> pb.WriteUploadRequest:
+        """The first message of that stream, and the only one for a file that was handed over."""
+        header = pb.WriteUploadRequest.Header(
+            project_id=self._project_id, upload_id=upload_id, offset=offset, file_token=file_token
+        )
         return pb.WriteUploadRequest(header=header)
 
     async def commit(self, upload_id: str, size_bytes: int, digest: str = "") -> pb.Upload:

@@ -64,6 +64,10 @@ class ImportOptions:
     detach: Annotated[bool, typer.Option("--detach", help="Return when the file is sent; print the job.")] = (
         False
     )
+    send_bytes: Annotated[
+        bool,
+        typer.Option("--send-bytes", help="Send the bytes even if the daemon could read the file itself."),
+    ] = False
     request_id: Annotated[
         str, typer.Option(metavar="ID", help="Make at most one image; once it is made, a repeat fails.")
     ] = ""
@@ -94,6 +98,7 @@ class ImportOptions:
             disk_format=self.disk_format(),
             expected_sha256=choice.sha256(self.sha256, "--sha256"),
             new_hasher=TreeHasher,
+            may_hand_over=not self.send_bytes,
         )
 
 

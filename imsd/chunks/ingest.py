@@ -133,20 +133,30 @@ class DiskIngest:
         await self.write(_ZEROS[: (length - head) % LEAF_BYTES])
 
     async def copy_from(self, blocks: BlockSource, on_progress: Callable[[int], None] | None = None) -> None:
-        """The rest of the disk, from the position to its end.
+        """The rest of the disk, from the position to its end; it is stored when this returns.
 
         ``on_progress`` is called with the position up to which the disk is stored. Raises what the source
         raises (ImageRefused, and what fetching raises). The position is a multiple of 4 KiB.
         """
+        await self.copy_range(blocks, blocks.size_bytes, on_progress)
+        await self._drain(on_progress)
+
+    async def copy_range(
+        self, blocks: BlockSource, end: int, on_progress: Callable[[int], None] | None = None
+    ) -> None:
+        """As `copy_from`, up to ``end`` only, a multiple of 4 KiB unless the disk ends there.
+
+        The last of it is still being read when this returns: ``blocks`` is needed until a checkpoint, or
+        until the ingest is left.
+        """
         self._submit_window()
         if self._rest:
             raise ValueError(f"a disk cannot be copied from byte {self._position}")
-        async with aclosing(plan_ahead(self._pool, blocks, self._position)) as plan:
+        async with aclosing(plan_ahead(self._pool, blocks, self._position, end)) as plan:
             async for spans in plan:
                 for span in spans:
                     await self._copy_span(blocks, span)
                     await self._make_room(on_progress)
-        await self._drain(on_progress)
 
     async def _copy_span(self, blocks: BlockSource, span: Span) -> None:
         if span.is_zero:

@@ -41,21 +41,23 @@ def plan_spans(blocks: BlockSource, start: int, length: int) -> list[Span]:
     return list(_spans(_leaf_ranges(blocks.extents(start, length), start, end), start, end))
 
 
-async def plan_ahead(pool: DecodePool, blocks: BlockSource, start: int) -> AsyncGenerator[list[Span], None]:
-    """The spans from ``start``, a multiple of 4 KiB, to the end of the disk, planned one part ahead.
+async def plan_ahead(
+    pool: DecodePool, blocks: BlockSource, start: int, stop: int
+) -> AsyncGenerator[list[Span], None]:
+    """The spans from ``start``, a multiple of 4 KiB, to ``stop``, planned one part ahead.
 
     Close it if it is not exhausted. Raises what the source raises.
     """
-    end, look = min(start // LEAF_BYTES * LEAF_BYTES + MIN_LOOK_BYTES, blocks.size_bytes), MIN_LOOK_BYTES
+    end, look = min(start // LEAF_BYTES * LEAF_BYTES + MIN_LOOK_BYTES, stop), MIN_LOOK_BYTES
     planning = asyncio.create_task(pool.run(plan_spans, blocks, start, end - start))
     try:
         while True:
             spans = await planning
-            if end == blocks.size_bytes:
+            if end == stop:
                 yield spans
                 return
             look = next_look(look, spans)
-            start, end = end, min(end + look, blocks.size_bytes)
+            start, end = end, min(end + look, stop)
             planning = asyncio.create_task(pool.run(plan_spans, blocks, start, end - start))
             yield spans
     finally:

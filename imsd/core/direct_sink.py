@@ -22,6 +22,7 @@ from imsd.contract import Buffer
 from imsd.formats.raw import SECTOR_BYTES
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord
 
+from .handed_files import FileRange
 from .runtime import Runtime
 from .upload_progress import UploadProgress
 from .upload_sink import UploadSink, require_digest
@@ -61,6 +62,11 @@ class DirectSink(UploadSink):
     async def write_zeros(self, length: int) -> None:
         self._is_saved = False
         await self._ingest.write_zeros(length)
+
+    async def copy(self, range_: FileRange) -> None:
+        self._is_saved = False
+        await self._ingest.copy_range(range_.blocks, range_.end)
+        self.unsaved_bytes += range_.data_bytes
 
     def _save(self) -> Coroutine[Any, Any, None] | None:
         if self._is_saved:

@@ -8,11 +8,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from imsd.chunks.staged_source import staging_blob
 from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import BlobStore, Buffer, Conflict, Ingest
+from imsd.formats.source import BlockSource
 from imsd.metadata.records import PartKind, UploadRecord
 
+from .handed_files import FileRange
+from .limits import MAX_WRITE_BYTES
 from .runtime import Runtime
 from .upload_progress import UploadProgress
 from .upload_sink import UploadSink, require_digest
@@ -20,6 +25,12 @@ from .upload_sink import UploadSink, require_digest
 # A shorter run of zeros is staged as bytes: a part of its own would cost more than it saves.
 ZERO_PART_BYTES = 1 << 20
 _ZEROS = bytes(ZERO_PART_BYTES)
+
+
+def _read(blocks: BlockSource, start: int, length: int) -> memoryview:
+    content = np.empty(length, np.uint8).data
+    blocks.read_into(start, content)
+    return content
 
 
 @dataclass(slots=True)
@@ -73,6 +84,16 @@ class StagedSink(UploadSink):
             await self.begin_checkpoint()
         self._zeros += length
         self._position += length
+
+    async def copy(self, range_: FileRange) -> None:
+        pool = self._runtime.pool
+        for extent in await pool.run(range_.blocks.extents, range_.start, range_.end - range_.start):
+            if extent.is_zero:
+                await self.write_zeros(extent.length)
+                continue
+            for start in range(extent.start, extent.end, MAX_WRITE_BYTES):
+                length = min(MAX_WRITE_BYTES, extent.end - start)
+                await self.write(await pool.run(_read, range_.blocks, start, length))
 
     def _save(self) -> Coroutine[Any, Any, None] | None:
         if part := self._part:

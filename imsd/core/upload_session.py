@@ -14,10 +14,12 @@ from imsd.chunks.pack_writer import settle
 from imsd.contract import Buffer, ImageRefused, ImsError, InvalidRequest, LimitExceeded, Unavailable
 from imsd.formats.detect import HEAD_BYTES, detect_head
 from imsd.formats.registry import can_read, is_streamable
+from imsd.formats.source import BlockSource
 from imsd.metadata.records import UploadRecord
 
 from . import limits
 from .direct_sink import DirectSink
+from .handed_files import BLOCK_BYTES, FileRange
 from .runtime import Runtime
 from .staged_sink import StagedSink
 from .upload_progress import UploadProgress, taken_over
@@ -156,6 +158,18 @@ class UploadSession:
             await self._sink.write_zeros(length)
         await self._checkpoint_when_due()
 
+    async def copy(self, range_: FileRange) -> None:
+        """Take a range of a file that was handed over."""
+        if self._sink is None:  # the format is decided by the first bytes
+            head = await self._runtime.pool.run(_read_head, range_.blocks, range_.start, range_.end)
+            await self.write(head)
+            range_ = range_._replace(start=range_.start + len(head))
+        if range_.start < range_.end:
+            assert self._sink is not None
+            self._count(range_.end - range_.start)
+            await self._sink.copy(range_)
+            await self._checkpoint_when_due()
+
     async def flush(self) -> None:
         """Make everything received durable."""
         if self._sink is None and self._head:
@@ -209,6 +223,13 @@ class UploadSession:
             await sink.saved()
         if sink.unsaved_bytes >= part_bytes - part_bytes // OVERLAP:
             await sink.begin_checkpoint()
+
+
+def _read_head(blocks: BlockSource, start: int, end: int) -> bytes:
+    """As much as tells the format, in whole blocks."""
+    content = bytearray(min(end - start, -(-HEAD_BYTES // BLOCK_BYTES) * BLOCK_BYTES))
+    blocks.read_into(start, memoryview(content))
+    return bytes(content)
 
 
 async def seal_upload(runtime: Runtime, record: UploadRecord, digest: str) -> UploadRecord:

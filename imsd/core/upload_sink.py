@@ -10,6 +10,7 @@ from typing import Any, Self
 from imsd.contract import Buffer, ImsError, InvalidRequest
 from imsd.metadata.records import UploadRecord
 
+from .handed_files import FileRange
 from .runtime import Runtime
 from .upload_progress import UploadProgress
 
@@ -37,6 +38,10 @@ class UploadSink(ABC):
 
     @abstractmethod
     async def write_zeros(self, length: int) -> None: ...
+
+    @abstractmethod
+    async def copy(self, range_: FileRange) -> None:
+        """The next bytes, read from an open file; they begin and end where a block of 4 KiB does."""
 
     @abstractmethod
     def _save(self) -> Coroutine[Any, Any, None] | None:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from imsd.contract import InvalidRequest, run_blocking
 from imsd.core.downloads import Downloads
+from imsd.core.handed_files import HandedFiles
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
@@ -38,10 +40,13 @@ from imsd.v1 import (
 
 from .catalog_servicer import CatalogServicer
 from .driver_servicer import DriverServicer
+from .file_socket import SUFFIX, FileSocket
 from .image_servicer import ImageServicer
 from .interceptor import CallInterceptor
 from .job_servicer import JobServicer
 from .upload_servicer import UploadServicer
+
+log = structlog.get_logger(__name__)
 
 # A write message carries up to 1 MiB of data and a few bytes of framing.
 MAX_RECEIVED_BYTES = MAX_WRITE_BYTES + (64 << 10)
@@ -86,6 +91,8 @@ class GrpcServer:
     def __init__(self, core: Core, max_upload_streams: int) -> None:
         self.calls = CallInterceptor()
         self._addresses: list[str] = []
+        self._files = HandedFiles()
+        self._file_sockets: list[FileSocket] = []
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[self.calls],
@@ -98,7 +105,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        _add_servicers(self._server, core, max_upload_streams)
+        _add_servicers(self._server, core, self._files, max_upload_streams)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
@@ -117,9 +124,11 @@ class GrpcServer:
     async def start(self, socket_mode: int, socket_group: str) -> None:
         """Serve. Raises InvalidRequest (INVALID_CONFIGURATION)."""
         await self._server.start()
-        for address in self._addresses:
-            if address.startswith("unix:"):
-                await run_blocking(_open_to_group, address.removeprefix("unix:"), socket_mode, socket_group)
+        paths = [address.removeprefix("unix:") for address in self._addresses if address.startswith("unix:")]
+        for path in [*paths, *(each.path for each in self._file_sockets)]:
+            await run_blocking(_open_to_group, path, socket_mode, socket_group)
+        for each in self._file_sockets:
+            each.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
@@ -131,9 +140,12 @@ class GrpcServer:
             await asyncio.wait_for(self.calls.drained(), seconds)
         except TimeoutError:
             pass
+        for each in self._file_sockets:
+            each.close()
         await self._server.stop(grace=0)
         # The server does not wait for the `finally` blocks of handlers it cut; their work is counted.
         await self.calls.drained()
+        self._files.close()
 
     async def _bind(self, address: str) -> str:
         if address.startswith("unix:"):
@@ -142,25 +154,40 @@ class GrpcServer:
             _require_loopback(address)
         old_mask = os.umask(0o177)
         try:
-            port = self._server.add_insecure_port(address)
+            port = self._add_port(address)
+            if address.startswith("unix:"):
+                self._bind_file_socket(address.removeprefix("unix:") + SUFFIX)
+        finally:
+            os.umask(old_mask)
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    def _add_port(self, address: str) -> int:
+        try:
+            return int(self._server.add_insecure_port(address))
         except RuntimeError as error:
             raise InvalidRequest(
                 f"cannot listen on {address}",
                 reason="INVALID_CONFIGURATION",
                 hint="is the address in use, or the folder missing or not writable?",
             ) from error
-        finally:
-            os.umask(old_mask)
-        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    def _bind_file_socket(self, path: str) -> None:
+        file_socket = FileSocket(path, self._files)
+        try:
+            file_socket.bind()
+        except OSError as error:  # its name is too long, say: files are sent as bytes then
+            log.warning("files cannot be handed over", path=path, error=str(error))
+        else:
+            self._file_sockets.append(file_socket)
 
 
-def _add_servicers(server: grpc.aio.Server, core: Core, max_upload_streams: int) -> None:
+def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_upload_streams: int) -> None:
     runtime = core.runtime
     image_pb2_grpc.add_ImageServiceServicer_to_server(
         ImageServicer(core.images, core.image_jobs, core.downloads, core.jobs), server
     )
     upload_pb2_grpc.add_UploadServiceServicer_to_server(
-        UploadServicer(core.uploads, runtime.limits.upload_part_bytes, max_upload_streams), server
+        UploadServicer(core.uploads, files, runtime, max_upload_streams), server
     )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(core.jobs), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(runtime), server)

@@ -12,6 +12,9 @@ from grpc.aio import EOF
 from imsd import wire
 from imsd.contract import InvalidRequest
 from imsd.core import checks
+from imsd.core.handed_files import FileRange, HandedFiles
+from imsd.core.handed_files import Step as FileStep
+from imsd.core.runtime import Runtime
 from imsd.core.upload_session import UploadSession
 from imsd.core.uploads import NewUpload, Uploads
 from imsd.metadata.records import UploadRecord
@@ -21,15 +24,20 @@ from imsd.v1.upload_pb2_grpc import UploadServiceServicer
 from . import convert
 from .context import Context
 
+# A writer learns how far it is at least so often.
+ANSWER_BYTES = 32 << 20
+
 Step = tuple[str | None, Any]
 
 
 class UploadServicer(UploadServiceServicer):
     """Serves ``imsd.v1.UploadService``; what each call means is written in the .proto file."""
 
-    def __init__(self, uploads: Uploads, part_size_bytes: int, max_streams: int) -> None:
+    def __init__(self, uploads: Uploads, files: HandedFiles, runtime: Runtime, max_streams: int) -> None:
         self._uploads = uploads
-        self._part_size_bytes = part_size_bytes
+        self._files = files
+        self._pool = runtime.pool
+        self._part_size_bytes = runtime.limits.upload_part_bytes
         self._places = asyncio.Semaphore(max_streams)
         self._waiting = 0
 
@@ -60,8 +68,9 @@ class UploadServicer(UploadServiceServicer):
         project_id = checks.project_id(header.project_id)
         async with (
             self._place(),
+            self._steps(header, context) as coming,
             self._uploads.writing(project_id, header.upload_id, header.offset) as session,
-            aclosing(session.steps(_steps(context), self._is_place_wanted)) as steps,
+            aclosing(session.steps(coming, self._is_place_wanted)) as steps,
         ):
             async for answer in _answers(session, steps):
                 yield answer
@@ -76,6 +85,18 @@ class UploadServicer(UploadServiceServicer):
     async def DeleteUpload(self, request: pb.DeleteUploadRequest, _: Context) -> pb.DeleteUploadResponse:
         await self._uploads.delete(request.project_id, request.upload_id)
         return pb.DeleteUploadResponse()
+
+    @asynccontextmanager
+    async def _steps(
+        self, header: pb.WriteUploadRequest.Header, context: Context
+    ) -> AsyncIterator[AsyncIterator[Step]]:
+        """What the writer sends, or the file that it handed over."""
+        if not header.file_token:
+            yield _steps(context)
+            return
+        with self._files.take(header.file_token) as file:
+            async with aclosing(file.steps(header.offset, self._pool)) as steps:
+                yield _file_steps(steps)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -117,6 +138,16 @@ async def _steps(context: Context) -> AsyncIterator[Step]:
         del step
 
 
+async def _file_steps(steps: AsyncIterator[FileStep]) -> AsyncIterator[Step]:
+    """The steps of a writer that sends all of a file and then a flush."""
+    async for step in steps:
+        if isinstance(step, FileRange):
+            yield "range", step
+        else:
+            yield ("zero_length" if isinstance(step, int) else "data"), step
+    yield "flush", None
+
+
 def _step(request: pb.WriteUploadRequest | wire.ReceivedBytes) -> Step:
     if isinstance(request, wire.ReceivedBytes):
         return "data", request.content
@@ -128,12 +159,13 @@ async def _answers(
     session: UploadSession, steps: AsyncIterator[Step]
 ) -> AsyncIterator[pb.WriteUploadResponse]:
     yield _answer(session)
-    told = session.committed_offset
+    told, received = session.committed_offset, session.received_offset
     async for kind, value in steps:
         await _take(session, kind, value)
         del value  # or it would stay in memory until the next message has come
-        if session.committed_offset != told or kind == "flush":
-            told = session.committed_offset
+        has_come_far = session.received_offset - received >= ANSWER_BYTES
+        if session.committed_offset != told or has_come_far or kind == "flush":
+            told, received = session.committed_offset, session.received_offset
             yield _answer(session)
 
 
@@ -142,6 +174,8 @@ async def _take(session: UploadSession, kind: str | None, value: Any) -> None:
         await session.write(value)
     elif kind == "zero_length":
         await session.write_zeros(value)
+    elif kind == "range":
+        await session.copy(value)
     elif kind == "flush":
         await session.flush()
     else:

@@ -245,22 +245,26 @@ class WriteUploadRequest(_message.Message):
         PROJECT_ID_FIELD_NUMBER: _builtins.int
         UPLOAD_ID_FIELD_NUMBER: _builtins.int
         OFFSET_FIELD_NUMBER: _builtins.int
+        FILE_TOKEN_FIELD_NUMBER: _builtins.int
         project_id: _builtins.str
         """empty: "default" """
         upload_id: _builtins.str
         """UUID"""
         offset: _builtins.int
         """must equal the committed offset"""
+        file_token: _builtins.bytes
+        """32 bytes: the daemon reads the file that was handed over under it; empty: data follows"""
         def __init__(
             self,
             *,
             project_id: _builtins.str = ...,
             upload_id: _builtins.str = ...,
             offset: _builtins.int = ...,
+            file_token: _builtins.bytes = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "project_id", b"project_id", "upload_id", b"upload_id"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["file_token", b"file_token", "offset", b"offset", "project_id", b"project_id", "upload_id", b"upload_id"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -108,6 +108,10 @@ class UploadServiceServicer:
         comes when the stream has a place: too many at once wait, and a writer that sends nothing for long
         gives its place to them (UNAVAILABLE).
 
+        A client on the daemon's machine may hand the open file over instead of sending its bytes (proto/README.md
+        says how) and name its token in the header, with no message after it: the daemon reads the file from the
+        offset on, answers as it goes forward, and ends the stream when all of it is durable.
+
         The end of the stream means nothing: it neither commits the upload nor discards it. Bytes after
         the last committed offset are dropped, the writer sends them again. A `flush` message makes all
         bytes so far durable; the next answer has their offset.

@@ -97,7 +97,7 @@ def test_planning_ahead_covers_the_disk(case: tuple[Outline, int]) -> None:
     async def plan() -> None:
         pool = DecodePool(1)
         spans: list[Span] = []
-        async with aclosing(plan_ahead(pool, disk, start)) as ahead:
+        async with aclosing(plan_ahead(pool, disk, start, disk.size_bytes)) as ahead:
             async for part in ahead:
                 spans += part
         pool.close()
@@ -137,7 +137,7 @@ def pool() -> Iterator[DecodePool]:
 
 async def test_a_plan_that_is_not_used_up_leaves_no_task(pool: DecodePool) -> None:
     disk = Outline(GIB, [(0, GIB)])
-    async with aclosing(plan_ahead(pool, disk, 0)) as ahead:
+    async with aclosing(plan_ahead(pool, disk, 0, disk.size_bytes)) as ahead:
         assert len(await anext(ahead)) == MIN_LOOK_BYTES // WINDOW_BYTES
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -149,7 +149,7 @@ async def test_an_error_of_the_part_planned_ahead_surfaces(pool: DecodePool) -> 
                 raise ImageRefused("a table is damaged")
             return super().extents(start, length)
 
-    async with aclosing(plan_ahead(pool, Torn(GIB, [(0, GIB)]), 0)) as ahead:
+    async with aclosing(plan_ahead(pool, Torn(GIB, [(0, GIB)]), 0, GIB)) as ahead:
         assert await anext(ahead)
         with pytest.raises(ImageRefused):
             await anext(ahead)
