@@ -18,7 +18,7 @@ from pathlib import Path
 from imsd.v1 import image_pb2 as pb
 from imsd.wire import ReceivedBytes
 
-from .errors import CallFailed, LocalFileFailed
+from .errors import CallFailed, LocalFileFailed, damaged_download
 from .frames import decode
 from .images import ImageCalls
 
@@ -70,6 +70,8 @@ class Download:
         """The whole file, once. Raises `CallFailed`; what came before an error is worthless."""
         async for message in self._messages:
             if (piece := self._piece(message)) is not None:
+                if not 0 <= piece.length <= self.header.file_size_bytes - self.position:
+                    raise damaged_download(f"{piece.length} bytes are announced where they cannot be")
                 self.position += piece.length
                 yield piece
                 continue
@@ -92,14 +94,12 @@ class Download:
                 return None
             message = ReceivedBytes(memoryview(message.data), message.decoded_length)
         length = message.decoded_length or len(message.content)
-        return Piece(self.position, length, message.content, is_framed=message.decoded_length > 0)
+        return Piece(self.position, length, message.content, is_framed=message.decoded_length != 0)
 
     def _check(self, sent_bytes: int) -> None:
         if not self.position == sent_bytes == self.header.file_size_bytes:
-            raise CallFailed(
-                "DATA_LOSS",
-                f"{self.position} bytes arrived of a file of {self.header.file_size_bytes}",
-                "start the download again",
+            raise damaged_download(
+                f"{self.position} bytes arrived of a file of {self.header.file_size_bytes}"
             )
 
 

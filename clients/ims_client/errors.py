@@ -70,6 +70,11 @@ class LocalFileFailed(ClientError):
         super().__init__("LOCAL_FILE", message, hint)
 
 
+def damaged_download(why: str) -> CallFailed:
+    """The failure of a download whose messages contradict each other (DATA_LOSS)."""
+    return CallFailed("DATA_LOSS", f"the download was damaged on its way: {why}", "start it again")
+
+
 def cannot_read(path: Path, error: OSError) -> LocalFileFailed:
     """The failure for ``path``, which the system does not let us read."""
     cause = os.strerror(error.errno) if error.errno else str(error)

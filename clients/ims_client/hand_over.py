@@ -6,6 +6,7 @@ machine, a file system that the daemon does not trust, an older daemon), the byt
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 
@@ -25,10 +26,19 @@ def hand_over(address: str, fd: int) -> bytes | None:
         return None
     token = secrets.token_bytes(TOKEN_BYTES)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            connection.settimeout(PATIENCE_SECONDS)
-            connection.connect(address.removeprefix("unix:") + SUFFIX)
-            socket.send_fds(connection, [MAGIC + token], [fd])
-            return token if connection.recv(MAX_ANSWER_BYTES) == TAKEN else None
+        # Opened anew: the daemon shall hold neither the lock of this one nor its flags.
+        own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return token if _ask(address.removeprefix("unix:") + SUFFIX, token, own) == TAKEN else None
+        finally:
+            os.close(own)
     except OSError:
         return None
+
+
+def _ask(path: str, token: bytes, fd: int) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.connect(path)
+        socket.send_fds(connection, [MAGIC + token], [fd])
+        return connection.recv(MAX_ANSWER_BYTES)

@@ -172,6 +172,7 @@ class UploadSender:
         while True:
             answer = await call.read()
             if answer is grpc.aio.EOF:
+                self._source.check_unchanged()  # a file that was cut ends sooner
                 raise CallFailed("UNAVAILABLE", "the daemon closed the stream of the upload")
             self._on_progress(answer.received_offset)
             if answer.committed_offset > self._committed:
@@ -278,4 +279,5 @@ async def _digest_of_file(source: FileSource, hasher: ByteHasher) -> str:
 
 def _may_go_on(error: CallFailed) -> bool:
     # The older stream may have made more bytes durable after the daemon was asked for the offset.
-    return error.is_transient or error.reason == "UPLOAD_OFFSET_MISMATCH"
+    # A daemon that was started again knows no file that was handed over before.
+    return error.is_transient or error.reason in ("UPLOAD_OFFSET_MISMATCH", "FILE_TOKEN_UNKNOWN")

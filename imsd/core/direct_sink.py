@@ -22,7 +22,7 @@ from imsd.contract import Buffer
 from imsd.formats.raw import SECTOR_BYTES
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord
 
-from .handed_files import FileRange
+from .file_blocks import FileRange
 from .runtime import Runtime
 from .upload_progress import UploadProgress
 from .upload_sink import UploadSink, require_digest

@@ -16,7 +16,7 @@ from imsd.contract import BlobStore, Buffer, Conflict, Ingest
 from imsd.formats.source import BlockSource
 from imsd.metadata.records import PartKind, UploadRecord
 
-from .handed_files import FileRange
+from .file_blocks import FileRange
 from .limits import MAX_WRITE_BYTES
 from .runtime import Runtime
 from .upload_progress import UploadProgress
@@ -43,6 +43,10 @@ class _Part:
     reserved_bytes: int
     length: int = 0
 
+    @property
+    def room_bytes(self) -> int:
+        return self.reserved_bytes - self.length
+
 
 class StagedSink(UploadSink):
     """Writes one part at a time; a part is durable, and counted, when its blob is committed."""
@@ -63,9 +67,9 @@ class StagedSink(UploadSink):
         return cls(runtime, progress, TreeHasher.from_state(state) if state else TreeHasher())
 
     async def write(self, data: Buffer) -> None:
-        if self._zeros:
+        if self._zeros or (self._part and self._part.room_bytes < len(data)):
             await self.begin_checkpoint()
-        part = self._part = self._part or await self._begin_part()
+        part = self._part = self._part or await self._begin_part(len(data))
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(part.ingest.write([data]))
@@ -98,6 +102,8 @@ class StagedSink(UploadSink):
     def _save(self) -> Coroutine[Any, Any, None] | None:
         if part := self._part:
             self._part = None
+            self._progress.shrink(part.room_bytes)
+            part.reserved_bytes = part.length
             return self._save_part(part, self._hasher.state())
         if length := self._zeros:
             self._zeros = 0
@@ -116,23 +122,30 @@ class StagedSink(UploadSink):
             await part.undo.aclose()
             await self._progress.give_back(part.reserved_bytes)
 
-    async def _begin_part(self) -> _Part:
+    async def _begin_part(self, length: int) -> _Part:
+        """A part with room for ``length`` bytes at least, which are about to come."""
         record, part_bytes = self._progress.record, self._runtime.limits.upload_part_bytes
         left = record.size_bytes - self._position if record.size_bytes else part_bytes
-        # The last message of a part may reach beyond its size.
-        reserved = min(left, part_bytes)
-        await self._progress.reserve(reserved)
+        reserved = max(min(left, part_bytes), length)
         number = self._progress.next_number()
+        await self._progress.reserve(reserved)
         undo = AsyncExitStack()
-        ingest = await undo.enter_async_context(self._store.begin(staging_blob(record.id, number)))
+        try:
+            ingest = await undo.enter_async_context(self._store.begin(staging_blob(record.id, number)))
+        except BaseException:
+            await self._progress.give_back(reserved)
+            raise
         return _Part(number, ingest, undo, reserved)
 
     async def _save_part(self, part: _Part, tree_state: bytes) -> None:
         try:
-            stored = await part.ingest.commit()
-        finally:
-            await part.undo.aclose()
-        self._progress.release(part.reserved_bytes)
+            try:
+                stored = await part.ingest.commit()
+            finally:
+                await part.undo.aclose()
+        except BaseException:
+            await self._progress.give_back(part.reserved_bytes)
+            raise
         try:
             await self._advance(PartKind.DATA, part.number, part.length, stored.size_bytes, tree_state)
         except Conflict:
@@ -148,4 +161,5 @@ class StagedSink(UploadSink):
             committed_offset=start + length,
             tree_state=tree_state,
             is_direct=False,
+            reserved_bytes=stored_bytes,
         )

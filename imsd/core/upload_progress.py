@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,8 @@ class UploadProgress:
         self._part_count = part_count
         self._next_number = record.fence * NUMBERS_OF_A_WRITER
         self._reserved_bytes = 0  # of the quota, for parts that are not stored yet
+        # A part is recorded while the next one reserves: each change sees what the one before left.
+        self._changing = asyncio.Lock()
         self.record = record
         self.holder = Holder(HolderKind.UPLOAD, record.id, record.fence)
 
@@ -64,34 +67,42 @@ class UploadProgress:
     async def reserve(self, size: int) -> None:
         """Take ``size`` bytes of the project's staging quota, before the first of them is stored.
 
-        Held until they are released or given back. Raises LimitExceeded (QUOTA_EXCEEDED), Conflict.
+        Held until a part uses them or they are given back. Raises LimitExceeded (QUOTA_EXCEEDED), Conflict.
         """
         quota = self._runtime.limits.staging_quota_bytes
-        async with self._runtime.database.transaction() as c:
-            if await upload_rows.staged_total(c, self.record.project_id) + size > quota:
-                raise LimitExceeded(
-                    f"the uploads of project {self.record.project_id} would hold more than {quota} bytes",
-                    reason="QUOTA_EXCEEDED",
-                    hint="make images of finished uploads, or abort some",
-                )
-            if not await self._put(c, staged_bytes=self._staged_bytes + size):
-                raise taken_over()
-        self._reserved_bytes += size
+        async with self._changing:
+            async with self._runtime.database.transaction() as c:
+                if not await self._put(c, staged_bytes=self._staged_bytes + size):
+                    raise taken_over()
+                if await upload_rows.staged_total(c, self.record.project_id) > quota:
+                    raise LimitExceeded(
+                        f"the uploads of project {self.record.project_id} would hold more than {quota} bytes",
+                        reason="QUOTA_EXCEEDED",
+                        hint="make images of finished uploads, or abort some",
+                    )
+            self._reserved_bytes += size
 
-    def release(self, size: int) -> None:
-        """Count ``size`` reserved bytes no more from the next change on: they are stored by now."""
+    def shrink(self, size: int) -> None:
+        """Hold ``size`` reserved bytes less, from the next change on."""
         self._reserved_bytes -= size
 
     async def give_back(self, size: int) -> None:
         """Free what was reserved and is not needed; nothing happens when another writer has taken over."""
-        self.release(size)
-        async with self._runtime.database.transaction() as c:
-            await self._put(c, staged_bytes=self._staged_bytes)
+        async with self._changing:
+            self.shrink(size)
+            async with self._runtime.database.transaction() as c:
+                await self._put(c, staged_bytes=self._staged_bytes)
 
     async def advance(
-        self, *, part: PartRecord | None, committed_offset: int, tree_state: bytes, is_direct: bool
+        self,
+        *,
+        part: PartRecord | None,
+        committed_offset: int,
+        tree_state: bytes,
+        is_direct: bool,
+        reserved_bytes: int = 0,
     ) -> None:
-        """Record a durable part. Raises Conflict (UPLOAD_TAKEN_OVER)."""
+        """Record a durable part, which uses ``reserved_bytes``. Raises Conflict (UPLOAD_TAKEN_OVER)."""
         stored = part.stored_bytes if part else 0
         values = {
             "committed_offset": committed_offset,
@@ -99,11 +110,14 @@ class UploadProgress:
             "is_direct": is_direct,
             "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
         }
-        async with self._runtime.database.transaction() as c:
-            if not await self._put(c, part, staged_bytes=self._staged_bytes + stored, **values):
-                raise taken_over()
-        staged = self.record.staged_bytes + stored
-        self.record = replace(self.record, staged_bytes=staged, **values)  # type: ignore[arg-type]  # fields
+        async with self._changing:
+            counted = self._staged_bytes + stored - reserved_bytes
+            async with self._runtime.database.transaction() as c:
+                if not await self._put(c, part, staged_bytes=counted, **values):
+                    raise taken_over()
+            self.shrink(reserved_bytes)
+            staged = self.record.staged_bytes + stored
+            self.record = replace(self.record, staged_bytes=staged, **values)  # type: ignore[arg-type]
 
     @property
     def _staged_bytes(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from typing import Self, TypeVar
 
 from imsd.chunks.pack_writer import settle
@@ -19,7 +20,7 @@ from imsd.metadata.records import UploadRecord
 
 from . import limits
 from .direct_sink import DirectSink
-from .handed_files import BLOCK_BYTES, FileRange
+from .file_blocks import BLOCK_BYTES, FileRange
 from .runtime import Runtime
 from .staged_sink import StagedSink
 from .upload_progress import UploadProgress, taken_over
@@ -30,6 +31,9 @@ RequestT = TypeVar("RequestT")
 
 # While a part is made durable, this share of one (a quarter) may come.
 OVERLAP = 4
+
+# How long a newer writer waits for an older one.
+EVICTION_SECONDS = 10.0
 
 # A writer that sends nothing for so long gives its place to one that waits.
 IDLE_SECONDS = 30.0
@@ -56,8 +60,10 @@ class UploadSession:
 
     async def __aexit__(self, *_: object) -> None:
         if self._sink:
+            # What a writer stores that was taken over from counts for nothing.
+            closing = self._sink.close(0.0) if self._ends_with else self._sink.close()
             # In a task of its own: grpc.aio cancels a handler again while it cleans up.
-            await settle(asyncio.create_task(self._sink.close()))
+            await settle(asyncio.create_task(closing))
 
     def has_closed(self) -> None:
         """Nothing of this session runs any more, whether it was entered or not."""
@@ -76,10 +82,14 @@ class UploadSession:
         return self._received
 
     async def evict(self) -> None:
-        """End this session because a newer writer takes over, and wait until it has let go."""
+        """End this session because a newer writer takes over, and wait until it has let go.
+
+        Not for ever: the store it waits for may hang, and its fence keeps it from doing harm.
+        """
         self._ends_with = taken_over()
         self._stop_waiting()
-        await self._closed.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), EVICTION_SECONDS)
 
     async def steps(
         self, requests: AsyncIterator[RequestT], is_place_wanted: Callable[[], bool]
@@ -132,6 +142,7 @@ class UploadSession:
                 f"a message has 1 to {limits.MAX_WRITE_BYTES} bytes of data, not {len(data)}", field="data"
             )
         self._count(len(data))
+        await self._make_room(len(data))
         if self._sink is None:
             self._head += data
             if len(self._head) < HEAD_BYTES:
@@ -167,6 +178,7 @@ class UploadSession:
         if range_.start < range_.end:
             assert self._sink is not None
             self._count(range_.end - range_.start)
+            await self._make_room(range_.data_bytes)
             await self._sink.copy(range_)
             await self._checkpoint_when_due()
 
@@ -215,11 +227,21 @@ class UploadSession:
         sink_type: type[UploadSink] = DirectSink if is_direct else StagedSink
         self._sink = await sink_type.open(self._runtime, self._progress)
 
+    async def _make_room(self, length: int) -> None:
+        """Wait until no more than a part would be lost when ``length`` bytes more have come."""
+        sink, part_bytes = self._sink, self._runtime.limits.upload_part_bytes
+        if sink is None:
+            return
+        if sink.unsaved_bytes + sink.saving_bytes + length > part_bytes:
+            await sink.saved()
+        if sink.unsaved_bytes + length > part_bytes:
+            await sink.checkpoint()
+
     async def _checkpoint_when_due(self) -> None:
-        """Make parts durable while the next bytes come, so that never more than a part would be lost."""
+        """Make a part durable while the next bytes come."""
         sink, part_bytes = self._sink, self._runtime.limits.upload_part_bytes
         assert sink is not None
-        if sink.has_saved or sink.unsaved_bytes + sink.saving_bytes >= part_bytes:
+        if sink.has_saved:
             await sink.saved()
         if sink.unsaved_bytes >= part_bytes - part_bytes // OVERLAP:
             await sink.begin_checkpoint()

@@ -7,12 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, Self
 
+import structlog
+
 from imsd.contract import Buffer, ImsError, InvalidRequest
 from imsd.metadata.records import UploadRecord
 
-from .handed_files import FileRange
+from .file_blocks import FileRange
 from .runtime import Runtime
 from .upload_progress import UploadProgress
+
+log = structlog.get_logger(__name__)
+
+# A checkpoint that runs when its writer goes is worth waiting for; a store that hangs is not.
+CLOSING_SECONDS = 2.0
 
 
 class UploadSink(ABC):
@@ -81,12 +88,17 @@ class UploadSink(ABC):
     async def seal(self, digest: str) -> UploadRecord:
         """Make the complete upload COMMITTED. Raises InvalidRequest (DIGEST_MISMATCH)."""
 
-    async def close(self) -> None:
-        """Let go, once the checkpoint that runs has ended; what is not durable then is dropped."""
+    async def close(self, patience_seconds: float = CLOSING_SECONDS) -> None:
+        """Let go, once the checkpoint that runs has ended or patience has; what is not durable is dropped."""
         try:
+            if saving := self._saving:
+                await asyncio.wait([saving], timeout=patience_seconds)
+                saving.cancel()
             await self.saved()
-        except ImsError:
-            pass  # nobody is left to hear of it
+        except asyncio.CancelledError:
+            log.warning("the last bytes of an upload were not stored in time")
+        except ImsError as error:  # its writer is gone, or hears of something else
+            log.warning("the last bytes of an upload were not stored", error=str(error))
         finally:
             await self._drop()
 

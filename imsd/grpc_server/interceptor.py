@@ -17,18 +17,13 @@ import structlog
 
 from imsd import wire
 from imsd.contract import ImsError, Unavailable
+from imsd.v1.image_pb2 import DownloadImageResponse
 from imsd.v1.upload_pb2 import WriteUploadRequest
 
 from .error_mapping import defect, status_of
+from .read_pace import ReadPace
 
 log = structlog.get_logger(__name__)
-
-# A reader that takes nothing for this long is cut off: what is prepared for it takes memory from others.
-STALL_SECONDS = 30.0
-
-# And so is one that waits just not so long for each message: it must take this much, over each such time.
-MIN_BYTES_PER_SECOND = 64 << 10
-PACE_SECONDS = 60.0
 
 # Health checks come every few seconds and would drown the rest.
 QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
@@ -140,36 +135,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             structlog.contextvars.unbind_contextvars("call_id", "method")
 
 
-class ReadPace:
-    """How fast a reader takes what is ready for it; the time in which nothing is ready does not count."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        self._bytes = 0
-
-    def taken(self, size_bytes: int, seconds: float) -> None:
-        """A message was taken after so long. Raises Unavailable when the last minute's were too few."""
-        self._seconds += seconds
-        self._bytes += size_bytes
-        if self._seconds < PACE_SECONDS:
-            return
-        if self._bytes < self._seconds * MIN_BYTES_PER_SECOND:
-            raise Unavailable(
-                f"the reader takes less than {MIN_BYTES_PER_SECOND >> 10} KiB a second",
-                hint="read faster, or try again over a better connection",
-            )
-        self._seconds, self._bytes = 0.0, 0
-
-
 async def _send(context: Any, response: Any, pace: ReadPace) -> None:
     begin = time.monotonic()
     try:
-        async with asyncio.timeout(STALL_SECONDS):
+        async with asyncio.timeout(pace.patience_seconds):
             await context.write(response)
     except TimeoutError:
-        raise Unavailable(
-            f"the reader has taken nothing for {STALL_SECONDS:.0f} seconds", hint="read faster, or try again"
-        ) from None
+        raise pace.stalled() from None
     except Exception as error:  # grpc's own, without a public name: the message could not be sent
         raise PeerGone from error
-    pace.taken(response.ByteSize(), time.monotonic() - begin)
+    pace.taken(response.ByteSize(), _file_bytes(response), time.monotonic() - begin)
+
+
+def _file_bytes(response: Any) -> int:
+    """What a message of a download stands for; 0 for any other."""
+    if isinstance(response, wire.FileBytes):
+        return response.decoded_length
+    return response.zero_length if isinstance(response, DownloadImageResponse) else 0

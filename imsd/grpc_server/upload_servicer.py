@@ -12,8 +12,9 @@ from grpc.aio import EOF
 from imsd import wire
 from imsd.contract import InvalidRequest
 from imsd.core import checks
-from imsd.core.handed_files import FileRange, HandedFiles
-from imsd.core.handed_files import Step as FileStep
+from imsd.core.file_blocks import FileRange
+from imsd.core.file_blocks import Step as FileStep
+from imsd.core.handed_files import HandedFiles
 from imsd.core.runtime import Runtime
 from imsd.core.upload_session import UploadSession
 from imsd.core.uploads import NewUpload, Uploads
@@ -67,8 +68,8 @@ class UploadServicer(UploadServiceServicer):
         header = await _header(context)
         project_id = checks.project_id(header.project_id)
         async with (
+            self._steps(header, context) as coming,  # first: a file that waits for a place is kept
             self._place(),
-            self._steps(header, context) as coming,
             self._uploads.writing(project_id, header.upload_id, header.offset) as session,
             aclosing(session.steps(coming, self._is_place_wanted)) as steps,
         ):
@@ -95,7 +96,7 @@ class UploadServicer(UploadServiceServicer):
             yield _steps(context)
             return
         with self._files.take(header.file_token) as file:
-            async with aclosing(file.steps(header.offset, self._pool)) as steps:
+            async with aclosing(file.steps(header.offset, self._pool, self._part_size_bytes)) as steps:
                 yield _file_steps(steps)
 
     @asynccontextmanager

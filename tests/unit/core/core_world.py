@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,16 +38,18 @@ def pool_of(**stores: BlobStore) -> StorePool:
     return StorePool(declared, opened, STORE)
 
 
-@contextmanager
-def open_runtime(database: Database, stores: StorePool, index: ChunkIndex | None = None) -> Iterator[Runtime]:
-    pool = DecodePool(1)
+@asynccontextmanager
+async def open_runtime(
+    database: Database, stores: StorePool, index: ChunkIndex | None = None
+) -> AsyncIterator[Runtime]:
+    pool, background = DecodePool(1), Background()
     try:
         yield Runtime(
             database=database,
             index=index or SqlChunkIndex(database, now),
             stores=stores,
             pool=pool,
-            background=Background(),
+            background=background,
             tokens=PageTokens(b"x" * 32),
             limits=ServiceLimits(
                 max_virtual_size_bytes=1 << 40,
@@ -64,4 +66,5 @@ def open_runtime(database: Database, stores: StorePool, index: ChunkIndex | None
             new_id=new_id,
         )
     finally:
+        await background.settle()  # before the database goes
         pool.close()

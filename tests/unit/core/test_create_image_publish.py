@@ -42,7 +42,7 @@ async def test_a_job_whose_image_is_gone_does_not_succeed(database: Database, is
         if not is_gone:
             await image_rows.insert_image(c, image)
         record = await claimed(c, job)
-    with open_runtime(database, pool_of(main=MemoryStore())) as runtime:
+    async with open_runtime(database, pool_of(main=MemoryStore())) as runtime:
         run, sweeper = JobRun(runtime, JobBoard(), record), Sweeper(runtime)
         await runtime.index.begin_manifest(run.holder, MANIFEST, STORE)
         publish = CreateImage(Uploads(runtime, sweeper), sweeper)._publish(run, Subject(image, upload), disk)

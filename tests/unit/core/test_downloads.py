@@ -29,7 +29,7 @@ async def test_a_client_that_hangs_up_while_the_image_is_held_holds_nothing(data
     index = HangingUp()
     await index.begin_manifest(JOB, MANIFEST, STORE)
     await index.publish_manifest(JOB, MANIFEST, [])
-    with open_runtime(database, pool_of(main=MemoryStore()), index) as runtime:
+    async with open_runtime(database, pool_of(main=MemoryStore()), index) as runtime:
         image = an_image(manifest_id=MANIFEST, store=STORE)
         with pytest.raises(asyncio.CancelledError):
             async with open_image_reader(runtime, Sweeper(runtime), image):

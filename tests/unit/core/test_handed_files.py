@@ -14,7 +14,8 @@ import pytest
 from imsd.chunks.decode_pool import DecodePool
 from imsd.contract import FailedPrecondition, InvalidRequest, LimitExceeded, NotFound
 from imsd.core import handed_files
-from imsd.core.handed_files import BLOCK_BYTES, MAX_WAITING, FileRange, HandedFile, HandedFiles
+from imsd.core.file_blocks import BLOCK_BYTES, FileRange
+from imsd.core.handed_files import MAX_WAITING, RANGE_BYTES, HandedFile, HandedFiles
 
 KIB, MIB = 1 << 10, 1 << 20
 TOKEN = bytes(range(32))
@@ -44,6 +45,10 @@ def a_file(folder: Path, content: bytes = b"x" * 5000) -> Path:
     return path
 
 
+def handed(path: Path) -> HandedFile:
+    return HandedFile.examine(opened(path))
+
+
 def is_open(fd: int) -> bool:
     try:
         os.fstat(fd)
@@ -54,9 +59,10 @@ def is_open(fd: int) -> bool:
 
 async def test_a_file_is_taken_once_under_its_token(files: HandedFiles, tmp_path: Path) -> None:
     fd = opened(a_file(tmp_path))
-    files.put(TOKEN, fd)
-    with pytest.raises(NotFound):
+    files.put(TOKEN, HandedFile.examine(fd))
+    with pytest.raises(NotFound) as unknown:
         files.take(bytes(32))
+    assert unknown.value.reason == "FILE_TOKEN_UNKNOWN"
     with files.take(TOKEN):
         assert is_open(fd)
         with pytest.raises(NotFound):
@@ -69,7 +75,7 @@ async def test_what_nobody_takes_is_closed(
 ) -> None:
     monkeypatch.setattr(handed_files, "WAITING_SECONDS", 0.02)
     fd = opened(a_file(tmp_path))
-    files.put(TOKEN, fd)
+    files.put(TOKEN, HandedFile.examine(fd))
     await asyncio.sleep(0.2)
     assert not is_open(fd)
     with pytest.raises(NotFound):
@@ -78,32 +84,32 @@ async def test_what_nobody_takes_is_closed(
 
 async def test_what_waits_is_closed_with_the_daemon(tmp_path: Path) -> None:
     files, fd = HandedFiles(), opened(a_file(tmp_path))
-    files.put(TOKEN, fd)
+    files.put(TOKEN, HandedFile.examine(fd))
     files.close()
     assert not is_open(fd)
 
 
 async def test_a_token_that_is_used_or_malformed_is_refused(files: HandedFiles, tmp_path: Path) -> None:
     path = a_file(tmp_path)
-    files.put(TOKEN, opened(path))
+    files.put(TOKEN, handed(path))
     for token in (TOKEN, b"", TOKEN[:31], TOKEN + b"x"):
         fd = opened(path)
         with pytest.raises(InvalidRequest):
-            files.put(token, fd)
+            files.put(token, HandedFile.examine(fd))
         assert not is_open(fd)
 
 
 async def test_only_so_many_files_wait(files: HandedFiles, tmp_path: Path) -> None:
     path = a_file(tmp_path)
     for number in range(MAX_WAITING):
-        files.put(number.to_bytes(32, "big"), opened(path))
+        files.put(number.to_bytes(32, "big"), handed(path))
     fd = opened(path)
     with pytest.raises(LimitExceeded):
-        files.put(TOKEN, fd)
+        files.put(TOKEN, HandedFile.examine(fd))
     assert not is_open(fd)
 
 
-async def test_what_is_no_readable_regular_file_is_refused(files: HandedFiles, tmp_path: Path) -> None:
+def test_what_is_no_readable_regular_file_is_refused(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     path = a_file(tmp_path)
     strange = [
@@ -117,7 +123,7 @@ async def test_what_is_no_readable_regular_file_is_refused(files: HandedFiles, t
     ]
     for fd in strange:
         with pytest.raises(InvalidRequest) as refused:
-            files.put(os.urandom(32), fd)
+            HandedFile.examine(fd)
         assert refused.value.message
         assert not is_open(fd)
 
@@ -138,15 +144,18 @@ def sparse_file(folder: Path, seed: int) -> Path:
     return path
 
 
-async def read_back(file: HandedFile, offset: int, pool: DecodePool) -> bytes:
+PART_BYTES = 4 * RANGE_BYTES
+
+
+async def read_back(file: HandedFile, offset: int, pool: DecodePool, part_bytes: int) -> bytes:
     content = bytearray()
-    async for step in file.steps(offset, pool):
+    async for step in file.steps(offset, pool, part_bytes):
         if isinstance(step, int):
             content += bytes(step)
         elif isinstance(step, FileRange):
             assert step.start == offset + len(content)
             assert step.start % BLOCK_BYTES == step.end % BLOCK_BYTES == 0
-            assert 0 <= step.data_bytes <= step.end - step.start
+            assert 0 <= step.data_bytes <= step.end - step.start <= part_bytes // 4
             piece = bytearray(step.end - step.start)
             step.blocks.read_into(step.start, memoryview(piece))
             for extent in step.blocks.extents(step.start, len(piece)):
@@ -165,16 +174,17 @@ async def test_the_steps_are_the_file(seed: int, tmp_path: Path, pool: DecodePoo
     content = path.read_bytes()
     chance = random.Random(seed)
     for offset in {0, len(content), *(chance.randrange(len(content) + 1) for _ in range(3))}:
-        with HandedFile(opened(path)) as file:
-            assert await read_back(file, offset, pool) == content[offset:]
+        for part_bytes in (MIB, PART_BYTES):
+            with handed(path) as file:
+                assert await read_back(file, offset, pool, part_bytes) == content[offset:]
 
 
 async def test_a_large_hole_is_one_step(tmp_path: Path, pool: DecodePool) -> None:
     path = tmp_path / "sparse"
     with path.open("wb") as file:
         file.truncate(1 << 40)
-    with HandedFile(opened(path)) as file:
-        assert [step async for step in file.steps(0, pool)] == [1 << 40]
+    with handed(path) as file:
+        assert [step async for step in file.steps(0, pool, PART_BYTES)] == [1 << 40]
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "written to"])
@@ -183,17 +193,18 @@ async def test_a_file_that_is_changed_meanwhile_is_refused(
 ) -> None:
     """A part that is cut off would read as a hole."""
     path = a_file(tmp_path, b"x" * (40 * MIB))
-    with HandedFile(opened(path)) as file:
-        steps = file.steps(0, pool)
+    with handed(path) as file:
+        steps = file.steps(0, pool, PART_BYTES)
         first = await anext(steps)
         assert isinstance(first, FileRange)
         if change == "written to":
-            os.utime(path, (1, 1))
+            with path.open("r+b") as writer:
+                writer.write(b"y")
         else:
             os.truncate(path, MIB if change == "shorter" else 50 * MIB)
+        with pytest.raises(FailedPrecondition, match="changed"):
+            first.blocks.read_into(first.start, memoryview(bytearray(2 * MIB)))
         if change == "shorter":
-            with pytest.raises(FailedPrecondition, match="changed"):
-                first.blocks.read_into(first.start, memoryview(bytearray(2 * MIB)))
             assert first.blocks.extents(first.start, 16 * MIB)
         with pytest.raises(FailedPrecondition, match="changed"):
             await anext(steps)
@@ -203,6 +214,6 @@ async def test_files_in_memory_are_taken_too(files: HandedFiles) -> None:
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         file.write(b"x" * 100)
         file.flush()
-        files.put(TOKEN, os.dup(file.fileno()))
+        files.put(TOKEN, HandedFile.examine(os.dup(file.fileno())))
         with files.take(TOKEN):
             pass

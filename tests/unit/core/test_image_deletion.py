@@ -16,7 +16,7 @@ async def test_an_etag_from_before_or_after_does_not_go_round_the_protection(dat
     image = an_image()
     async with database.transaction() as c:
         await image_rows.insert_image(c, image)
-    with open_runtime(database, pool_of(main=MemoryStore())) as runtime:
+    async with open_runtime(database, pool_of(main=MemoryStore())) as runtime:
         images = Images(runtime, Sweeper(runtime))
         with pytest.raises(Conflict):  # of a version whose protection nobody has looked at
             await images.delete("lab", image.id, str(image.version + 1))
@@ -36,7 +36,7 @@ async def test_deletion_with_a_newer_etag_cannot_hit_an_image_protected_meanwhil
     image = an_image()
     async with database.transaction() as c:
         await image_rows.insert_image(c, image)
-    with open_runtime(database, pool_of(main=MemoryStore())) as runtime:
+    async with open_runtime(database, pool_of(main=MemoryStore())) as runtime:
         images = Images(runtime, Sweeper(runtime))
         stale = await images.get("lab", image.id)
         async with database.transaction() as c:

@@ -63,7 +63,7 @@ async def abandoned_pack(store: BlobStore, index: MemoryChunkIndex) -> None:
 
 async def test_freeing_does_not_wait_for_a_walk_through_the_whole_store(database: Database) -> None:
     store, index = Endless(), MemoryChunkIndex()
-    with open_runtime(database, pool_of(main=store), index) as runtime:
+    async with open_runtime(database, pool_of(main=store), index) as runtime:
         sweeper = Sweeper(runtime)
         await sweeper.tick(nothing)  # the store becomes this service's
         store.is_armed = True
@@ -77,7 +77,7 @@ async def test_freeing_does_not_wait_for_a_walk_through_the_whole_store(database
 
 async def test_a_tick_frees_condemned_packs_orphans_and_staged_bytes(database: Database) -> None:
     store, index = MemoryStore(), MemoryChunkIndex()
-    with open_runtime(database, pool_of(main=store), index) as runtime:
+    async with open_runtime(database, pool_of(main=store), index) as runtime:
         sweeper = Sweeper(runtime)
         await sweeper.tick(nothing)
         await abandoned_pack(store, index)
@@ -93,7 +93,7 @@ async def test_one_failure_does_not_end_the_round(database: Database) -> None:
         raise ZeroDivisionError
 
     store, index = MemoryStore(), MemoryChunkIndex()
-    with open_runtime(database, pool_of(broken=Unreachable(), main=store), index) as runtime:
+    async with open_runtime(database, pool_of(broken=Unreachable(), main=store), index) as runtime:
         sweeper = Sweeper(runtime)
         await sweeper.tick(nothing)
         await abandoned_pack(store, index)
@@ -110,7 +110,7 @@ async def test_jobs_that_ended_long_ago_are_forgotten(database: Database) -> Non
     async with database.transaction() as c:
         for record in (old, recent, running):
             await job_rows.insert_job(c, record)
-    with open_runtime(database, pool_of()) as runtime:
+    async with open_runtime(database, pool_of()) as runtime:
         await Sweeper(runtime).tick(nothing)
     async with database.reading() as c:
         left = await job_rows.list_jobs(c, job_rows.JobQuery(project_id="lab"), 10, None)

@@ -17,7 +17,7 @@ def key(request_id: str) -> RequestKey:
 
 async def test_an_image_that_is_being_verified_gets_no_second_job(database: Database) -> None:
     image, other = an_image(), an_image()
-    with open_runtime(database, pool_of()) as runtime:
+    async with open_runtime(database, pool_of()) as runtime:
         dispatcher = Dispatcher(runtime, JobBoard(), {})
         await dispatcher.stop(0)  # the jobs stay where they are
         image_jobs = ImageJobs(runtime, dispatcher)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,9 +15,9 @@ import pytest
 from ims_client.hand_over import hand_over
 
 from imsd.contract import NotFound
-from imsd.core.handed_files import HandedFiles
+from imsd.core.handed_files import HandedFile, HandedFiles
 from imsd.grpc_server import file_socket
-from imsd.grpc_server.file_socket import MAGIC, MAX_CONNECTIONS, SUFFIX, FileSocket
+from imsd.grpc_server.file_socket import MAGIC, MAX_CONNECTIONS, MAX_EXAMINED, SUFFIX, FileSocket
 
 
 @pytest.fixture
@@ -87,15 +90,18 @@ async def test_what_is_refused_is_said_and_closed(server: FileSocket, files: Han
         assert b"one packet" in await answer_to(server, b"nonsense", file.fileno())
         assert b"INVALID_REQUEST" in await answer_to(server, MAGIC + b"short", file.fileno())
         read_end, write_end = os.pipe()
-        assert b"regular file" in await answer_to(server, MAGIC + token, read_end)
+        assert b"no local file system" in await answer_to(server, MAGIC + token, read_end)
         os.close(read_end)
         os.close(write_end)
         # Of two descriptors the kernel delivers what there is room for: one, and it counts.
-        await answer_to(server, MAGIC + token, file.fileno(), other.fileno())
+        both = os.urandom(32)
+        assert await answer_to(server, MAGIC + both, file.fileno(), other.fileno()) == file_socket.TAKEN
         await asyncio.sleep(0.05)
-        assert descriptors() <= before + 1
-    with pytest.raises(NotFound):
-        files.take(bytes(32))
+        assert descriptors() == before + 1
+        files.take(both).close()
+    for refused in (token, b"short", b""):
+        with pytest.raises(NotFound):
+            files.take(refused)
 
 
 async def test_who_says_nothing_is_hung_up_on(server: FileSocket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +129,8 @@ async def test_only_so_many_connections_are_kept(server: FileSocket, disk: Path)
 
 async def test_the_socket_goes_with_the_daemon(files: HandedFiles, tmp_path: Path) -> None:
     path = tmp_path / f"s{SUFFIX}"
-    path.touch()  # left by a daemon that was killed
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left:  # by a daemon that was killed
+        left.bind(str(path))
     server = FileSocket(str(path), files)
     server.bind()
     server.start()
@@ -132,3 +139,74 @@ async def test_the_socket_goes_with_the_daemon(files: HandedFiles, tmp_path: Pat
     assert not path.exists()
     assert await asyncio.to_thread(client.recv, 1) == b""
     client.close()
+
+
+async def test_what_is_no_socket_stays_where_it_is(files: HandedFiles, tmp_path: Path) -> None:
+    path = tmp_path / f"s{SUFFIX}"
+    path.write_bytes(b"somebody's")
+    with pytest.raises(OSError, match="in use"):
+        FileSocket(str(path), files).bind()
+    assert path.read_bytes() == b"somebody's"
+
+
+async def test_a_file_system_that_hangs_keeps_nobody_waiting(
+    server: FileSocket, files: HandedFiles, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    examine = HandedFile.examine
+
+    def hang(fd: int) -> HandedFile:
+        answers.wait()
+        return examine(fd)
+
+    monkeypatch.setattr(file_socket, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(HandedFile, "examine", hang)
+    tokens = [os.urandom(32) for _ in range(MAX_EXAMINED)]
+    with disk.open("rb") as file:
+        before = descriptors()
+        asked = [answer_to(server, MAGIC + token, file.fileno()) for token in tokens]
+        assert set(await asyncio.gather(*asked)) == {b""}  # the loop goes on, and hangs up
+        assert b"looked at" in await answer_to(server, MAGIC + os.urandom(32), file.fileno())
+        answers.set()
+        monkeypatch.setattr(HandedFile, "examine", examine)
+        async with asyncio.timeout(10):
+            while descriptors() > before:  # nobody waits for these any more
+                await asyncio.sleep(0.01)
+        for token in tokens:
+            with pytest.raises(NotFound):
+                files.take(token)
+        assert await answer_to(server, MAGIC + tokens[0], file.fileno()) == file_socket.TAKEN
+
+
+async def test_without_descriptors_it_is_tried_again_later(
+    files: HandedFiles, tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Listener(socket.socket):
+        refused = 0
+
+        def accept(self) -> tuple[socket.socket, object]:
+            if self.refused < 2:
+                self.refused += 1
+                raise OSError(errno.EMFILE, "no descriptors left")
+            return super().accept()
+
+    monkeypatch.setattr(file_socket, "PAUSE_SECONDS", 0.1)
+    server = FileSocket(f"{tmp_path}/s{SUFFIX}", files)
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", Listener)
+        server.bind()
+    server.start()
+    begin = asyncio.get_running_loop().time()
+    with disk.open("rb") as file:
+        assert await answer_to(server, MAGIC + os.urandom(32), file.fileno()) == file_socket.TAKEN
+    assert asyncio.get_running_loop().time() - begin >= 0.2
+    server.close()
+
+
+async def test_a_file_that_was_handed_over_can_be_locked_again(server: FileSocket, disk: Path) -> None:
+    """The mark of an upload that goes on is a lock: the daemon must not hold it."""
+    with disk.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert await asyncio.to_thread(hand_over, f"unix:{server.path.removesuffix(SUFFIX)}", file.fileno())
+    with disk.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

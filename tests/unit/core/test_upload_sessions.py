@@ -1,0 +1,182 @@
+"""Writers whose store fails or hangs, and what their uploads count for meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from imsd.contract import ImsError, LimitExceeded, Unavailable
+from imsd.core import upload_session, upload_sink
+from imsd.core.file_blocks import FileRange
+from imsd.core.handed_files import HandedFile
+from imsd.core.requests import RequestKey
+from imsd.core.runtime import Runtime
+from imsd.core.sweeper import Sweeper
+from imsd.core.upload_session import UploadSession
+from imsd.core.uploads import NewUpload, Uploads
+from imsd.metadata import uploads as upload_rows
+from imsd.metadata.database import Database
+from imsd.testing.faulty_store import Call, Fault, FaultKind, FaultyStore
+from imsd.testing.memory_store import MemoryStore
+from tests.unit.core.core_world import STORE, new_id, open_runtime, pool_of
+
+MIB = 1 << 20
+PROJECT = "default"
+QCOW2_START = b"QFI\xfb\x00\x00\x00\x03"
+STARTS = pytest.mark.parametrize("start", [QCOW2_START, b"raw"])
+
+
+def piece(start: bytes, length: int = MIB) -> bytes:
+    return start + bytes(range(1, 251)) * (length // 250) + bytes(length % 250 - len(start))
+
+
+@pytest.fixture
+def store() -> FaultyStore:
+    return FaultyStore(MemoryStore())
+
+
+@pytest.fixture
+async def runtime(database: Database, store: FaultyStore) -> AsyncIterator[Runtime]:
+    async with open_runtime(database, pool_of(**{STORE: store})) as runtime:
+        yield runtime
+
+
+def uploads_of(runtime: Runtime, *, upload_part_bytes: int, staging_quota_bytes: int = 1 << 40) -> Uploads:
+    limits = replace(
+        runtime.limits, upload_part_bytes=upload_part_bytes, staging_quota_bytes=staging_quota_bytes
+    )
+    runtime = replace(runtime, limits=limits)
+    return Uploads(runtime, Sweeper(runtime))
+
+
+async def an_upload(uploads: Uploads, size_bytes: int = 0) -> str:
+    key = RequestKey(PROJECT, "", new_id())
+    return (await uploads.create(key, NewUpload(size_bytes=size_bytes))).id
+
+
+async def counted(runtime: Runtime) -> int:
+    async with runtime.database.reading() as c:
+        return await upload_rows.staged_total(c, PROJECT)
+
+
+async def write_all(uploads: Uploads, upload: str, start: bytes, size: int) -> None:
+    async with uploads.writing(PROJECT, upload, 0) as session:
+        await send(session, start, size)
+        await session.flush()
+        assert session.committed_offset == size
+
+
+async def send(session: UploadSession, start: bytes, size: int) -> None:
+    await session.write(piece(start))
+    for _ in range(size // MIB - 1):
+        await session.write(piece(b""))
+
+
+@pytest.mark.parametrize("part", [MIB, 2 * MIB, 4 * MIB, 8 * MIB])
+async def test_a_file_as_large_as_the_quota_fits(runtime: Runtime, part: int) -> None:
+    uploads = uploads_of(runtime, staging_quota_bytes=8 * MIB, upload_part_bytes=part)
+    upload = await an_upload(uploads, 8 * MIB)
+    async with uploads.writing(PROJECT, upload, 0) as session:
+        await send(session, QCOW2_START, 8 * MIB)
+        await session.flush()
+        assert session.committed_offset == await counted(runtime) == 8 * MIB
+    with pytest.raises(LimitExceeded):
+        await write_all(uploads, await an_upload(uploads), QCOW2_START, MIB)
+
+
+@STARTS
+@pytest.mark.parametrize("part", [MIB, 4 * MIB])
+async def test_never_more_than_a_part_would_be_lost(runtime: Runtime, start: bytes, part: int) -> None:
+    uploads = uploads_of(runtime, upload_part_bytes=part)
+    async with uploads.writing(PROJECT, await an_upload(uploads), 0) as session:
+        await session.write(piece(start))
+        for _ in range(24):
+            await session.write(piece(b""))
+            assert session.received_offset - session.committed_offset <= part
+
+
+async def test_a_range_of_a_file_is_counted_before_it_is_stored(
+    runtime: Runtime, store: FaultyStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(piece(QCOW2_START) + piece(b"") * 7)
+    uploads = uploads_of(runtime, staging_quota_bytes=3 * MIB, upload_part_bytes=MIB)
+    upload = await an_upload(uploads, 8 * MIB)
+
+    async def copy() -> None:
+        with HandedFile.examine(os.open(path, os.O_RDONLY)) as file:
+            async with uploads.writing(PROJECT, upload, 0) as session:
+                async for step in file.steps(0, runtime.pool, MIB):
+                    assert isinstance(step, FileRange)
+                    await session.copy(step)
+                    assert await counted(runtime) <= 3 * MIB
+
+    with pytest.raises(LimitExceeded):
+        await copy()
+    stored = [blob async for blob in store.list("staging/")]
+    assert sum(blob.size_bytes for blob in stored) <= 3 * MIB
+    assert await counted(runtime) == sum(blob.size_bytes for blob in stored)
+
+
+@STARTS
+@pytest.mark.parametrize("call", [Call.BEGIN, Call.WRITE, Call.COMMIT])
+async def test_a_store_that_fails_takes_no_quota(
+    runtime: Runtime, store: FaultyStore, start: bytes, call: Call
+) -> None:
+    uploads = uploads_of(runtime, upload_part_bytes=4 * MIB)
+    store.add(Fault(call=call, kind=FaultKind.RAISE_BEFORE, times=None))
+    with pytest.raises(Unavailable):
+        await write_all(uploads, await an_upload(uploads), start, 4 * MIB)
+    assert await counted(runtime) == 0
+
+
+@STARTS
+async def test_a_checkpoint_that_fails_is_told_with_the_next_bytes(
+    runtime: Runtime, store: FaultyStore, start: bytes
+) -> None:
+    uploads = uploads_of(runtime, upload_part_bytes=4 * MIB)
+    store.add(Fault(call=Call.COMMIT, kind=FaultKind.RAISE_BEFORE))
+    upload = await an_upload(uploads)
+    with pytest.raises(Unavailable):
+        await write_all(uploads, upload, start, 16 * MIB)
+    await write_all(uploads, upload, start, 4 * MIB)  # nothing of the first counts as stored
+
+
+@STARTS
+async def test_a_writer_that_goes_does_not_wait_for_a_store_that_hangs(
+    runtime: Runtime, store: FaultyStore, start: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_sink.UploadSink.close, "__defaults__", (0.05,))
+    uploads = uploads_of(runtime, upload_part_bytes=4 * MIB)
+    store.add(Fault(call=Call.COMMIT, kind=FaultKind.HANG))
+    upload = await an_upload(uploads)
+    async with asyncio.timeout(5):
+        async with uploads.writing(PROJECT, upload, 0) as session:
+            await send(session, start, 3 * MIB)  # a checkpoint runs
+        assert await counted(runtime) == 0
+        await write_all(uploads, upload, start, 3 * MIB)
+
+
+@STARTS
+async def test_who_takes_over_does_not_wait_for_a_store_that_hangs(
+    runtime: Runtime, store: FaultyStore, start: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_session, "EVICTION_SECONDS", 0.1)
+    uploads = uploads_of(runtime, upload_part_bytes=4 * MIB)
+    store.add(Fault(call=Call.COMMIT, kind=FaultKind.HANG))
+    upload = await an_upload(uploads)
+    older = asyncio.create_task(write_all(uploads, upload, start, 3 * MIB))
+    async with asyncio.timeout(5):
+        while not store.calls[Call.COMMIT]:
+            await asyncio.sleep(0.01)
+        await write_all(uploads, upload, start, 3 * MIB)
+        await uploads.delete(PROJECT, upload)
+    store.release()
+    with pytest.raises(ImsError):
+        await older
+    assert await counted(runtime) == 0
