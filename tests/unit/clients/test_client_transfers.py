@@ -344,18 +344,39 @@ async def test_a_cancelled_download_leaves_nothing(
     assert not os.listdir(tmp_path)
 
 
-class TornImages:
-    """A daemon that says `complete` too early."""
+class BrokenImages:
+    """A daemon that announces 100 bytes and sends something else."""
+
+    def __init__(self, *messages: image_pb2.DownloadImageResponse) -> None:
+        self._messages = messages
 
     async def download(self, *_: object) -> AsyncIterator[image_pb2.DownloadImageResponse]:
         answer = image_pb2.DownloadImageResponse
         yield answer(header=answer.Header(file_size_bytes=100))
-        yield answer(data=b"x" * 60)
-        yield answer(complete=answer.Complete(file_size_bytes=60))
+        for message in self._messages:
+            yield message
+        yield answer(complete=answer.Complete(file_size_bytes=100))
 
 
-async def test_a_download_shorter_than_announced_is_refused(tmp_path: Path) -> None:
-    download = Download(TornImages(), "id")  # type: ignore[arg-type]
+ANSWER = image_pb2.DownloadImageResponse
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [ANSWER(data=b"x" * 60)],
+        [ANSWER(data=b"x" * 101)],
+        [ANSWER(data=b"x" * 100), ANSWER(zero_length=1)],
+        [ANSWER(zero_length=1 << 62)],
+        [ANSWER(data=b"x" * 100), ANSWER(zero_length=-50), ANSWER(zero_length=50)],
+        [ANSWER(data=b"x" * 100), ANSWER(data=b"y", decoded_length=-50), ANSWER(zero_length=50)],
+        [ANSWER(data=b"no frame", decoded_length=100)],
+    ],
+)
+async def test_a_download_that_is_not_what_was_announced_is_refused(
+    messages: list[image_pb2.DownloadImageResponse], tmp_path: Path
+) -> None:
+    download = Download(BrokenImages(*messages), "id")  # type: ignore[arg-type]
     with pytest.raises(CallFailed) as refused:
         await download_to_file(download, tmp_path / "out")
     assert refused.value.reason == "DATA_LOSS"
