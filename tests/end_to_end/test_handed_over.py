@@ -151,7 +151,7 @@ async def test_a_token_of_nothing_is_not_found(daemon: DaemonProcess, stubs: Stu
         header = upload_pb2.WriteUploadRequest.Header(upload_id=upload.id, offset=0, file_token=token)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await wire.write(stubs, [upload_pb2.WriteUploadRequest(header=header)])
-        assert wire.reason_of(refused.value) == "NOT_FOUND"
+        assert wire.reason_of(refused.value) == "FILE_TOKEN_UNKNOWN"
     assert (await wire.uploads_of(stubs))[0].committed_offset == 0
 
 
