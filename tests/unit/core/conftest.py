@@ -1,14 +1,32 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from imsd.core.job_run import JobRun
 from imsd.metadata.database import Database, open_database
+from tests.unit.core.dispatcher_world import Service
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     async with open_database(f"sqlite+aiosqlite:///{tmp_path}/db.sqlite3") as opened:
         yield opened
+
+
+@pytest.fixture
+async def serve(database: Database) -> AsyncIterator[Callable[..., Awaitable[Service]]]:
+    started: list[Service] = []
+
+    async def start(work: Callable[[JobRun], Awaitable[None]]) -> Service:
+        service = Service(database, work)
+        started.append(service)
+        await service.dispatcher.start()
+        return service
+
+    yield start
+    for service in started:
+        await service.dispatcher.stop(0)
+        service.runtime.pool.close()
