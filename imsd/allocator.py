@@ -52,11 +52,3 @@ def keep_loaded_objects() -> None:
     """Spare the garbage collector what lives as long as the process: all that is loaded by now."""
     gc.collect()
     gc.freeze()
-
-
-def give_back_memory() -> None:
-    """Return free memory to the system; for a daemon that becomes idle."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        return

@@ -154,6 +154,12 @@ class ChunkReader(FrameSource):
             if at < start + length and at + plain > start
         ]
 
+    def require(self, pieces: Sequence[tuple[int, int]]) -> None:
+        if pieces:
+            start, end = pieces[0][0], sum(pieces[-1])
+            chunks = (chunk for piece in pieces for chunk in self._chunks(*piece))
+            self._require(start, end - start, list(chunks))
+
     def frames(self, start: int, length: int) -> Sequence[Frame]:
         """As `FrameSource.frames`. What has no frame is fetched too: it will be read next."""
         chunks = self._chunks(start, length)

@@ -82,11 +82,6 @@ def encode_chunks(chunks: Sequence[PlainChunk]) -> list[EncodedChunk]:
     return [_encoded(chunk, next(frames), next(frames) if chunk.border else None) for chunk in chunks]
 
 
-def encode_chunk(chunk: PlainChunk) -> EncodedChunk:
-    """`encode_chunks` for one chunk."""
-    return encode_chunks([chunk])[0]
-
-
 def check_of(stored: Buffer) -> bytes:
     """The check of stored bytes."""
     return blake3(stored).digest(CHECK_BYTES)

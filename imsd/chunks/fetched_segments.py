@@ -24,6 +24,9 @@ from imsd.formats.source import FetchedSource, NeedBytes
 # One load asks for no more; what is larger is loaded part by part.
 MAX_LOAD_BYTES = 32 << 20
 
+# Reading over such a gap costs less than another read, whatever lies around it.
+SHORT_GAP_BYTES = 4096
+
 
 class Segment:
     """Bytes ``start`` to ``end`` of a file; ``content`` is None until they are loaded."""
@@ -41,7 +44,7 @@ class Segment:
 class SegmentSource(FetchedSource):
     """A `FetchedSource` that keeps segments. A subclass says how bytes are loaded: `_load`.
 
-    Ranges with a gap of at most ``coalesce_gap_bytes`` between them are loaded as one.
+    Ranges with a gap of at most ``coalesce_gap_bytes`` between them are loaded as one; see `merged`.
     """
 
     coalesce_gap_bytes: ClassVar[int] = 4096
@@ -191,14 +194,22 @@ class SegmentSource(FetchedSource):
 
 
 def merged(ranges: Iterable[ByteRange], gap_bytes: int) -> list[ByteRange]:
-    """``ranges`` in order, those that overlap or have at most ``gap_bytes`` between them as one."""
+    """``ranges`` in order, those that overlap or have at most ``gap_bytes`` between them as one.
+
+    No more than half of it lies in gaps longer than `SHORT_GAP_BYTES`: what is read is bounded by what is
+    asked for.
+    """
     result: list[ByteRange] = []
+    spare = 0  # by how many bytes the last one has more of what is wanted than of gaps
     for wanted in sorted(ranges, key=lambda wanted: wanted.offset):
-        last = result[-1] if result else None
-        if last is None or wanted.offset > last.end + gap_bytes:
+        last = result[-1] if result else ByteRange(0, 0)
+        gap = wanted.offset - last.end
+        if not result or gap > min(gap_bytes, max(spare + wanted.length, SHORT_GAP_BYTES)):
             result.append(wanted)
+            spare = wanted.length
         elif wanted.end > last.end:
             result[-1] = ByteRange(last.offset, wanted.end - last.offset)
+            spare += wanted.end - max(last.end, wanted.offset) - (gap if gap > SHORT_GAP_BYTES else 0)
     return result
 
 

@@ -144,7 +144,7 @@ class DiskIngest:
     async def copy_range(
         self, blocks: BlockSource, end: int, on_progress: Callable[[int], None] | None = None
     ) -> None:
-        """As `copy_from`, up to ``end`` only, a multiple of 4 KiB unless the disk ends there.
+        """As `copy_from`, up to ``end`` only: a multiple of 4 KiB, or the end of the disk and then `finish`.
 
         The last of it is still being read when this returns: ``blocks`` is needed until a checkpoint, or
         until the ingest is left.
@@ -175,7 +175,9 @@ class DiskIngest:
         Then everything before the state's position is durable, and ``take`` was called when the sink had the
         entries of that, and no others; its result comes with the state. The bytes after the position, at
         most 516 KiB, are part of the state. Each checkpoint ends a pack: take one in tens of MiB.
+        Raises what a step raised before.
         """
+        self._reap()
         self._stop_idle_timer()
         self._submit_window()
         return self._durable(self._start_step(self._run_checkpoint(self._started_steps, self._rest, take)))
@@ -240,6 +242,8 @@ class DiskIngest:
         self._started_steps += 1
         self._steps.append((self._position, task))
         task.add_done_callback(self._stop_after_error)
+        if self._failure:
+            task.cancel()  # as those were that had started when it came
         return task
 
     def _stop_after_error(self, task: asyncio.Task[Any]) -> None:

@@ -152,7 +152,8 @@ class ManifestReader:
     def chunks(self, start: int, length: int) -> list[StoredChunk]:
         """The chunks that touch the range, in order; what lies between them is zero.
 
-        Holds 88 bytes a chunk while it works: ask for some GiB of disk at most. Raises `NeedBytes`, DataLoss.
+        Holds about 420 bytes a chunk while it works: ask for some GiB of disk at most.
+        Raises `NeedBytes`, DataLoss.
         """
         end = start + length
         numbers = self._pages_of(start, end)

@@ -39,7 +39,7 @@ async def render(
     async with aclosing(in_order(pool, _in_pool(pool, writer.measure()), lambda _: 0, depth)) as measured:
         async for _ in measured:
             pass
-    async with aclosing(in_order(pool, _in_pool(pool, writer.pieces()), _output_bytes, depth)) as pieces:
+    async with aclosing(in_order(pool, _in_pool(pool, writer.pieces()), held_bytes, depth)) as pieces:
         async for outputs in pieces:
             yield outputs
             del outputs  # or it would stay in memory, uncounted, until the next piece is ready
@@ -152,7 +152,3 @@ class Ahead(Generic[R]):
 
 def _in_pool(pool: DecodePool, calls: Iterable[Callable[[], R]]) -> Iterator[AsyncCall[R]]:
     return (partial(pool.run, call) for call in calls)
-
-
-def _output_bytes(outputs: Sequence[Output]) -> int:
-    return sum(map(held_bytes, outputs))

@@ -28,17 +28,16 @@ async def run_in_pool(
     and buffers that the caller is about to close or reuse.
     """
     call = _Call(partial(function, *args, **kwargs))
-    call.start(pool)
     try:
-        return await call.outcome
+        return await call.start(pool)
     except asyncio.CancelledError:
         if not call.give_up():
             await call.settled()
         raise
     finally:
-        # An exception's traceback holds this frame: with the call in it they would keep each other,
-        # and the buffers of the call, alive until the garbage collector comes by.
-        del call
+        # An exception's traceback holds this frame and that of the thread, and both hold the call. If it
+        # held the exception, all would stay until the garbage collector comes, with the buffers in use.
+        call.forget()
 
 
 class _Call(Generic[R]):
@@ -50,17 +49,23 @@ class _Call(Generic[R]):
 
     def __init__(self, function: Callable[[], R]) -> None:
         self._loop = asyncio.get_running_loop()
-        self.outcome: asyncio.Future[R] = self._loop.create_future()
+        self._outcome: asyncio.Future[R] | None = None
         self._is_settled = False
         self._settling: asyncio.Future[None] | None = None
         self._function: Callable[[], R] | None = function
         self._lock = threading.Lock()
 
-    def start(self, pool: Executor | None) -> None:
+    def start(self, pool: Executor | None) -> asyncio.Future[R]:
+        """Its future, of which this keeps hold until `forget`."""
+        outcome = self._outcome = self._loop.create_future()
         if pool is None:
             self._loop.run_in_executor(None, self)
         else:
             pool.submit(self).add_done_callback(self._when_done)
+        return outcome
+
+    def forget(self) -> None:
+        self._outcome = None
 
     def give_up(self) -> bool:
         """Keep the call from starting; False when it has."""
@@ -72,8 +77,8 @@ class _Call(Generic[R]):
             self._settling = self._settling or self._loop.create_future()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([self._settling])
-        if self.outcome.done() and not self.outcome.cancelled():
-            self.outcome.exception()  # retrieved here, or asyncio logs it as lost
+        if self._outcome and self._outcome.done() and not self._outcome.cancelled():
+            self._outcome.exception()  # retrieved here, or asyncio logs it as lost
 
     def __call__(self) -> None:
         """In a thread."""
@@ -96,20 +101,24 @@ class _Call(Generic[R]):
 
     def _when_done(self, future: Future[None]) -> None:
         if future.cancelled():  # its pool was closed first
-            self._tell(self.outcome.cancel)
+            self._tell(self._cancel)
 
     def _tell(self, function: Callable[..., object], *args: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(function, *args)
 
+    def _cancel(self) -> None:
+        if self._outcome:
+            self._outcome.cancel()
+
     def _succeed(self, result: R) -> None:
-        if not self.outcome.done():
-            self.outcome.set_result(result)
+        if self._outcome and not self._outcome.done():
+            self._outcome.set_result(result)
         self._settle()
 
     def _fail(self, error: BaseException) -> None:
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
+        if self._outcome and not self._outcome.done():
+            self._outcome.set_exception(error)
         self._settle()
 
     def _settle(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,11 +38,15 @@ def length_of(output: Output) -> int:
     return output.length if isinstance(output, Zeros | Framed) else len(output)
 
 
-def held_bytes(output: Output) -> int:
-    """How many bytes of memory ``output`` takes."""
-    if isinstance(output, Zeros):
-        return 0
-    return len(output.frame if isinstance(output, Framed) else output)
+def held_bytes(outputs: Iterable[Output]) -> int:
+    """How many bytes of memory ``outputs`` keep: of a buffer of which one is a part, all."""
+    held: dict[int, int] = {}
+    for output in outputs:
+        if not isinstance(output, Zeros):
+            buffer = output.frame if isinstance(output, Framed) else output
+            whole = buffer.obj if isinstance(buffer, memoryview) else buffer
+            held[id(whole)] = memoryview(whole).nbytes
+    return sum(held.values())
 
 
 def without_zeros(data: memoryview) -> Iterator[PlainOutput]:

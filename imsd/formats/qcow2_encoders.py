@@ -72,21 +72,26 @@ class CompressingEncoder(ClusterEncoder):
     """Each cluster is compressed as one piece; one that does not shrink stays plain.
 
     ``compress``: ways to do it, the first of which is used. It may give another length the second time:
-    a cluster that became shorter is followed by zeros, which no reader looks at, and for one that became
-    longer the other ways are tried.
+    a cluster that became shorter is followed by zeros, which no reader looks at, for one that became
+    longer there are ``spare_bytes``, and if that is not enough the other ways are tried.
     """
 
     def __init__(
-        self, blocks: BlockSource, cluster_bytes: int, *compress: Callable[[memoryview], bytes]
+        self,
+        blocks: BlockSource,
+        cluster_bytes: int,
+        *compress: Callable[[memoryview], bytes],
+        spare_bytes: int = 0,
     ) -> None:
         super().__init__(blocks, cluster_bytes)
         self._compress = compress
+        self._spare_bytes = spare_bytes
 
     def sizes(self, first: int, count: int) -> Sizes:
         found = np.zeros(count, np.uint32)
         for index, cluster in self._clusters(first, self.has_data(first, count)):
             if np.frombuffer(cluster, np.uint64).any():
-                found[index] = min(len(self._compress[0](cluster)), self._cluster_bytes)
+                found[index] = min(len(self._compress[0](cluster)) + self._spare_bytes, self._cluster_bytes)
         return found
 
     def render(self, first: int, sizes: Sizes) -> Iterator[Sequence[Output]]:
@@ -138,11 +143,9 @@ class VerbatimEncoder(ClusterEncoder):
         start, end = self._range(first, count)
         table = self._frames.frame_table(start, end - start)
         pieces = [(at, length) for at, length, _ in table]
-        crossing = {
-            at: self._plain_bytes(at, length)
-            for at, length, stored in table
-            if stored and self._crosses(at, length)
-        }
+        cut = [(at, length) for at, length, stored in table if stored and self._crosses(at, length)]
+        self._frames.require(cut)
+        crossing = {at: self._plain_bytes(at, length) for at, length in cut}
         found = np.zeros(count, np.uint32)
         for index, parts in enumerate(self._clusters(first, count, pieces)):
             total = 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from imsd.contract import DataLoss, InvalidRequest
 
-from .cluster_codec import deflate, deflate_smaller, zstd_frame
+from .cluster_codec import DEFLATE_SPARE_BYTES, deflate, deflate_smaller, zstd_frame
 from .data_windows import SCAN_BYTES, WINDOW_BYTES, DataWindows
 from .output import Output, Zeros, length_of
 from .qcow2_encoders import ClusterEncoder, CompressingEncoder, PlainEncoder, VerbatimEncoder
@@ -145,7 +145,9 @@ def _encoder(blocks: BlockSource, compression: str, cluster_bytes: int) -> Clust
     if compression == "none":
         return PlainEncoder(blocks, cluster_bytes)
     if compression == "zlib":
-        return CompressingEncoder(blocks, cluster_bytes, deflate, deflate_smaller)
+        return CompressingEncoder(
+            blocks, cluster_bytes, deflate, deflate_smaller, spare_bytes=DEFLATE_SPARE_BYTES
+        )
     if isinstance(blocks, FrameSource):
         return VerbatimEncoder(blocks, cluster_bytes)
     return CompressingEncoder(blocks, cluster_bytes, zstd_frame)

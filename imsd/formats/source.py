@@ -209,5 +209,12 @@ class FrameSource(BlockSource):
         """
 
     @abstractmethod
+    def require(self, pieces: Sequence[tuple[int, int]]) -> None:
+        """Say which pieces (start, length), in order, will be read next, so that they are fetched at once.
+
+        Raises `NeedBytes` with all that is missing.
+        """
+
+    @abstractmethod
     def frames(self, start: int, length: int) -> Sequence[Frame]:
         """The pieces that touch the range, in order, with their bytes. Raises `NeedBytes`."""

@@ -69,7 +69,7 @@ def raw_import(disks: Disks, rounds: int) -> tuple[list[Row], list[Times]]:
     return [
         speed_row("RAW file → stored image", took, times[plain.label], 12),
         speed_row("same", took, times[best.label], 1.5),
-        absent_row(job, "Glance upload", missing)
+        absent_row(job, "Glance upload", missing, over_socket)
         if missing is not None
         else speed_row(job, over_socket, times["Glance upload"], 8),
         Row("size of it", mebibytes(took.size_bytes), sizes, "", ""),

@@ -35,8 +35,8 @@ def speed_row(job: str, ours: Times, peer: Times, goal: float | None, size_goal:
     return Row(job, str(ours), f"{peer.contender.label}: {peer}", ratio, wanted)
 
 
-def absent_row(job: str, peer: str, reason: Exception) -> Row:
-    return Row(job, "", f"{peer}: not available ({reason})", "", "")
+def absent_row(job: str, peer: str, reason: Exception, ours: Times | None = None) -> Row:
+    return Row(job, str(ours or ""), f"{peer}: not available ({reason})", "", "")
 
 
 def mebibytes(size: float) -> str:

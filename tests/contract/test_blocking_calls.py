@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -94,3 +97,30 @@ async def test_an_exception_of_a_cancelled_call_is_not_reported_as_lost(
     del task
     await asyncio.sleep(0)
     assert reports == []
+
+
+class Buffer(bytearray):
+    """One that can be referred to weakly."""
+
+
+@pytest.mark.parametrize("own_pool", [False, True])
+async def test_a_call_that_fails_keeps_no_buffer(own_pool: bool) -> None:
+    """Without the garbage collector, which comes late: a damaged image fails thousands of times."""
+
+    def fail(buffer: Buffer) -> None:
+        raise ValueError(len(buffer))
+
+    async def attempt(pool: ThreadPoolExecutor | None) -> weakref.ref[Buffer]:
+        buffer = Buffer(10)
+        with suppress(ValueError):
+            await run_in_pool(pool, fail, buffer)
+        return weakref.ref(buffer)
+
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            kept = [await attempt(pool if own_pool else None) for _ in range(20)]
+            await run_in_pool(pool if own_pool else None, int)  # the thread drops what it did before
+            assert sum(ref() is not None for ref in kept) <= 1
+    finally:
+        gc.enable()

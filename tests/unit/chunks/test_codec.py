@@ -7,7 +7,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imsd.chunks.codec import PlainChunk, border_in, encode_chunk, encode_chunks
+from imsd.chunks.codec import PlainChunk, border_in, encode_chunks
 from imsd.chunks.index import Codec
 from tests.unit.chunks.ingest_world import KIB, MIB, noise, text
 
@@ -42,7 +42,7 @@ def test_every_chunk_comes_back_and_none_grows(given_chunks: list[tuple[bytes, i
 
 
 def test_a_frame_tells_its_size_and_has_a_checksum() -> None:
-    made = encode_chunk(plain_chunk(text(1, 128 * KIB), 40 * KIB))
+    made = encode_chunks([plain_chunk(text(1, 128 * KIB), 40 * KIB)])[0]
     stored = bytes(made.stored)
     for frame, length in ((stored, 40 * KIB), (stored[made.first_stored :], 88 * KIB)):
         parameters = zstandard.get_frame_parameters(frame)
@@ -53,7 +53,7 @@ def test_a_frame_tells_its_size_and_has_a_checksum() -> None:
 
 def test_noise_is_not_copied() -> None:
     content = memoryview(bytearray(noise(1, 64 * KIB)))
-    made = encode_chunk(PlainChunk(blake3(content).digest(), content, 4096))
+    made = encode_chunks([PlainChunk(blake3(content).digest(), content, 4096)])[0]
     assert made.codec is Codec.RAW
     assert made.stored is content
 

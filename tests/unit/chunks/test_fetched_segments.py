@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from imsd.chunks import fetched_segments
 from imsd.chunks.decode_pool import DecodePool
-from imsd.chunks.fetched_segments import SegmentSource, batches, merged
+from imsd.chunks.fetched_segments import SHORT_GAP_BYTES, SegmentSource, batches, merged
 from imsd.contract import ByteRange, DataLoss, ImageRefused, Unavailable
 from imsd.formats.source import NeedBytes
 
@@ -203,13 +203,18 @@ async def test_many_threads_read_while_the_loop_fetches_and_drops() -> None:
 
 RANGES = st.lists(st.builds(ByteRange, st.integers(0, 5_000), st.integers(1, 3_000)), min_size=1, max_size=12)
 
+FAR_RANGE = st.builds(ByteRange, st.integers(0, 60_000), st.integers(1, 9_000))
+
 
 @settings(deadline=None)
-@given(RANGES, st.integers(0, 500))
+@given(st.lists(FAR_RANGE, min_size=1, max_size=12), st.integers(0, 9_000))
 def test_merged_ranges_cover_the_same_bytes_in_order(ranges: list[ByteRange], gap: int) -> None:
     result = merged(ranges, gap)
     for earlier, later in pairwise(result):
-        assert later.offset > earlier.end + gap
+        assert later.offset > earlier.end
+    wanted_bytes = len({byte for each in ranges for byte in range(each.offset, each.end)})
+    short = SHORT_GAP_BYTES * len(ranges)
+    assert wanted_bytes <= sum(each.length for each in result) <= 2 * wanted_bytes + short
     for wanted in ranges:
         assert any(each.offset <= wanted.offset and wanted.end <= each.end for each in result)
     cut = [each for batch in batches(result) for each in batch]
@@ -231,3 +236,11 @@ async def test_whatever_is_fetched_at_once_reads_as_the_file(fetches: list[list[
     loaded = [each for load in source.loads for each in load]
     assert sum(each.length for each in loaded) <= 8_000 * len(fetches)
     assert source.bytes_at_hand == 0
+
+
+def test_gaps_are_read_over_where_they_are_short_and_few() -> None:
+    near = [ByteRange(0, 100), ByteRange(150, 100), ByteRange(300, 10)]
+    assert merged(near, 50) == [ByteRange(0, 310)]
+    assert merged(near, 49) == near
+    scattered = [ByteRange(n * 64_000, 400) for n in range(4)]
+    assert merged(scattered, 64 << 10) == scattered

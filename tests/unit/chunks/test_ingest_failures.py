@@ -261,3 +261,20 @@ async def test_an_ingest_that_is_left_unused_does_nothing(pool: DecodePool) -> N
         pass
     assert world.index.packs == {}
     assert await world.blobs() == []
+
+
+@pytest.mark.parametrize("more", [0, 4096, 5 * MIB])
+async def test_a_checkpoint_after_a_failure_tells_it(pool: DecodePool, more: int) -> None:
+    """The step that failed never passes its turn on: a step that starts later would wait for ever."""
+    world = faulty_world(pool, Fault(call=Call.BEGIN, kind=FaultKind.RAISE_BEFORE, prefix="packs/"))
+    async with asyncio.timeout(10), DiskIngest(pool, world.target, ListSink()) as ingest:
+        await ingest.write(noise(1, 5 * MIB))
+        await asyncio.sleep(0.5)  # the step fails meanwhile, and the rest is submitted when nothing comes
+        with pytest.raises(Unavailable):
+            await write_and_checkpoint(ingest, noise(2, more))
+
+
+async def write_and_checkpoint(ingest: DiskIngest, content: bytes) -> None:
+    if content:
+        await ingest.write(content)
+    await ingest.checkpoint()

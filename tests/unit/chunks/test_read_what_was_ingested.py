@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
-from imsd.chunks.codec import PlainChunk, encode_chunk
+from imsd.chunks.codec import PlainChunk, encode_chunks
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import Codec
 from imsd.chunks.render import render
@@ -114,7 +114,7 @@ async def test_no_frame_crosses_the_end_of_a_large_cluster(pool: DecodePool) -> 
 
 
 def test_what_the_encoder_writes_may_travel() -> None:
-    encoded = encode_chunk(PlainChunk(bytes(32), memoryview(text(1, 64 * KIB))))
+    encoded = encode_chunks([PlainChunk(bytes(32), memoryview(text(1, 64 * KIB)))])[0]
     frame = memoryview(encoded.stored)
     assert encoded.codec is Codec.ZSTD
     assert bytes(frame[:4]) == b"\x28\xb5\x2f\xfd"

@@ -171,7 +171,7 @@ async def test_renderings_that_share_a_small_budget_all_end(budget: int) -> None
     async def total() -> int:
         size = 0
         async for outputs in render(PiecesWriter([lambda: [bytes(4 * MIB)]] * 6), pool):
-            size += sum(map(held_bytes, outputs))
+            size += held_bytes(outputs)
             await asyncio.sleep(0)
         return size
 

@@ -225,6 +225,9 @@ class CutDisk(FrameSource):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = self._content[offset : offset + len(buffer)]
 
+    def require(self, pieces: Sequence[tuple[int, int]]) -> None:
+        return None
+
     def frame_table(self, start: int, length: int) -> Sequence[tuple[int, int, int]]:
         return [(p.start, p.length, len(p.frame or b"")) for p in self._touching(start, length)]
 
