@@ -213,7 +213,7 @@ class _Import:
             with suppress(CallFailed, TimeoutError):
                 await asyncio.wait_for(self._client.uploads.delete(upload.id), ABORT_SECONDS)
             return "interrupted: a stream cannot be resumed, what was sent is discarded", ""
-        return f"interrupted: the upload is kept, {wording.size(self._sent)} are sent", hint
+        return f"interrupted: the upload is kept, with up to {wording.size(self._sent)} of the file", hint
 
     async def _create_from_committed(
         self, request: image_pb2.CreateImageRequest, upload: upload_pb2.Upload
