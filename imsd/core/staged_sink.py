@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from imsd.chunks.pack_writer import settle
 from imsd.chunks.staged_source import staging_blob
 from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import BlobStore, Buffer, Conflict, Ingest
@@ -143,14 +144,21 @@ class StagedSink(UploadSink):
                 stored = await part.ingest.commit()
             finally:
                 await part.undo.aclose()
-        except BaseException:
+        except BaseException:  # the blob may be there all the same
+            self._remove_blob(part)
             await self._progress.give_back(part.reserved_bytes)
             raise
+        advance = self._advance(PartKind.DATA, part.number, part.length, stored.size_bytes, tree_state)
         try:
-            await self._advance(PartKind.DATA, part.number, part.length, stored.size_bytes, tree_state)
+            await settle(asyncio.create_task(advance))  # to its end: either there is a row, or no blob
         except Conflict:
-            await self._store.delete(stored.id)  # no row will ever name it
+            self._remove_blob(part)
             raise
+
+    def _remove_blob(self, part: _Part) -> None:
+        """No row will ever name it."""
+        blob = staging_blob(self._progress.record.id, part.number)
+        self._runtime.background.spawn(self._store.delete(blob), "removal of a part that nobody counts")
 
     async def _advance(
         self, kind: PartKind, number: int, length: int, stored_bytes: int, tree_state: bytes

@@ -24,7 +24,7 @@ from .file_blocks import BLOCK_BYTES, FileRange
 from .runtime import Runtime
 from .staged_sink import StagedSink
 from .upload_progress import UploadProgress, taken_over
-from .upload_sink import UploadSink
+from .upload_sink import CLOSING_SECONDS, UploadSink
 
 RequestT = TypeVar("RequestT")
 
@@ -52,6 +52,7 @@ class UploadSession:
         self._ends_with: ImsError | None = None
         self._waiting: asyncio.Timeout | None = None  # for the next message
         self._waiting_since = 0.0
+        self._closing_seconds = CLOSING_SECONDS  # for a checkpoint that runs at the end
 
     async def __aenter__(self) -> Self:
         if self._progress.record.is_direct is not None:
@@ -60,10 +61,8 @@ class UploadSession:
 
     async def __aexit__(self, *_: object) -> None:
         if self._sink:
-            # What a writer stores that was taken over from counts for nothing.
-            closing = self._sink.close(0.0) if self._ends_with else self._sink.close()
             # In a task of its own: grpc.aio cancels a handler again while it cleans up.
-            await settle(asyncio.create_task(closing))
+            await settle(asyncio.create_task(self._sink.close(self._closing_seconds)))
 
     def has_closed(self) -> None:
         """Nothing of this session runs any more, whether it was entered or not."""
@@ -81,12 +80,14 @@ class UploadSession:
     def received_offset(self) -> int:
         return self._received
 
-    async def evict(self) -> None:
+    async def evict(self, closing_seconds: float = 0.0) -> None:
         """End this session because a newer writer takes over, and wait until it has let go.
 
-        Not for ever: the store it waits for may hang, and its fence keeps it from doing harm.
+        Not for ever: the store it waits for may hang, and its fence keeps it from doing harm. What it stores
+        counts for nothing then; where no fence grew, it has ``closing_seconds`` to finish a checkpoint.
         """
         self._ends_with = taken_over()
+        self._closing_seconds = closing_seconds
         self._stop_waiting()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closed.wait(), EVICTION_SECONDS)

@@ -88,7 +88,7 @@ class UploadSink(ABC):
     async def seal(self, digest: str) -> UploadRecord:
         """Make the complete upload COMMITTED. Raises InvalidRequest (DIGEST_MISMATCH)."""
 
-    async def close(self, patience_seconds: float = CLOSING_SECONDS) -> None:
+    async def close(self, patience_seconds: float = 0.0) -> None:
         """Let go, once the checkpoint that runs has ended or patience has; what is not durable is dropped."""
         try:
             if saving := self._saving:

@@ -31,6 +31,7 @@ from .runtime import Runtime
 from .sweeper import Sweeper
 from .upload_progress import UploadProgress, taken_over
 from .upload_session import UploadSession, seal_upload
+from .upload_sink import CLOSING_SECONDS
 
 log = structlog.get_logger(__name__)
 
@@ -164,8 +165,8 @@ class Uploads:
 
     async def close(self) -> None:
         """End every session: the daemon stops; the clients go on later."""
-        for upload_id in list(self._sessions):
-            await self._evict(upload_id)
+        for session in list(self._sessions.values()):
+            await session.evict(CLOSING_SECONDS)
 
     async def discard_bytes(self, store_name: str, upload_id: str) -> None:
         """Free the staged bytes of an upload whose row is gone; idempotent."""

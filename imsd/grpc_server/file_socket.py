@@ -122,13 +122,18 @@ class FileSocket:
         def examine() -> None:
             try:
                 found: HandedFile | Exception = HandedFile.examine(fd)
-            except (ImsError, OSError) as error:
+            except Exception as error:
                 found = error
             with suppress(RuntimeError):  # the daemon ended meanwhile
                 loop.call_soon_threadsafe(self._take, connection, token, found)
 
-        _start_aside(examine)
-        self._examined += 1
+        try:
+            _start_aside(examine)
+        except RuntimeError as error:  # there are too many threads
+            os.close(fd)
+            self._say(connection, str(error))
+        else:
+            self._examined += 1
 
     def _take(self, connection: socket.socket, token: bytes, found: HandedFile | Exception) -> None:
         self._examined -= 1
@@ -141,7 +146,8 @@ class FileSocket:
             self._files.put(token, found)
         except ImsError as error:
             self._say(connection, f"{error.message} [{error.reason}]")
-        except OSError as error:
+        except Exception as error:
+            log.warning("a file was not taken", error=str(error))
             self._say(connection, str(error))
         else:
             self._say(connection, TAKEN.decode())

@@ -13,6 +13,9 @@ STALL_SECONDS = 30.0
 MIN_BYTES_PER_SECOND = 64 << 10
 PACE_SECONDS = 60.0
 
+# However much of a file a message stands for, its reader comes back within this time.
+LONGEST_STALL_SECONDS = 3600.0
+
 # Sent bytes that may wait before the reader: in windows and sockets on the way, and in its own program.
 IN_FLIGHT_BYTES = 8 << 20
 
@@ -35,13 +38,14 @@ class ReadPace:
     @property
     def patience_seconds(self) -> float:
         """How long the next message may wait."""
-        return STALL_SECONDS + self._hidden_bytes / MIN_BYTES_PER_SECOND
+        return min(STALL_SECONDS + self._hidden_bytes / MIN_BYTES_PER_SECOND, LONGEST_STALL_SECONDS)
 
     def taken(self, sent_bytes: int, file_bytes: int, seconds: float) -> None:
         """A message was taken after so long, which stands for ``file_bytes``.
 
         Raises Unavailable when the last minute's were too few.
         """
+        self._spend(seconds)
         self._remember(sent_bytes, max(file_bytes - sent_bytes, 0))
         self._seconds += seconds
         self._bytes += max(file_bytes, sent_bytes)
@@ -61,6 +65,19 @@ class ReadPace:
             f"the reader has taken nothing for {self.patience_seconds:.0f} seconds",
             hint="read faster, or try again",
         )
+
+    def _spend(self, seconds: float) -> None:
+        """What the reader had time for counts no more, the oldest first."""
+        left = int(seconds * MIN_BYTES_PER_SECOND)
+        while left > 0 and self._hidden_bytes and self._in_flight:
+            sent, hidden = self._in_flight.popleft()
+            spent = min(left, hidden)
+            left -= spent
+            self._hidden_bytes -= spent
+            if hidden > spent:
+                self._in_flight.appendleft((sent, hidden - spent))
+            else:
+                self._sent_bytes -= sent
 
     def _remember(self, sent_bytes: int, hidden_bytes: int) -> None:
         self._in_flight.append((sent_bytes, hidden_bytes))

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from imsd.contract import ImsError, LimitExceeded, Unavailable
-from imsd.core import upload_session, upload_sink
+from imsd.contract import (
+    BlobId,
+    Buffer,
+    ImsError,
+    Ingest,
+    LimitExceeded,
+    StoredBlob,
+    Unavailable,
+    run_blocking,
+)
+from imsd.core import upload_session
 from imsd.core.file_blocks import FileRange
 from imsd.core.handed_files import HandedFile
 from imsd.core.requests import RequestKey
@@ -151,7 +162,7 @@ async def test_a_checkpoint_that_fails_is_told_with_the_next_bytes(
 async def test_a_writer_that_goes_does_not_wait_for_a_store_that_hangs(
     runtime: Runtime, store: FaultyStore, start: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_sink.UploadSink.close, "__defaults__", (0.05,))
+    monkeypatch.setattr(upload_session, "CLOSING_SECONDS", 0.05)
     uploads = uploads_of(runtime, upload_part_bytes=4 * MIB)
     store.add(Fault(call=Call.COMMIT, kind=FaultKind.HANG))
     upload = await an_upload(uploads)
@@ -180,3 +191,71 @@ async def test_who_takes_over_does_not_wait_for_a_store_that_hangs(
     with pytest.raises(ImsError):
         await older
     assert await counted(runtime) == 0
+
+
+class SlowCommits(MemoryStore):
+    """Commits in a thread, which a cancellation does not stop, and tells when one has begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+
+    @asynccontextmanager
+    async def begin(self, blob_id: BlobId) -> AsyncIterator[Ingest]:
+        async with super().begin(blob_id) as ingest:
+            yield SlowIngest(ingest, self.begun)
+
+
+class SlowIngest(Ingest):
+    def __init__(self, ingest: Ingest, begun: asyncio.Event) -> None:
+        self._ingest = ingest
+        self._begun = begun
+
+    async def write(self, pieces: Sequence[Buffer]) -> None:
+        await self._ingest.write(pieces)
+
+    async def commit(self) -> StoredBlob:
+        self._begun.set()
+        stored = await self._ingest.commit()
+        await run_blocking(time.sleep, 0.3)
+        return stored
+
+
+async def test_a_part_whose_writer_was_evicted_is_neither_kept_nor_counted(database: Database) -> None:
+    store = SlowCommits()
+    async with open_runtime(database, pool_of(**{STORE: store})) as runtime:
+        uploads = uploads_of(runtime, upload_part_bytes=4 * MIB)
+        upload = await an_upload(uploads)
+        older = asyncio.create_task(write_all(uploads, upload, QCOW2_START, 3 * MIB))
+        await store.begun.wait()
+        async with uploads.writing(PROJECT, upload, 0):
+            pass
+        with pytest.raises(ImsError):
+            await older
+        await runtime.background.settle()
+        assert [blob async for blob in store.list("staging/")] == []
+        assert await counted(runtime) == 0
+
+
+async def test_a_checkpoint_that_runs_when_the_daemon_stops_counts(database: Database) -> None:
+    store = SlowCommits()
+    async with open_runtime(database, pool_of(**{STORE: store})) as runtime:
+        uploads = uploads_of(runtime, upload_part_bytes=4 * MIB)
+        upload = await an_upload(uploads)
+
+        async def write_and_wait() -> None:
+            async with uploads.writing(PROJECT, upload, 0) as session:
+                await send(session, QCOW2_START, 3 * MIB)  # a checkpoint runs
+                async for _ in session.steps(nothing(), lambda: False):
+                    pass
+
+        async def nothing() -> AsyncIterator[None]:
+            await asyncio.Event().wait()
+            yield None
+
+        writing = asyncio.create_task(write_and_wait())
+        await store.begun.wait()
+        await uploads.close()
+        with pytest.raises(ImsError):
+            await writing
+        assert (await uploads.get(PROJECT, upload)).committed_offset == 3 * MIB == await counted(runtime)

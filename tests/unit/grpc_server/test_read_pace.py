@@ -3,7 +3,13 @@
 import pytest
 
 from imsd.contract import Unavailable
-from imsd.grpc_server.read_pace import IN_FLIGHT_BYTES, MIN_BYTES_PER_SECOND, STALL_SECONDS, ReadPace
+from imsd.grpc_server.read_pace import (
+    IN_FLIGHT_BYTES,
+    LONGEST_STALL_SECONDS,
+    MIN_BYTES_PER_SECOND,
+    STALL_SECONDS,
+    ReadPace,
+)
 
 MIB = 1 << 20
 
@@ -55,3 +61,25 @@ def test_what_has_surely_been_read_gives_no_more_time() -> None:
     for _ in range(IN_FLIGHT_BYTES // MIB + 1):
         pace.taken(MIB, MIB, 0.0)
     assert pace.patience_seconds == STALL_SECONDS
+
+
+def test_what_a_message_stands_for_gives_its_time_once() -> None:
+    """A run of 1 GiB of zeros is four and a half hours at the least rate, however it is waited for."""
+    pace = ReadPace()
+    pace.taken(20, 1 << 30, 0.0)
+    for _ in range(int((1 << 30) / MIN_BYTES_PER_SECOND / 1600) - 1):
+        pace.taken(256 << 10, 0, 1600.0)
+    pace.taken(256 << 10, 0, 1600.0)
+    with pytest.raises(Unavailable):
+        take_slowly(pace, 3)
+
+
+def take_slowly(pace: ReadPace, times: int) -> None:
+    for _ in range(times):
+        pace.taken(256 << 10, 0, 1600.0)
+
+
+def test_nobody_waits_for_days() -> None:
+    pace = ReadPace()
+    pace.taken(20, 1 << 50, 0.0)
+    assert pace.patience_seconds == LONGEST_STALL_SECONDS
