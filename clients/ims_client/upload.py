@@ -60,8 +60,8 @@ class UploadSender:
     """Sends ``source`` to one open upload; use it once.
 
     ``on_progress`` gets the offset reached. ``new_hasher`` makes the hasher of the tree digest; without
-    it the bytes are vouched for by their number only, as are those of a file that is handed over, which
-    only ``may_hand_over`` allows.
+    it the bytes are vouched for by their number only, as are those of a file that is handed over from its
+    first byte on, which only ``may_hand_over`` allows.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class UploadSender:
         """
         reader = ThreadPoolExecutor(1, "imsd-read")
         try:
-            await self._try_hand_over()
             digest = self._begin_digest(upload.committed_offset)
             try:
+                await self._try_hand_over()
                 size = await self._send_through_breaks(reader, upload)
                 text = await digest if digest else self._hasher.digest() if self._hasher else ""
             except BaseException:
@@ -109,7 +109,10 @@ class UploadSender:
         return SentBytes(size, text)
 
     def _begin_digest(self, offset: int) -> asyncio.Task[str] | None:
-        """When sending does not start with the first byte, the file is hashed on its own meanwhile."""
+        """When sending does not start with the first byte, the file is hashed on its own meanwhile.
+
+        Also if the daemon reads the rest itself: what came before may be of another file.
+        """
         if not offset or not self._new_hasher:
             return None
         self._hasher = None
@@ -156,7 +159,7 @@ class UploadSender:
         if token is None:
             self._file = None
         else:
-            self._token, self._hasher, self._new_hasher = token, None, None
+            self._token, self._hasher = token, None
 
     async def _hand_over(self) -> bytes:
         """The token of the file for one stream; empty when its bytes are sent. Raises `CallFailed`."""

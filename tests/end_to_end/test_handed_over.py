@@ -145,6 +145,26 @@ async def test_an_import_outlives_a_kill_of_the_daemon(
     assert daemon.imsctl_json("image", "verify", "large")["verify_report"]["damage_count"] == 0
 
 
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_the_rest_of_another_file_is_not_taken_for_the_rest_of_the_first(
+    daemon: DaemonProcess, stubs: Stubs, tmp_path: Path, *, is_same: bool
+) -> None:
+    first, other = random_disk(8 * MIB, seed=1), random_disk(8 * MIB, seed=2)
+    upload = await wire.open_upload(stubs, size_bytes=len(first))
+    await wire.write(stubs, [wire.header(upload), *wire.steps_of(first[: 4 * MIB])])
+    path = tmp_path / "disk.raw"
+    path.write_bytes(first if is_same else other)
+    ended = await asyncio.to_thread(daemon.imsctl, "upload", "resume", upload.id, str(path), check=False)
+    if is_same:
+        assert ended.returncode == 0, ended.stderr
+        (resumed,) = await wire.uploads_of(stubs)
+        assert resumed.state == upload_pb2.UPLOAD_STATE_COMMITTED
+    else:
+        assert ended.returncode == 1
+        assert "DIGEST_MISMATCH" in ended.stderr
+        assert await wire.uploads_of(stubs) == []
+
+
 async def test_a_token_of_nothing_is_not_found(daemon: DaemonProcess, stubs: Stubs) -> None:
     upload = await wire.open_upload(stubs, size_bytes=MIB)
     for token in (b"x", bytes(32), os.urandom(32)):

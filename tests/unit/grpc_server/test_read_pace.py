@@ -26,6 +26,7 @@ def test_twice_the_least_rate_goes_on_for_ever() -> None:
     pace = ReadPace()
     for _ in range(1000):
         pace.taken(MIB, 0, MIB / (2 * MIN_BYTES_PER_SECOND))
+    assert pace.patience_seconds == STALL_SECONDS
 
 
 def test_a_fast_hour_buys_no_slow_minute() -> None:
@@ -42,6 +43,7 @@ def test_small_messages_that_are_taken_at_once_are_no_slow_reading() -> None:
     pace = ReadPace()
     for _ in range(100_000):
         pace.taken(300, 0, 0.0005)
+    assert pace.patience_seconds == STALL_SECONDS
 
 
 def test_short_messages_that_stand_for_much_are_given_the_time_it_takes() -> None:
