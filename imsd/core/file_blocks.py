@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from imsd.contract import READING, FailedPrecondition, translate_os_errors
 from imsd.formats.source import BlockSource, Extent
 
@@ -54,6 +56,12 @@ class FileBlocks(BlockSource):
         with translate_os_errors(SUBJECT, READING):
             self._read_into(offset, buffer)
             self.check_unchanged()
+
+    def content(self, start: int, length: int) -> memoryview:
+        """The bytes from ``start`` on, in memory of their own. Raises as `read_into`."""
+        content = np.empty(length, np.uint8).data
+        self.read_into(start, content)
+        return content
 
     def _extents(self, start: int, length: int) -> Sequence[Extent]:
         found: list[Extent] = []
@@ -119,9 +127,7 @@ def next_step(blocks: FileBlocks, position: int, range_bytes: int) -> Step | Non
         return hole
     if position >= blocks.size_bytes or position % BLOCK_BYTES:
         block_end = position // BLOCK_BYTES * BLOCK_BYTES + BLOCK_BYTES
-        content = bytearray(min(block_end, blocks.file_bytes) - position)
-        blocks.read_into(position, memoryview(content))
-        return bytes(content)
+        return bytes(blocks.content(position, min(block_end, blocks.file_bytes) - position))
     end = min(position // range_bytes * range_bytes + range_bytes, blocks.size_bytes)
     # So that the threads that read it next need not wait for the disk.
     os.posix_fadvise(blocks.fd, end, range_bytes, os.POSIX_FADV_WILLNEED)

@@ -8,13 +8,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-
 from imsd.chunks.pack_writer import settle
 from imsd.chunks.staged_source import staging_blob
 from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import BlobStore, Buffer, Conflict, Ingest
-from imsd.formats.source import BlockSource
 from imsd.metadata.records import PartKind, UploadRecord
 
 from .file_blocks import FileRange
@@ -26,12 +23,6 @@ from .upload_sink import UploadSink, require_digest
 # A shorter run of zeros is staged as bytes: a part of its own would cost more than it saves.
 ZERO_PART_BYTES = 1 << 20
 _ZEROS = bytes(ZERO_PART_BYTES)
-
-
-def _read(blocks: BlockSource, start: int, length: int) -> memoryview:
-    content = np.empty(length, np.uint8).data
-    blocks.read_into(start, content)
-    return content
 
 
 @dataclass(slots=True)
@@ -98,7 +89,7 @@ class StagedSink(UploadSink):
                 continue
             for start in range(extent.start, extent.end, MAX_WRITE_BYTES):
                 length = min(MAX_WRITE_BYTES, extent.end - start)
-                await self.write(await pool.run(_read, range_.blocks, start, length))
+                await self.write(await pool.run(range_.blocks.content, start, length))
 
     def _save(self) -> Coroutine[Any, Any, None] | None:
         if part := self._part:

@@ -15,7 +15,6 @@ from imsd.chunks.pack_writer import settle
 from imsd.contract import Buffer, ImageRefused, ImsError, InvalidRequest, LimitExceeded, Unavailable
 from imsd.formats.detect import HEAD_BYTES, detect_head
 from imsd.formats.registry import can_read, is_streamable
-from imsd.formats.source import BlockSource
 from imsd.metadata.records import UploadRecord
 
 from . import limits
@@ -28,6 +27,8 @@ from .upload_sink import CLOSING_SECONDS, UploadSink
 
 RequestT = TypeVar("RequestT")
 
+# As much of a file as tells its format, in whole blocks.
+HEAD_BLOCKS_BYTES = -(-HEAD_BYTES // BLOCK_BYTES) * BLOCK_BYTES
 
 # While a part is made durable, this share of one (a quarter) may come.
 OVERLAP = 4
@@ -173,9 +174,9 @@ class UploadSession:
     async def copy(self, range_: FileRange) -> None:
         """Take a range of a file that was handed over."""
         if self._sink is None:  # the format is decided by the first bytes
-            head = await self._runtime.pool.run(_read_head, range_.blocks, range_.start, range_.end)
-            await self.write(head)
-            range_ = range_._replace(start=range_.start + len(head))
+            length = min(range_.end - range_.start, HEAD_BLOCKS_BYTES)
+            await self.write(await self._runtime.pool.run(range_.blocks.content, range_.start, length))
+            range_ = range_._replace(start=range_.start + length)
         if range_.start < range_.end:
             assert self._sink is not None
             self._count(range_.end - range_.start)
@@ -246,13 +247,6 @@ class UploadSession:
             await sink.saved()
         if sink.unsaved_bytes >= part_bytes - part_bytes // OVERLAP:
             await sink.begin_checkpoint()
-
-
-def _read_head(blocks: BlockSource, start: int, end: int) -> bytes:
-    """As much as tells the format, in whole blocks."""
-    content = bytearray(min(end - start, -(-HEAD_BYTES // BLOCK_BYTES) * BLOCK_BYTES))
-    blocks.read_into(start, memoryview(content))
-    return bytes(content)
 
 
 async def seal_upload(runtime: Runtime, record: UploadRecord, digest: str) -> UploadRecord:
