@@ -207,6 +207,9 @@ class Dispatcher:
         finally:
             del self._work[job_id]
             self._board.work_ended(job_id)
+        # Asked of every failure, also of one that no longer counts because the job was cancelled meanwhile.
+        if not work.cancelled() and (error := work.exception()) and not isinstance(error, ImsError):
+            log.error("the work of a job failed by a defect", exc_info=error)
         return work
 
     async def _settle(self, run: JobRun, workflow: Workflow, work: asyncio.Task[None] | None) -> None:
@@ -239,10 +242,7 @@ class Dispatcher:
         async with self._runtime.database.transaction() as c:
             await self._move(c, run, JobState.RUNNING, JobState.FAIL, _failure(error))
             await workflow.undo(c, run, error)
-        if error is cause:
-            log.info("job failed", reason=error.reason, detail=error.message)
-        else:
-            log.error("job failed by a defect", exc_info=cause)
+        log.info("job failed", reason=error.reason, detail=error.message)
         return JobState.FAIL
 
     async def _end_cancelled(self, run: JobRun, workflow: Workflow) -> None:

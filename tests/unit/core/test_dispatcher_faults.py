@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -127,6 +128,33 @@ async def test_cancelling_twice_does_not_break_into_the_work_that_lets_go(serve:
     await service.jobs.cancel("default", job_id)
     assert (await service.end_of(job_id)).record.state is JobState.CANCELLED
     assert let_go == [job_id]
+
+
+async def test_work_that_notices_its_cancellation_by_itself_ends_in_silence(
+    serve: Any, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    may_notice = asyncio.Event()
+
+    async def work(run: JobRun) -> None:
+        await may_notice.wait()
+        async with run.runtime.database.transaction() as c:
+            await run.require_fence(c)
+
+    service = await serve(work)
+    job_id = await service.add()
+    await is_running(service, job_id)
+    cancel = service.dispatcher.cancel
+    # The row is CANCELLING, the dispatcher does not know yet.
+    monkeypatch.setattr(service.dispatcher, "cancel", lambda *_: None)
+    await service.jobs.cancel("default", job_id)
+    may_notice.set()
+    while job_id in service.dispatcher._work:
+        await asyncio.sleep(0.01)
+    cancel(job_id, JobKind.CREATE_IMAGE)
+    assert (await service.end_of(job_id)).record.state is JobState.CANCELLED
+    await asyncio.wait_for(is_free(service), 10)
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 class SlowClaim:
