@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -31,13 +31,6 @@ from tests.unit.chunks.stored_disk import (
     stored_disk,
     text,
 )
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecodePool]:
-    pool = DecodePool(2)
-    yield pool
-    pool.close()
 
 
 @asynccontextmanager

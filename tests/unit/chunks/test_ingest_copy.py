@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -19,13 +18,6 @@ from imsd.contract import ByteRange
 from imsd.formats.source import Extent
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.chunks.ingest_world import GIB, KIB, MIB, ListSink, SparseDisk, World, noise, outline, text
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecodePool]:
-    pool = DecodePool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -29,15 +28,6 @@ from tests.unit.chunks.ingest_world import JOB, MIB, ListSink, SparseDisk, World
 
 BIG = SparseDisk(70 * MIB, {0: noise(1, 68 * MIB)})  # more than a pack
 SMALL = SparseDisk(10 * MIB, {0: noise(2, 9 * MIB)})
-
-
-@pytest.fixture
-def pool() -> Iterator[DecodePool]:
-    before = threading.active_count()
-    pool = DecodePool(2)
-    yield pool
-    pool.close()
-    assert threading.active_count() == before
 
 
 @pytest.fixture(autouse=True)

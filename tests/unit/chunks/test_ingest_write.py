@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given, settings
@@ -21,13 +21,6 @@ from imsd.chunks.segment import SegmentSink, decode_segment, encode_segment
 from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import BlobId, DataLoss
 from tests.unit.chunks.ingest_world import GIB, KIB, MIB, ListSink, SparseDisk, World, noise, outline, text
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecodePool]:
-    pool = DecodePool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.fixture

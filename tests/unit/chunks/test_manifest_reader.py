@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -25,13 +24,6 @@ from tests.unit.chunks.stored_disk import (
     small_disk,
     stored_disk,
 )
-
-
-@pytest.fixture
-def pool() -> Iterator[DecodePool]:
-    pool = DecodePool(2)
-    yield pool
-    pool.close()
 
 
 async def chunks_of(store: MemoryStore, pool: DecodePool, disk: StoredDisk) -> list[StoredChunk]:

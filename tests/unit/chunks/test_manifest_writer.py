@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from blake3 import blake3
 
@@ -21,13 +19,6 @@ from tests.unit.chunks.ingest_world import World
 
 DIGEST = "b3t:" + "ab" * 32
 STRIDE = 128 << 10
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecodePool]:
-    pool = DecodePool(1)
-    yield pool
-    pool.close()
 
 
 def entry(number: int, distinct: int = 1 << 40) -> ChunkEntry:

@@ -19,13 +19,6 @@ from imsd.testing.memory_store import MemoryStore
 from tests.unit.chunks.ingest_world import World, noise
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecodePool]:
-    pool = DecodePool(1)
-    yield pool
-    pool.close()
-
-
 @pytest.fixture
 def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_writer, "MAX_PACK_BYTES", 1000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from tests.unit.chunks.ingest_world import KIB, MIB, SparseDisk, World, noise, t
 from tests.unit.formats.disk_files import bytes_of, qemu_img
 
 BORDER = 2 * MIB
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecodePool]:
-    pool = DecodePool(2)
-    yield pool
-    pool.close()
 
 
 def a_piece(chance: random.Random) -> bytes:

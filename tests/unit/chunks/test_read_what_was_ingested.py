@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -38,13 +37,6 @@ def sparse_disks(draw: st.DrawFn) -> SparseDisk:
         position += length
     size = max(SECTOR, position + draw(st.integers(0, 300)) * SECTOR)
     return SparseDisk(size, pieces, tells_zeros=draw(st.booleans()))
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecodePool]:
-    pool = DecodePool(2)
-    yield pool
-    pool.close()
 
 
 def fixed_disk() -> SparseDisk:

@@ -36,11 +36,6 @@ def read(source: ByteSource, offset: int, length: int) -> bytes:
     return bytes(source.read(offset, length))
 
 
-@pytest.fixture
-def pool() -> DecodePool:
-    return DecodePool(2)
-
-
 def test_the_blob_of_a_part_is_a_blob_id_and_sorts_by_number() -> None:
     assert blob_id(staging_blob(UPLOAD, 7)) == f"staging/{UPLOAD}/00000007"
     assert staging_blob(UPLOAD, 9) < staging_blob(UPLOAD, 10)

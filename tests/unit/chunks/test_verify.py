@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 
 import pytest
@@ -15,13 +14,6 @@ from imsd.contract import BlobStore, Unavailable
 from imsd.testing.faulty_store import Call, Fault, FaultKind, FaultyStore
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.chunks.stored_disk import BLOCK, Piece, StoredDisk, put, small_disk, stored_disk, text
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecodePool]:
-    pool = DecodePool(2)
-    yield pool
-    pool.close()
 
 
 async def verified(store: BlobStore, disk: StoredDisk, pool: DecodePool) -> VerifyResult:

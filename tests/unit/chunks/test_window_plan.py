@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 
 import pytest
@@ -126,13 +126,6 @@ def test_looks_grow_over_zeros_only_and_not_for_ever() -> None:
     assert next_look(MIN_LOOK_BYTES, [zero]) == 2 * MIN_LOOK_BYTES
     assert next_look(MAX_LOOK_BYTES, [zero]) == MAX_LOOK_BYTES
     assert next_look(MAX_LOOK_BYTES, [zero, window]) == MIN_LOOK_BYTES
-
-
-@pytest.fixture
-def pool() -> Iterator[DecodePool]:
-    pool = DecodePool(1)
-    yield pool
-    pool.close()
 
 
 async def test_a_plan_that_is_not_used_up_leaves_no_task(pool: DecodePool) -> None:
