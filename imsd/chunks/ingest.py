@@ -17,7 +17,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from imsd.contract import Buffer
+from imsd.contract import Buffer, settle
 from imsd.formats.source import BlockSource
 
 from .buffers import Turns, Window, window_buffers
@@ -30,7 +30,7 @@ from .index import Location
 from .ingest_state import IngestResult, IngestState
 from .layout import BLOCK_BYTES
 from .lookup import ChunkLookup
-from .pack_writer import IngestTarget, PackWriter, new_random_id, settle
+from .pack_writer import IngestTarget, PackWriter, new_random_id
 from .tree_digest import LEAF_BYTES, TreeHasher
 from .window_plan import Span, plan_ahead
 

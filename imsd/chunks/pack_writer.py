@@ -21,6 +21,7 @@ from imsd.contract import (
     Ingest,
     NotFound,
     Unavailable,
+    settle,
 )
 
 from .codec import EncodedChunk
@@ -197,16 +198,3 @@ async def commit_blob(store: BlobStore, blob: BlobId, ingest: Ingest, size_bytes
 async def settle_exit(undo: AsyncExitStack) -> None:
     """Undo to the end, even when the task is cancelled again meanwhile."""
     await settle(asyncio.create_task(undo.aclose()))
-
-
-async def settle(task: asyncio.Task[None]) -> None:
-    """Wait until ``task`` is done, however often the waiting task is cancelled; then raise either's error."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    task.result()
-    if cancelled:
-        raise cancelled

@@ -15,6 +15,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from imsd.contract import wait_through
 from imsd.formats.output import Output, held_bytes
 from imsd.formats.writer import FormatWriter
 
@@ -104,19 +105,14 @@ class Ahead(Generic[R]):
         """End all tasks, however often the waiting one is cancelled meanwhile."""
         for task in self._tasks:
             task.cancel()
-        is_cancelled = False
-        while running := [task for task in self._tasks if not task.done()]:
-            try:
-                await asyncio.wait(running)
-            except asyncio.CancelledError:
-                is_cancelled = True
+        cancelled = await wait_through(self._tasks)
         for task in self._tasks:
             if not task.cancelled():
                 task.exception()  # retrieved here, or asyncio logs it as lost
             self._keep(task, 0)
         self._tasks.clear()
-        if is_cancelled:
-            raise asyncio.CancelledError
+        if cancelled:
+            raise cancelled
 
     async def _run(self, call: AsyncCall[R]) -> R:
         await self._take_budget()

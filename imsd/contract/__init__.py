@@ -1,4 +1,4 @@
-"""All that a plugin may import of imsd: interfaces, declarations, errors, `run_blocking`."""
+"""All that a plugin may import of imsd: interfaces, declarations, errors, and waiting for work."""
 
 from .blob_store import (
     BLOB_ID,
@@ -12,7 +12,7 @@ from .blob_store import (
     StoreUsage,
     blob_id,
 )
-from .blocking import run_blocking, run_in_pool
+from .blocking import run_blocking, run_in_pool, settle, wait_through
 from .drivers import CONTRACT_VERSION, MissingLibrary, StoreDriver
 from .errors import (
     AlreadyExists,
@@ -66,5 +66,7 @@ __all__ = [
     "hookspec",
     "run_blocking",
     "run_in_pool",
+    "settle",
     "translate_os_errors",
+    "wait_through",
 ]

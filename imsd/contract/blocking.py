@@ -1,14 +1,14 @@
-"""Run a blocking call off the event loop."""
+"""Work that is waited for to its end, also by a task that is cancelled: blocking calls, and tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,6 +38,29 @@ async def run_in_pool(
         # An exception's traceback holds this frame and that of the thread, and both hold the call. If it
         # held the exception, all would stay until the garbage collector comes, with the buffers in use.
         call.forget()
+
+
+async def wait_through(futures: Collection[asyncio.Future[Any]]) -> asyncio.CancelledError | None:
+    """Wait until all are done, however often the waiting task is cancelled; returns its last cancellation.
+
+    Raises nothing: who calls decides what to make of it, and of what the futures ended with.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while running := [future for future in futures if not future.done()]:
+        try:
+            await asyncio.wait(running)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
+
+
+async def settle(task: asyncio.Task[R]) -> R:
+    """What ``task`` returns or raises, also when the waiting task is cancelled; else its cancellation."""
+    cancelled = await wait_through([task])
+    result = task.result()
+    if cancelled:
+        raise cancelled
+    return result
 
 
 class _Call(Generic[R]):

@@ -8,10 +8,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
-from imsd.chunks.pack_writer import settle
 from imsd.chunks.staged_source import staging_blob
 from imsd.chunks.tree_digest import TreeHasher
-from imsd.contract import BlobStore, Buffer, Conflict, Ingest
+from imsd.contract import BlobStore, Buffer, Conflict, Ingest, settle
 from imsd.metadata.records import PartKind, UploadRecord
 
 from .file_blocks import FileRange

@@ -11,8 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from typing import Self, TypeVar
 
-from imsd.chunks.pack_writer import settle
-from imsd.contract import Buffer, ImageRefused, ImsError, InvalidRequest, LimitExceeded, Unavailable
+from imsd.contract import Buffer, ImageRefused, ImsError, InvalidRequest, LimitExceeded, Unavailable, settle
 from imsd.formats.detect import HEAD_BYTES, detect_head
 from imsd.formats.registry import can_read, is_streamable
 from imsd.metadata.records import UploadRecord

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from imsd.contract import FailedPrecondition, ImsError, LimitExceeded, Unavailable
+from imsd.contract import FailedPrecondition, ImsError, LimitExceeded, Unavailable, wait_through
 
 T = TypeVar("T")
 
@@ -55,13 +55,7 @@ class UnbrokenConnection(AsyncConnection):
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     """Await ``work`` however often this task is cancelled meanwhile; then raise the cancellation."""
     task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
+    if cancelled := await wait_through([task]):
         if not task.cancelled():
             task.exception()  # retrieved here, or asyncio logs it as lost
         raise cancelled

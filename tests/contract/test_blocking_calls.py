@@ -1,4 +1,4 @@
-"""A cancelled blocking call: its thread has ended, or never starts, when the caller goes on."""
+"""Work that outlives a cancellation: it has ended, or never starts, when the caller goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from imsd.contract import run_blocking, run_in_pool
+from imsd.contract import run_blocking, run_in_pool, settle
 
 
 @pytest.fixture
@@ -124,3 +124,30 @@ async def test_a_call_that_fails_keeps_no_buffer(own_pool: bool) -> None:
             assert sum(ref() is not None for ref in kept) <= 1
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+async def test_a_task_that_is_settled_has_ended_and_its_error_counts_most(ends_well: bool) -> None:
+    may_end = asyncio.Event()
+
+    async def work() -> int:
+        await may_end.wait()
+        if not ends_well:
+            raise ZeroDivisionError
+        return 42
+
+    working = asyncio.create_task(work())
+    settling = asyncio.create_task(settle(working))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        settling.cancel()
+    await asyncio.sleep(0)
+    assert not settling.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError if ends_well else ZeroDivisionError):
+        await settling
+    assert working.done()
+
+
+async def test_a_settled_task_gives_its_result() -> None:
+    assert await settle(asyncio.create_task(asyncio.sleep(0, "done"))) == "done"
