@@ -10,6 +10,36 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _create_image()
+    _create_job()
+    _create_manifest()
+    _create_pack()
+    _create_service()
+    _create_request()
+    _create_upload()
+    _create_chunk()
+    _create_image_tag()
+    _create_manifest_holder()
+    _create_pack_reference()
+    _create_upload_part()
+
+
+def downgrade() -> None:
+    op.drop_table("upload_part")
+    op.drop_table("pack_reference")
+    op.drop_table("manifest_holder")
+    op.drop_table("image_tag")
+    op.drop_table("chunk")
+    op.drop_table("upload")
+    op.drop_table("service")
+    op.drop_table("request")
+    op.drop_table("pack")
+    op.drop_table("manifest")
+    op.drop_table("job")
+    op.drop_table("image")
+
+
+def _create_image() -> None:
     op.create_table(
         "image",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -58,6 +88,8 @@ def upgrade() -> None:
     op.create_index("ix_image_project_id_updated_at_id", "image", ["project_id", "updated_at", "id"])
     op.create_index("ix_image_project_id_virtual_size_id", "image", ["project_id", "virtual_size", "id"])
 
+
+def _create_job() -> None:
     op.create_table(
         "job",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -90,6 +122,8 @@ def upgrade() -> None:
     op.create_index("ix_job_project_id_created_at_id", "job", ["project_id", "created_at", "id"])
     op.create_index("ix_job_state_created_at_id", "job", ["state", "created_at", "id"])
 
+
+def _create_manifest() -> None:
     op.create_table(
         "manifest",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -100,6 +134,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_manifest_store_state_id", "manifest", ["store", "state", "id"])
 
+
+def _create_pack() -> None:
     op.create_table(
         "pack",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -111,12 +147,17 @@ def upgrade() -> None:
     )
     op.create_index("ix_pack_store_state_id", "pack", ["store", "state", "id"])
 
+
+def _create_service() -> None:
     op.create_table(
         "service",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_service"),
     )
+
+
+def _create_request() -> None:
     op.create_table(
         "request",
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -128,6 +169,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_request_created_at", "request", ["created_at"])
 
+
+def _create_upload() -> None:
     op.create_table(
         "upload",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -158,6 +201,8 @@ def upgrade() -> None:
         ["project_id", "fingerprint", "created_at", "id"],
     )
 
+
+def _create_chunk() -> None:
     op.create_table(
         "chunk",
         sa.Column("domain", sa.String(length=64), nullable=False),
@@ -176,6 +221,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_chunk_pack_id", "chunk", ["pack_id"])
 
+
+def _create_image_tag() -> None:
     op.create_table(
         "image_tag",
         sa.Column("image_id", sa.String(length=36), nullable=False),
@@ -188,6 +235,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_image_tag_key_value_image_id", "image_tag", ["key", "value", "image_id"])
 
+
+def _create_manifest_holder() -> None:
     op.create_table(
         "manifest_holder",
         sa.Column("manifest_id", sa.String(length=32), nullable=False),
@@ -202,6 +251,8 @@ def upgrade() -> None:
         "ix_manifest_holder_holder_kind_holder_id", "manifest_holder", ["holder_kind", "holder_id"]
     )
 
+
+def _create_pack_reference() -> None:
     op.create_table(
         "pack_reference",
         sa.Column("pack_id", sa.String(length=32), nullable=False),
@@ -212,6 +263,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_pack_reference_holder_kind_holder_id", "pack_reference", ["holder_kind", "holder_id"])
 
+
+def _create_upload_part() -> None:
     op.create_table(
         "upload_part",
         sa.Column("upload_id", sa.String(length=36), nullable=False),
@@ -225,18 +278,3 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("upload_id", "number", name="pk_upload_part"),
     )
-
-
-def downgrade() -> None:
-    op.drop_table("upload_part")
-    op.drop_table("pack_reference")
-    op.drop_table("manifest_holder")
-    op.drop_table("image_tag")
-    op.drop_table("chunk")
-    op.drop_table("upload")
-    op.drop_table("service")
-    op.drop_table("request")
-    op.drop_table("pack")
-    op.drop_table("manifest")
-    op.drop_table("job")
-    op.drop_table("image")
