@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 from hypothesis import strategies as st
@@ -69,7 +71,14 @@ def make_disk(pieces: list[int]) -> SparseDisk:
 
 
 class StoreMachine(RuleBasedStateMachine):
+    """``happened`` counts, over all runs, what a run must have met to prove anything."""
+
     make_world: Callable[[], IndexWorld]
+    happened: ClassVar[Counter[str]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.happened = Counter()
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,6 +122,7 @@ class StoreMachine(RuleBasedStateMachine):
             await gate.pass_through(lambda: self.publish(holder, image))
         except Conflict:
             assert not self.is_current(holder), "a run that nobody took over was refused"
+            self.happened["a zombie was refused"] += 1
         finally:
             pool.close()
 
@@ -120,6 +130,7 @@ class StoreMachine(RuleBasedStateMachine):
         name = Holder(HolderKind.IMAGE, self.new_name())
         await self.world.publish(holder, image.manifest_id, name, image.packs)
         self.images[name.id] = image
+        self.happened["an image was published"] += 1
         self.forget_job(holder)
 
     def forget_job(self, holder: Holder) -> None:
@@ -204,6 +215,7 @@ class StoreMachine(RuleBasedStateMachine):
         """The process dies; what its jobs hold stays held."""
         actors = self.actors()
         self.loop.run_until_complete(actors[choice % len(actors)].kill())
+        self.happened["a run crashed"] += 1
 
     @precondition(lambda self: self.jobs)
     @rule(choice=st.integers(0, 1000))
@@ -286,6 +298,8 @@ class StoreMachine(RuleBasedStateMachine):
         sweep = garbage.sweep(self.store, STORE, self.world.index)
         report = self.loop.run_until_complete(sweep)
         assert report.failure_count == 0
+        if report.bytes_freed:
+            self.happened["a sweep freed something"] += 1
 
     def known_rows(self) -> tuple[set[str], set[str]]:
         """Of all ids that were ever used, those that still have a row."""

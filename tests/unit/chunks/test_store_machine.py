@@ -20,9 +20,16 @@ class SqlMachine(StoreMachine):
     make_world = SqlIndexWorld
 
 
-@pytest.mark.parametrize(("machine", "examples"), [(MemoryMachine, 40), (SqlMachine, 5)])
+# What enough runs meet: fewer, slower ones not always all of it.
+MAIN_EVENTS = {"an image was published", "a sweep freed something"}
+EVENTS = MAIN_EVENTS | {"a run crashed", "a zombie was refused"}
+
+
+@pytest.mark.parametrize(
+    ("machine", "examples", "met"), [(MemoryMachine, 40, EVENTS), (SqlMachine, 5, MAIN_EVENTS)]
+)
 def test_nothing_referenced_is_lost_and_nothing_unreferenced_stays(
-    machine: type[StoreMachine], examples: int
+    machine: type[StoreMachine], examples: int, met: set[str]
 ) -> None:
     run_state_machine_as_test(
         machine,
@@ -33,6 +40,21 @@ def test_nothing_referenced_is_lost_and_nothing_unreferenced_stays(
             suppress_health_check=list(HealthCheck),
         ),
     )
+    assert machine.happened.keys() >= met
+
+
+@pytest.mark.parametrize("machine", [MemoryMachine, SqlMachine])
+def test_a_deleted_image_stays_until_nobody_reads_it(machine: type[StoreMachine]) -> None:
+    world = machine()
+    world.import_at_once([0, 1, 2])
+    world.open_reader(0)
+    world.delete_image(0)
+    world.sweep_at_once()
+    world.read_and_close()
+    assert world.blobs()
+    world.sweep_at_once()
+    assert not world.blobs()
+    world.teardown()
 
 
 # -- the same, at every step of one import or one sweep -----------------------------------------------

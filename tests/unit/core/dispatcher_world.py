@@ -108,6 +108,16 @@ async def forever(_: JobRun) -> None:
     await asyncio.Event().wait()
 
 
+async def left_cancelling(service: Service) -> str:
+    """A job that the daemon was to cancel when it stopped."""
+    job_id = await service.add()
+    await is_running(service, job_id)
+    await service.dispatcher.stop(0)
+    async with service.runtime.database.transaction() as c:
+        await job_rows.move_job(c, job_id, [JobState.RUNNING], JobState.CANCELLING, fence=None, values={})
+    return job_id
+
+
 async def is_running(service: Service, job_id: str) -> None:
     while (await service.jobs.get("default", job_id)).record.state is not JobState.RUNNING:
         await asyncio.sleep(0.01)

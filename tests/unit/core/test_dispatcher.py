@@ -7,10 +7,9 @@ from typing import Any
 
 from imsd.contract import LimitExceeded
 from imsd.core.job_run import JobRun
-from imsd.metadata import jobs as job_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import JobState
-from tests.unit.core.dispatcher_world import forever, is_running, nothing
+from tests.unit.core.dispatcher_world import forever, is_running, left_cancelling, nothing
 
 
 async def test_a_job_runs_to_success(serve: Any) -> None:
@@ -86,13 +85,8 @@ async def test_a_job_put_aside_at_the_stop_goes_on_at_the_next_start(database: D
     assert older.workflow.undone == []
 
 
-async def test_a_cancellation_survives_the_daemon(database: Database, serve: Any) -> None:
-    older = await serve(forever)
-    job_id = await older.add()
-    await is_running(older, job_id)
-    await older.dispatcher.stop(0)
-    async with database.transaction() as c:
-        await job_rows.move_job(c, job_id, [JobState.RUNNING], JobState.CANCELLING, fence=None, values={})
+async def test_a_cancellation_survives_the_daemon(serve: Any) -> None:
+    job_id = await left_cancelling(await serve(forever))
     newer = await serve(forever)
     assert (await newer.end_of(job_id)).record.state is JobState.CANCELLED
     assert newer.workflow.undone == ["CANCELLED"]

@@ -19,7 +19,16 @@ from imsd.core.job_run import JobRun
 from imsd.metadata import jobs as job_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import JobKind, JobRecord, JobState
-from tests.unit.core.dispatcher_world import Service, forever, is_free, is_running, nothing, now, state_of
+from tests.unit.core.dispatcher_world import (
+    Service,
+    forever,
+    is_free,
+    is_running,
+    left_cancelling,
+    nothing,
+    now,
+    state_of,
+)
 
 
 def failing_once(error: Exception) -> Callable[[], Awaitable[None]]:
@@ -30,6 +39,19 @@ def failing_once(error: Exception) -> Callable[[], Awaitable[None]]:
             raise left.pop()
 
     return step
+
+
+def is_busy_once(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """The database is locked when ``change``, a function of `job_rows`, is called for the first time."""
+    busy = failing_once(OperationalError("UPDATE job", {}, Exception("database is locked")))
+    make_change = getattr(job_rows, change)
+
+    async def later(*args: Any, **options: Any) -> JobRecord | None:
+        await busy()
+        record: JobRecord | None = await make_change(*args, **options)
+        return record
+
+    monkeypatch.setattr(job_rows, change, later)
 
 
 @pytest.mark.parametrize("error", [Unavailable("not now"), ZeroDivisionError()])
@@ -45,14 +67,7 @@ async def test_a_cancelled_job_is_cleaned_up_again_until_it_succeeds(serve: Any,
 
 async def test_a_job_is_claimed_again_when_the_database_was_busy(serve: Any, monkeypatch: Any) -> None:
     service = await serve(nothing)
-    busy = failing_once(OperationalError("UPDATE job", {}, Exception("database is locked")))
-    claim = job_rows.claim_job
-
-    async def claim_later(*args: Any, **options: Any) -> JobRecord | None:
-        await busy()
-        return await claim(*args, **options)
-
-    monkeypatch.setattr(job_rows, "claim_job", claim_later)
+    is_busy_once(monkeypatch, "claim_job")
     assert (await service.end_of(await service.add())).record.state is JobState.SUCCESS
 
 
@@ -63,14 +78,7 @@ async def test_the_end_of_a_job_is_recorded_again_when_the_database_was_busy(
         raise LimitExceeded("the store is full", reason="CAPACITY_EXHAUSTED")
 
     service = await serve(fail)
-    busy = failing_once(OperationalError("UPDATE job", {}, Exception("database is locked")))
-    move = job_rows.move_job
-
-    async def move_later(*args: Any, **options: Any) -> JobRecord | None:
-        await busy()
-        return await move(*args, **options)
-
-    monkeypatch.setattr(job_rows, "move_job", move_later)
+    is_busy_once(monkeypatch, "move_job")
     record = (await service.end_of(await service.add())).record
     assert (record.state, record.error_reason) == (JobState.FAIL, "CAPACITY_EXHAUSTED")
 
@@ -96,12 +104,7 @@ async def test_a_clean_up_after_success_changes_nothing_and_holds_no_slot(serve:
 
 
 async def test_cancelling_again_takes_up_a_job_without_supervisor(database: Database, serve: Any) -> None:
-    service = await serve(forever)
-    job_id = await service.add()
-    await is_running(service, job_id)
-    await service.dispatcher.stop(0)
-    async with database.transaction() as c:
-        await job_rows.move_job(c, job_id, [JobState.RUNNING], JobState.CANCELLING, fence=None, values={})
+    job_id = await left_cancelling(await serve(forever))
     idle = Service(database, forever)
     try:
         await idle.jobs.cancel("default", job_id)

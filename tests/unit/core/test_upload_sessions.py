@@ -70,6 +70,13 @@ async def an_upload(uploads: Uploads, size_bytes: int = 0) -> str:
     return (await uploads.create(key, NewUpload(size_bytes=size_bytes))).id
 
 
+async def one_that_hangs(runtime: Runtime, store: FaultyStore) -> tuple[Uploads, str]:
+    """An upload whose first part the store takes, and then does not answer."""
+    store.add(Fault(call=Call.COMMIT, kind=FaultKind.HANG))
+    uploads = uploads_of(runtime, upload_part_bytes=4 * MIB)
+    return uploads, await an_upload(uploads)
+
+
 async def counted(runtime: Runtime) -> int:
     async with runtime.database.reading() as c:
         return await upload_rows.staged_total(c, PROJECT)
@@ -163,9 +170,7 @@ async def test_a_writer_that_goes_does_not_wait_for_a_store_that_hangs(
     runtime: Runtime, store: FaultyStore, start: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload_session, "CLOSING_SECONDS", 0.05)
-    uploads = uploads_of(runtime, upload_part_bytes=4 * MIB)
-    store.add(Fault(call=Call.COMMIT, kind=FaultKind.HANG))
-    upload = await an_upload(uploads)
+    uploads, upload = await one_that_hangs(runtime, store)
     async with asyncio.timeout(5):
         async with uploads.writing(PROJECT, upload, 0) as session:
             await send(session, start, 3 * MIB)  # a checkpoint runs
@@ -178,9 +183,7 @@ async def test_who_takes_over_does_not_wait_for_a_store_that_hangs(
     runtime: Runtime, store: FaultyStore, start: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload_session, "EVICTION_SECONDS", 0.1)
-    uploads = uploads_of(runtime, upload_part_bytes=4 * MIB)
-    store.add(Fault(call=Call.COMMIT, kind=FaultKind.HANG))
-    upload = await an_upload(uploads)
+    uploads, upload = await one_that_hangs(runtime, store)
     older = asyncio.create_task(write_all(uploads, upload, start, 3 * MIB))
     async with asyncio.timeout(5):
         while not store.calls[Call.COMMIT]:

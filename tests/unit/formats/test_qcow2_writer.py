@@ -77,7 +77,9 @@ def test_every_cluster_size_is_written(
 ) -> None:
     raw = sparse_file(tmp_path / "disk.raw", 11 * MIB, mixed_pieces(11 * MIB, seed=3))
     writer = Qcow2Writer(image_of(raw).blocks, compression, cluster_bits)
-    check_with_qemu(write_file(writer, tmp_path / "disk.qcow2"), raw)
+    path = write_file(writer, tmp_path / "disk.qcow2")
+    check_with_qemu(path, raw)
+    assert read_all(image_of(path).blocks) == raw.read_bytes()
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
@@ -94,6 +96,7 @@ def test_a_disk_without_a_byte_of_data_is_written(tmp_path: Path, image_of: Imag
     for compression in COMPRESSIONS:
         path = write_file(Qcow2Writer(image_of(raw).blocks, compression), tmp_path / compression)
         check_with_qemu(path, raw)
+        assert all(extent.is_zero for extent in image_of(path).blocks.extents(0, GIB))
 
 
 def test_plain_clusters_that_need_several_refcount_blocks_are_counted(
@@ -102,7 +105,9 @@ def test_plain_clusters_that_need_several_refcount_blocks_are_counted(
     raw = sparse_file(tmp_path / "disk.raw", 40 * MIB, [(0, noise(40 * MIB))])
     for compression in COMPRESSIONS:
         writer = Qcow2Writer(image_of(raw).blocks, compression, 12)
-        check_with_qemu(write_file(writer, tmp_path / "disk.qcow2"), raw)
+        path = write_file(writer, tmp_path / compression)
+        check_with_qemu(path, raw)
+        assert read_all(image_of(path).blocks) == raw.read_bytes()
 
 
 def test_many_tiny_clusters_may_share_one_of_the_file(tmp_path: Path, image_of: ImageOf) -> None:
@@ -240,12 +245,14 @@ def test_a_cluster_may_come_out_a_little_longer() -> None:
     assert list(encoder.render(0, sizes)) == [[b"\x11" * 2002]]
 
 
-def test_the_other_way_to_deflate_is_read_by_qemu_too(tmp_path: Path) -> None:
+def test_the_other_way_to_deflate_is_read_by_qemu_too(tmp_path: Path, image_of: ImageOf) -> None:
     disk = cut_disk(5 * MIB)
     raw = sparse_file(tmp_path / "disk.raw", 5 * MIB, [(0, disk.content)])
     writer = Qcow2Writer(disk, "zlib")
     writer._encoder = CompressingEncoder(disk, 64 * KIB, deflate_smaller)
-    check_with_qemu(write_file(writer, tmp_path / "disk.qcow2"), raw)
+    path = write_file(writer, tmp_path / "disk.qcow2")
+    check_with_qemu(path, raw)
+    assert read_all(image_of(path).blocks) == disk.content
 
 
 class ChangingDisk(CutDisk):

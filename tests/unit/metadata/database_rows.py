@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from imsd.metadata.database import Database
 from imsd.metadata.tables import request
@@ -22,6 +22,20 @@ def row(number: int) -> dict[str, object]:
 async def write(database: Database, number: int) -> None:
     async with database.transaction() as c:
         await c.execute(insert(request).values(row(number)))
+
+
+def insert_rows(c: Connection, *numbers: int, then: type[Exception] | None = None) -> int:
+    """For `Database.run`."""
+    for number in numbers:
+        c.execute(insert(request).values(row(number)))
+    if then:
+        raise then
+    return len(numbers)
+
+
+async def run_write(database: Database, number: int) -> None:
+    """As `write`, in a function that the database runs."""
+    await database.run(insert_rows, number)
 
 
 async def seen(database: Database) -> list[str]:

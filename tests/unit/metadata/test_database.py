@@ -11,11 +11,10 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from imsd.contract import FailedPrecondition, ImsError, Unavailable
-from imsd.metadata import engine
+from imsd.contract import FailedPrecondition, ImsError
 from imsd.metadata.database import Database, open_database
 from imsd.metadata.tables import request
-from tests.unit.metadata.database_rows import row, seen, write
+from tests.unit.metadata.database_rows import insert_rows, row, seen, write
 
 
 async def test_what_a_block_wrote_is_there_after_it(database: Database) -> None:
@@ -33,14 +32,6 @@ async def test_a_block_that_raises_wrote_nothing(database: Database) -> None:
         await fail()
     await write(database, 2)
     assert await seen(database) == ["r000002"]
-
-
-def insert_rows(c: Connection, *numbers: int, then: type[Exception] | None = None) -> int:
-    for number in numbers:
-        c.execute(insert(request).values(row(number)))
-    if then:
-        raise then
-    return len(numbers)
 
 
 async def test_a_function_that_is_run_is_one_transaction(database: Database) -> None:
@@ -94,21 +85,6 @@ async def test_when_a_cancelled_function_ends_its_thread_has_left_it(sqlite_data
     with pytest.raises(asyncio.CancelledError):
         await task
     assert is_over.is_set()
-
-
-async def test_the_faults_of_a_function_are_told_in_our_words(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "BUSY_TIMEOUT_MS", 20)
-    async with open_database(sqlite_url) as database:
-        other = sqlite3.connect(tmp_path / "imsd.db", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Unavailable):
-            await database.run(insert_rows, 1)
-        other.rollback()
-        other.close()
-        await database.run(insert_rows, 2)
-        assert await seen(database) == ["r000002"]
 
 
 async def test_a_reader_cannot_write(database: Database) -> None:

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from sqlalchemy import text
 from imsd.contract import FailedPrecondition, LimitExceeded, Unavailable
 from imsd.metadata import engine
 from imsd.metadata.database import Database, open_database
-from tests.unit.metadata.database_rows import seen, write
+from tests.unit.metadata.database_rows import run_write, seen, write
+
+Write = Callable[[Database, int], Awaitable[None]]
 
 CRASH = """
 import asyncio, os, sys
@@ -53,8 +56,9 @@ async def test_a_commit_survives_a_power_cut(sqlite_database: Database) -> None:
         assert (await c.execute(text("PRAGMA foreign_keys"))).scalar() == 1
 
 
+@pytest.mark.parametrize("write", [write, run_write])
 async def test_a_file_locked_by_another_program_is_unavailable(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write
 ) -> None:
     monkeypatch.setattr(engine, "BUSY_TIMEOUT_MS", 20)
     async with open_database(sqlite_url) as database:
