@@ -4,14 +4,14 @@
 #
 # usage: .ci/install_packages.sh tests|demo|bench
 set -euo pipefail
-PATH=$PATH:/usr/sbin:/sbin
+# Programs that Debian keeps out of the path of a user, or of everybody.
+PATH=$PATH:/usr/sbin:/sbin$(printf ':%s' /usr/lib/postgresql/*/bin)
 
 # program or file it is recognised by = Debian package
-tests=(qemu-img=qemu-utils mke2fs=e2fsprogs)
-demo=("${tests[@]}" mmdebstrap=mmdebstrap sfdisk=fdisk extlinux=extlinux
+common=(qemu-img=qemu-utils mke2fs=e2fsprogs)
+tests=("${common[@]}" pg_ctl=postgresql systemd-analyze=systemd)
+demo=("${common[@]}" mmdebstrap=mmdebstrap sfdisk=fdisk extlinux=extlinux
       /usr/lib/syslinux/mbr/mbr.bin=syslinux-common)
-# Tests that start a PostgreSQL server or check the units are skipped without these; only root can run the first.
-[ "$(id -u)" != 0 ] || tests+=(/usr/lib/postgresql=postgresql systemd-analyze=systemd)
 bench=("${demo[@]}" borg=borgbackup restic=restic casync=casync)
 
 case ${1:-} in
