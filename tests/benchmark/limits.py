@@ -34,6 +34,11 @@ def memory(disks: Disks, rounds: int) -> tuple[list[Row], list[Times]]:
         _peak(disks, "verify", lambda daemon: _verify(daemon, disks)),
         _peak(disks, "import of a 120 GiB sparse RAW", lambda daemon: _import_sparse(daemon, disks)),
         _peak(disks, f"{CROWD} imports at once", lambda daemon: _import_crowd(daemon, disks)),
+        _peak(
+            disks,
+            f"{CROWD} imports at once, sent as bytes, twice",
+            lambda daemon: _import_crowd(daemon, disks, "--send-bytes", times=2),
+        ),
     ]
     return rows, []
 
@@ -75,22 +80,28 @@ def _import_sparse(daemon: OurDaemon, disks: Disks) -> None:
         sparse.unlink()
 
 
-def _import_crowd(daemon: OurDaemon, disks: Disks) -> None:
+def _import_crowd(daemon: OurDaemon, disks: Disks, *options: str, times: int = 1) -> None:
     crowd = make_crowd(disks)
     try:
-        running = [
-            subprocess.Popen(
-                [PROGRAMS / "imsctl", "--no-progress", "image", "import", disk, "--name", disk.stem],
-                env=daemon.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-            for disk in crowd
-        ]
-        failed = sum(process.wait(600) != 0 for process in running)
+        for _ in range(times):
+            _import_at_once(daemon, crowd, *options)
     finally:
         for disk in crowd:
             disk.unlink()
+
+
+def _import_at_once(daemon: OurDaemon, crowd: list[Path], *options: str) -> None:
+    program: list[str | Path] = [PROGRAMS / "imsctl", "--no-progress", "image", "import", *options]
+    running = [
+        subprocess.Popen(
+            [*program, disk, "--name", disk.stem],
+            env=daemon.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        for disk in crowd
+    ]
+    failed = sum(process.wait(600) != 0 for process in running)
     if failed:
         raise RuntimeError(f"{failed} of {len(crowd)} imports at once failed")
 

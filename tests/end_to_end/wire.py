@@ -67,11 +67,14 @@ async def send(stubs: Stubs, content: bytes, **fields: Any) -> upload_pb2.Upload
     """Upload ``content`` whole and commit it."""
     upload = await open_upload(stubs, **({"size_bytes": len(content)} | fields))
     await write(stubs, [header(upload), *steps_of(content)])
-    committed: upload_pb2.Upload = await stubs.uploads.CommitUpload(
-        upload_pb2.CommitUploadRequest(
-            project_id=upload.project_id, upload_id=upload.id, size_bytes=len(content)
-        )
+    return await commit(stubs, upload, len(content))
+
+
+async def commit(stubs: Stubs, upload: upload_pb2.Upload, size_bytes: int) -> upload_pb2.Upload:
+    request = upload_pb2.CommitUploadRequest(
+        project_id=upload.project_id, upload_id=upload.id, size_bytes=size_bytes
     )
+    committed: upload_pb2.Upload = await stubs.uploads.CommitUpload(request)
     return committed
 
 
