@@ -107,7 +107,7 @@ class Config(BaseSettings):
     max_virtual_size_bytes: ByteSize = Field(ByteSize(64 * TIB), ge=MIB, le=1 << 60)
     max_upload_size_bytes: ByteSize = Field(ByteSize(64 * TIB), ge=MIB, le=1 << 60)
 
-    # Bytes that open uploads of one project may hold; chunks that are stored directly do not count.
+    # Bytes that the uploads of one project may hold in the store.
     staging_quota_bytes: ByteSize = Field(ByteSize(256 * GIB), ge=0, le=1 << 60)
 
     # An upload that nobody touches for so long is removed.

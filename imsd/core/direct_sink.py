@@ -35,6 +35,11 @@ class DirectSink(UploadSink):
         super().__init__()
         record = progress.record
         self._progress = progress
+        self._part_bytes = runtime.limits.upload_part_bytes
+        self._position = record.committed_offset
+        # Of the quota, for what comes until the next checkpoint; and how much of that is not used yet.
+        self._reserved_bytes = self._room_bytes = 0
+        self._counted_bytes = state.new_size if state else 0  # of the chunks that segments tell of
         self._store = runtime.stores.get(record.store)
         self._segment = SegmentSink()
         target = IngestTarget(self._store, record.store, runtime.index, record.project_id, progress.holder)
@@ -55,35 +60,59 @@ class DirectSink(UploadSink):
         return sink
 
     async def write(self, data: Buffer) -> None:
+        await self._reserve(len(data))
         self._is_saved = False
         await self._ingest.write(data)
         self.unsaved_bytes += len(data)
+        self._position += len(data)
 
     async def write_zeros(self, length: int) -> None:
         self._is_saved = False
         await self._ingest.write_zeros(length)
+        self._position += length
 
     async def copy(self, range_: FileRange) -> None:
+        await self._reserve(range_.data_bytes)
         self._is_saved = False
         await self._ingest.copy_range(range_.blocks, range_.end)
         self.unsaved_bytes += range_.data_bytes
+        self._position = range_.end
+
+    async def _reserve(self, length: int) -> None:
+        """Before ``length`` bytes come: they may all be new. Raises LimitExceeded, Conflict."""
+        if self._room_bytes < length:
+            size = self._progress.record.size_bytes
+            left = size - self._position if size else self._part_bytes
+            more = max(min(left, self._part_bytes), length) - self._room_bytes
+            await self._progress.reserve(more)
+            self._reserved_bytes += more
+            self._room_bytes += more
+        self._room_bytes -= length
 
     def _save(self) -> Coroutine[Any, Any, None] | None:
         if self._is_saved:
             return None
         self._is_saved = True
-        return self._record(self._ingest.begin_checkpoint(self._segment.take))
+        self._progress.shrink(self._room_bytes)
+        reserved = self._reserved_bytes - self._room_bytes
+        self._reserved_bytes = self._room_bytes = 0
+        return self._record(self._ingest.begin_checkpoint(self._segment.take), reserved)
 
     async def _record(
-        self, checkpoint: Coroutine[Any, Any, tuple[IngestState, Sequence[ChunkEntry]]]
+        self, checkpoint: Coroutine[Any, Any, tuple[IngestState, Sequence[ChunkEntry]]], reserved_bytes: int
     ) -> None:
-        state, entries = await checkpoint
-        await self._progress.advance(
-            part=await self._write_segment(entries, state.position),
-            committed_offset=state.end,
-            tree_state=state.to_bytes(),
-            is_direct=True,
-        )
+        try:
+            state, entries = await checkpoint
+            await self._progress.advance(
+                part=await self._write_segment(entries, state.position, state.new_size),
+                committed_offset=state.end,
+                tree_state=state.to_bytes(),
+                is_direct=True,
+                reserved_bytes=reserved_bytes,
+            )
+        except BaseException:
+            await self._progress.give_back(reserved_bytes)
+            raise
 
     async def seal(self, digest: str) -> UploadRecord:
         size = self._progress.record.committed_offset
@@ -94,13 +123,19 @@ class DirectSink(UploadSink):
         padding = -size % SECTOR_BYTES
         await self._ingest.write(bytes(padding))
         result = await self._ingest.finish(size + padding)
-        part = await self._write_segment(self._segment.take(), size)
+        part = await self._write_segment(self._segment.take(), size, result.new_size)
         return await self._progress.seal(actual, json.dumps(asdict(result)).encode(), part)
 
     async def _drop(self) -> None:
-        await self._ingest.__aexit__(None, None, None)
+        try:
+            await self._ingest.__aexit__(None, None, None)
+        finally:
+            await self._progress.give_back(self._reserved_bytes)
 
-    async def _write_segment(self, entries: Sequence[ChunkEntry], end: int) -> PartRecord | None:
+    async def _write_segment(
+        self, entries: Sequence[ChunkEntry], end: int, new_size: int
+    ) -> PartRecord | None:
+        """``new_size``: bytes of all chunks so far that the store did not have before."""
         if not entries:
             return None
         content = encode_segment(entries)
@@ -108,7 +143,8 @@ class DirectSink(UploadSink):
         async with self._store.begin(staging_blob(self._progress.record.id, number)) as ingest:
             await ingest.write([content])
             await ingest.commit()
-        return self._progress.part(number, PartKind.SEGMENT, entries[0].start, end, len(content))
+        stored, self._counted_bytes = new_size - self._counted_bytes, new_size
+        return self._progress.part(number, PartKind.SEGMENT, entries[0].start, end, stored)
 
 
 def sealed_result(record: UploadRecord) -> IngestResult:

@@ -195,7 +195,8 @@ async def _segments(
     store: BlobStore, upload: UploadRecord, parts: Sequence[PartRecord]
 ) -> AsyncIterator[EntryRows]:
     for part in parts:
-        content = await store.read(staging_blob(upload.id, part.number), [ByteRange(0, part.stored_bytes)])
+        blob = await store.stat(staging_blob(upload.id, part.number))
+        content = await store.read(blob.id, [ByteRange(0, blob.size_bytes)])
         yield decode_segment(content[0])
 
 

@@ -135,6 +135,7 @@ class UploadProgress:
             "digest": digest,
             "tree_state": tree_state,
             "size_bytes": self.record.committed_offset,
+            "staged_bytes": self._staged_bytes + (part.stored_bytes if part else 0),
             "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
         }
         async with self._runtime.database.transaction() as c:

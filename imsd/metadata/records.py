@@ -142,7 +142,10 @@ class UploadRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRecord:
-    """A part of an upload: ``length`` bytes of the file from ``start``; ``stored_bytes`` in its blob.
+    """A part of an upload: ``length`` bytes of the file from ``start``.
+
+    ``stored_bytes``: what it takes of the quota; the bytes of its blob, or of a SEGMENT those of the chunks
+    that it tells of and that were new.
 
     Numbers grow with the file; two writers never use the same one.
     """

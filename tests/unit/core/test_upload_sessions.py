@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -105,6 +106,36 @@ async def test_a_file_as_large_as_the_quota_fits(runtime: Runtime, part: int) ->
         assert session.committed_offset == await counted(runtime) == 8 * MIB
     with pytest.raises(LimitExceeded):
         await write_all(uploads, await an_upload(uploads), QCOW2_START, MIB)
+
+
+async def write_raw(uploads: Uploads, upload: str, content: bytes) -> None:
+    async with uploads.writing(PROJECT, upload, 0) as session:
+        for start in range(0, len(content), MIB):
+            await session.write(content[start : start + MIB])
+        await session.flush()
+        assert session.committed_offset == len(content)
+
+
+@pytest.mark.parametrize("part", [MIB, 2 * MIB, 4 * MIB, 8 * MIB])
+async def test_a_disk_stored_while_it_comes_counts_for_what_is_new(runtime: Runtime, part: int) -> None:
+    uploads = uploads_of(runtime, staging_quota_bytes=8 * MIB, upload_part_bytes=part)
+    content = random.Random(1).randbytes(8 * MIB)
+    upload = await an_upload(uploads, 8 * MIB)
+    await write_raw(uploads, upload, content)
+    assert 7 * MIB < await counted(runtime) <= 8 * MIB
+    with pytest.raises(LimitExceeded):
+        await write_raw(uploads, await an_upload(uploads, 8 * MIB), random.Random(2).randbytes(8 * MIB))
+    assert await counted(runtime) <= 8 * MIB
+    sealed = await uploads.commit(PROJECT, upload, 8 * MIB, "")
+    assert 7 * MIB < sealed.staged_bytes == await counted(runtime) <= 8 * MIB
+
+
+async def test_a_disk_that_is_known_takes_no_quota(runtime: Runtime) -> None:
+    uploads = uploads_of(runtime, staging_quota_bytes=9 * MIB, upload_part_bytes=MIB)
+    content = random.Random(1).randbytes(8 * MIB)
+    for _ in range(3):
+        await write_raw(uploads, await an_upload(uploads, 8 * MIB), content)
+    assert await counted(runtime) <= 8 * MIB + MIB // 2
 
 
 @STARTS
