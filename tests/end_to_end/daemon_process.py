@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from imsd.core.store_ownership import OWNER_BLOB
+from imsd.metadata.tables import metadata
 from imsd.v1 import (
     catalog_pb2_grpc,
     driver_pb2_grpc,
@@ -103,6 +105,18 @@ class DaemonProcess:
                     with suppress(FileNotFoundError):
                         found[blob] = path.stat().st_size
         return found
+
+    def thread_count(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def rows(self) -> dict[str, int]:
+        """How many rows each table of images, uploads and their bytes has, where it has any."""
+        tables = metadata.tables.keys() - {"alembic_version", "job", "request", "service"}
+        with closing(sqlite3.connect(f"file:{self.state_dir}/imsd.sqlite3?mode=ro", uri=True)) as database:
+            counts = {
+                table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables
+            }
+        return {table: count for table, count in counts.items() if count}
 
     def imsctl(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the command-line client against this daemon."""
