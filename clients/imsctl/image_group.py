@@ -242,12 +242,14 @@ def _print_report(session: Session, image: image_pb2.Image, job: job_pb2.Job) ->
         print_json(job_fields(job))
         return
     checked = f"{report.chunks_checked} chunks, {wording.size(report.stored_bytes_checked)} in the store"
-    verdict = f"damaged in {report.damage_count} places" if report.damage_count else "intact"
+    places = "place" if report.damage_count == 1 else "places"
+    verdict = f"damaged in {report.damage_count} {places}" if report.damage_count else "intact"
     print_fields(
         {"image": f"{image.name} {image.id}", "verdict": verdict, "read": checked, "digest": report.digest}
     )
     for damage in report.damage:
         end = damage.guest_offset + damage.length
-        print(f"  bytes {damage.guest_offset} to {end}: {damage.message} (blob {damage.blob_id})")
+        blob = "" if damage.blob_id in damage.message else f" (blob {damage.blob_id})"
+        print(f"  bytes {damage.guest_offset} to {end}: {damage.message}{blob}")
     if report.damage_count > len(report.damage):
         print(f"  and {report.damage_count - len(report.damage)} more")

@@ -122,6 +122,10 @@ class ChunkIndex(ABC):
     async def begin_manifest(self, holder: Holder, manifest_id: str, store: str) -> None:
         """Insert a manifest row (`writing`) held by ``holder``. Raises Conflict."""
 
+    @abstractmethod
+    async def distrust(self, packs: Iterable[str]) -> None:
+        """Let no look-up find a chunk in these packs any more: they are damaged. May be repeated."""
+
     # -- letting go and sweeping ---------------------------------------------------------------------
 
     @abstractmethod

@@ -12,7 +12,7 @@ from .fetched_segments import SegmentSource
 # A store out of the house answers after tens of milliseconds, and a window touches a dozen packs.
 BLOBS_AT_ONCE = 8
 
-LOST_HINT = "verify the image to see how much is lost, and restore it from another copy"
+LOST_HINT = "verify the image to see how much is lost, and then import it again from another copy"
 
 
 async def read_blob(store: BlobStore, blob: BlobId, ranges: Sequence[ByteRange]) -> list[bytes]:

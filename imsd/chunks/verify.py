@@ -39,8 +39,8 @@ class Damage:
 class VerifyResult:
     """What was found. ``digest``: recomputed over the whole disk; empty when there is damage.
 
-    ``damage``: the first `MAX_LISTED_DAMAGE` of ``damage_count``, in disk order. Sizes in bytes;
-    a chunk that the disk has twice is checked and counted twice.
+    ``damage``: the first `MAX_LISTED_DAMAGE` of ``damage_count``, in disk order; ``damaged_packs``: the ids
+    of all packs that have some. Sizes in bytes; a chunk that the disk has twice is checked and counted twice.
     """
 
     chunks_checked: int = 0
@@ -48,6 +48,7 @@ class VerifyResult:
     digest: str = ""
     damage: list[Damage] = field(default_factory=list)
     damage_count: int = 0
+    damaged_packs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Checked:
     chunks: Sequence[StoredChunk]
     hashed: HashedWindow | None = None
     damage: Sequence[Damage] = ()
+    damaged_packs: frozenset[str] = frozenset()
 
 
 async def verify(
@@ -125,14 +127,15 @@ class Verification:
         try:
             return await self._pool.run(self._read_window, window, chunks)
         except DataLoss:
-            damage = []
+            damage, packs = [], set()
             for chunk in chunks:
                 try:
                     await self._pool.run(self._reader.check_chunk, chunk)
                 except DataLoss as error:
                     blob = self._reader.blob_of(chunk)
                     damage.append(Damage(chunk.start, chunk.length, blob, error.message))
-            return Checked(chunks, damage=damage)
+                    packs.add(self._manifest.pack_ids[chunk.pack])
+            return Checked(chunks, damage=damage, damaged_packs=frozenset(packs))
 
     def _read_window(self, window: ByteRange, chunks: Sequence[StoredChunk]) -> Checked:
         content = np.empty(window.length, np.uint8).data
@@ -147,6 +150,7 @@ class Verification:
             chunks_checked=self._result.chunks_checked + len(checked.chunks),
             stored_bytes_checked=self._result.stored_bytes_checked
             + sum(chunk.stored_length for chunk in checked.chunks),
+            damaged_packs=self._result.damaged_packs | checked.damaged_packs,
         )
         self._plain_bytes += sum(chunk.length for chunk in checked.chunks)
         self._on_progress(self._plain_bytes)

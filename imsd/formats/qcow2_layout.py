@@ -231,7 +231,7 @@ def _check_references(fields: _Fields, extensions: dict[int, int]) -> None:
         raise ImageRefused(
             "the qcow2 file is encrypted",
             reason="IMAGE_ENCRYPTED",
-            hint="decrypt it with `qemu-img convert`; imsd can encrypt what it stores",
+            hint="decrypt it first with `qemu-img convert`",
         )
 
 

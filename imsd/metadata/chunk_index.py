@@ -74,6 +74,10 @@ class SqlChunkIndex(ChunkIndex):
                 await c.run_sync(chunk_rows.condemned, pack, store, limit),
             )
 
+    async def distrust(self, packs: Iterable[str]) -> None:
+        for batch in in_batches(list(packs)):
+            await self._database.run(chunk_rows.distrust, batch)
+
     async def forget(self, manifests: Iterable[str], packs: Iterable[str]) -> None:
         for table, ids in ((manifest, manifests), (pack, packs)):
             for batch in in_batches(list(ids)):

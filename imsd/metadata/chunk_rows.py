@@ -182,7 +182,7 @@ def condemn(c: Connection, table: Table, ids: Sequence[str]) -> None:
     change = update(table).where(table.c.id.in_(ids), _is_held_by_nobody(table), table.c.state != CONDEMNED)
     doomed = c.execute(change.values(state=CONDEMNED).returning(table.c.id)).scalars().all()
     if table is pack:
-        c.execute(delete(chunk).where(chunk.c.pack_id.in_(doomed)))
+        distrust(c, doomed)
     else:
         is_theirs = and_(
             pack_reference.c.holder_kind == HolderKind.MANIFEST, pack_reference.c.holder_id.in_(doomed)
@@ -194,6 +194,11 @@ def condemned(c: Connection, table: Table, store: str, limit: int) -> list[Doome
     """What is condemned in a store."""
     query = select(table.c.id).where(table.c.store == store, table.c.state == CONDEMNED).limit(limit)
     return [Doomed(doomed, store) for doomed in c.execute(query).scalars()]
+
+
+def distrust(c: Connection, packs: Sequence[str]) -> None:
+    """Let nothing find the chunks of ``packs`` any more."""
+    c.execute(delete(chunk).where(chunk.c.pack_id.in_(packs)))
 
 
 def forget(c: Connection, table: Table, ids: Sequence[str]) -> None:

@@ -90,6 +90,10 @@ class MemoryChunkIndex(ChunkIndex):
         for row in held:
             row.held_by.add((HolderKind.MANIFEST, manifest_id))
 
+    async def distrust(self, packs: Iterable[str]) -> None:
+        gone = set(packs)
+        self.chunks = {key: place for key, place in self.chunks.items() if place.pack_id not in gone}
+
     async def release(self, holder: Holder) -> None:
         await asyncio.sleep(0)
         for row in (*self.packs.values(), *self.manifests.values()):
@@ -102,8 +106,7 @@ class MemoryChunkIndex(ChunkIndex):
         for row in self.packs.values():
             row.held_by -= gone
         packs = _condemn(self.packs, store, limit)
-        ids = {doomed.id for doomed in packs}
-        self.chunks = {key: place for key, place in self.chunks.items() if place.pack_id not in ids}
+        await self.distrust(doomed.id for doomed in packs)
         return manifests, packs
 
     async def forget(self, manifests: Iterable[str], packs: Iterable[str]) -> None:

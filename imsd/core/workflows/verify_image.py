@@ -1,4 +1,8 @@
-"""Verify an image: re-read every stored chunk and say what is wrong."""
+"""Verify an image: re-read every stored chunk and say what is wrong.
+
+What lies in a damaged pack is found no more by imports: else a good copy of the disk would become an image
+of the very bytes that are damaged.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from imsd.metadata.records import ImageStatus
 
 
 class VerifyImage(Workflow):
-    """Reads only; its result is a report, and damage is no failure of the job."""
+    """Its result is a report; damage is no failure of the job."""
 
     def __init__(self, sweeper: Sweeper) -> None:
         self._sweeper = sweeper
@@ -30,8 +34,10 @@ class VerifyImage(Workflow):
         async with open_image_reader(runtime, self._sweeper, image, digests=True) as reader:
             run.enter("verify", image.data_size, (0.0, 100.0))
             report = await verify(reader, runtime.pool, run.advance)
+        result = asdict(report)
+        await runtime.index.distrust(result.pop("damaged_packs"))
         async with runtime.database.transaction() as c:
-            await run.succeed(c, asdict(report))
+            await run.succeed(c, result)
 
     async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
         return None

@@ -174,6 +174,9 @@ class GatedIndex(ChunkIndex):
     async def begin_manifest(self, holder: Holder, manifest_id: str, store: str) -> None:
         await self._gate.pass_through(lambda: self._index.begin_manifest(holder, manifest_id, store))
 
+    async def distrust(self, packs: Iterable[str]) -> None:
+        await self._gate.pass_through(lambda: self._index.distrust(packs))
+
     async def release(self, holder: Holder) -> None:
         await self._gate.pass_through(lambda: self._index.release(holder))
 

@@ -73,6 +73,7 @@ async def test_an_altered_chunk_is_found_and_the_others_are_still_checked(
     (damage,) = result.damage
     piece = disk.pieces[number]
     assert (damage.guest_offset, damage.length, damage.blob_id) == (piece.start, len(piece.plain), blob)
+    assert result.damaged_packs == {disk.pack_id(pack)}
     assert str(piece.start) in damage.message
     assert blob in damage.message
 

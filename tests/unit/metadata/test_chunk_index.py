@@ -96,6 +96,16 @@ async def test_a_hit_references_the_pack_for_the_finder(
     assert await index.condemn("main") == ([], [Doomed(PACK, "main")])
 
 
+async def test_chunks_of_a_damaged_pack_are_stored_anew(index: SqlChunkIndex, job: Holder) -> None:
+    await commit(index, job, PACK, 1, 2)
+    await commit(index, job, pack_id(2), 3)
+    await index.distrust([PACK])
+    await index.distrust([PACK])
+    assert await found(index, job, 1, 2, 3) == [3]
+    await commit(index, job, pack_id(3), 1)
+    assert (await index.find(job, "lab", [digest(1)]))[digest(1)].pack_id == pack_id(3)
+
+
 async def test_a_miss_references_nothing(index: SqlChunkIndex, job: Holder, database: Database) -> None:
     await commit(index, job, PACK, 1)
     finder = await upload_holder(database)
