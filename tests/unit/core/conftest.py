@@ -20,8 +20,8 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 async def serve(database: Database) -> AsyncIterator[Callable[..., Awaitable[Service]]]:
     started: list[Service] = []
 
-    async def start(work: Callable[[JobRun], Awaitable[None]]) -> Service:
-        service = Service(database, work)
+    async def start(work: Callable[[JobRun], Awaitable[None]], slots: int = 1) -> Service:
+        service = Service(database, work, slots)
         started.append(service)
         await service.dispatcher.start()
         return service

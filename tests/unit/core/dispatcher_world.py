@@ -52,9 +52,9 @@ class Scripted(Workflow):
 
 
 class Service:
-    """A dispatcher with one slot, its board and the jobs as a caller sees them."""
+    """A dispatcher with a few slots, its board and the jobs as a caller sees them."""
 
-    def __init__(self, database: Database, work: Callable[[JobRun], Awaitable[None]]) -> None:
+    def __init__(self, database: Database, work: Callable[[JobRun], Awaitable[None]], slots: int = 1) -> None:
         self.runtime = Runtime(
             database=database,
             index=SqlChunkIndex(database, now),
@@ -68,7 +68,7 @@ class Service:
                 staging_quota_bytes=1,
                 upload_part_bytes=1,
                 upload_expiry=timedelta(hours=1),
-                max_running_create_jobs=1,
+                max_running_create_jobs=slots,
             ),
             region="local",
             service_id=str(uuid.uuid4()),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
+from imsd.config_loading import load_config
 from imsd.contract import LimitExceeded
 from imsd.core.job_run import JobRun
 from imsd.metadata.database import Database
@@ -70,6 +72,32 @@ async def test_jobs_wait_for_a_slot_and_can_be_cancelled_there(serve: Any) -> No
     await service.jobs.cancel("default", second)
     assert (await service.end_of(second)).record.state is JobState.CANCELLED
     assert (await service.jobs.get("default", third)).queue_position == 1
+
+
+async def test_forty_jobs_run_at_once_and_more_wait_in_their_order(serve: Any) -> None:
+    most = load_config(Path("/dev/null")).config.max_running_create_jobs
+    assert most == 40
+    may_end = asyncio.Event()
+    running = 0
+    counts: list[int] = []
+
+    async def work(_: JobRun) -> None:
+        nonlocal running
+        running += 1
+        counts.append(running)
+        await may_end.wait()
+        running -= 1
+
+    service = await serve(work, slots=most)
+    jobs = [await service.add() for _ in range(most + 6)]
+    while running < most:
+        await asyncio.sleep(0.01)
+    positions = [(await service.jobs.get("default", job_id)).queue_position for job_id in jobs]
+    assert positions == [0] * most + [1, 2, 3, 4, 5, 6]
+    may_end.set()
+    for job_id in jobs:
+        assert (await service.end_of(job_id)).record.state is JobState.SUCCESS
+    assert max(counts) == most
 
 
 async def test_a_job_put_aside_at_the_stop_goes_on_at_the_next_start(database: Database, serve: Any) -> None:
