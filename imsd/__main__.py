@@ -12,7 +12,6 @@ allocator.start_no_blas_threads()
 
 import json  # noqa: E402
 import sys  # noqa: E402
-from dataclasses import asdict  # noqa: E402
 from enum import StrEnum  # noqa: E402
 from importlib.metadata import version as version_of  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -29,12 +28,18 @@ from .config_loading import LoadedConfig, load_config  # noqa: E402
 app = typer.Typer(
     name="imsd",
     help="The image management service: disk images in, proved harmless, stored once, out in any format.",
+    epilog="Example: imsd serve --state-dir ~/images",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True, rich_markup_mode=None)
+config_app = typer.Typer(
+    help="Look at the configuration.",
+    epilog="Example: imsd config show",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(config_app, name="config")
 
 
@@ -94,14 +99,24 @@ def show_config(
     log_format: LogFormatOption = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = Output.TABLE,
 ) -> None:
-    """Print every effective value and where it comes from; secrets are masked."""
-    rows = _load(config, state_dir, listen, log_format).rows()
+    """Print every effective value and where it comes from; secrets are masked, and no store is opened."""
+    loaded = _load(config, state_dir, listen, log_format)
+    # Imported late: other commands need no driver.
+    from imsd.core.plugin_registry import load_plugins
+    from imsd.core.store_sections import configured_stores
+    from imsd.logging_setup import set_up_logging
+
+    set_up_logging(loaded.config.log_format, "warning")  # what is said of a plugin goes to standard error
+    registry = load_plugins(loaded.config.disabled_plugins)
+    stores = configured_stores(registry, loaded.config.stores, loaded.config.default_store)
+    rows = loaded.rows({store.name: store.section() for store in stores})
     if output is Output.JSON:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
+        named = [{"key": row.key, "value": row.value, "source": row.source} for row in rows]
+        print(json.dumps(named, indent=2))
         return
     table = Table("KEY", "VALUE", "SOURCE", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(row.key, row.value, row.source)
+        table.add_row(row.key, row.text, row.source)
     # Wider than any terminal when piped: a program that reads lines wants them whole.
     Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False).print(table)
 
@@ -131,7 +146,8 @@ def main() -> None:
         print(f"imsd: {error.message} [{error.reason}]", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
-        sys.exit(1)
+        is_wrong_usage = error.field.startswith("--")
+        sys.exit(2 if is_wrong_usage else 1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -21,6 +21,11 @@ KIB, MIB, GIB, TIB = (1 << shift for shift in (10, 20, 30, 40))
 # The longest path that fits a unix socket's address.
 MAX_SOCKET_PATH = 107
 
+MAX_PORT = 65535
+
+# Whoever reaches the daemon is its administrator, so a plain port stays on this machine.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 def _split(value: object) -> object:
     """A text from the environment is a list with commas."""
@@ -190,11 +195,21 @@ def default_store_section(state_dir: Path) -> dict[str, Any]:
 def _address(address: str) -> str:
     """``address`` with an absolute path; ValueError when it is none."""
     if address.startswith("unix:"):
-        path = os.path.abspath(os.path.expanduser(address.removeprefix("unix:").removeprefix("//")))
+        given = address.removeprefix("unix:").removeprefix("//")
+        if not given:
+            raise ValueError(f"{address!r} names no socket: give its path, as in unix:/run/imsd.sock")
+        path = os.path.abspath(os.path.expanduser(given))
         if len(os.fsencode(path)) > MAX_SOCKET_PATH:
             raise ValueError(f"the path of a socket has at most {MAX_SOCKET_PATH} bytes: {path}")
         return f"unix:{path}"
     host, separator, port = address.rpartition(":")
-    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+    if not separator or not host or not port.isascii() or not port.isdecimal():
         raise ValueError(f"{address!r} is neither unix:PATH nor HOST:PORT")
+    if int(port) > MAX_PORT:
+        raise ValueError(f"the port of {address!r} must be 1 to {MAX_PORT}, or 0 for one that is free")
+    if host.strip("[]") not in LOOPBACK:
+        raise ValueError(
+            f"{address} can be reached from other machines, and calls are not authenticated: listen on "
+            f"127.0.0.1:PORT or unix:PATH, and forward it over ssh"
+        )
     return address

@@ -28,6 +28,7 @@ SECRET_WORDS = ("secret", "password", "token", "credential")
 HIDDEN = "********"
 
 DEFAULT = "default"
+FLAG = "flag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class ConfigRow:
-    """One effective value as text, and where it comes from."""
+    """One effective value, and where it comes from; ``value`` is one of JSON, sizes are bytes."""
 
     key: str
-    value: str
+    value: Any
+    text: str
     source: str
 
 
@@ -54,11 +56,15 @@ class LoadedConfig:
     config: Config
     layers: Sequence[Layer]
 
-    def rows(self) -> list[ConfigRow]:
-        """Every effective value with its source; secrets are masked."""
-        values = {key: getattr(self.config, key) for key in Config.model_fields}
+    def rows(self, stores: Mapping[str, Mapping[str, Any]]) -> list[ConfigRow]:
+        """Every effective value with its source; secrets are masked.
+
+        ``stores``: their sections as they are understood, which only their drivers can say.
+        """
+        values = {key: getattr(self.config, key) for key in Config.model_fields} | {"stores": stores}
         return [
-            ConfigRow(".".join(key), _shown(key, value), self._source(key)) for key, value in _leaves(values)
+            ConfigRow(".".join(key), _as_json(key, value), _as_text(key, value), self._source(key))
+            for key, value in _leaves(values)
         ]
 
     def _source(self, key: Sequence[str]) -> str:
@@ -75,11 +81,11 @@ def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None
     """Read the file (or the default one, if it exists) and the environment; ``flags`` go before both.
 
     A flag that is None was not given. Raises InvalidRequest (INVALID_CONFIGURATION), naming where the
-    mistake is.
+    mistake is; the ``field`` of one in a flag is the flag, "--listen" for example.
     """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     path = file or default_file()
-    layers = [Layer("flag", given), Layer("environment", _environment())]
+    layers = [Layer(FLAG, given), Layer("environment", _environment())]
     if path is not None:
         layers.append(Layer(str(path), _read_file(path)))
     merged: dict[str, Any] = {}
@@ -160,7 +166,8 @@ def _explained(error: ValidationError, layers: Sequence[Layer]) -> InvalidReques
         return _invalid(f"{source}: unknown key {key!r}", key, nearest(key, list(Config.model_fields)))
     said = first["msg"].removeprefix("Value error, ")
     said = said[:1].lower() + said[1:]
-    return _invalid(f"{source}: {key}: {said}" if key else said, key)
+    field = f"--{key.replace('_', '-')}" if source == FLAG else key
+    return _invalid(f"{source}: {key}: {said}" if key else said, field)
 
 
 def _invalid(message: str, field: str, hint: str = "see `imsd config show` for every key") -> InvalidRequest:
@@ -175,18 +182,29 @@ def _leaves(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[
             yield (*above, key), value
 
 
-def _shown(key: Sequence[str], value: Any) -> str:
-    if any(word in key[-1].lower() for word in SECRET_WORDS):
+def _as_json(key: Sequence[str], value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_as_json(key, each) for each in value]
+    is_plain = value is None or isinstance(value, bool | int | float)
+    return value if is_plain and not _is_secret(key) and key[-1] != "socket_mode" else _as_text(key, value)
+
+
+def _as_text(key: Sequence[str], value: Any) -> str:
+    if _is_secret(key):
         return HIDDEN
     if key[-1] == "socket_mode":
         return f"{value:04o}"
     if isinstance(value, ByteSize):
         return _size(value)
     if isinstance(value, tuple | list):
-        return ", ".join(map(str, value))
+        return ", ".join(_as_text(key, each) for each in value)
     if isinstance(value, bool):
         return str(value).lower()
-    return _without_password(str(value))
+    return "" if value is None else _without_password(str(value))
+
+
+def _is_secret(key: Sequence[str]) -> bool:
+    return any(word in key[-1].lower() for word in SECRET_WORDS)
 
 
 def _size(value: int) -> str:

@@ -28,11 +28,12 @@ from imsd.core.plugin_registry import load_plugins
 from imsd.core.runtime import Runtime, ServiceLimits
 from imsd.core.state_directory import locked_state_directory, token_secret
 from imsd.core.store_pool import open_store_pool
+from imsd.core.store_sections import configured_stores
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.verify_image import VerifyImage
-from imsd.grpc_server.server import Core, GrpcServer
+from imsd.grpc_server.server import Core, GrpcServer, check_addresses
 from imsd.metadata import chunk_index
 from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.database import open_database
@@ -98,11 +99,15 @@ class Daemon:
 @asynccontextmanager
 async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
     """A started daemon, stopped when the block is left. Raises `ImsError` when it cannot start."""
+    registry = load_plugins(config.disabled_plugins)
+    # Asked before anything is made: what a wrong configuration leaves behind would have to be cleaned up.
+    configured_stores(registry, config.stores, config.default_store)
+    check_addresses(config.listen)
     async with AsyncExitStack() as stack:
         state_dir = stack.enter_context(locked_state_directory(config.state_dir))
         database = await stack.enter_async_context(open_database(config.database_url))
         stores = await stack.enter_async_context(
-            open_store_pool(load_plugins(config.disabled_plugins), config.stores, config.default_store)
+            open_store_pool(registry, config.stores, config.default_store)
         )
         async with database.transaction() as c:
             service = await service_id(c, _new_id(), _now())

@@ -26,7 +26,8 @@ class StoreDriver(Generic[OptionsT]):
     """A kind of blob store that this daemon can open.
 
     ``options`` is a frozen dataclass; its fields are the keys of the instance's configuration
-    section, unknown keys are an error. ``open`` acquires and releases in one function.
+    section, unknown keys are an error; a value that cannot be is refused by its ``__post_init__`` with
+    InvalidRequest (INVALID_CONFIGURATION). ``open`` acquires and releases in one function.
     """
 
     name: str

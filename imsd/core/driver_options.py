@@ -41,7 +41,10 @@ def parse_options(options: type[OptionsT], values: Mapping[str, object], section
             parsed[key] = _parse(hints[key], value)
         except _Misfit as misfit:
             raise _invalid(f"{section}: {key} must be {misfit}", f"{section}.{key}") from None
-    return options(**parsed)
+    try:
+        return options(**parsed)
+    except InvalidRequest as error:
+        raise _invalid(f"{section}: {error.message}", f"{section}.{error.field}", error.hint) from error
 
 
 def _is_required(field: Field[Any]) -> bool:

@@ -11,16 +11,15 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
 import structlog
 
-from imsd.contract import BlobStore, ImsError, InvalidRequest, MissingLibrary, StoreUsage, Unavailable
+from imsd.contract import BlobStore, ImsError, MissingLibrary, StoreUsage, Unavailable
 
-from .driver_options import parse_options
 from .plugin_registry import DeclaredDriver, PluginRegistry
+from .store_sections import ConfiguredStore, configured_stores
 
 log = structlog.get_logger(__name__)
 
@@ -53,31 +52,10 @@ class DriverStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreSection:
-    """The keys of a section ``[stores.NAME]`` that are not the driver's own."""
-
-    # The driver, by the name that its plugin declares.
-    driver: str
-
-    # Whether the daemon refuses to start without this store; by default the default store is.
-    required: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Configured:
-    """A section that was understood."""
-
-    name: str
-    declared: DeclaredDriver
-    options: Any
-    is_required: bool
-
-
-@dataclass(frozen=True, slots=True)
 class _Opened:
     """What came of opening a store; without one, ``detail`` says why."""
 
-    configured: _Configured
+    configured: ConfiguredStore
     state: DriverState
     detail: str
     store: BlobStore | None
@@ -151,41 +129,13 @@ async def open_store_pool(
     Raises InvalidRequest (INVALID_CONFIGURATION), and what a required store raises when it is opened.
     """
     # All are understood before the first is opened: a typing error leaves nothing half-started.
-    configured = [_configured(registry, name, values, default_name) for name, values in sections.items()]
-    if default_name not in sections:
-        raise _invalid(
-            f"the default store {default_name!r} is not configured",
-            "default_store",
-            _nearest(default_name, list(sections)),
-        )
+    configured = configured_stores(registry, sections, default_name)
     async with AsyncExitStack() as stack:
         opened = [await _open(stack, each) for each in configured]
         yield StorePool(registry, opened, default_name)
 
 
-def _configured(
-    registry: PluginRegistry, name: str, values: Mapping[str, Any], default_name: str
-) -> _Configured:
-    section = f"stores.{name}"
-    own = [key for key in values if key in ("driver", "required")]
-    head = parse_options(StoreSection, {key: values[key] for key in own}, section)
-    if head.driver not in registry.stores:
-        raise _invalid(
-            f"{section}: there is no driver {head.driver!r}",
-            f"{section}.driver",
-            _nearest(head.driver, list(registry.stores)),
-        )
-    declared = registry.stores[head.driver]
-    rest = {key: value for key, value in values.items() if key not in own}
-    return _Configured(
-        name=name,
-        declared=declared,
-        options=parse_options(declared.driver.options, rest, section),
-        is_required=name == default_name if head.required is None else head.required,
-    )
-
-
-async def _open(stack: AsyncExitStack, configured: _Configured) -> _Opened:
+async def _open(stack: AsyncExitStack, configured: ConfiguredStore) -> _Opened:
     name = configured.name
     try:
         opening = configured.declared.driver.open(configured.options)
@@ -201,7 +151,7 @@ async def _open(stack: AsyncExitStack, configured: _Configured) -> _Opened:
     return _Opened(configured, DriverState.READY, "", store)
 
 
-def _without(configured: _Configured, state: DriverState, why: str, error: Exception) -> _Opened:
+def _without(configured: ConfiguredStore, state: DriverState, why: str, error: Exception) -> _Opened:
     """Go on without a store, or stop when it is required."""
     message = f"the store {configured.name!r} did not open: {why}"
     if configured.is_required:
@@ -249,12 +199,3 @@ def _capabilities(store: BlobStore | None) -> list[str]:
     if store is None:
         return []
     return [field.name for field in fields(store.capabilities) if getattr(store.capabilities, field.name)]
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known) or 'none'}"
-
-
-def _invalid(message: str, field: str, hint: str) -> InvalidRequest:
-    return InvalidRequest(message, reason="INVALID_CONFIGURATION", hint=hint, field=field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import grp
 import os
 import socket
@@ -10,6 +11,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -151,8 +153,6 @@ class GrpcServer:
     async def _bind(self, address: str) -> str:
         if address.startswith("unix:"):
             await run_blocking(_clear_stale_socket, address.removeprefix("unix:"))
-        else:
-            _require_loopback(address)
         old_mask = os.umask(0o177)
         try:
             port = self._add_port(address)
@@ -199,9 +199,7 @@ def _clear_stale_socket(path: str) -> None:
     """Remove a socket file that nobody answers on; gRPC would take over a living one silently."""
     try:
         Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        mode = os.stat(path).st_mode
-        if not stat.S_ISSOCK(mode):
-            raise _no_socket(path, "it exists and is no socket")
+        _refuse_other_files(path)
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(2)
             probe.connect(path)
@@ -223,21 +221,52 @@ def _no_socket(path: str, why: str) -> InvalidRequest:
     )
 
 
-def _require_loopback(address: str) -> None:
-    """Whoever reaches the daemon is its administrator, so a plain port stays on this machine."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535:
+def check_addresses(addresses: Sequence[str]) -> None:
+    """Find what stands in the way of listening there, and change nothing.
+
+    Raises InvalidRequest (INVALID_CONFIGURATION). gRPC would find a port in use as well, but writes a line
+    of its own to standard error then.
+    """
+    for address in addresses:
+        if address.startswith("unix:"):
+            _refuse_other_files(address.removeprefix("unix:"))
+        else:
+            _require_free_port(address)
+
+
+def _refuse_other_files(path: str) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # it is not there yet; whether it can be made is seen when it is
+        return
+    if not stat.S_ISSOCK(mode):
+        raise _no_socket(path, "it exists and is no socket")
+
+
+def _require_free_port(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        for family, _, _, _, place in socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        ):
+            _try_to_bind(family, place)
+    except OSError as error:
         raise InvalidRequest(
-            f"{address!r} is no address to listen on",
+            f"cannot listen on {address}: {error.strerror}",
             reason="INVALID_CONFIGURATION",
-            hint="use unix:PATH or HOST:PORT",
-        )
-    if host.strip("[]") not in ("127.0.0.1", "::1", "localhost"):
-        raise InvalidRequest(
-            f"{address} can be reached from other machines, and calls are not authenticated",
-            reason="INVALID_CONFIGURATION",
-            hint="listen on 127.0.0.1:PORT or unix:PATH, and forward it over ssh",
-        )
+            hint="stop what listens there, or choose another with --listen HOST:PORT",
+        ) from error
+
+
+def _try_to_bind(family: int, place: tuple[Any, ...]) -> None:
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does
+            probe.bind(place)
+    except OSError as error:
+        # "localhost" may stand for an IPv6 address that this machine does not have.
+        if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise
 
 
 def _open_to_group(path: str, mode: int, group: str) -> None:

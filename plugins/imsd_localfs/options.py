@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from imsd.contract import InvalidRequest
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalStoreOptions:
@@ -22,3 +24,10 @@ class LocalStoreOptions:
 
     # Blobs that stay open between reads, 1 to 10,000; each takes a file descriptor.
     open_files: int = 64
+
+    def __post_init__(self) -> None:
+        for key, value, highest in (("threads", self.threads, 64), ("open_files", self.open_files, 10_000)):
+            if not 1 <= value <= highest:
+                raise InvalidRequest(
+                    f"{key} is {value}, but must be 1 to {highest}", reason="INVALID_CONFIGURATION", field=key
+                )

@@ -42,7 +42,6 @@ async def open_local_store(options: LocalStoreOptions) -> AsyncIterator[BlobStor
     Raises InvalidRequest (INVALID_CONFIGURATION), FailedPrecondition (STORE_READ_ONLY),
     Unavailable (STORE_UNAVAILABLE).
     """
-    _check(options)
     async with AsyncExitStack() as stack:
         with translate_os_errors(f"the directory {options.path}", WRITING):
             root_fd = _open_directory(options)
@@ -129,17 +128,6 @@ class LocalStore(BlobStore):
             return
         finally:
             self._open_blobs.drop(blob)
-
-
-def _check(options: LocalStoreOptions) -> None:
-    for key, value, highest in (
-        ("threads", options.threads, 64),
-        ("open_files", options.open_files, 10_000),
-    ):
-        if not 1 <= value <= highest:
-            raise InvalidRequest(
-                f"{key} is {value}, but must be 1 to {highest}", reason="INVALID_CONFIGURATION", field=key
-            )
 
 
 def _open_directory(options: LocalStoreOptions) -> int:

@@ -12,7 +12,8 @@ from imsd import contract
 from imsd.config import Config
 from imsd.contract import PLUGIN_GROUP, StoreCapabilities, hookspecs
 from imsd.core.plugin_registry import load_plugins
-from imsd.core.store_pool import DriverState, StoreSection
+from imsd.core.store_pool import DriverState
+from imsd.core.store_sections import StoreSection
 from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2
 from imsd.v1.error_reason_pb2 import ErrorReason
 from tests.contract.source_tree import ROOT, documentation

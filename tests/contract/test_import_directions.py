@@ -39,6 +39,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.contract",
         "imsd.allocator",
         "imsd.config_loading",
+        "imsd.core.plugin_registry",
+        "imsd.core.store_sections",
         "imsd.logging_setup",
         "imsd.daemon",
     ),

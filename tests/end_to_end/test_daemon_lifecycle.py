@@ -27,8 +27,8 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path, start_daemon: StartDae
     assert daemon.socket.stat().st_mode & 0o777 == 0o660
 
 
-def ended_with(process: subprocess.Popen[bytes], log: Path) -> str:
-    assert process.wait(30) == 1
+def ended_with(process: subprocess.Popen[bytes], log: Path, status: int = 1) -> str:
+    assert process.wait(30) == status
     text = log.read_text()
     assert "Traceback" not in text
     return text
@@ -54,7 +54,7 @@ def test_a_living_socket_is_not_taken_over(daemon: DaemonProcess, tmp_path: Path
 def test_an_address_that_cannot_be_listened_on_is_named(tmp_path: Path, address: str) -> None:
     daemon = DaemonProcess(tmp_path)
     daemon.address = address
-    assert "INVALID_CONFIGURATION" in ended_with(daemon.launch(), daemon.log)
+    assert "INVALID_CONFIGURATION" in ended_with(daemon.launch(), daemon.log, status=2)
 
 
 async def test_tcp_on_loopback_serves_too(tmp_path: Path) -> None:

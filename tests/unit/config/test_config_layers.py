@@ -18,11 +18,11 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def sources(loaded: LoadedConfig) -> dict[str, str]:
-    return {row.key: row.source for row in loaded.rows()}
+    return {row.key: row.source for row in loaded.rows(loaded.config.stores)}
 
 
 def values(loaded: LoadedConfig) -> dict[str, str]:
-    return {row.key: row.value for row in loaded.rows()}
+    return {row.key: row.text for row in loaded.rows(loaded.config.stores)}
 
 
 def test_the_defaults_are_complete(tmp_path: Path) -> None:
@@ -108,7 +108,16 @@ def test_the_environment_changes_one_option_of_a_section_of_the_file(
         ("region = 5\n", "region: ", "imsd config show"),
         ('region = "a b"\n', "region: ", "imsd config show"),
         ('listen = ["nonsense"]\n', "neither unix:PATH nor HOST:PORT", "imsd config show"),
-        ('listen = ["127.0.0.1:65536"]\n', "neither unix:PATH nor HOST:PORT", "imsd config show"),
+        (
+            'listen = ["127.0.0.1:65536"]\n',
+            "must be 1 to 65535, or 0 for one that is free",
+            "imsd config show",
+        ),
+        ('listen = ["127.0.0.1:x"]\n', "neither unix:PATH nor HOST:PORT", "imsd config show"),
+        ('listen = ["127.0.0.1:²"]\n', "neither unix:PATH nor HOST:PORT", "imsd config show"),
+        ('listen = ["0.0.0.0:7070"]\n', "reached from other machines", "imsd config show"),
+        ('listen = ["unix:"]\n', "'unix:' names no socket", "imsd config show"),
+        ('listen = ["unix://"]\n', "'unix://' names no socket", "imsd config show"),
         ("listen = []\n", "at least one address", "imsd config show"),
         (f'listen = ["unix:/{"x" * 107}"]\n', "at most 107 bytes", "imsd config show"),
         ('buffer_bytes = "1 lot"\n', "buffer_bytes: ", "imsd config show"),

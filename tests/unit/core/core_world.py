@@ -14,7 +14,8 @@ from imsd.contract import BlobStore
 from imsd.core.background import Background
 from imsd.core.page_token import PageTokens
 from imsd.core.runtime import Runtime, ServiceLimits
-from imsd.core.store_pool import DriverState, StorePool, _Configured, _Opened
+from imsd.core.store_pool import DriverState, StorePool, _Opened
+from imsd.core.store_sections import ConfiguredStore
 from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.database import Database
 
@@ -32,7 +33,7 @@ def new_id() -> str:
 def pool_of(**stores: BlobStore) -> StorePool:
     declared: Any = None  # only the listing of drivers asks for it
     opened = [
-        _Opened(_Configured(name, declared, None, False), DriverState.READY, "", store)
+        _Opened(ConfiguredStore(name, declared, None, False), DriverState.READY, "", store)
         for name, store in stores.items()
     ]
     return StorePool(declared, opened, STORE)

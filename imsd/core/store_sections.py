@@ -1,0 +1,87 @@
+"""The sections ``[stores.NAME]`` of the configuration, understood with what the drivers declare.
+
+Nothing is opened: `imsd config show` says here what `imsd serve` would say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from imsd.contract import InvalidRequest
+
+from .driver_options import parse_options
+from .plugin_registry import DeclaredDriver, PluginRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSection:
+    """The keys of a section ``[stores.NAME]`` that are not the driver's own."""
+
+    # The driver, by the name that its plugin declares.
+    driver: str
+
+    # Whether the daemon refuses to start without this store; by default the default store is.
+    required: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredStore:
+    """A section that was understood."""
+
+    name: str
+    declared: DeclaredDriver
+    options: Any
+    is_required: bool
+
+    def section(self) -> dict[str, Any]:
+        """Every key of the section with the value that holds, defaults included."""
+        options = {field.name: getattr(self.options, field.name) for field in fields(self.options)}
+        return {"driver": self.declared.driver.name, "required": self.is_required} | options
+
+
+def configured_stores(
+    registry: PluginRegistry, sections: Mapping[str, Mapping[str, Any]], default_name: str
+) -> list[ConfiguredStore]:
+    """Every section, in order. Raises InvalidRequest (INVALID_CONFIGURATION)."""
+    stores = [_configured(registry, name, values, default_name) for name, values in sections.items()]
+    if default_name not in sections:
+        raise _invalid(
+            f"the default store {default_name!r} is not configured",
+            "default_store",
+            _nearest(default_name, list(sections)),
+        )
+    return stores
+
+
+def _configured(
+    registry: PluginRegistry, name: str, values: Mapping[str, Any], default_name: str
+) -> ConfiguredStore:
+    section = f"stores.{name}"
+    own = [key for key in values if key in ("driver", "required")]
+    head = parse_options(StoreSection, {key: values[key] for key in own}, section)
+    if head.driver not in registry.stores:
+        raise _invalid(
+            f"{section}: there is no driver {head.driver!r}",
+            f"{section}.driver",
+            _nearest(head.driver, list(registry.stores)),
+        )
+    declared = registry.stores[head.driver]
+    rest = {key: value for key, value in values.items() if key not in own}
+    return ConfiguredStore(
+        name=name,
+        declared=declared,
+        options=parse_options(declared.driver.options, rest, section),
+        is_required=name == default_name if head.required is None else head.required,
+    )
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known) or 'none'}"
+
+
+def _invalid(message: str, field: str, hint: str) -> InvalidRequest:
+    return InvalidRequest(message, reason="INVALID_CONFIGURATION", hint=hint, field=field)
