@@ -240,7 +240,7 @@ class Dispatcher:
             cause if isinstance(cause, ImsError) else ImsError("an internal error ended the job", hint=hint)
         )
         async with self._runtime.database.transaction() as c:
-            await self._move(c, run, JobState.RUNNING, JobState.FAIL, _failure(error))
+            await self._move(c, run, JobState.RUNNING, JobState.FAIL, run.reached() | _failure(error))
             await workflow.undo(c, run, error)
         log.info("job failed", reason=error.reason, detail=error.message)
         return JobState.FAIL
@@ -254,7 +254,7 @@ class Dispatcher:
             await workflow.undo(c, run, None)
         await workflow.clean_up(run, JobState.CANCELLING)
         async with database.transaction() as c:
-            await self._move(c, run, JobState.CANCELLING, JobState.CANCELLED, {"phase": "done"})
+            await self._move(c, run, JobState.CANCELLING, JobState.CANCELLED, run.done())
         log.info("job cancelled")
 
     async def _move(

@@ -28,12 +28,15 @@ class LiveProgress:
     bytes_done: int = 0
     bytes_total: int = 0
     percent: float = 0.0
+    # Bytes done and in all of the last phase before this one that had any.
+    _earlier: tuple[int, int] = (0, 0)
     work_ended: asyncio.Event = field(default_factory=asyncio.Event)
     _span: tuple[float, float] = (0.0, 0.0)
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
     def enter(self, phase: str, bytes_total: int, span: tuple[float, float], now: float) -> None:
         """Begin a phase that takes the job from ``span[0]`` to ``span[1]`` percent."""
+        self._earlier = self.worked_on()
         self.phase, self.bytes_done, self.bytes_total, self._span = phase, 0, bytes_total, span
         self.percent = max(self.percent, span[0])
         self._samples = deque([(now, 0)])
@@ -48,6 +51,10 @@ class LiveProgress:
             self._samples.append((now, bytes_done))
         while now - self._samples[0][0] > RATE_SECONDS and len(self._samples) > 2:
             self._samples.popleft()
+
+    def worked_on(self) -> tuple[int, int]:
+        """Bytes done and in all, of the newest phase that has any: told when the job is done."""
+        return (self.bytes_done, self.bytes_total) if self.bytes_total else self._earlier
 
     def rate(self) -> int:
         """Bytes a second over the last seconds; 0 when unknown."""

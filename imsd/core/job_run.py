@@ -33,6 +33,26 @@ class JobRun:
         """Say how many bytes of the phase are done; cheap, call it as often as you like."""
         self._board.advance(self.record.id, bytes_done)
 
+    def reached(self) -> dict[str, object]:
+        """What the row of a job that failed says of its progress: where it stood."""
+        live = self._board.find(self.record.id)
+        if live is None:
+            return {}
+        return {
+            "phase": live.phase,
+            "bytes_done": live.bytes_done,
+            "bytes_total": live.bytes_total,
+            "percent": max(live.percent, self.record.percent),
+        }
+
+    def done(self) -> dict[str, object]:
+        """What the row of a job that is done, or cancelled and cleaned up after, says of its progress."""
+        values: dict[str, object] = {"phase": "done"}
+        if live := self._board.find(self.record.id):
+            values["bytes_done"], values["bytes_total"] = live.worked_on()
+            values["percent"] = max(live.percent, self.record.percent)
+        return values
+
     async def require_fence(self, c: AsyncConnection) -> None:
         """Raises Conflict when another run has taken the job over, or it is being cancelled."""
         await job_rows.require_fence(c, self.record.id, self.record.fence)
@@ -45,12 +65,8 @@ class JobRun:
             [JobState.RUNNING],
             JobState.SUCCESS,
             fence=self.record.fence,
-            values={
-                "result": dict(result),
-                "phase": "done",
-                "percent": 100.0,
-                "finished_at": self.runtime.clock(),
-            },
+            values=self.done()
+            | {"result": dict(result), "percent": 100.0, "finished_at": self.runtime.clock()},
         )
         if moved is None:
             raise Conflict("the job is no longer this run's to finish")

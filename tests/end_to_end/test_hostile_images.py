@@ -53,6 +53,7 @@ async def failed_job(stubs: Stubs, content: bytes, **fields: int) -> job_pb2.Job
     upload = await wire.send(stubs, content, **fields)
     job = await wire.ended(stubs, await wire.start_image(stubs, upload, **fields))
     assert job.state == job_pb2.JOB_STATE_FAIL, job
+    assert job.progress.phase != "queued"
     return job.error
 
 

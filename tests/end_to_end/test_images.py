@@ -214,6 +214,7 @@ async def test_a_repeated_verification_is_answered_when_the_image_is_gone(stubs:
     image = await wire.import_disk(stubs, random_disk(512))
     verify = image_pb2.VerifyImageRequest(image_id=image.id, request_id="once")
     first = await wire.ended(stubs, await stubs.images.VerifyImage(verify))
+    assert first.progress.bytes_done == first.progress.bytes_total == image.data_size_bytes > 0
     await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=image.id))
     assert (await stubs.images.VerifyImage(verify)).id == first.id
     verify.request_id = "again"

@@ -36,6 +36,45 @@ async def test_a_failure_is_told_and_undone(serve: Any) -> None:
     assert service.workflow.undone == ["CAPACITY_EXHAUSTED"]
 
 
+async def test_a_failed_job_keeps_the_phase_it_reached_and_how_far_it_came(serve: Any) -> None:
+    async def fail_half_way(run: JobRun) -> None:
+        run.enter("store", 100, (0.0, 90.0))
+        run.advance(50)
+        raise LimitExceeded("the store is full", reason="CAPACITY_EXHAUSTED")
+
+    service = await serve(fail_half_way)
+    record = (await service.end_of(await service.add())).record
+    assert (record.phase, record.bytes_done, record.bytes_total) == ("store", 50, 100)
+    assert record.percent == 45.0
+
+
+async def test_a_job_that_ended_well_keeps_the_bytes_it_worked_on(serve: Any) -> None:
+    async def steps(run: JobRun) -> None:
+        run.enter("store", 100, (0.0, 90.0))
+        run.advance(100)
+        run.enter("commit", 0, (90.0, 100.0))
+
+    service = await serve(steps)
+    record = (await service.end_of(await service.add())).record
+    assert (record.phase, record.bytes_done, record.bytes_total) == ("done", 100, 100)
+
+
+async def test_a_cancelled_job_keeps_how_far_it_came(serve: Any) -> None:
+    async def store_forever(run: JobRun) -> None:
+        run.enter("store", 100, (0.0, 90.0))
+        run.advance(30)
+        await forever(run)
+
+    service = await serve(store_forever)
+    job_id = await service.add()
+    while (await service.jobs.get("default", job_id)).record.bytes_done != 30:
+        await asyncio.sleep(0.01)
+    await service.jobs.cancel("default", job_id)
+    record = (await service.end_of(job_id)).record
+    assert (record.phase, record.bytes_done, record.bytes_total) == ("done", 30, 100)
+    assert record.percent == 27.0
+
+
 async def test_a_defect_fails_the_job_without_telling_its_text(serve: Any) -> None:
     async def defect(_: JobRun) -> None:
         raise ZeroDivisionError("secret")
