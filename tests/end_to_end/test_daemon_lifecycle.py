@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from imsd.v1 import catalog_pb2, driver_pb2
+from tests.end_to_end import wire
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
 
 StartDaemon = Callable[..., DaemonProcess]
@@ -77,6 +79,25 @@ async def test_health_says_serving(daemon: DaemonProcess) -> None:
         health = health_pb2_grpc.HealthStub(channel)
         answer = await health.Check(health_pb2.HealthCheckRequest(service="imsd.v1.ImageService"))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_health_says_not_serving_while_calls_may_finish(daemon: DaemonProcess) -> None:
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        stubs, health = Stubs(channel), health_pb2_grpc.HealthStub(channel)
+        stream = stubs.uploads.WriteUpload()
+        await stream.write(wire.header(await wire.open_upload(stubs)))
+        await stream.read()  # the call has begun: the daemon waits for it
+        os.kill(daemon.pid, signal.SIGTERM)
+        for service in ("", "imsd.v1.ImageService"):
+            request = health_pb2.HealthCheckRequest(service=service)
+            async with asyncio.timeout(30):
+                while (await health.Check(request)).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+                    await asyncio.sleep(0.01)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stubs.catalog.GetServiceInfo(catalog_pb2.GetServiceInfoRequest())
+        assert wire.reason_of(refused.value) == "UNAVAILABLE"
+        stream.cancel()
+    assert await asyncio.to_thread(daemon.stop) == 0
 
 
 async def test_systemd_is_told(tmp_path: Path) -> None:

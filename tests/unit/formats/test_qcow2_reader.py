@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from imsd.formats.detect import open_image
 from imsd.formats.reader import OpenedImage
-from imsd.formats.source import Extent
-from tests.unit.formats.crafted_qcow2 import finely_divided
+from imsd.formats.source import Extent, MemorySource
+from tests.unit.formats.crafted_qcow2 import COPIED, Fields, crafted, finely_divided
 from tests.unit.formats.disk_files import (
     GIB,
     KIB,
@@ -214,6 +214,14 @@ def test_a_file_that_was_not_closed_is_read_with_a_finding(tmp_path: Path, image
     opened = image_of(path)
     assert [finding.code for finding in opened.findings] == ["QCOW2_NOT_CLOSED"]
     assert read_all(opened.blocks) == (tmp_path / "disk.raw").read_bytes()
+
+
+def test_a_disk_that_ends_inside_a_sector_goes_on_with_zeros_and_a_finding() -> None:
+    file = crafted([3 << 16 | COPIED], b"\5" * (64 * KIB), Fields(size=1000))
+    opened = open_image(MemorySource(file), None, LIMIT)
+    assert opened.blocks.size_bytes == 1024
+    assert read_range(opened.blocks, 0, 1024) == b"\5" * 1000 + bytes(24)
+    assert [finding.code for finding in opened.findings] == ["QCOW2_SIZE_ROUNDED_UP"]
 
 
 def test_a_huge_sparse_disk_costs_nothing_to_look_at(tmp_path: Path, image_of: ImageOf) -> None:
