@@ -30,14 +30,18 @@ class Format(_message.Message):
     IS_INGESTED_WHILE_ARRIVING_FIELD_NUMBER: _builtins.int
     COMPRESSIONS_FIELD_NUMBER: _builtins.int
     disk_format: _image_pb2.DiskFormat.ValueType
+    """never unspecified, and in one Format only"""
     summary: _builtins.str
+    """what it is, a few words"""
     can_read: _builtins.bool
+    """images can be made of its files"""
     can_write: _builtins.bool
+    """a download may ask for it"""
     is_ingested_while_arriving: _builtins.bool
     """stored as its bytes come in, without staging"""
     @_builtins.property
     def compressions(self) -> _containers.RepeatedScalarFieldContainer[_image_pb2.Compression.ValueType]:
-        """that a download may ask for"""
+        """that a download may ask for, the default first; empty: none"""
 
     def __init__(
         self,
@@ -78,7 +82,9 @@ class ListFormatsResponse(_message.Message):
 
     FORMATS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def formats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Format]: ...
+    def formats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Format]:
+        """every value of DiskFormat but unspecified"""
+
     def __init__(
         self,
         *,
@@ -119,12 +125,19 @@ class ServiceInfo(_message.Message):
     MAX_RUNNING_CREATE_JOBS_FIELD_NUMBER: _builtins.int
     DEFAULT_STORE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """of imsd, for example "0.1.0" """
     region: _builtins.str
+    """of its images: 1..64 ASCII letters, digits, - or _"""
     max_virtual_size_bytes: _builtins.int
+    """of an image, 1 MiB..1 EiB"""
     max_upload_size_bytes: _builtins.int
+    """of an upload's file, 1 MiB..1 EiB"""
     upload_part_size_bytes: _builtins.int
+    """at most this much is sent twice after a break, 1 MiB..1 GiB"""
     max_running_create_jobs: _builtins.int
+    """more wait, 1..1000"""
     default_store: _builtins.str
+    """the configured name of the store that takes new images, 1..64 characters"""
     def __init__(
         self,
         *,

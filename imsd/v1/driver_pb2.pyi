@@ -81,26 +81,28 @@ class Driver(_message.Message):
     USED_BYTES_FIELD_NUMBER: _builtins.int
     FREE_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """the driver, for example "localfs" """
+    """the driver, for example "localfs": 1..32 of a-z, 0-9, _ and -"""
     kind: Global___DriverKind.ValueType
+    """never unspecified; today STORE"""
     instance: _builtins.str
-    """the configured name, for example "main"; empty when only declared"""
+    """the configured name, for example "main", 1..64 characters; empty when only declared"""
     state: Global___DriverState.ValueType
+    """never unspecified"""
     detail: _builtins.str
-    """one sentence when skipped or failed"""
+    """one sentence when skipped, failed, or when the store could not tell its usage; else empty"""
     summary: _builtins.str
-    """what the driver is"""
+    """what the driver is, a few words"""
     plugin: _builtins.str
     """the package that declares it, with its version"""
     is_default: _builtins.bool
-    """takes new images"""
+    """the store that takes new images"""
     used_bytes: _builtins.int
-    """0 when unknown"""
+    """bytes that its blobs take, 0 or more; 0 when unknown"""
     free_bytes: _builtins.int
-    """0 when unknown"""
+    """bytes it has room for, 0 or more; 0 when unknown"""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """what it does natively"""
+        """what it does natively: put_if_absent, server_side_copy, presigned_urls; empty unless READY"""
 
     def __init__(
         self,
@@ -146,7 +148,9 @@ class ListDriversResponse(_message.Message):
 
     DRIVERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def drivers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Driver]: ...
+    def drivers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Driver]:
+        """1 or more"""
+
     def __init__(
         self,
         *,

@@ -130,7 +130,7 @@ class Finding(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """stable, for example QCOW2_SNAPSHOTS_IGNORED"""
+    """capitals, digits and _; stable, for example QCOW2_SNAPSHOTS_IGNORED"""
     message: _builtins.str
     """one sentence"""
     def __init__(
@@ -219,58 +219,67 @@ class Image(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ACTIVE_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """UUIDv4"""
+    """UUIDv4 in lower case"""
     project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _"""
     region: _builtins.str
+    """1..64 ASCII letters, digits, - or _: the daemon's"""
     origin_image_id: _builtins.str
-    """the image this one descends from; empty when none"""
+    """UUID of the image this one descends from; empty when none"""
     name: _builtins.str
     """1..128 characters; letters, digits, space, - . _ ; no space at either end"""
     description: _builtins.str
     """0..1024 characters, no carriage return, < or >"""
     status: Global___ImageStatus.ValueType
+    """QUEUED, SAVING or ACTIVE: no call returns another"""
     disk_format: Global___DiskFormat.ValueType
-    """of the file it came from"""
+    """of the file it came from; until ACTIVE the declared one, or unspecified"""
     virtual_size_bytes: _builtins.int
-    """what a guest sees"""
+    """what a guest sees: 1..ServiceInfo.max_virtual_size_bytes; 0 until ACTIVE"""
     data_size_bytes: _builtins.int
-    """of it, not zero"""
+    """of it, not zero: 0..virtual_size_bytes"""
     stored_size_bytes: _builtins.int
-    """bytes in the store that its chunks take, shared ones included"""
+    """bytes in the store that its chunks take, shared ones included; 0 or more"""
     new_size_bytes: _builtins.int
-    """of them, new to the store when it came"""
+    """of them, new to the store when it came: 0..stored_size_bytes"""
     digest: _builtins.str
-    """tree digest of the disk, "b3t:<64 hex>"; the same for every format"""
+    """tree digest of the disk, "b3t:<64 hex>"; the same for every format; empty until ACTIVE"""
     min_disk_gb: _builtins.int
-    """GB, 1..1048576; at least the virtual size"""
+    """GiB, 1..1048576; at least the virtual size; until ACTIVE as asked for, 0 too"""
     min_ram_mb: _builtins.int
-    """MB, 0: no limit"""
+    """MB, 0..4194304; 0: no limit"""
     max_ram_mb: _builtins.int
-    """MB, 0: no limit"""
+    """MB, 0..4194304; 0: no limit, else at least min_ram_mb"""
     os_version: _builtins.str
-    """as declared, for example "Debian GNU/Linux 12.0.0 64bit" """
+    """0..255 characters, as declared, for example "Debian GNU/Linux 12.0.0 64bit" """
     is_protected: _builtins.bool
     """cannot be deleted"""
     store: _builtins.str
-    """where its bytes are"""
+    """the configured name of the store that has its bytes, 1..64 characters"""
     job_id: _builtins.str
-    """the job that makes or made it"""
+    """UUID of the job that makes or made it"""
     etag: _builtins.str
-    """changes with every change"""
+    """1..18 characters, opaque; changes with every change"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """at most 10; key 1..36, value 0..43 characters"""
+        """at most 10; key 1..36 letters, digits, _ or -; value 0..43, also ."""
 
     @_builtins.property
     def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """at most 64; key 1..64, value 0..255 characters"""
+        """at most 64; key 1..64 letters, digits, _ - or .; value 0..255 characters"""
 
     @_builtins.property
-    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]: ...
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """0 or more; empty until ACTIVE"""
+
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """UTC, as all times"""
+
     @_builtins.property
-    def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """of the newest change"""
+
     @_builtins.property
     def active_at(self) -> _timestamp_pb2.Timestamp:
         """unset until ACTIVE"""
@@ -371,28 +380,33 @@ class CreateImageRequest(_message.Message):
     PROPERTIES_FIELD_NUMBER: _builtins.int
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     request_id: _builtins.str
-    """1..128 characters; the same id replays the first answer; empty: none"""
+    """1..128 printable ASCII characters without spaces; the same id replays the first answer; empty: none"""
     name: _builtins.str
     """see Image.name"""
     description: _builtins.str
+    """see Image.description"""
     disk_format: Global___DiskFormat.ValueType
     """unspecified: recognised; otherwise it must be what the bytes are"""
     os_version: _builtins.str
     """0..255 characters"""
     min_disk_gb: _builtins.int
-    """0: the virtual size rounded up"""
+    """GiB, 0..1048576; 0: the virtual size rounded up"""
     min_ram_mb: _builtins.int
-    """0..4194304"""
+    """MB, 0..4194304; 0: no limit"""
     max_ram_mb: _builtins.int
-    """0..4194304, 0 or at least min_ram_mb"""
+    """MB, 0..4194304; 0: no limit, else at least min_ram_mb"""
     upload_id: _builtins.str
-    """a committed upload of the same project"""
+    """UUID of a committed upload of the same project"""
     @_builtins.property
-    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """see Image.tags"""
+
     @_builtins.property
-    def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """see Image.properties"""
+
     def __init__(
         self,
         *,
@@ -426,7 +440,7 @@ class GetImageRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     image_id: _builtins.str
     """UUID"""
     def __init__(
@@ -450,7 +464,7 @@ class ResolveImageRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     NAME_OR_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     name_or_id: _builtins.str
     """1..128 characters"""
     def __init__(
@@ -498,16 +512,18 @@ class ImageFilter(_message.Message):
     DISK_FORMATS_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"*" stands for any characters; empty: all"""
+    """0..128 characters; "*" stands for any characters; empty: all"""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___ImageStatus.ValueType]:
         """empty: QUEUED, SAVING and ACTIVE"""
 
     @_builtins.property
-    def disk_formats(self) -> _containers.RepeatedScalarFieldContainer[Global___DiskFormat.ValueType]: ...
+    def disk_formats(self) -> _containers.RepeatedScalarFieldContainer[Global___DiskFormat.ValueType]:
+        """empty: all"""
+
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """every tag must be there; an empty value fits any value"""
+        """0..10, see Image.tags; every tag must be there; an empty value fits any value"""
 
     def __init__(
         self,
@@ -535,15 +551,17 @@ class ListImagesRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     page_size: _builtins.int
-    """1..1000; 0: 100"""
+    """images, 1..1000; 0: 100"""
     page_token: _builtins.str
-    """from the previous page, with the same filter and order"""
+    """from the previous page, with the same filter and order; empty: the first page"""
     order_by: _builtins.str
-    """created_at, updated_at, name, virtual_size or status, then " desc" or nothing; empty: "created_at desc" """
+    """created_at, updated_at, name, virtual_size or status, then " desc", " asc" or nothing; empty: "created_at desc" """
     @_builtins.property
-    def filter(self) -> Global___ImageFilter: ...
+    def filter(self) -> Global___ImageFilter:
+        """unset: all"""
+
     def __init__(
         self,
         *,
@@ -570,7 +588,9 @@ class ListImagesResponse(_message.Message):
     next_page_token: _builtins.str
     """empty on the last page"""
     @_builtins.property
-    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]: ...
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]:
+        """at most page_size, and 2 MiB of them if they are more than one"""
+
     def __init__(
         self,
         *,
@@ -595,18 +615,18 @@ class UpdateImageRequest(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     image_id: _builtins.str
     """UUID"""
     etag: _builtins.str
-    """empty: whatever the state is"""
+    """Image.etag as it was read; empty: whatever the state is"""
     @_builtins.property
     def image(self) -> Global___Image:
-        """the new values"""
+        """the new values of the fields in update_mask, in the ranges of Image; min_disk_gb 0: the virtual size rounded up"""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """name, description, os_version, min_disk_gb, min_ram_mb, max_ram_mb, is_protected, tags, properties, or properties.KEY for one"""
+        """1 or more of name, description, os_version, min_disk_gb, min_ram_mb, max_ram_mb, is_protected, tags, properties, or properties.KEY for one, which an empty value removes"""
 
     def __init__(
         self,
@@ -633,11 +653,11 @@ class DeleteImageRequest(_message.Message):
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     image_id: _builtins.str
     """UUID"""
     etag: _builtins.str
-    """empty: whatever the state is"""
+    """Image.etag as it was read; empty: whatever the state is"""
     def __init__(
         self,
         *,
@@ -678,7 +698,7 @@ class DownloadImageRequest(_message.Message):
     COMPRESSION_FIELD_NUMBER: _builtins.int
     ACCEPTS_FRAMES_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     image_id: _builtins.str
     """UUID"""
     disk_format: Global___DiskFormat.ValueType
@@ -717,11 +737,13 @@ class DownloadImageResponse(_message.Message):
         DIGEST_FIELD_NUMBER: _builtins.int
         DISK_FORMAT_FIELD_NUMBER: _builtins.int
         file_size_bytes: _builtins.int
-        """of the file that follows"""
+        """of the file that follows, 1 or more"""
         virtual_size_bytes: _builtins.int
+        """of the disk, 1 or more"""
         digest: _builtins.str
-        """tree digest of the disk"""
+        """tree digest of the disk, "b3t:<64 hex>" """
         disk_format: Global___DiskFormat.ValueType
+        """of the file that follows; never unspecified"""
         def __init__(
             self,
             *,
@@ -742,7 +764,7 @@ class DownloadImageResponse(_message.Message):
 
         FILE_SIZE_BYTES_FIELD_NUMBER: _builtins.int
         file_size_bytes: _builtins.int
-        """bytes sent, zeros included"""
+        """bytes sent, zeros included; equal to the header's"""
         def __init__(
             self,
             *,
@@ -760,13 +782,13 @@ class DownloadImageResponse(_message.Message):
     COMPLETE_FIELD_NUMBER: _builtins.int
     DECODED_LENGTH_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """the next bytes, at most 1 MiB"""
+    """the next bytes, 1 byte to 1 MiB"""
     zero_length: _builtins.int
-    """the next bytes are this many zeros"""
+    """1 or more: the next bytes are this many zeros"""
     decoded_length: _builtins.int
-    """0: data is the file's bytes. Else data is one or more whole zstd frames, and what they decode to, this
-    many bytes (at most 2 MiB), are the file's: they leave the store without being decoded. Only for who
-    accepts frames.
+    """Unless 0, data is one or more whole zstd frames, and what they decode to, this many bytes, are the file's: they
+    leave the store without being decoded. Only for who accepts frames.
+    0..2097152; 0: data is the file's bytes
     """
     @_builtins.property
     def header(self) -> Global___DownloadImageResponse.Header:
@@ -803,9 +825,9 @@ class VerifyImageRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     request_id: _builtins.str
-    """1..128 characters; empty: none"""
+    """1..128 printable ASCII characters without spaces; empty: none"""
     image_id: _builtins.str
     """UUID"""
     def __init__(

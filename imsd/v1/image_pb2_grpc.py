@@ -87,8 +87,9 @@ class ImageServiceServicer:
         image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
         every byte is stored, durable and verified; otherwise it vanishes with the failed job.
         Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use),
-        REQUEST_ID_REUSED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, UNAVAILABLE. The job itself may fail with any
-        IMAGE_*, FORMAT_*, MIN_DISK_TOO_SMALL, CAPACITY_EXHAUSTED, DATA_LOSS or STORE_* reason.
+        REQUEST_ID_REUSED. The job itself may fail with any IMAGE_*, FORMAT_* or STORE_* reason,
+        MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, DATA_LOSS, DRIVER_NOT_READY,
+        FAILED_PRECONDITION (its upload or image is gone), CONFLICT, UNAVAILABLE or INTERNAL.
         Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -122,17 +123,17 @@ class ImageServiceServicer:
 
     def UpdateImage(self, request, context):
         """UpdateImage changes the fields named in update_mask and returns the image.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE).
-        Retry: safe with an etag.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
+        FAILED_PRECONDITION (not ACTIVE), MIN_DISK_TOO_SMALL. Retry: safe with an etag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteImage(self, request, context):
-        """DeleteImage removes an image. Downloads that run keep their bytes until they end; the space is
-        freed soon after.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT, FAILED_PRECONDITION (in creation: cancel its job),
+        """DeleteImage removes an image and returns an empty message when no call can find it any more. Downloads
+        that run keep their bytes until they end; the space is freed soon after.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
         IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -143,7 +144,8 @@ class ImageServiceServicer:
         """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
         `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
         Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), FORMAT_UNSUPPORTED,
-        DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe, from the start.
+        DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
+        slow). Retry: safe, from the start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,7 +155,9 @@ class ImageServiceServicer:
         """VerifyImage starts a job that re-reads every stored chunk of an image, checks it against its
         digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
         not damage was found.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), REQUEST_ID_REUSED. The job itself may
+        fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
+        DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

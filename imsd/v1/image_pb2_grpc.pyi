@@ -39,8 +39,9 @@ class ImageServiceStub:
     image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
     every byte is stored, durable and verified; otherwise it vanishes with the failed job.
     Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use),
-    REQUEST_ID_REUSED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, UNAVAILABLE. The job itself may fail with any
-    IMAGE_*, FORMAT_*, MIN_DISK_TOO_SMALL, CAPACITY_EXHAUSTED, DATA_LOSS or STORE_* reason.
+    REQUEST_ID_REUSED. The job itself may fail with any IMAGE_*, FORMAT_* or STORE_* reason,
+    MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, DATA_LOSS, DRIVER_NOT_READY,
+    FAILED_PRECONDITION (its upload or image is gone), CONFLICT, UNAVAILABLE or INTERNAL.
     Retry: safe with the same request_id.
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.Image]
@@ -58,26 +59,29 @@ class ImageServiceStub:
     """
     UpdateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.UpdateImageRequest, _image_pb2.Image]
     """UpdateImage changes the fields named in update_mask and returns the image.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE).
-    Retry: safe with an etag.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
+    FAILED_PRECONDITION (not ACTIVE), MIN_DISK_TOO_SMALL. Retry: safe with an etag.
     """
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]
-    """DeleteImage removes an image. Downloads that run keep their bytes until they end; the space is
-    freed soon after.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT, FAILED_PRECONDITION (in creation: cancel its job),
+    """DeleteImage removes an image and returns an empty message when no call can find it any more. Downloads
+    that run keep their bytes until they end; the space is freed soon after.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
     IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
     """
     DownloadImage: _grpc.UnaryStreamMultiCallable[_image_pb2.DownloadImageRequest, _image_pb2.DownloadImageResponse]
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
     `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
     Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), FORMAT_UNSUPPORTED,
-    DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe, from the start.
+    DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
+    slow). Retry: safe, from the start.
     """
     VerifyImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.VerifyImageRequest, _job_pb2.Job]
     """VerifyImage starts a job that re-reads every stored chunk of an image, checks it against its
     digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
     not damage was found.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), REQUEST_ID_REUSED. The job itself may
+    fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
+    DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
     """
 
 @_typing.type_check_only
@@ -90,8 +94,9 @@ class ImageServiceAsyncStub(ImageServiceStub):
     image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
     every byte is stored, durable and verified; otherwise it vanishes with the failed job.
     Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use),
-    REQUEST_ID_REUSED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, UNAVAILABLE. The job itself may fail with any
-    IMAGE_*, FORMAT_*, MIN_DISK_TOO_SMALL, CAPACITY_EXHAUSTED, DATA_LOSS or STORE_* reason.
+    REQUEST_ID_REUSED. The job itself may fail with any IMAGE_*, FORMAT_* or STORE_* reason,
+    MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, DATA_LOSS, DRIVER_NOT_READY,
+    FAILED_PRECONDITION (its upload or image is gone), CONFLICT, UNAVAILABLE or INTERNAL.
     Retry: safe with the same request_id.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.Image]  # type: ignore[assignment]
@@ -109,26 +114,29 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """
     UpdateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.UpdateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """UpdateImage changes the fields named in update_mask and returns the image.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE).
-    Retry: safe with an etag.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
+    FAILED_PRECONDITION (not ACTIVE), MIN_DISK_TOO_SMALL. Retry: safe with an etag.
     """
     DeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]  # type: ignore[assignment]
-    """DeleteImage removes an image. Downloads that run keep their bytes until they end; the space is
-    freed soon after.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT, FAILED_PRECONDITION (in creation: cancel its job),
+    """DeleteImage removes an image and returns an empty message when no call can find it any more. Downloads
+    that run keep their bytes until they end; the space is freed soon after.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
     IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
     """
     DownloadImage: _aio.UnaryStreamMultiCallable[_image_pb2.DownloadImageRequest, _image_pb2.DownloadImageResponse]  # type: ignore[assignment]
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
     `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
     Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), FORMAT_UNSUPPORTED,
-    DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe, from the start.
+    DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
+    slow). Retry: safe, from the start.
     """
     VerifyImage: _aio.UnaryUnaryMultiCallable[_image_pb2.VerifyImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """VerifyImage starts a job that re-reads every stored chunk of an image, checks it against its
     digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
     not damage was found.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), REQUEST_ID_REUSED. The job itself may
+    fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
+    DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
     """
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -144,8 +152,9 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
         every byte is stored, durable and verified; otherwise it vanishes with the failed job.
         Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use),
-        REQUEST_ID_REUSED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, UNAVAILABLE. The job itself may fail with any
-        IMAGE_*, FORMAT_*, MIN_DISK_TOO_SMALL, CAPACITY_EXHAUSTED, DATA_LOSS or STORE_* reason.
+        REQUEST_ID_REUSED. The job itself may fail with any IMAGE_*, FORMAT_* or STORE_* reason,
+        MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, DATA_LOSS, DRIVER_NOT_READY,
+        FAILED_PRECONDITION (its upload or image is gone), CONFLICT, UNAVAILABLE or INTERNAL.
         Retry: safe with the same request_id.
         """
 
@@ -187,8 +196,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """UpdateImage changes the fields named in update_mask and returns the image.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE).
-        Retry: safe with an etag.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
+        FAILED_PRECONDITION (not ACTIVE), MIN_DISK_TOO_SMALL. Retry: safe with an etag.
         """
 
     @_abc_1.abstractmethod
@@ -197,9 +206,9 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.DeleteImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.DeleteImageResponse, _abc.Awaitable[_image_pb2.DeleteImageResponse]]:
-        """DeleteImage removes an image. Downloads that run keep their bytes until they end; the space is
-        freed soon after.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT, FAILED_PRECONDITION (in creation: cancel its job),
+        """DeleteImage removes an image and returns an empty message when no call can find it any more. Downloads
+        that run keep their bytes until they end; the space is freed soon after.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
         IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
         """
 
@@ -212,7 +221,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
         `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
         Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), FORMAT_UNSUPPORTED,
-        DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe, from the start.
+        DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
+        slow). Retry: safe, from the start.
         """
 
     @_abc_1.abstractmethod
@@ -224,7 +234,9 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """VerifyImage starts a job that re-reads every stored chunk of an image, checks it against its
         digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
         not damage was found.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), REQUEST_ID_REUSED. The job itself may
+        fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
+        DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
         """
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -28,7 +28,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     DESCRIPTOR: _descriptor.EnumDescriptor
     JOB_STATE_UNSPECIFIED: _JobState.ValueType  # 0
     JOB_STATE_INIT: _JobState.ValueType  # 1
-    """waits for its turn; Progress.queue_position says how long the queue is"""
+    """waits for its turn; Progress.queue_position says which turn, 1 is next"""
     JOB_STATE_RUNNING: _JobState.ValueType  # 2
     JOB_STATE_SUCCESS: _JobState.ValueType  # 3
     """final"""
@@ -44,7 +44,7 @@ class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
 
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 JOB_STATE_INIT: JobState.ValueType  # 1
-"""waits for its turn; Progress.queue_position says how long the queue is"""
+"""waits for its turn; Progress.queue_position says which turn, 1 is next"""
 JOB_STATE_RUNNING: JobState.ValueType  # 2
 JOB_STATE_SUCCESS: JobState.ValueType  # 3
 """final"""
@@ -87,19 +87,19 @@ class Progress(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """one word: queued, inspect, checksum, store, commit, verify, clean-up, done"""
+    """one word: queued, inspect, checksum, store, commit, verify, clean-up, done; when FAIL: where it failed"""
     bytes_done: _builtins.int
-    """bytes of the phase's input done so far, 0 or more"""
+    """bytes of the phase's input done so far, 0 or more; when done: of the last phase that counted any"""
     bytes_total: _builtins.int
-    """0 when unknown"""
+    """bytes of the phase's input, 0 when unknown; when done: as bytes_done"""
     percent: _builtins.float
     """0..100 of the whole job; never falls while the job runs"""
     rate_bytes_per_second: _builtins.int
-    """over the last seconds; 0 when unknown"""
+    """over the last 5 seconds, 0 or more; 0 when unknown"""
     eta_seconds: _builtins.int
-    """0 when unknown or done"""
+    """seconds until the phase ends, 0 or more; 0 when unknown or done"""
     queue_position: _builtins.int
-    """1 is next; 0 when not waiting"""
+    """turn among the waiting jobs of its kind, 0 or more; 1 is next; 0 when not waiting"""
     def __init__(
         self,
         *,
@@ -160,11 +160,11 @@ class Damage(_message.Message):
     BLOB_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     guest_offset: _builtins.int
-    """bytes from the start of the disk"""
+    """bytes from the start of the disk, 0 or more"""
     length: _builtins.int
-    """bytes of the disk that cannot be read"""
+    """bytes of the disk that cannot be read, 1 or more"""
     blob_id: _builtins.str
-    """the stored blob at fault"""
+    """the name of the stored blob at fault"""
     message: _builtins.str
     """one sentence"""
     def __init__(
@@ -195,11 +195,13 @@ class VerifyReport(_message.Message):
     DAMAGE_FIELD_NUMBER: _builtins.int
     DAMAGE_COUNT_FIELD_NUMBER: _builtins.int
     chunks_checked: _builtins.int
+    """0 or more"""
     stored_bytes_checked: _builtins.int
+    """bytes of the store that were read, 0 or more"""
     digest: _builtins.str
-    """recomputed over the whole disk; empty when damage was found"""
+    """"b3t:<64 hex>", recomputed over the whole disk; empty when damage was found"""
     damage_count: _builtins.int
-    """all of them"""
+    """all of them, 0 or more"""
     @_builtins.property
     def damage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Damage]:
         """at most 100, in disk order"""
@@ -241,36 +243,45 @@ class Job(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """UUID"""
+    """UUID in lower case"""
     project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _"""
     kind: Global___JobKind.ValueType
+    """never unspecified"""
     state: Global___JobState.ValueType
+    """never unspecified"""
     parent_job_id: _builtins.str
-    """empty unless a sub-job"""
+    """UUID; empty unless a sub-job"""
     attempt: _builtins.int
-    """1 for the first run; grows when a restart of the daemon goes on with the job"""
+    """0 while INIT, 1 for the first run; grows when a restart of the daemon goes on with the job"""
     @_builtins.property
-    def progress(self) -> Global___Progress: ...
+    def progress(self) -> Global___Progress:
+        """always set"""
+
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """images this job makes or works on"""
+        """UUIDs of the images this job makes or works on; today one"""
 
     @_builtins.property
     def upload_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """uploads this job consumes"""
+        """UUIDs of the uploads this job consumes; today one or none"""
 
     @_builtins.property
-    def sub_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def sub_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """UUIDs; today none"""
+
     @_builtins.property
     def error(self) -> Global___JobError:
         """set when FAIL"""
 
     @_builtins.property
     def verify_report(self) -> Global___VerifyReport:
-        """set by VERIFY_IMAGE when it ends"""
+        """set by VERIFY_IMAGE when SUCCESS"""
 
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """UTC, as all times"""
+
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """unset while INIT"""
@@ -313,7 +324,7 @@ class GetJobRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     job_id: _builtins.str
     """UUID"""
     def __init__(
@@ -341,13 +352,13 @@ class ListJobsRequest(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     page_size: _builtins.int
-    """1..1000; 0: 100"""
+    """jobs, 1..1000; 0: 100"""
     page_token: _builtins.str
-    """from the previous page, or empty"""
+    """from the previous page, with the same conditions; empty: the first page"""
     image_id: _builtins.str
-    """only jobs on this image; empty: all"""
+    """UUID: only jobs on this image; empty: all"""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___JobState.ValueType]:
         """empty: all"""
@@ -383,7 +394,9 @@ class ListJobsResponse(_message.Message):
     next_page_token: _builtins.str
     """empty on the last page"""
     @_builtins.property
-    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]: ...
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
+        """at most page_size, and 2 MiB of them if they are more than one"""
+
     def __init__(
         self,
         *,
@@ -405,7 +418,7 @@ class WatchJobRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     job_id: _builtins.str
     """UUID"""
     def __init__(
@@ -429,7 +442,7 @@ class CancelJobRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
     job_id: _builtins.str
     """UUID"""
     def __init__(

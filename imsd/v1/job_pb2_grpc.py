@@ -81,7 +81,7 @@ class JobServiceServicer:
         """WatchJob sends the current state, then every change it manages to see, and ends after the first
         message whose state is final. A slow reader skips states, none is queued. A stream that ends
         earlier was cut: watch again.
-        Reasons: INVALID_REQUEST, NOT_FOUND, UNAVAILABLE (the daemon stops). Retry: safe.
+        Reasons: INVALID_REQUEST, NOT_FOUND, UNAVAILABLE (the daemon stops, or the reader is too slow). Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,7 @@ class JobServiceStub:
     """WatchJob sends the current state, then every change it manages to see, and ends after the first
     message whose state is final. A slow reader skips states, none is queued. A stream that ends
     earlier was cut: watch again.
-    Reasons: INVALID_REQUEST, NOT_FOUND, UNAVAILABLE (the daemon stops). Retry: safe.
+    Reasons: INVALID_REQUEST, NOT_FOUND, UNAVAILABLE (the daemon stops, or the reader is too slow). Retry: safe.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.Job]
     """CancelJob asks a job to end and returns it, CANCELLING or already final. What the job made is
@@ -70,7 +70,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """WatchJob sends the current state, then every change it manages to see, and ends after the first
     message whose state is final. A slow reader skips states, none is queued. A stream that ends
     earlier was cut: watch again.
-    Reasons: INVALID_REQUEST, NOT_FOUND, UNAVAILABLE (the daemon stops). Retry: safe.
+    Reasons: INVALID_REQUEST, NOT_FOUND, UNAVAILABLE (the daemon stops, or the reader is too slow). Retry: safe.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """CancelJob asks a job to end and returns it, CANCELLING or already final. What the job made is
@@ -110,7 +110,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """WatchJob sends the current state, then every change it manages to see, and ends after the first
         message whose state is final. A slow reader skips states, none is queued. A stream that ends
         earlier was cut: watch again.
-        Reasons: INVALID_REQUEST, NOT_FOUND, UNAVAILABLE (the daemon stops). Retry: safe.
+        Reasons: INVALID_REQUEST, NOT_FOUND, UNAVAILABLE (the daemon stops, or the reader is too slow). Retry: safe.
         """
 
     @_abc_1.abstractmethod

@@ -30,6 +30,19 @@ RPCS = [
 REASONS = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys() if "UNSPECIFIED" not in name]  # noqa: SIM118
 
 
+ENTERED = re.compile(r"\.enter\((?:[\w.]+, )?\"([a-z-]+)\"")
+
+PHASES = {
+    "queued",
+    "done",
+    *(
+        phase
+        for path in (ROOT / "imsd" / "core").rglob("*.py")
+        for phase in ENTERED.findall(path.read_text())
+    ),
+}
+
+
 def is_documented(name: str) -> bool:
     """Whether ``name`` stands in the documentation as a word of its own."""
     return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", documentation()) is not None
@@ -43,6 +56,21 @@ def test_every_key_of_the_configuration_is_documented(key: str) -> None:
 @pytest.mark.parametrize("rpc", RPCS)
 def test_every_rpc_is_documented(rpc: str) -> None:
     assert is_documented(rpc.split(".")[1])
+
+
+@pytest.mark.parametrize("name", ["catalog", "driver", "image", "job"])
+def test_every_field_of_the_wire_says_its_unit_and_range(name: str) -> None:
+    text = (ROOT / "proto" / "imsd" / "v1" / f"{name}.proto").read_text()
+    fields_of_messages = re.findall(r"^ +(?:repeated )?[\w.<>, ]+ (\w+) = \d+;(.*)$", text, re.MULTILINE)
+    assert fields_of_messages
+    assert [field for field, comment in fields_of_messages if " // " not in comment] == []
+
+
+@pytest.mark.parametrize("phase", sorted(PHASES))
+def test_every_phase_of_a_job_is_documented(phase: str) -> None:
+    for page in ("proto/imsd/v1/job.proto", "clients/README.md"):
+        line = next(line for line in (ROOT / page).read_text().splitlines() if "one word: " in line)
+        assert re.search(rf"[ `]{phase}[`,;]", line)
 
 
 @pytest.mark.parametrize("reason", REASONS)
