@@ -16,6 +16,7 @@ import imsd
 from imsd.allocator import keep_loaded_objects
 from imsd.chunks.decode_pool import DecodePool
 from imsd.config import Config
+from imsd.contract import run_blocking
 from imsd.core.background import Background
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Downloads
@@ -102,7 +103,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
     registry = load_plugins(config.disabled_plugins)
     # Asked before anything is made: what a wrong configuration leaves behind would have to be cleaned up.
     configured_stores(registry, config.stores, config.default_store)
-    check_addresses(config.listen)
+    await run_blocking(check_addresses, config.listen)
     async with AsyncExitStack() as stack:
         state_dir = stack.enter_context(locked_state_directory(config.state_dir))
         database = await stack.enter_async_context(open_database(config.database_url))

@@ -24,6 +24,10 @@ class Options:
     zones: tuple[str, ...] = ()
     thing: object = None
 
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise InvalidRequest("threads must be 1 or more", field="threads", hint="try 6")
+
 
 def refusal(**values: object) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
@@ -61,6 +65,12 @@ def test_texts_of_the_environment_are_understood() -> None:
     assert parsed == Options(
         path=Path("/d"), fsync=False, threads=2, rate=0.5, endpoint=None, zones=("a", "b")
     )
+
+
+def test_what_the_options_refuse_themselves_is_named_with_its_section() -> None:
+    refused = refusal(path="/d", threads=0)
+    assert refused.message == "stores.main: threads must be 1 or more"
+    assert (refused.field, refused.hint) == ("stores.main.threads", "try 6")
 
 
 def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
