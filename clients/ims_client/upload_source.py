@@ -97,7 +97,8 @@ class FileSource(UploadSource):
             # A block device has no st_size.
             self.size_bytes = os.lseek(fd, 0, os.SEEK_END)
         self.name = path.name
-        self.fingerprint = _fingerprint(path, self.size_bytes, self._stat)
+        # Unlike the fingerprint, known even while another process uploads the file.
+        self.mark = self.fingerprint = _fingerprint(path, self.size_bytes, self._stat)
         self._position = 0
         self._data_end = 0  # data is known to reach until here, if that is beyond the position
         self._ahead: Step | None = None  # already read, given out next

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from ims_client import CallFailed, FileSource, LocalFileFailed, UploadOptions, open_source, send_upload
+from ims_client import (
+    CallFailed,
+    ClientError,
+    FileSource,
+    ImsClient,
+    LocalFileFailed,
+    UploadOptions,
+    open_source,
+    send_upload,
+)
 
 from imsd.v1 import upload_pb2
 
@@ -42,27 +51,36 @@ async def resume(
 
     `imsctl image import` does this by itself when it is repeated; then it makes the image.
     """
-    from imsd.chunks.tree_digest import TreeHasher
-
     async with session.connect() as client:
         current = await client.uploads.get(upload)
         if current.state == upload_pb2.UPLOAD_STATE_OPEN:
-            with open_source(file) as source, session.progress() as view:
-                _check_same(current, source, file)
-                row = view.row()
-                meter = TransferMeter("upload", source.size_bytes, current.committed_offset)
-                options = UploadOptions(new_hasher=TreeHasher)
-                try:
-                    current = await send_upload(
-                        client, current, source, options, lambda offset: row.show(meter.at(offset))
-                    )
-                except asyncio.CancelledError:
-                    hint = "repeat the command to go on"
-                    raise Interrupted("interrupted: the upload is kept", hint) from None
+            current = await _send_rest(session, client, current, file)
+        else:
+            session.note(_nothing_to_send(current))
     if session.is_json:
         print_json(upload_fields(current))
     else:
         _print_upload(current)
+
+
+async def _send_rest(
+    session: Session, client: ImsClient, upload: upload_pb2.Upload, file: str
+) -> upload_pb2.Upload:
+    """The upload, complete."""
+    from imsd.chunks.tree_digest import TreeHasher
+
+    with open_source(file) as source, session.progress() as view:
+        _check_same(upload, source, file)
+        row = view.row()
+        meter = TransferMeter("upload", source.size_bytes, upload.committed_offset)
+        options = UploadOptions(new_hasher=TreeHasher)
+        try:
+            return await send_upload(
+                client, upload, source, options, lambda offset: row.show(meter.at(offset))
+            )
+        except asyncio.CancelledError:
+            hint = "repeat the command to go on"
+            raise Interrupted("interrupted: the upload is kept", hint) from None
 
 
 @command(app, "abort", example="imsctl upload abort 8d7f6a34-9a53-4d3c-8a4b-5c0c3a2f7b10")
@@ -91,7 +109,10 @@ async def abort(
 
 
 def _check_same(upload: upload_pb2.Upload, source: object, file: str) -> None:
-    """Raises LocalFileFailed when ``file`` cannot be what was being sent."""
+    """Raises ClientError when ``file`` cannot be what was being sent.
+
+    Found out only at the commit, it would cost the upload: the daemon discards bytes that are of no one file.
+    """
     if not isinstance(source, FileSource):
         raise LocalFileFailed(f"{file} is a stream, which cannot be resumed", "name the file that was sent")
     if upload.size_bytes and upload.size_bytes != source.size_bytes:
@@ -99,6 +120,19 @@ def _check_same(upload: upload_pb2.Upload, source: object, file: str) -> None:
             f"{file} has {source.size_bytes} bytes, the upload is of {upload.size_bytes}",
             f"abort it with `imsctl upload abort {upload.id}` and import the file anew",
         )
+    if upload.fingerprint and upload.fingerprint != source.mark:
+        raise ClientError(
+            "FAILED_PRECONDITION",
+            f"{file} is not the file that upload {upload.id} was begun with, or was changed or moved since",
+            f"give the file it was begun with, or abort it with `imsctl upload abort {upload.id}`",
+        )
+
+
+def _nothing_to_send(upload: upload_pb2.Upload) -> str:
+    done = f"upload {upload.id} is complete, nothing was sent"
+    if not upload.fingerprint:
+        return f"{done}: an image is made of it by the call CreateImage"
+    return f"{done}: `imsctl image import FILE --name NAME`, with the file it is of, makes an image of it"
 
 
 def _print_upload(upload: upload_pb2.Upload) -> None:
