@@ -70,6 +70,11 @@ class LocalFileFailed(ClientError):
         super().__init__("LOCAL_FILE", message, hint)
 
 
+def nothing_to_send(name: str) -> ClientError:
+    """The failure of an upload of ``name``, which holds no byte (IMAGE_EMPTY)."""
+    return ClientError("IMAGE_EMPTY", f"{name} is empty", "send a file that holds a disk")
+
+
 def damaged_download(why: str) -> CallFailed:
     """The failure of a download whose messages contradict each other (DATA_LOSS)."""
     return CallFailed("DATA_LOSS", f"the download was damaged on its way: {why}", "start it again")

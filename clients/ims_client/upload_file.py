@@ -10,8 +10,9 @@ from imsd.v1 import upload_pb2 as pb
 
 from .backoff import patiently
 from .client import ImsClient
+from .errors import nothing_to_send
 from .upload import ByteHasher, UploadSender
-from .upload_source import UploadSource
+from .upload_source import FileSource, UploadSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,12 @@ class OpenedUpload:
 async def open_upload(
     client: ImsClient, source: UploadSource, options: UploadOptions, *, may_resume: bool = True
 ) -> OpenedUpload:
-    """An interrupted upload of the same unchanged file, else a new one. Raises `CallFailed`."""
+    """An interrupted upload of the same unchanged file, else a new one.
+
+    Raises `CallFailed`, and `ClientError` (IMAGE_EMPTY) before anything is opened for an empty file.
+    """
+    if isinstance(source, FileSource) and not source.size_bytes:
+        raise nothing_to_send(source.name)
     if source.fingerprint and may_resume and not options.request_id:
         async for upload in client.uploads.list(fingerprint=source.fingerprint):
             if _fits(upload, source, options):
@@ -74,13 +80,15 @@ async def send_upload(
 ) -> pb.Upload:
     """Send what is missing of ``upload`` and commit it.
 
-    Raises `CallFailed`, `LocalFileFailed`. Cancelled or failed, the upload stays open: it can be
-    resumed until it expires.
+    Raises `CallFailed`, `LocalFileFailed`, `ClientError` (IMAGE_EMPTY). Cancelled or failed, the upload
+    stays open: it can be resumed until it expires.
     """
     sender = UploadSender(
         client.uploads, source, on_progress, options.new_hasher, may_hand_over=options.may_hand_over
     )
     sent = await sender.send(upload)
+    if not sent.size_bytes:
+        raise nothing_to_send(source.name)
     return await patiently(lambda: client.uploads.commit(upload.id, sent.size_bytes, sent.digest))
 
 

@@ -197,23 +197,37 @@ class _Import:
         except asyncio.CancelledError:
             raise Interrupted(*await self._leave(upload)) from None
         except ClientError as error:
-            if not error.hint or (isinstance(error, CallFailed) and error.is_transient):
-                error.hint = (await self._leave(upload))[1] or error.hint
+            await self._say_how_to_go_on(error, upload)
             raise
 
+    async def _say_how_to_go_on(self, error: ClientError, upload: upload_pb2.Upload) -> None:
+        """Nothing is kept of a stream; of a file, unless the error itself says what to do about it."""
+        if self._is_stream:
+            await self._discard(upload)
+        elif not error.hint or (isinstance(error, CallFailed) and error.is_transient):
+            error.hint = self._how_to_go_on(upload)
+
     async def _leave(self, upload: upload_pb2.Upload) -> tuple[str, str]:
-        """What to say when the file was not sent whole: how to go on, or that nothing is kept."""
-        if self._source.fingerprint:
-            hint = f"repeat the command to go on, or discard it with `imsctl upload abort {upload.id}`"
-        elif self._source.size_bytes:
-            hint = f"go on with `imsctl upload resume {upload.id} {self._file}`, or discard it with " + (
-                f"`imsctl upload abort {upload.id}`"
-            )
-        else:
-            with suppress(CallFailed, TimeoutError):
-                await asyncio.wait_for(self._client.uploads.delete(upload.id), ABORT_SECONDS)
+        """What to say of an interruption: how to go on, or that nothing is kept."""
+        if self._is_stream:
+            await self._discard(upload)
             return "interrupted: a stream cannot be resumed, what was sent is discarded", ""
-        return f"interrupted: the upload is kept, with up to {wording.size(self._sent)} of the file", hint
+        kept = f"interrupted: the upload is kept, with up to {wording.size(self._sent)} of the file"
+        return kept, self._how_to_go_on(upload)
+
+    @property
+    def _is_stream(self) -> bool:
+        return not self._source.size_bytes
+
+    def _how_to_go_on(self, upload: upload_pb2.Upload) -> str:
+        again = "repeat the command to go on"
+        if not self._source.fingerprint:  # nothing to find the upload by
+            again = f"go on with `imsctl upload resume {upload.id} {self._file}`"
+        return f"{again}, or discard what was sent with `imsctl upload abort {upload.id}`"
+
+    async def _discard(self, upload: upload_pb2.Upload) -> None:
+        with suppress(CallFailed, TimeoutError):
+            await asyncio.wait_for(self._client.uploads.delete(upload.id), ABORT_SECONDS)
 
     async def _create_from_committed(
         self, request: image_pb2.CreateImageRequest, upload: upload_pb2.Upload

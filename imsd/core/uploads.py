@@ -272,7 +272,12 @@ def _fingerprint(value: str) -> str:
 def _check_size(record: UploadRecord, size_bytes: int) -> None:
     declared = record.size_bytes or size_bytes
     if size_bytes <= 0 and not record.size_bytes:
-        raise InvalidRequest("the upload is empty", reason="IMAGE_EMPTY", field="size_bytes")
+        raise InvalidRequest(
+            "the upload is empty",
+            reason="IMAGE_EMPTY",
+            field="size_bytes",
+            hint="send a file that holds a disk",
+        )
     if size_bytes != declared:
         raise InvalidRequest(
             f"the upload was declared as {record.size_bytes} bytes, but is committed as {size_bytes}",

@@ -58,10 +58,23 @@ async def test_standard_input_needs_no_size(imsctl: Imsctl, daemon: FakeDaemon) 
     assert daemon.state.contents[outcome.json["id"]] == content
 
 
-async def test_an_empty_input_is_refused(imsctl: Imsctl) -> None:
+async def test_an_empty_input_is_refused_and_nothing_stays(imsctl: Imsctl, daemon: FakeDaemon) -> None:
     outcome = await imsctl("image", "import", "-", "--name", "web", given=b"")
     assert outcome.code == 1
-    assert "[IMAGE_EMPTY]" in outcome.errors
+    assert (
+        outcome.errors == "imsctl: standard input is empty [IMAGE_EMPTY]\n  send a file that holds a disk\n"
+    )
+    assert not daemon.state.uploads
+
+
+async def test_an_empty_file_is_refused_before_an_upload_is_opened(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path, 0)
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "web")
+    assert outcome.code == 1
+    assert outcome.errors == "imsctl: disk.raw is empty [IMAGE_EMPTY]\n  send a file that holds a disk\n"
+    assert "CreateUpload" not in daemon.state.calls
 
 
 async def test_detach_prints_the_job_and_leaves_it(
