@@ -33,6 +33,9 @@ from .session import Interrupted, Session
 # Cleaning up after an interruption must not keep the user waiting.
 ABORT_SECONDS = 5.0
 
+# Refusals whose hint says what to do about the daemon, not how to go on with what was sent.
+NO_ROOM = ("CAPACITY_EXHAUSTED", "QUOTA_EXCEEDED")
+
 # CreateImage's answers that mean: the committed upload found is in use or gone, so send the file anew.
 NOT_REUSABLE = ("FAILED_PRECONDITION", "REQUEST_ID_REUSED", "NOT_FOUND", "UPLOAD_EXPIRED")
 
@@ -201,11 +204,11 @@ class _Import:
             raise
 
     async def _say_how_to_go_on(self, error: ClientError, upload: upload_pb2.Upload) -> None:
-        """Nothing is kept of a stream; of a file, unless the error itself says what to do about it."""
+        """Complete the hint of a failure while the file was sent; nothing is kept of a stream."""
         if self._is_stream:
             await self._discard(upload)
-        elif not error.hint or (isinstance(error, CallFailed) and error.is_transient):
-            error.hint = self._how_to_go_on(upload)
+        elif not error.hint or _is_passing(error):
+            error.hint = "; ".join(filter(None, [error.hint, self._how_to_go_on(upload)]))
 
     async def _leave(self, upload: upload_pb2.Upload) -> tuple[str, str]:
         """What to say of an interruption: how to go on, or that nothing is kept."""
@@ -248,9 +251,15 @@ class _Import:
         try:
             return await patiently(lambda: self._client.images.create(asked))
         except CallFailed as error:
-            if self._source.fingerprint and not error.field:
-                error.hint = error.hint or "the file is sent: repeat the command to go on from here"
+            if not error.field and not self._is_stream and (not error.hint or _is_passing(error)):
+                sent = f"the file is sent: {self._how_to_go_on(upload)}"
+                error.hint = "; ".join(filter(None, [error.hint, sent]))
             raise
+
+
+def _is_passing(error: ClientError) -> bool:
+    """Whether the same command may succeed later, going on with what was sent."""
+    return error.reason in NO_ROOM or (isinstance(error, CallFailed) and error.is_transient)
 
 
 class _NotReusable(Exception):

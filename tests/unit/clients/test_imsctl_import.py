@@ -195,6 +195,29 @@ async def test_a_file_already_sent_is_not_sent_again(
     assert daemon.state.calls.count("WriteUpload") == 1
 
 
+@pytest.mark.parametrize("reason", ["CAPACITY_EXHAUSTED", "QUOTA_EXCEEDED"])
+@pytest.mark.parametrize("call", ["WriteUpload", "CommitUpload"])
+async def test_a_store_without_room_says_how_to_go_on_with_what_was_sent(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path, reason: str, call: str
+) -> None:
+    disk(tmp_path)
+    refusal = Refusal(code_pb2.RESOURCE_EXHAUSTED, reason, "no room", hint="free some space")
+    daemon.state.refuse_next[call] = [refusal]
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "web")
+    assert outcome.code == 1
+    (upload_id,) = daemon.state.uploads
+    how = f"repeat the command to go on, or discard what was sent with `imsctl upload abort {upload_id}`"
+    assert outcome.errors == f"imsctl: no room [{reason}]\n  free some space; {how}\n"
+
+
+async def test_nothing_stays_of_a_stream_that_finds_no_room(imsctl: Imsctl, daemon: FakeDaemon) -> None:
+    refusal = Refusal(code_pb2.RESOURCE_EXHAUSTED, "CAPACITY_EXHAUSTED", "no room", hint="free some space")
+    daemon.state.refuse_next["WriteUpload"] = [refusal]
+    outcome = await imsctl("image", "import", "-", "--name", "web", given=b"disk")
+    assert outcome.errors == "imsctl: no room [CAPACITY_EXHAUSTED]\n  free some space\n"
+    assert not daemon.state.uploads
+
+
 async def test_a_wrong_name_is_refused_before_the_file_is_sent(
     imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
