@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -12,6 +13,7 @@ from ims_client import (
     CallFailed,
     ClientError,
     ImsClient,
+    JobFailed,
     OpenedUpload,
     UploadOptions,
     UploadSource,
@@ -116,7 +118,7 @@ async def import_image(session: Session, file: str, options: ImportOptions) -> N
             if options.detach:
                 print_job(session, job)
                 return
-            job = await watch_own_job(client, job.id, view.row())
+            job = await work.watch(job)
         print_image(session, await client.images.get(job.image_ids[0]))
 
 
@@ -150,6 +152,21 @@ class _Import:
         await self._check_early(request, opened)
         upload = await self._send(opened)
         return await self._create(request, upload)
+
+    async def watch(self, job: job_pb2.Job) -> job_pb2.Job:
+        """Wait until the image is made."""
+        try:
+            return await watch_own_job(self._client, job.id, self._view.row())
+        except JobFailed as failed:
+            if failed.reason in NO_ROOM and failed.job.upload_ids:
+                failed.hint = _joined(failed.hint, self._what_a_failed_job_left(failed.job.upload_ids[0]))
+            raise
+
+    def _what_a_failed_job_left(self, upload_id: str) -> str:
+        # With a request id a repeat gets the same answer; without a fingerprint it finds nothing.
+        if self._options.request_id or not self._source.fingerprint:
+            return _discard_with(upload_id)
+        return f"repeat the command to go on, or {_discard_with(upload_id)}"
 
     async def _open(self, *, may_resume: bool) -> OpenedUpload:
         try:
@@ -208,7 +225,7 @@ class _Import:
         if self._is_stream:
             await self._discard(upload)
         elif not error.hint or _is_passing(error):
-            error.hint = "; ".join(filter(None, [error.hint, self._how_to_go_on(upload)]))
+            error.hint = _joined(error.hint, self._how_to_go_on(upload))
 
     async def _leave(self, upload: upload_pb2.Upload) -> tuple[str, str]:
         """What to say of an interruption: how to go on, or that nothing is kept."""
@@ -226,7 +243,7 @@ class _Import:
         again = "repeat the command to go on"
         if not self._source.fingerprint:  # nothing to find the upload by
             again = f"go on with `imsctl upload resume {upload.id} {self._file}`"
-        return f"{again}, or discard what was sent with `imsctl upload abort {upload.id}`"
+        return f"{again}, or {_discard_with(upload.id)}"
 
     async def _discard(self, upload: upload_pb2.Upload) -> None:
         with suppress(CallFailed, TimeoutError):
@@ -236,7 +253,12 @@ class _Import:
         self, request: image_pb2.CreateImageRequest, upload: upload_pb2.Upload
     ) -> job_pb2.Job:
         try:
-            return await self._create(request, upload)
+            job = await self._create(request, upload)
+            if job.state == job_pb2.JOB_STATE_FAIL and not request.request_id:
+                # That of an earlier attempt, which left the upload as it was.
+                request.request_id = f"imsctl-{uuid.uuid4()}"
+                job = await self._create(request, upload)
+            return job
         except CallFailed as error:
             if error.reason in NOT_REUSABLE:
                 raise _NotReusable from None
@@ -252,14 +274,21 @@ class _Import:
             return await patiently(lambda: self._client.images.create(asked))
         except CallFailed as error:
             if not error.field and not self._is_stream and (not error.hint or _is_passing(error)):
-                sent = f"the file is sent: {self._how_to_go_on(upload)}"
-                error.hint = "; ".join(filter(None, [error.hint, sent]))
+                error.hint = _joined(error.hint, f"the file is sent: {self._how_to_go_on(upload)}")
             raise
 
 
 def _is_passing(error: ClientError) -> bool:
     """Whether the same command may succeed later, going on with what was sent."""
     return error.reason in NO_ROOM or (isinstance(error, CallFailed) and error.is_transient)
+
+
+def _discard_with(upload_id: str) -> str:
+    return f"discard what was sent with `imsctl upload abort {upload_id}`"
+
+
+def _joined(*hints: str) -> str:
+    return "; ".join(filter(None, hints))
 
 
 class _NotReusable(Exception):

@@ -163,6 +163,8 @@ class FakeDaemon:
         elif state.job_failure:
             job.error.CopyFrom(state.job_failure)
             state.images.pop(job.image_ids[0], None)
+            for upload_id in job.upload_ids:
+                state.uploads[upload_id].job_id = ""
             job.state = job_pb2.JOB_STATE_FAIL
         elif job.kind == job_pb2.JOB_KIND_VERIFY_IMAGE:
             job.verify_report.chunks_checked = 12

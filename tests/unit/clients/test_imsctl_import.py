@@ -218,6 +218,22 @@ async def test_nothing_stays_of_a_stream_that_finds_no_room(imsctl: Imsctl, daem
     assert not daemon.state.uploads
 
 
+async def test_an_import_whose_job_found_no_room_goes_on_when_it_is_repeated(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path)
+    daemon.state.job_failure = job_pb2.JobError(reason="CAPACITY_EXHAUSTED", message="full", hint="free some")
+    for _ in range(2):
+        failed = await imsctl("image", "import", "disk.raw", "--name", "web")
+        (upload_id,) = daemon.state.uploads
+        assert "free some; repeat the command to go on, or discard what was sent with" in failed.errors
+        assert f"`imsctl upload abort {upload_id}`" in failed.errors
+    daemon.state.job_failure = None
+    outcome = await imsctl("image", "import", "disk.raw", "--name", "web")
+    assert outcome.code == 0, outcome.errors
+    assert daemon.state.calls.count("WriteUpload") == 1
+
+
 async def test_a_wrong_name_is_refused_before_the_file_is_sent(
     imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
