@@ -25,7 +25,7 @@ Every failure is a `ClientError` with a stable ``reason``, one sentence and a hi
 
 from .address import default_address, parse_address
 from .allocator import keep_large_buffers
-from .backoff import PATIENCE_SECONDS, patiently
+from .backoff import PATIENCE_SECONDS, Outages, patiently
 from .client import ImsClient, connect
 from .download import Download, Piece, download_to_file, download_to_stream
 from .errors import CallFailed, ClientError, JobCancelled, JobFailed, LocalFileFailed, cannot_read
@@ -46,6 +46,7 @@ __all__ = [
     "JobFailed",
     "LocalFileFailed",
     "OpenedUpload",
+    "Outages",
     "Piece",
     "StreamSource",
     "UploadOptions",

@@ -20,6 +20,8 @@ class ImsClient:
 
     def __init__(self, connection: Connection) -> None:
         self.address = connection.address
+        self.outages = connection.outages
+        self.backoff = connection.backoff
         self.images = ImageCalls(connection)
         self.uploads = UploadCalls(connection)
         self.jobs = JobCalls(connection)

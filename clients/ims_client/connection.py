@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import grpc.aio
 
+from .backoff import PATIENCE_SECONDS, Backoff, Outages
 from .errors import call_failed
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class Connection:
         self.channel = channel
         self.address = address
         self.project_id = project_id
+        self.outages = Outages()
+
+    def backoff(self, patience_seconds: float = PATIENCE_SECONDS) -> Backoff:
+        """For calls on this connection that are made again; `outages` tells of them."""
+        return Backoff(patience_seconds, outages=self.outages)
 
     async def call(self, method: Callable[[RequestT], Call], request: RequestT) -> Any:
         """The answer to ``request``. Raises `CallFailed`."""

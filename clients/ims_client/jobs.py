@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from imsd.v1 import job_pb2 as pb
 from imsd.v1.job_pb2_grpc import JobServiceStub
 
-from .backoff import PATIENCE_SECONDS, Backoff
+from .backoff import PATIENCE_SECONDS
 from .connection import Connection
 from .errors import CallFailed, JobCancelled, JobFailed
 
@@ -77,7 +77,7 @@ class JobCalls:
         A broken connection or a restart of the daemon is bridged for ``patience_seconds``.
         Raises `JobFailed`, `JobCancelled`, `CallFailed`.
         """
-        backoff = Backoff(patience_seconds)
+        backoff = self._connection.backoff(patience_seconds)
         while True:
             try:
                 async for job in self.watch(job_id):
@@ -88,7 +88,7 @@ class JobCalls:
                 broken = CallFailed("UNAVAILABLE", "the daemon stopped reporting on the job")
             except CallFailed as error:
                 broken = error
-            if not broken.is_transient or not await backoff.wait():
+            if not broken.is_transient or not await backoff.wait(broken):
                 raise broken
 
 

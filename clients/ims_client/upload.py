@@ -25,7 +25,7 @@ import grpc.aio
 from imsd import wire
 from imsd.v1 import upload_pb2 as pb
 
-from .backoff import PATIENCE_SECONDS, Backoff
+from .backoff import PATIENCE_SECONDS
 from .call_ending import CallEnding
 from .errors import CallFailed, call_failed
 from .hand_over import hand_over
@@ -81,7 +81,7 @@ class UploadSender:
         self._hasher = new_hasher() if new_hasher else None
         self._file = source.regular_file if may_hand_over else None
         self._token = b""  # of the file, handed over for the next stream
-        self._backoff = Backoff(patience_seconds)
+        self._backoff = uploads.connection.backoff(patience_seconds)
         self._committed = 0
         self._end: int | None = None
 
@@ -124,14 +124,17 @@ class UploadSender:
         offset = self._committed = upload.committed_offset
         while True:
             try:
-                return await self._send_once(reader, upload.id, offset)
+                size = await self._send_once(reader, upload.id, offset)
+                self._backoff.succeeded()
+                return size
             except CallFailed as error:
                 broken = error
             while True:
-                if not _may_go_on(broken) or not await self._backoff.wait():
+                if not _may_go_on(broken) or not await self._backoff.wait(broken):
                     raise broken
                 try:
                     offset = (await self._uploads.get(upload.id)).committed_offset
+                    self._backoff.reached()
                     break
                 except CallFailed as error:
                     broken = error

@@ -89,7 +89,9 @@ async def send_upload(
     sent = await sender.send(upload)
     if not sent.size_bytes:
         raise nothing_to_send(source.name)
-    return await patiently(lambda: client.uploads.commit(upload.id, sent.size_bytes, sent.digest))
+    return await patiently(
+        lambda: client.uploads.commit(upload.id, sent.size_bytes, sent.digest), client.backoff()
+    )
 
 
 def _fits(upload: pb.Upload, source: UploadSource, options: UploadOptions) -> bool:

@@ -29,6 +29,7 @@ from . import choice, wording
 from .image_output import print_image
 from .job_output import print_job
 from .job_watch import watch_own_job
+from .outage_notes import OutageNotes
 from .progress import ProgressView, TransferMeter
 from .session import Interrupted, Session
 
@@ -138,6 +139,7 @@ class _Import:
         self._file = file
         self._options = options
         self._view = view
+        self._row = OutageNotes(client, view)
         self._sent = 0
 
     async def start(self, request: image_pb2.CreateImageRequest) -> job_pb2.Job:
@@ -156,7 +158,7 @@ class _Import:
     async def watch(self, job: job_pb2.Job) -> job_pb2.Job:
         """Wait until the image is made."""
         try:
-            return await watch_own_job(self._client, job.id, self._view.row())
+            return await watch_own_job(self._client, job.id, OutageNotes(self._client, self._view))
         except JobFailed as failed:
             if failed.reason in NO_ROOM and failed.job.upload_ids:
                 failed.hint = _joined(failed.hint, self._what_a_failed_job_left(failed.job.upload_ids[0]))
@@ -205,12 +207,11 @@ class _Import:
         if opened.is_resumed and begin:
             total = f" of {wording.size(upload.size_bytes)}" if upload.size_bytes else ""
             self._view.note(f"resuming upload {upload.id} at {wording.size(begin)}{total}")
-        row = self._view.row()
         meter = TransferMeter("upload", self._source.size_bytes, begin)
 
         def advance(offset: int) -> None:
             self._sent = offset
-            row.show(meter.at(offset))
+            self._row.show(meter.at(offset))
 
         try:
             return await send_upload(self._client, upload, self._source, self._options, advance)
@@ -271,7 +272,7 @@ class _Import:
         # One image of one upload: a repeated call gets the job of the first.
         asked.request_id = request.request_id or f"imsctl-{upload.id}"
         try:
-            return await patiently(lambda: self._client.images.create(asked))
+            return await patiently(lambda: self._client.images.create(asked), self._client.backoff())
         except CallFailed as error:
             if not error.field and not self._is_stream and (not error.hint or _is_passing(error)):
                 error.hint = _joined(error.hint, f"the file is sent: {self._how_to_go_on(upload)}")

@@ -21,7 +21,8 @@ async def watch_job(client: ImsClient, job_id: str, row: ProgressRow) -> job_pb2
         return await client.jobs.wait_for_job(job_id, lambda job: row.show(job_snapshot(job)))
     except CallFailed as error:
         if error.is_transient:
-            error.hint = f"the job goes on: follow it with `imsctl job watch {job_id}`"
+            follow = f"the job goes on: follow it with `imsctl job watch {job_id}`"
+            error.hint = f"{error.hint}; {follow}" if error.hint else follow
         raise
 
 

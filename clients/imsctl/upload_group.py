@@ -23,6 +23,7 @@ from imsd.v1 import upload_pb2
 from . import wording
 from .command import command, group
 from .json_fields import disk_format, enum_text, upload_fields
+from .outage_notes import OutageNotes
 from .output import print_fields, print_json, print_table
 from .progress import TransferMeter
 from .session import FAILED, Interrupted, Session, print_failure
@@ -71,7 +72,7 @@ async def _send_rest(
 
     with open_source(file) as source, session.progress() as view:
         _check_same(upload, source, file)
-        row = view.row()
+        row = OutageNotes(client, view)
         meter = TransferMeter("upload", source.size_bytes, upload.committed_offset)
         options = UploadOptions(new_hasher=TreeHasher)
         try:

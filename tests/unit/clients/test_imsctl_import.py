@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from google.rpc import code_pb2
+from ims_client import CallFailed
+from ims_client.backoff import Backoff
+from imsctl.image_import import ImportOptions, import_image
+from imsctl.session import Session, Settings
 
 from imsd.v1 import image_pb2, job_pb2, upload_pb2
 from tests.unit.clients.conftest import Imsctl, until
@@ -166,6 +171,62 @@ async def test_a_restart_of_the_daemon_is_bridged(imsctl: Imsctl, daemon: FakeDa
     outcome = await imsctl.finish(process)
     assert outcome.code == 0, outcome.errors
     assert outcome.json["digest"] == digest_of(content)
+
+
+@pytest.mark.parametrize("options", [(), ("--no-progress",)])
+async def test_an_outage_while_sending_is_told_once_and_so_is_its_end(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path, options: Sequence[str]
+) -> None:
+    disk(tmp_path, 6 * MIB)
+    daemon.state.drop_at = [3 * MIB] * 50
+    process = await imsctl.start("image", "import", "disk.raw", "--name", "web", *options)
+    await until(lambda: len(daemon.state.drop_at) < 50)
+    daemon.state.drop_at = []
+    await daemon.stop()
+    await asyncio.sleep(1)
+    await daemon.start()
+    outcome = await imsctl.finish(process)
+    assert outcome.code == 0, outcome.errors
+    note = f"the daemon does not answer ({daemon.address}), trying again for up to 120 s\n"
+    assert outcome.errors.count(note) == outcome.errors.count("connected again\n") == 1
+
+
+async def test_an_outage_while_the_image_is_made_is_told(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path)
+    daemon.state.held = asyncio.Event()
+    process = await imsctl.start("image", "import", "disk.raw", "--name", "web")
+    await until(lambda: "WatchJob" in daemon.state.calls)
+    await daemon.stop()
+    await asyncio.sleep(0.5)
+    await daemon.start()
+    daemon.state.held.set()
+    outcome = await imsctl.finish(process)
+    assert outcome.code == 0
+    assert outcome.errors.count("the daemon does not answer") == 1
+    assert outcome.errors.count("connected again") == 1
+
+
+async def test_a_daemon_that_stays_away_is_told_with_how_to_start_it_and_how_to_go_on(
+    daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk(tmp_path)
+
+    async def has_no_patience(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(Backoff, "wait", has_no_patience)
+    daemon.state.drop_at = [MIB]
+    session = Session(Settings(address=daemon.address, has_progress=False), "json")
+    with pytest.raises(CallFailed) as failed:
+        await import_image(session, str(tmp_path / "disk.raw"), ImportOptions(name="web"))
+    assert failed.value.reason == "DAEMON_UNREACHABLE"
+    (upload_id,) = daemon.state.uploads
+    assert failed.value.hint == (
+        "start it with `imsd serve`, or name another address with --address or IMSD_ADDRESS; "
+        f"repeat the command to go on, or discard what was sent with `imsctl upload abort {upload_id}`"
+    )
 
 
 async def test_a_failed_job_says_why(imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path) -> None:
