@@ -45,6 +45,11 @@ class OpenedUpload:
         """All bytes arrived earlier: there is nothing to send."""
         return self.upload.state == pb.UPLOAD_STATE_COMMITTED
 
+    @property
+    def is_gone(self) -> bool:
+        """The request id was used for an upload that ended: there is nothing to send it to."""
+        return self.upload.state == pb.UPLOAD_STATE_GONE
+
 
 async def open_upload(
     client: ImsClient, source: UploadSource, options: UploadOptions, *, may_resume: bool = True

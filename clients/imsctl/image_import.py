@@ -36,6 +36,9 @@ from .session import Interrupted, Session
 # Cleaning up after an interruption must not keep the user waiting.
 ABORT_SECONDS = 5.0
 
+# The upload of an import with a request id has one too, made of that.
+UPLOAD_SUFFIX = ".upload"
+
 # Refusals whose hint says what to do about the daemon, not how to go on with what was sent.
 NO_ROOM = ("CAPACITY_EXHAUSTED", "QUOTA_EXCEEDED")
 
@@ -75,7 +78,7 @@ class ImportOptions:
         typer.Option("--send-bytes", help="Send the bytes even if the daemon could read the file itself."),
     ] = False
     request_id: Annotated[
-        str, typer.Option(metavar="ID", help="Make at most one image; once it is made, a repeat fails.")
+        str, typer.Option(metavar="ID", help="Make at most one image; a repeat gets the one that was made.")
     ] = ""
 
     def image_request(self) -> image_pb2.CreateImageRequest:
@@ -100,7 +103,7 @@ class ImportOptions:
         from imsd.chunks.tree_digest import TreeHasher
 
         return UploadOptions(
-            request_id=f"{self.request_id}.upload" if self.request_id else "",
+            request_id=f"{self.request_id}{UPLOAD_SUFFIX}" if self.request_id else "",
             disk_format=self.disk_format(),
             expected_sha256=choice.sha256(self.sha256, "--sha256"),
             new_hasher=TreeHasher,
@@ -120,7 +123,7 @@ async def import_image(session: Session, file: str, options: ImportOptions) -> N
                 print_job(session, job)
                 return
             job = await work.watch(job)
-        print_image(session, await client.images.get(job.image_ids[0]))
+        print_image(session, await work.image_of(job))
 
 
 class _Import:
@@ -145,6 +148,8 @@ class _Import:
     async def start(self, request: image_pb2.CreateImageRequest) -> job_pb2.Job:
         """Send the file, or what an earlier attempt left to send, and start the job."""
         opened = await self._open(may_resume=True)
+        if opened.is_gone:
+            return await self._earlier_job(request, opened.upload)
         if opened.is_resumed and opened.is_committed:
             with suppress(_NotReusable):
                 job = await self._create_from_committed(request, opened.upload)
@@ -164,6 +169,19 @@ class _Import:
                 failed.hint = _joined(failed.hint, self._what_a_failed_job_left(failed.job.upload_ids[0]))
             raise
 
+    async def image_of(self, job: job_pb2.Job) -> image_pb2.Image:
+        """What ``job``, of this or of an earlier command with the same request id, made."""
+        image_id = job.image_ids[0]
+        try:
+            return await patiently(lambda: self._client.images.get(image_id), self._client.backoff())
+        except CallFailed as error:
+            if error.reason != "NOT_FOUND":
+                raise
+            hint = "use a new request id for a new image" if self._options.request_id else "import it again"
+            raise ClientError(
+                "NOT_FOUND", f"image {image_id} was made, and was deleted meanwhile", hint
+            ) from None
+
     def _what_a_failed_job_left(self, upload_id: str) -> str:
         # With a request id a repeat gets the same answer; without a fingerprint it finds nothing.
         if self._options.request_id or not self._source.fingerprint:
@@ -174,14 +192,37 @@ class _Import:
         try:
             return await open_upload(self._client, self._source, self._options, may_resume=may_resume)
         except CallFailed as error:
-            if self._options.request_id and error.reason == "NOT_FOUND":
-                used = self._options.request_id.removesuffix(".upload")
+            if error.reason == "REQUEST_ID_REUSED":  # told with the id that the user gave
                 raise ClientError(
-                    "ALREADY_EXISTS",
-                    f"request id {used!r} was used for an import that has ended",
-                    "look at the images and jobs there are; use a new request id for a new image",
+                    error.reason, f"request id {self._used_id!r} was used for a different import", error.hint
                 ) from None
             raise
+
+    async def _earlier_job(
+        self, request: image_pb2.CreateImageRequest, upload: upload_pb2.Upload
+    ) -> job_pb2.Job:
+        """The job that the first import with this request id started."""
+        asked = image_pb2.CreateImageRequest()
+        asked.CopyFrom(request)
+        asked.upload_id = upload.id
+        ended = ClientError(
+            "ALREADY_EXISTS",
+            f"request id {self._used_id!r} was used for an import that has ended without an image",
+            "look at the images and jobs there are; use a new request id for a new image",
+        )
+        try:
+            job = await self._ask(asked)
+        except CallFailed as error:
+            if error.reason == "NOT_FOUND":
+                raise ended from None
+            raise
+        if job.state == job_pb2.JOB_STATE_CANCELLED:
+            raise ended
+        return job
+
+    @property
+    def _used_id(self) -> str:
+        return self._options.request_id.removesuffix(UPLOAD_SUFFIX)
 
     async def _check_early(self, request: image_pb2.CreateImageRequest, opened: OpenedUpload) -> None:
         """Learn of a wrong name or tag before the file is sent rather than after.
@@ -261,9 +302,12 @@ class _Import:
                 job = await self._create(request, upload)
             return job
         except CallFailed as error:
-            if error.reason in NOT_REUSABLE:
+            if error.reason in NOT_REUSABLE and not self._options.request_id:
                 raise _NotReusable from None
             raise
+
+    async def _ask(self, request: image_pb2.CreateImageRequest) -> job_pb2.Job:
+        return await patiently(lambda: self._client.images.create(request), self._client.backoff())
 
     async def _create(self, request: image_pb2.CreateImageRequest, upload: upload_pb2.Upload) -> job_pb2.Job:
         asked = image_pb2.CreateImageRequest()
@@ -272,7 +316,7 @@ class _Import:
         # One image of one upload: a repeated call gets the job of the first.
         asked.request_id = request.request_id or f"imsctl-{upload.id}"
         try:
-            return await patiently(lambda: self._client.images.create(asked), self._client.backoff())
+            return await self._ask(asked)
         except CallFailed as error:
             if not error.field and not self._is_stream and (not error.hint or _is_passing(error)):
                 error.hint = _joined(error.hint, f"the file is sent: {self._how_to_go_on(upload)}")

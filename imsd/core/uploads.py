@@ -47,13 +47,22 @@ class NewUpload:
     fingerprint: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class GoneUpload:
+    """What is still known of an upload that was made into an image, aborted or removed when it expired."""
+
+    id: str
+    project_id: str
+
+
 class Uploads:
     def __init__(self, runtime: Runtime, sweeper: Sweeper) -> None:
         self._runtime = runtime
         self._sweeper = sweeper
         self._sessions: dict[str, UploadSession] = {}
 
-    async def create(self, key: RequestKey, new: NewUpload) -> UploadRecord:
+    async def create(self, key: RequestKey, new: NewUpload) -> UploadRecord | GoneUpload:
+        """Open an upload; the first one, whatever became of it, when ``key`` was used before."""
         self._check(new)
         stores = self._runtime.stores
         stores.get(stores.default_name)  # a store that is not ready says so now
@@ -74,7 +83,8 @@ class Uploads:
         async with self._runtime.database.transaction() as c:
             earlier = await requests.recall(c, key)
             if earlier:
-                return await self._find(c, key.project_id, earlier)
+                found = await upload_rows.get_upload(c, key.project_id, earlier)
+                return found or GoneUpload(earlier, key.project_id)
             if await upload_rows.open_upload_count(c, key.project_id) >= limits.MAX_OPEN_UPLOADS:
                 raise LimitExceeded(
                     f"project {key.project_id} has {limits.MAX_OPEN_UPLOADS} open uploads",

@@ -17,7 +17,7 @@ from imsd.core.file_blocks import Step as FileStep
 from imsd.core.handed_files import HandedFiles
 from imsd.core.runtime import Runtime
 from imsd.core.upload_session import UploadSession
-from imsd.core.uploads import NewUpload, Uploads
+from imsd.core.uploads import GoneUpload, NewUpload, Uploads
 from imsd.metadata.records import UploadRecord
 from imsd.v1 import upload_pb2 as pb
 from imsd.v1.upload_pb2_grpc import UploadServiceServicer
@@ -51,7 +51,10 @@ class UploadServicer(UploadServiceServicer):
             expected_sha256=request.expected_sha256,
             fingerprint=request.fingerprint,
         )
-        return self._to_pb(await self._uploads.create(key, new))
+        upload = await self._uploads.create(key, new)
+        if isinstance(upload, GoneUpload):
+            return pb.Upload(id=upload.id, project_id=upload.project_id, state=pb.UPLOAD_STATE_GONE)
+        return self._to_pb(upload)
 
     async def GetUpload(self, request: pb.GetUploadRequest, _: Context) -> pb.Upload:
         return self._to_pb(await self._uploads.get(request.project_id, request.upload_id))

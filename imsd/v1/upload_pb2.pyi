@@ -30,13 +30,17 @@ class _UploadStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UploadSta
     UPLOAD_STATE_UNSPECIFIED: _UploadState.ValueType  # 0
     UPLOAD_STATE_OPEN: _UploadState.ValueType  # 1
     UPLOAD_STATE_COMMITTED: _UploadState.ValueType  # 2
+    UPLOAD_STATE_GONE: _UploadState.ValueType  # 3
+    """made into an image, aborted or expired; only the answer to a repeated CreateUpload tells of it"""
 
 class UploadState(_UploadState, metaclass=_UploadStateEnumTypeWrapper):
-    """UploadState: OPEN -> COMMITTED -> (consumed by CreateImage, then gone)."""
+    """UploadState: OPEN -> COMMITTED -> (consumed by CreateImage, then GONE)."""
 
 UPLOAD_STATE_UNSPECIFIED: UploadState.ValueType  # 0
 UPLOAD_STATE_OPEN: UploadState.ValueType  # 1
 UPLOAD_STATE_COMMITTED: UploadState.ValueType  # 2
+UPLOAD_STATE_GONE: UploadState.ValueType  # 3
+"""made into an image, aborted or expired; only the answer to a repeated CreateUpload tells of it"""
 Global___UploadState: _TypeAlias = UploadState  # noqa: Y015
 
 @_typing.final

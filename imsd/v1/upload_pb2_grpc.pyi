@@ -37,7 +37,9 @@ class UploadServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UploadServiceAsyncStub: ...
     CreateUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.CreateUploadRequest, _upload_pb2.Upload]
-    """CreateUpload opens an upload and returns it with committed_offset 0.
+    """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
+    upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
+    upload and the request_id it had then still returns the job that consumed it.
     Reasons: INVALID_REQUEST, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, FORMAT_UNSUPPORTED,
     STORE_UNAVAILABLE. Retry: safe with the same request_id.
     """
@@ -91,7 +93,9 @@ class UploadServiceAsyncStub(UploadServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.CreateUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
-    """CreateUpload opens an upload and returns it with committed_offset 0.
+    """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
+    upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
+    upload and the request_id it had then still returns the job that consumed it.
     Reasons: INVALID_REQUEST, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, FORMAT_UNSUPPORTED,
     STORE_UNAVAILABLE. Retry: safe with the same request_id.
     """
@@ -148,7 +152,9 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_pb2.CreateUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.Upload, _abc.Awaitable[_upload_pb2.Upload]]:
-        """CreateUpload opens an upload and returns it with committed_offset 0.
+        """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
+        upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
+        upload and the request_id it had then still returns the job that consumed it.
         Reasons: INVALID_REQUEST, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, FORMAT_UNSUPPORTED,
         STORE_UNAVAILABLE. Retry: safe with the same request_id.
         """

@@ -224,9 +224,21 @@ def test_a_detached_import_is_watched_as_a_job(shared: DaemonProcess, qcow2: Pat
 def test_a_repeated_request_id_makes_no_second_image(shared: DaemonProcess, disk: Path, name: str) -> None:
     command = ("image", "import", str(disk), "--name", name, "--request-id", name)
     image = shared.imsctl_json(*command)
-    assert refusal(shared, *command) == "ALREADY_EXISTS"
+    assert shared.imsctl_json(*command) == image
+    assert refusal(shared, *command, "--description", "another") == "REQUEST_ID_REUSED"
     assert shared.imsctl_json("image", "list", "--name", name) == [image]
     shared.imsctl("image", "delete", name)
+    assert refusal(shared, *command) == "NOT_FOUND"
+    assert shared.imsctl_json("image", "list", "--name", name) == []
+
+
+def test_a_repeated_request_id_of_a_failed_import_fails_as_that_did(
+    shared: DaemonProcess, disk: Path, name: str
+) -> None:
+    command = ("image", "import", str(disk), "--name", name, "--request-id", name)
+    assert refusal(shared, *command, "--sha256", "00" * 32) == "DIGEST_MISMATCH"
+    assert refusal(shared, *command, "--sha256", "00" * 32) == "DIGEST_MISMATCH"
+    assert refusal(shared, *command) == "REQUEST_ID_REUSED"
 
 
 def test_drivers_formats_and_the_service_are_shown(shared: DaemonProcess) -> None:

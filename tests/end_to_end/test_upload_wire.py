@@ -205,6 +205,35 @@ async def test_a_repeated_request_gets_the_first_answer(stubs: Stubs) -> None:
     assert wire.reason_of(reused.value) == "REQUEST_ID_REUSED"
 
 
+async def test_a_repeated_request_for_an_upload_that_is_gone_says_so_and_gets_its_job(stubs: Stubs) -> None:
+    upload = await wire.open_upload(stubs, size_bytes=len(DISK), request_id="r1")
+    await wire.write(stubs, [wire.header(upload), *wire.steps_of(DISK), Step(flush=Step.Flush())])
+    await stubs.uploads.CommitUpload(commit(upload, len(DISK)))
+    asked = image_pb2.CreateImageRequest(name="web", upload_id=upload.id, request_id="r2")
+    job = await stubs.images.CreateImage(asked)
+    await wire.ended(stubs, job)
+    again = await wire.open_upload(stubs, size_bytes=len(DISK), request_id="r1")
+    assert again == upload_pb2.Upload(id=upload.id, project_id="default", state=upload_pb2.UPLOAD_STATE_GONE)
+    replayed = await stubs.images.CreateImage(asked)
+    assert (replayed.id, replayed.state) == (job.id, job_pb2.JOB_STATE_SUCCESS)
+    assert len(await wire.images_of(stubs)) == 1
+    with pytest.raises(grpc.aio.AioRpcError) as reused:
+        await wire.open_upload(stubs, size_bytes=1, request_id="r1")
+    assert wire.reason_of(reused.value) == "REQUEST_ID_REUSED"
+
+
+async def test_a_repeated_request_for_an_aborted_upload_says_that_it_is_gone(stubs: Stubs) -> None:
+    upload = await wire.open_upload(stubs, request_id="r1")
+    await stubs.uploads.DeleteUpload(upload_pb2.DeleteUploadRequest(upload_id=upload.id))
+    again = await wire.open_upload(stubs, request_id="r1")
+    assert (again.id, again.state) == (upload.id, upload_pb2.UPLOAD_STATE_GONE)
+    with pytest.raises(grpc.aio.AioRpcError) as missing:
+        await stubs.images.CreateImage(
+            image_pb2.CreateImageRequest(name="web", upload_id=upload.id, request_id="r2")
+        )
+    assert wire.reason_of(missing.value) == "NOT_FOUND"
+
+
 async def test_uploads_beyond_the_quota_are_refused(start_daemon: Callable[..., DaemonProcess]) -> None:
     daemon = start_daemon(staging_quota_bytes=4 * MIB, upload_part_bytes=MIB)
     async with grpc.aio.insecure_channel(daemon.address) as channel:

@@ -42,6 +42,8 @@ class Uploads(upload_pb2_grpc.UploadServiceServicer):
     async def CreateUpload(self, request: upload_pb2.CreateUploadRequest, _: Any) -> upload_pb2.Upload:
         self._state.projects.add(request.project_id)
         if known := self._state.replay(request.request_id, request):
+            if known not in self._state.uploads:
+                return upload_pb2.Upload(id=known, project_id="default", state=upload_pb2.UPLOAD_STATE_GONE)
             return self._find(known).message
         upload = upload_pb2.Upload(
             id=str(uuid.uuid4()),
