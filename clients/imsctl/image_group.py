@@ -26,6 +26,10 @@ app = group("Disk images.", "imsctl image import disk.qcow2 --name debian-12")
 ImageArgument = Annotated[
     str, typer.Argument(metavar="IMAGE", help="An id, a unique id prefix or a unique name.")
 ]
+IMPORT_HELP = (
+    "A disk image; - is standard input, whose end is taken for the end of the image: "
+    "give --sha256 when the producer may fail."
+)
 SORT_FIELDS = ("created_at", "updated_at", "name", "virtual_size", "status")
 
 
@@ -39,12 +43,13 @@ SORT_FIELDS = ("created_at", "updated_at", "name", "virtual_size", "status")
 )
 async def import_(
     session: Session,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A disk image; - is standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help=IMPORT_HELP)],
     options: ImportOptions,
 ) -> None:
     """Make an image of a file.
 
-    An interrupted import goes on where it stopped when the command is repeated.
+    Ctrl-C while a file is sent keeps what arrived: the same command goes on there.
+    While the image is made, it cancels the job and leaves nothing.
     """
     await image_import.import_image(session, file, options)
 
