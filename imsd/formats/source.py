@@ -101,11 +101,11 @@ class MemorySource(ByteSource):
 
 
 class FileSource(ByteSource):
-    """A local file behind a descriptor that somebody else opened and closes."""
+    """A local file or block device behind a descriptor that somebody else opened and closes."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self.size_bytes = os.fstat(fd).st_size
+        self.size_bytes = os.lseek(fd, 0, os.SEEK_END)  # a block device has no st_size
 
     def _read(self, offset: int, length: int) -> bytes:
         pieces = []
