@@ -1,155 +1,37 @@
-"""The command `imsd`: serve, show the configuration, tell the version.
-
-Exit codes: 0 ok, 1 failed, 2 wrong usage, 130 interrupted. Errors are a sentence, a hint, a reason.
-"""
+"""The entry point of imsd. It loads the rest only once Ctrl-C is answered and memory is set up."""
 
 from __future__ import annotations
 
-from . import allocator
+import os
+import signal
+from types import FrameType
 
-allocator.keep_freed_memory()  # before anything allocates much; see the module
-allocator.start_no_blas_threads()
-
-import json  # noqa: E402
-import sys  # noqa: E402
-from enum import StrEnum  # noqa: E402
-from importlib.metadata import version as version_of  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Annotated  # noqa: E402
-
-import typer  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from imsd.contract import CONTRACT_VERSION, ImsError  # noqa: E402
-
-from .config_loading import LoadedConfig, load_config  # noqa: E402
-
-app = typer.Typer(
-    name="imsd",
-    help="The image management service: disk images in, proved harmless, stored once, out in any format.",
-    epilog="Example: imsd serve --state-dir ~/images",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-config_app = typer.Typer(
-    help="Look at the configuration.",
-    epilog="Example: imsd config show",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(config_app, name="config")
-
-
-class LogFormat(StrEnum):
-    CONSOLE = "console"
-    JSON = "json"
-
-
-class Output(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="TOML. Default: $IMSD_CONFIG, else /etc/imsd/imsd.toml (root) or ~/.config/imsd/imsd.toml.",
-    ),
-]
-StateDir = Annotated[
-    Path | None,
-    typer.Option("--state-dir", metavar="DIR", help="Where the database, the lock and the store are."),
-]
-Listen = Annotated[
-    list[str] | None,
-    typer.Option("--listen", metavar="ADDRESS", help="unix:PATH or HOST:PORT; may be given several times."),
-]
-LogFormatOption = Annotated[LogFormat | None, typer.Option("--log-format", help="How log lines look.")]
-
-
-@app.command(
-    epilog="Example: imsd serve --state-dir ~/images --listen unix:/tmp/imsd.sock --listen 127.0.0.1:7070"
-)
-def serve(
-    state_dir: StateDir = None,
-    listen: Listen = None,
-    config: ConfigFile = None,
-    log_format: LogFormatOption = None,
-) -> None:
-    """Run the daemon until SIGTERM or SIGINT; it then finishes what runs, or leaves it resumable."""
-    loaded = _load(config, state_dir, listen, log_format)
-    # Imported late: `imsd version` and a wrong configuration need none of it.
-    from imsd import daemon
-    from imsd.logging_setup import set_up_logging
-
-    set_up_logging(loaded.config.log_format, loaded.config.log_level)
-    daemon.run(loaded.config)
-
-
-@config_app.command("show", epilog="Example: IMSD_DRAIN_SECONDS=5 imsd config show -o json")
-def show_config(
-    state_dir: StateDir = None,
-    listen: Listen = None,
-    config: ConfigFile = None,
-    log_format: LogFormatOption = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = Output.TABLE,
-) -> None:
-    """Print every effective value and where it comes from; secrets are masked, and no store is opened."""
-    loaded = _load(config, state_dir, listen, log_format)
-    # Imported late: other commands need no driver.
-    from imsd.core.plugin_registry import load_plugins
-    from imsd.core.store_sections import configured_stores
-    from imsd.logging_setup import set_up_logging
-
-    set_up_logging(loaded.config.log_format, "warning")  # what is said of a plugin goes to standard error
-    registry = load_plugins(loaded.config.disabled_plugins)
-    stores = configured_stores(registry, loaded.config.stores, loaded.config.default_store)
-    rows = loaded.rows({store.name: store.section() for store in stores})
-    if output is Output.JSON:
-        named = [{"key": row.key, "value": row.value, "source": row.source} for row in rows]
-        print(json.dumps(named, indent=2))
-        return
-    table = Table("KEY", "VALUE", "SOURCE", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(row.key, row.text, row.source)
-    # Wider than any terminal when piped: a program that reads lines wants them whole.
-    Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False).print(table)
-
-
-@app.command(epilog="Example: imsd version")
-def version() -> None:
-    """Print the version of imsd and of the contract of its drivers."""
-    print(f"imsd {version_of('imsd')} (driver contract {CONTRACT_VERSION}, Python {sys.version.split()[0]})")
-
-
-def _load(
-    config: Path | None, state_dir: Path | None, listen: list[str] | None, log_format: LogFormat | None
-) -> LoadedConfig:
-    flags = {
-        "state_dir": state_dir,
-        "listen": tuple(listen) if listen else None,
-        "log_format": log_format.value if log_format else None,
-    }
-    return load_config(config, flags)
+INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command of this process's arguments and exit."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _end_at_once)
+    from . import allocator
+
+    allocator.keep_freed_memory()  # before anything allocates much; see the module
+    allocator.start_no_blas_threads()
+    from .command_line import run_command_line
+
+    run_command_line()
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C until the daemon has its own answer to it: nothing has begun that would need an end.
+
+    It raises nothing: half the modules that are being loaded would make something else of it.
+    """
     try:
-        app()
-    except ImsError as error:
-        print(f"imsd: {error.message} [{error.reason}]", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        is_wrong_usage = error.field.startswith("--")
-        sys.exit(2 if is_wrong_usage else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        os.write(2, b"imsd: interrupted [CANCELLED]\n")
+    except OSError:
+        pass  # nobody listens
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

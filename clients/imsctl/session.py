@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from .interruption import INTERRUPTED, SIGNALS, leave_to_asyncio
 
 if TYPE_CHECKING:
     from ims_client import ImsClient
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from .progress import ProgressView
 
 FAILED = 1
-INTERRUPTED = 130
 
 
 class Interrupted(Exception):
@@ -81,8 +82,9 @@ def run(session: Session, command: Coroutine[Any, Any, int | None]) -> int:
 
     keep_large_buffers()
     try:
-        code = asyncio.run(_until_signalled(command)) or 0
-        sys.stdout.flush()
+        with _cleaning_up():
+            code = asyncio.run(_until_signalled(command)) or 0
+            sys.stdout.flush()
         return code
     except ClientError as error:
         return _fail(session, error, error.message, error.hint, error.reason)
@@ -104,6 +106,20 @@ def run(session: Session, command: Coroutine[Any, Any, int | None]) -> int:
 def print_failure(message: str, hint: str, reason: str) -> None:
     """One failure of several that a command goes on after."""
     _complain(message, hint, reason)
+
+
+@contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """Inside, signals do not end the process at once; outside they do as before."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with suppress(ValueError):  # not in the main thread
+        leave_to_asyncio()
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 async def _until_signalled(command: Coroutine[Any, Any, int | None]) -> int | None:

@@ -35,9 +35,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.logging_setup": (),
     "imsd.allocator": (),
     "imsd.service_notify": (),
-    "imsd.__main__": (
+    "imsd.__main__": ("imsd.allocator", "imsd.command_line"),
+    "imsd.command_line": (
         "imsd.contract",
-        "imsd.allocator",
         "imsd.config_loading",
         "imsd.core.plugin_registry",
         "imsd.core.store_sections",

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import typer
-from imsctl.main import GROUPS, app
+from imsctl.command_line import GROUPS, app
 
 from tests.end_to_end.cut_connection import CUT_AFTER, Cut
 from tests.end_to_end.daemon_process import DaemonProcess

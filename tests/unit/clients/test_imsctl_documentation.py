@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import typer
 from imsctl import json_fields
+from imsctl.command_line import GROUPS, app
 from imsctl.image_output import CSV_COLUMNS
-from imsctl.main import GROUPS, app
 from typer.testing import CliRunner
 
 from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2

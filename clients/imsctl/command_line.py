@@ -1,0 +1,86 @@
+"""The tree of commands. Groups are loaded when they are used: start-up time is part of every command."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .command import ADDRESS_HELP, PROJECT_HELP, CommonOptions, epilog, settings_from
+
+# Each module has an ``app``.
+GROUPS = {
+    "image": "imsctl.image_group",
+    "job": "imsctl.job_group",
+    "upload": "imsctl.upload_group",
+    "driver": "imsctl.driver_group",
+    "format": "imsctl.format_group",
+    "service": "imsctl.service_group",
+}
+
+
+class LazyGroup(TyperGroup):
+    """The top of the command tree; imports only the branch that is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(GROUPS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in GROUPS:
+            return None
+        if cmd_name not in self.commands:
+            branch = typer.main.get_command(importlib.import_module(GROUPS[cmd_name]).app)
+            branch.name = cmd_name
+            self.commands[cmd_name] = branch
+        return self.commands[cmd_name]
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="imsctl",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog=epilog(
+        [
+            "imsctl image import disk.qcow2 --name debian-12",
+            "imsctl image list",
+            "imsctl image download debian-12 -o debian.raw",
+        ]
+    ),
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from imsd import __version__
+
+        print(f"imsctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(  # one parameter an option is how typer works
+    context: typer.Context,
+    address: Annotated[str, typer.Option(metavar="ADDRESS", help=ADDRESS_HELP)] = "",
+    project: Annotated[str, typer.Option(metavar="PROJECT", help=PROJECT_HELP)] = "",
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Disk images: in, out, and what happens to them in between."""
+    options = CommonOptions(address=address, project=project, no_progress=no_progress, debug=debug)
+    context.obj = settings_from(options)
+
+
+def run_command_line() -> int:
+    """Run what the arguments say; returns the exit code: 0 ok, 1 failed, 2 usage, 130 interrupted."""
+    try:
+        app(prog_name="imsctl")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
