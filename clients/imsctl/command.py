@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from .output import TableOrJson
 from .session import Session, Settings, run
@@ -34,6 +35,8 @@ PROJECT_VARIABLE = "IMSD_PROJECT"
 ADDRESS_HELP = "Where the daemon listens, unix:PATH or HOST:PORT; else IMSD_ADDRESS, else its usual socket."
 PROJECT_HELP = "The project to work in; else IMSD_PROJECT, else the daemon's default."
 PANEL = "Options of every command"
+# What typer raises for a wrong command line; it has no public name of its own.
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +107,7 @@ def command(
         ]
         invoke.__signature__ = _signature(positional, output)  # type: ignore[attr-defined]
         invoke.__doc__ = function.__doc__
-        app.command(name, epilog=epilog(example))(invoke)
+        app.command(name, cls=PlacedCommand, epilog=epilog(example))(invoke)
         return function
 
     return declare
@@ -116,12 +119,33 @@ def epilog(example: str | Sequence[str]) -> str:
     return "\n\n".join(["Example:", *lines])
 
 
+class PlacedCommand(TyperCommand):
+    """A command whose usage errors all say where they happened."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            error.ctx = error.ctx or ctx  # typer's parser leaves it out
+            raise
+
+
+class HelpfulGroup(TyperGroup):
+    """A group that shows its help, and ends with 2, when no command is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args or ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        typer.echo(ctx.get_help())
+        raise typer.Exit(2)
+
+
 def group(help_text: str, example: str) -> typer.Typer:
     """A group of commands."""
     app = typer.Typer(
+        cls=HelpfulGroup,
         help=help_text,
         epilog=epilog(example),
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )

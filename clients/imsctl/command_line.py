@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from .command import ADDRESS_HELP, PROJECT_HELP, CommonOptions, epilog, settings_from
+from .command import (
+    ADDRESS_HELP,
+    PROJECT_HELP,
+    CommonOptions,
+    HelpfulGroup,
+    UsageError,
+    epilog,
+    settings_from,
+)
+from .session import print_failure
+
+WRONG_USAGE = 2
 
 # Each module has an ``app``.
 GROUPS = {
@@ -21,7 +32,7 @@ GROUPS = {
 }
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(HelpfulGroup):
     """The top of the command tree; imports only the branch that is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -40,7 +51,6 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     name="imsctl",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     epilog=epilog(
         [
@@ -80,7 +90,17 @@ def root(  # one parameter an option is how typer works
 def run_command_line() -> int:
     """Run what the arguments say; returns the exit code: 0 ok, 1 failed, 2 usage, 130 interrupted."""
     try:
-        app(prog_name="imsctl")
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+        code = typer.main.get_command(app).main(prog_name="imsctl", standalone_mode=False) or 0
+        sys.stdout.flush()  # a help page
+    except UsageError as error:
+        path = error.ctx.command_path if error.ctx else "imsctl"
+        print_failure(_sentence(error), f"see `{path} --help`", "USAGE")
+        return WRONG_USAGE
+    return int(code)
+
+
+def _sentence(error: Any) -> str:
+    """What is wrong, without a capital letter and a full stop."""
+    names_no_parameter = not getattr(error, "param", None) and not getattr(error, "param_hint", None)
+    text = error.message if names_no_parameter else error.format_message()
+    return str(text[:1].lower() + text[1:].removesuffix("."))

@@ -246,30 +246,6 @@ async def test_drivers_formats_and_the_service_are_shown(imsctl: Imsctl) -> None
     assert "version              9.9.9" in service.text
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["image", "import", "disk"],
-        ["image", "import", "disk", "--name", "web", "--tag", "no-value"],
-        ["image", "import", "disk", "--name", "web", "--format", "floppy"],
-        ["image", "import", "disk", "--name", "web", "--sha256", "abc"],
-        ["image", "list", "--sort", "colour"],
-        ["image", "list", "-o", "xml"],
-        ["image", "set", "web"],
-        ["image", "download", "web", "-o", "x.raw", "--compress", "zstd"],
-        ["image", "unknown"],
-        ["job", "list", "--state", "asleep"],
-        ["--address", "nowhere", "image", "list"],
-    ],
-    ids=" ".join,
-)
-async def test_a_wrong_command_line_exits_2(imsctl: Imsctl, daemon: FakeDaemon, command: list[str]) -> None:
-    outcome = await imsctl(*command)
-    assert outcome.code == 2, outcome
-    assert outcome.errors.startswith("Usage: imsctl")
-    assert not daemon.state.calls
-
-
 async def test_no_daemon_is_told_with_how_to_start_one(imsctl: Imsctl, daemon: FakeDaemon) -> None:
     await daemon.stop()
     outcome = await imsctl("image", "list")

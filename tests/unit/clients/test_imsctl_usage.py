@@ -1,0 +1,55 @@
+"""A wrong command line: one sentence, [USAGE], the help page to look at, exit 2, and nothing sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.clients.conftest import Imsctl
+from tests.unit.clients.fake_daemon import FakeDaemon
+
+IMPORT = ["image", "import", "disk", "--name", "web"]
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("image import", ["image", "import", "disk"]),
+        ("image import", [*IMPORT, "--tag", "no-value"]),
+        ("image import", [*IMPORT, "--format", "floppy"]),
+        ("image import", [*IMPORT, "--sha256", "abc"]),
+        ("image import", [*IMPORT, "--tag"]),
+        ("image list", ["image", "list", "--sort", "colour"]),
+        ("image list", ["image", "list", "-o", "xml"]),
+        ("image set", ["image", "set", "web"]),
+        ("image download", ["image", "download", "web", "-o", "x.raw", "--compress", "zstd"]),
+        ("image", ["image", "unknown"]),
+        ("job list", ["job", "list", "--state", "asleep"]),
+        ("image list", ["--address", "nowhere", "image", "list"]),
+        ("", ["--colour"]),
+        ("", ["unknown"]),
+    ],
+)
+async def test_a_wrong_command_line_is_a_sentence_and_a_hint(
+    imsctl: Imsctl, daemon: FakeDaemon, path: str, command: list[str]
+) -> None:
+    outcome = await imsctl(*command)
+    assert outcome.code == 2, outcome
+    sentence, hint = outcome.errors.splitlines()
+    assert sentence.startswith("imsctl: ")
+    assert sentence.endswith(" [USAGE]")
+    assert hint == f"  see `{f'imsctl {path}'.strip()} --help`"
+    assert outcome.text == ""
+    assert not daemon.state.calls
+
+
+async def test_the_sentence_names_what_is_wrong(imsctl: Imsctl) -> None:
+    assert "imsctl: missing option '--name' [USAGE]" in (await imsctl("image", "import", "disk")).errors
+    assert "imsctl: nothing to change: give" in (await imsctl("image", "set", "web")).errors
+
+
+@pytest.mark.parametrize("command", [[], ["image"]], ids=["imsctl", "imsctl image"])
+async def test_without_a_command_the_help_is_shown(imsctl: Imsctl, command: list[str]) -> None:
+    outcome = await imsctl(*command)
+    assert outcome.code == 2
+    assert "Usage: imsctl" in outcome.text
+    assert outcome.errors == ""
