@@ -10,6 +10,10 @@ import typer
 
 from .json_fields import enum_texts, enum_value
 
+# What the contract allows, see image.proto.
+MAX_DISK_GB = 1048576
+MAX_RAM_MB = 4194304
+
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 

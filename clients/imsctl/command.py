@@ -31,6 +31,7 @@ from .session import Session, Settings, run
 
 Command = Callable[..., Coroutine[Any, Any, int | None]]
 
+ADDRESS_VARIABLE = "IMSD_ADDRESS"
 PROJECT_VARIABLE = "IMSD_PROJECT"
 ADDRESS_HELP = "Where the daemon listens, unix:PATH or HOST:PORT; else IMSD_ADDRESS, else its usual socket."
 PROJECT_HELP = "The project to work in; else IMSD_PROJECT, else the daemon's default."

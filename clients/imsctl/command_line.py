@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Annotated, Any
 
@@ -10,14 +11,17 @@ import typer
 
 from .command import (
     ADDRESS_HELP,
+    ADDRESS_VARIABLE,
     PROJECT_HELP,
+    PROJECT_VARIABLE,
     CommonOptions,
     HelpfulGroup,
     UsageError,
     epilog,
     settings_from,
 )
-from .session import print_failure
+from .session import FAILED, print_failure
+from .standard_output import OutputFailed, discard_output, watch_output
 
 WRONG_USAGE = 2
 
@@ -89,14 +93,35 @@ def root(  # one parameter an option is how typer works
 
 def run_command_line() -> int:
     """Run what the arguments say; returns the exit code: 0 ok, 1 failed, 2 usage, 130 interrupted."""
+    if sys.stderr is None:  # closed: print() would take standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
+        watch_output()
+        _check_encoding()
         code = typer.main.get_command(app).main(prog_name="imsctl", standalone_mode=False) or 0
         sys.stdout.flush()  # a help page
     except UsageError as error:
         path = error.ctx.command_path if error.ctx else "imsctl"
         print_failure(_sentence(error), f"see `{path} --help`", "USAGE")
         return WRONG_USAGE
+    except OutputFailed as error:
+        print_failure(str(error), error.hint, "LOCAL_FILE")
+        return FAILED
+    except BrokenPipeError:
+        discard_output()
+        return FAILED
     return int(code)
+
+
+def _check_encoding() -> None:
+    """What is no text cannot be sent. Raises typer.BadParameter."""
+    given = {f"argument {number}": text for number, text in enumerate(sys.argv[1:], 1)}
+    given |= {name: os.environ.get(name, "") for name in (ADDRESS_VARIABLE, PROJECT_VARIABLE)}
+    for name, text in given.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise typer.BadParameter(f"{name}, {os.fsencode(text)!r}, is not UTF-8") from None
 
 
 def _sentence(error: Any) -> str:

@@ -112,9 +112,17 @@ class SetOptions:
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A new name.")] = None
     description: Annotated[str | None, typer.Option(metavar="TEXT", help="What the image is.")] = None
     os_version: Annotated[str | None, typer.Option(metavar="TEXT", help="The system on it.")] = None
-    min_disk: Annotated[int | None, typer.Option(metavar="GB", help="Smallest disk for a server.")] = None
-    min_ram: Annotated[int | None, typer.Option(metavar="MB", help="Least memory; 0: no limit.")] = None
-    max_ram: Annotated[int | None, typer.Option(metavar="MB", help="Most memory; 0: no limit.")] = None
+    min_disk: Annotated[
+        int | None,
+        typer.Option(metavar="GB", min=0, max=choice.MAX_DISK_GB, help="Smallest disk for a server."),
+    ] = None
+    min_ram: Annotated[
+        int | None,
+        typer.Option(metavar="MB", min=0, max=choice.MAX_RAM_MB, help="Least memory; 0: no limit."),
+    ] = None
+    max_ram: Annotated[
+        int | None, typer.Option(metavar="MB", min=0, max=choice.MAX_RAM_MB, help="Most memory; 0: no limit.")
+    ] = None
     protect: Annotated[
         bool | None, typer.Option("--protect/--no-protect", help="Whether it can be deleted.")
     ] = None

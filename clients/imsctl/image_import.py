@@ -56,10 +56,20 @@ class ImportOptions:
         str, typer.Option(metavar="TEXT", help='For example "Debian GNU/Linux 12.0.0 64bit".')
     ] = ""
     min_disk: Annotated[
-        int, typer.Option(metavar="GB", min=0, help="Smallest disk for a server; 0: as large as the image.")
+        int,
+        typer.Option(
+            metavar="GB",
+            min=0,
+            max=choice.MAX_DISK_GB,
+            help="Smallest disk for a server; 0: as large as the image.",
+        ),
     ] = 0
-    min_ram: Annotated[int, typer.Option(metavar="MB", min=0, help="Least memory; 0: no limit.")] = 0
-    max_ram: Annotated[int, typer.Option(metavar="MB", min=0, help="Most memory; 0: no limit.")] = 0
+    min_ram: Annotated[
+        int, typer.Option(metavar="MB", min=0, max=choice.MAX_RAM_MB, help="Least memory; 0: no limit.")
+    ] = 0
+    max_ram: Annotated[
+        int, typer.Option(metavar="MB", min=0, max=choice.MAX_RAM_MB, help="Most memory; 0: no limit.")
+    ] = 0
     tag: Annotated[list[str], typer.Option(metavar="K=V", help="A tag; may be repeated.")] = field(
         default_factory=list
     )

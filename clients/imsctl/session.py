@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import traceback
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .interruption import INTERRUPTED, SIGNALS, leave_to_asyncio
+from .standard_output import OutputFailed, discard_output
 
 if TYPE_CHECKING:
     from ims_client import ImsClient
@@ -95,7 +95,10 @@ def run(session: Session, command: Coroutine[Any, Any, int | None]) -> int:
         _complain("interrupted", "", "CANCELLED")
         return INTERRUPTED
     except BrokenPipeError:
-        return _reader_gone()
+        discard_output()  # whoever read it has left: end quietly
+        return FAILED
+    except OutputFailed as error:
+        return _fail(session, error, str(error), error.hint, "LOCAL_FILE")
     except (typer.BadParameter, typer.Exit):
         raise
     except Exception as error:
@@ -141,15 +144,7 @@ def _fail(session: Session, error: Exception, message: str, hint: str, reason: s
 
 
 def _complain(message: str, hint: str, reason: str) -> None:
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         print(f"imsctl: {message} [{reason}]", file=sys.stderr)
         if hint:
             print(f"  {hint}", file=sys.stderr)
-
-
-def _reader_gone() -> int:
-    """Whoever read our output has left: end quietly, also when Python flushes at its exit."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
-    return FAILED

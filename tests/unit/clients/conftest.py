@@ -51,9 +51,11 @@ class Imsctl:
         }
 
     async def start(
-        self, *arguments: str, stdin: Any = asyncio.subprocess.DEVNULL
+        self, *arguments: str, stdin: Any = asyncio.subprocess.DEVNULL, shell: str = ""
     ) -> asyncio.subprocess.Process:
+        """``shell``: a script that runs its own arguments, which are the command."""
         return await asyncio.create_subprocess_exec(
+            *(["/bin/sh", "-c", shell, "sh"] if shell else []),
             sys.executable,
             "-m",
             "imsctl",
