@@ -29,12 +29,15 @@ def choose(enum: Any, text: str, option: str) -> int:
 
 
 def key_values(texts: Iterable[str], option: str) -> dict[str, str]:
-    """``K=V`` of an option that may be repeated."""
-    found = {}
+    """``K=V`` of an option that may be repeated, with another K each time."""
+    found: dict[str, str] = {}
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint=option)
+        if key in found:
+            kind = option.removeprefix("--")
+            raise typer.BadParameter(f"the {kind} {key} is given twice", param_hint=option)
         found[key] = value
     return found
 

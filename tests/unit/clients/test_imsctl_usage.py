@@ -18,6 +18,8 @@ IMPORT = ["image", "import", "disk", "--name", "web"]
         ("image import", [*IMPORT, "--format", "floppy"]),
         ("image import", [*IMPORT, "--sha256", "abc"]),
         ("image import", [*IMPORT, "--tag"]),
+        ("image import", [*IMPORT, "--tag", "a=1", "--tag", "a=2"]),
+        ("image set", ["image", "set", "web", "--property", "a=1", "--property", "a="]),
         ("image list", ["image", "list", "--sort", "colour"]),
         ("image list", ["image", "list", "-o", "xml"]),
         ("image set", ["image", "set", "web"]),
@@ -45,6 +47,10 @@ async def test_a_wrong_command_line_is_a_sentence_and_a_hint(
 async def test_the_sentence_names_what_is_wrong(imsctl: Imsctl) -> None:
     assert "imsctl: missing option '--name' [USAGE]" in (await imsctl("image", "import", "disk")).errors
     assert "imsctl: nothing to change: give" in (await imsctl("image", "set", "web")).errors
+
+
+async def test_a_tag_that_is_given_twice_is_named(imsctl: Imsctl) -> None:
+    assert "the tag a is given twice" in (await imsctl(*IMPORT, "--tag", "a=1", "--tag", "a=2")).errors
 
 
 @pytest.mark.parametrize("command", [[], ["image"]], ids=["imsctl", "imsctl image"])
