@@ -94,7 +94,8 @@ def command(
 
         def invoke(context: typer.Context, **given: Any) -> None:
             settings = settings_from(_take(CommonOptions, given), context.obj)
-            session = Session(settings, given.pop("output"))
+            flags = {flag for parameter in context.command.params for flag in parameter.opts}
+            session = Session(settings, given.pop("output"), flags)
             arguments = [
                 _take(parameter.annotation, given)
                 if dataclasses.is_dataclass(parameter.annotation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -16,9 +17,9 @@ from imsd.v1 import image_pb2
 
 from . import choice, wording
 from .json_fields import disk_format
-from .output import print_json
+from .output import print_json, printable
 from .progress import TransferMeter
-from .session import Session
+from .session import Interrupted, Session
 
 SUFFIXES = {".qcow2": image_pb2.DISK_FORMAT_QCOW2}
 
@@ -69,12 +70,7 @@ async def download_image(session: Session, name_or_id: str, options: DownloadOpt
             def advance(position: int, header: Any) -> None:
                 row.show(meter.at(position, header.file_size_bytes))
 
-            if is_stream:
-                header = await download_to_stream(download, sys.stdout.fileno(), advance)
-            else:
-                header = await download_to_file(
-                    download, Path(options.file), advance, must_sync=options.fsync
-                )
+            header = await _fetch(download, options, advance)
     if is_stream:
         return
     seconds = time.monotonic() - begin
@@ -83,7 +79,19 @@ async def download_image(session: Session, name_or_id: str, options: DownloadOpt
     else:
         size = wording.size(header.file_size_bytes)
         kind = disk_format(header.disk_format)
-        print(f"{options.file}: {image.name} as {kind}, {size} in {seconds:.1f} s")
+        print(printable(f"{options.file}: {image.name} as {kind}, {size} in {seconds:.1f} s"))
+
+
+async def _fetch(download: Download, options: DownloadOptions, advance: Any) -> Any:
+    """Returns the header of the download. Raises `Interrupted` when it is broken off."""
+    try:
+        if options.file == "-":
+            return await download_to_stream(download, sys.stdout.fileno(), advance)
+        return await download_to_file(download, Path(options.file), advance, must_sync=options.fsync)
+    except asyncio.CancelledError:
+        is_stream = options.file == "-"
+        left = "what was written is not the whole disk" if is_stream else "nothing of the download is kept"
+        raise Interrupted(f"interrupted: {left}") from None
 
 
 def _check_target(options: DownloadOptions) -> None:

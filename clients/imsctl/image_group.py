@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from .image_import import ImportOptions
 from .image_output import print_image, print_images
 from .job_watch import watch_own_job
 from .json_fields import job_fields
-from .output import TableJsonOrCsv, print_fields, print_json
+from .output import TableJsonOrCsv, print_fields, print_json, printable
 from .paging import take
 from .session import FAILED, Session, print_failure
 
@@ -231,14 +232,21 @@ async def delete(
                 if error.reason == "DAEMON_UNREACHABLE":
                     raise
                 failures += 1
-                print_failure(error.message, error.hint, error.reason)
+                print_failure(error.message, _delete_hint(error, name), error.reason)
                 continue
             deleted.append({"id": found.id, "name": found.name})
             if not session.is_json:
-                print(f"deleted {found.id} {found.name}")
+                print(printable(f"deleted {found.id} {found.name}"))
     if session.is_json:
         print_json(deleted)
     return FAILED if failures else 0
+
+
+def _delete_hint(error: CallFailed, name: str) -> str:
+    """What to do about a failed delete of ``name``; the daemon's own hint knows no commands."""
+    if error.reason != "IMAGE_PROTECTED":
+        return error.hint
+    return f"{error.hint}: `imsctl image set {shlex.quote(name)} --no-protect`"
 
 
 def _status(text: str) -> image_pb2.ImageStatus.ValueType:

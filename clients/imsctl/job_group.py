@@ -19,7 +19,7 @@ from .json_fields import job_fields
 from .output import print_json
 from .paging import take
 from .progress import ProgressView
-from .session import FAILED, Session, print_failure
+from .session import FAILED, Interrupted, Session, print_failure
 
 app = group("Work that takes longer than a request.", "imsctl job list --state running")
 
@@ -69,10 +69,15 @@ async def show(session: Session, job: JobArgument) -> None:
 @command(app, "watch", example="imsctl job watch 3f0c2f6e-5b0e-4a6e-9d5b-0c4f0a5d8f11")
 async def watch(session: Session, jobs: JobsArgument) -> int:
     """Follow jobs to their end; exit 1 unless all succeed. Ctrl-C leaves them running."""
+    jobs = list(dict.fromkeys(jobs))
     async with session.connect() as client:
         with session.progress() as view:
-            watched = [_watch_one(client, job, view, len(jobs) > 1) for job in jobs]
-            outcomes = await asyncio.gather(*watched, return_exceptions=True)
+            watched = [asyncio.create_task(_watch_one(client, job, view, len(jobs) > 1)) for job in jobs]
+            try:
+                outcomes = await asyncio.gather(*watched, return_exceptions=True)
+            except asyncio.CancelledError:
+                left = [job for job, watching in zip(jobs, watched, strict=True) if watching.cancelled()]
+                raise _left_running(left) from None
         for outcome in outcomes:
             if isinstance(outcome, ClientError):
                 print_failure(outcome.message, outcome.hint, outcome.reason)
@@ -116,6 +121,13 @@ async def cancel(session: Session, jobs: JobsArgument, options: CancelOptions) -
     if session.is_json:
         print_json([job_fields(job) for job in ended])
     return FAILED if failures else 0
+
+
+def _left_running(jobs: list[str]) -> Interrupted:
+    """What to say when the user watches ``jobs`` no longer."""
+    message = "the job goes on" if len(jobs) == 1 else "the jobs go on"
+    cancel = f"`imsctl job cancel {' '.join(jobs)}`"
+    return Interrupted(f"interrupted: {message}", f"to end what still runs: {cancel}")
 
 
 async def _watch_one(client: ImsClient, job_id: str, view: ProgressView, is_labelled: bool) -> job_pb2.Job:

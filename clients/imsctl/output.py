@@ -20,7 +20,7 @@ def print_json(value: Any) -> None:
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns side by side; a column whose name ends in ``>`` (not shown) is aligned to the right."""
     names = [name.removesuffix(">") for name in header]
-    shown = [names, *([_printable(cell) for cell in row] for row in rows)]
+    shown = [names, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
     for row in shown:
         cells = [
@@ -35,7 +35,7 @@ def print_fields(fields: Mapping[str, str]) -> None:
     width = max(len(name) for name in fields)
     for name, text in fields.items():
         if text:
-            print(f"{name.ljust(width)}  {_printable(text)}")
+            print(f"{name.ljust(width)}  {printable(text)}")
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -56,6 +56,6 @@ def _cell(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """``text`` without what would steer a terminal: names come from other people."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

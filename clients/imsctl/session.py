@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 import traceback
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,28 @@ from .interruption import INTERRUPTED, SIGNALS, leave_to_asyncio
 from .standard_output import OutputFailed, discard_output
 
 if TYPE_CHECKING:
-    from ims_client import ImsClient
+    from ims_client import ClientError, ImsClient
 
     from .progress import ProgressView
 
 FAILED = 1
+
+# The options that set a field of a request; the daemon names the field.
+FLAGS = {
+    "name": "--name",
+    "description": "--description",
+    "disk_format": "--format",
+    "compression": "--compress",
+    "os_version": "--os-version",
+    "min_disk_gb": "--min-disk",
+    "min_ram_mb": "--min-ram",
+    "max_ram_mb": "--max-ram",
+    "tags": "--tag",
+    "properties": "--property",
+    "order_by": "--sort",
+    "request_id": "--request-id",
+    "project_id": "--project",
+}
 
 
 class Interrupted(Exception):
@@ -45,9 +62,10 @@ class Settings:
 class Session:
     """One run of one command."""
 
-    def __init__(self, settings: Settings, output: str) -> None:
+    def __init__(self, settings: Settings, output: str, flags: Collection[str] = ()) -> None:
         self.settings = settings
         self.output = output
+        self._flags = flags  # the options the command has
 
     @property
     def is_json(self) -> bool:
@@ -71,6 +89,12 @@ class Session:
 
         return open_progress(self.settings.has_progress)
 
+    def in_options(self, error: ClientError) -> str:
+        """The message of ``error``, with the option that set the field of the request at fault."""
+        field, _, _ = getattr(error, "field", "").partition(".")
+        flag = FLAGS.get(field, "")
+        return f"{error.message} ({flag})" if flag in self._flags else error.message
+
     def note(self, text: str) -> None:
         """Tell the user something that is not the result."""
         print(text, file=sys.stderr)
@@ -87,7 +111,7 @@ def run(session: Session, command: Coroutine[Any, Any, int | None]) -> int:
             sys.stdout.flush()
         return code
     except ClientError as error:
-        return _fail(session, error, error.message, error.hint, error.reason)
+        return _fail(session, error, session.in_options(error), error.hint, error.reason)
     except Interrupted as interrupted:
         _complain(str(interrupted), interrupted.hint, "CANCELLED")
         return INTERRUPTED
@@ -145,6 +169,14 @@ def _fail(session: Session, error: Exception, message: str, hint: str, reason: s
 
 def _complain(message: str, hint: str, reason: str) -> None:
     with suppress(OSError):
-        print(f"imsctl: {message} [{reason}]", file=sys.stderr)
+        print(f"imsctl: {_escaped(message)} [{reason}]", file=sys.stderr)
         if hint:
-            print(f"  {hint}", file=sys.stderr)
+            print(f"  {_escaped(hint)}", file=sys.stderr)
+
+
+def _escaped(text: str) -> str:
+    """``text`` with what would steer a terminal written out: names come from other people."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )

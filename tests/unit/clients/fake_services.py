@@ -229,7 +229,8 @@ class Images(image_pb2_grpc.ImageServiceServicer):
     async def DeleteImage(self, request: Any, _: Any) -> image_pb2.DeleteImageResponse:
         image = self._find(request.image_id)
         if image.is_protected:
-            raise Refusal(code_pb2.FAILED_PRECONDITION, "IMAGE_PROTECTED", "the image is protected")
+            hint = "clear is_protected first"
+            raise Refusal(code_pb2.FAILED_PRECONDITION, "IMAGE_PROTECTED", "the image is protected", hint)
         del self._state.images[image.id]
         return image_pb2.DeleteImageResponse()
 

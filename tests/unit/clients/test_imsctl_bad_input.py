@@ -49,6 +49,18 @@ async def test_an_argument_that_is_no_text_is_wrong_usage(
     assert not daemon.state.calls
 
 
+@pytest.mark.parametrize(
+    "command", [["image", "digest", "./\x1b[2J"], [*IMPORT[:2], "./\x1b[2J", *IMPORT[3:]]]
+)
+async def test_the_name_of_a_missing_file_cannot_steer_the_terminal(
+    imsctl: Imsctl, command: list[str]
+) -> None:
+    outcome = await imsctl(*command)
+    assert outcome.code == 1
+    assert "\x1b" not in outcome.errors
+    assert "\\x1b[2J" in outcome.errors
+
+
 async def in_a_shell(imsctl: Imsctl, redirection: str, *arguments: str) -> tuple[int, str]:
     """The exit code and errors of imsctl with its output redirected."""
     process = await imsctl.start(*arguments, shell=f'exec "$@" {redirection}')

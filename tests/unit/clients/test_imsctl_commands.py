@@ -78,6 +78,16 @@ async def test_set_reports_a_change_by_somebody_else(imsctl: Imsctl, daemon: Fak
     assert outcome.errors == "imsctl: the image was changed meanwhile [CONFLICT]\n  look again\n"
 
 
+async def test_a_field_at_fault_is_named_as_the_option_that_set_it(
+    imsctl: Imsctl, daemon: FakeDaemon
+) -> None:
+    daemon.add_image("web")
+    refusal = Refusal(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST", "max_ram_mb is too low", "", "max_ram_mb")
+    daemon.state.refuse_next["UpdateImage"] = [refusal]
+    outcome = await imsctl("image", "set", "web", "--max-ram", "50")
+    assert outcome.errors == "imsctl: max_ram_mb is too low (--max-ram) [INVALID_REQUEST]\n"
+
+
 async def test_delete_goes_on_after_a_failure(imsctl: Imsctl, daemon: FakeDaemon) -> None:
     daemon.add_image("kept", is_protected=True)
     daemon.add_image("gone")
@@ -85,6 +95,7 @@ async def test_delete_goes_on_after_a_failure(imsctl: Imsctl, daemon: FakeDaemon
     assert outcome.code == 1
     assert [image["name"] for image in outcome.json] == ["gone"]
     assert "[IMAGE_PROTECTED]" in outcome.errors
+    assert "  clear is_protected first: `imsctl image set kept --no-protect`" in outcome.errors
     assert "[NOT_FOUND]" in outcome.errors
     assert [image.name for image in daemon.state.images.values()] == ["kept"]
 
@@ -147,6 +158,7 @@ async def test_an_interrupted_download_leaves_nothing(
     process.send_signal(number)
     outcome = await imsctl.finish(process)
     assert outcome.code == 130
+    assert outcome.errors == "imsctl: interrupted: nothing of the download is kept [CANCELLED]\n"
     assert not os.listdir(tmp_path)
 
 
@@ -221,8 +233,22 @@ async def test_ctrl_c_leaves_a_watched_job_running(imsctl: Imsctl, daemon: FakeD
     process = await imsctl.start("job", "watch", job.id)
     await until(lambda: "WatchJob" in daemon.state.calls)
     process.send_signal(signal.SIGINT)
-    assert (await imsctl.finish(process)).code == 130
+    outcome = await imsctl.finish(process)
+    assert outcome.code == 130
+    assert outcome.errors == (
+        "imsctl: interrupted: the job goes on [CANCELLED]\n"
+        f"  to end what still runs: `imsctl job cancel {job.id}`\n"
+    )
     assert job.state == job_pb2.JOB_STATE_RUNNING
+
+
+async def test_a_job_that_is_named_twice_is_watched_once(imsctl: Imsctl, daemon: FakeDaemon) -> None:
+    job = daemon.add_job(job_pb2.JOB_STATE_FAIL)
+    job.error.reason, job.error.message = "DATA_LOSS", "a byte is gone"
+    outcome = await imsctl("job", "watch", job.id, "nope", job.id)
+    assert outcome.code == 1
+    assert outcome.errors.count("a byte is gone [DATA_LOSS]") == 1
+    assert outcome.text == f"{job.id} fail\n"
 
 
 async def test_cancel_waits_for_the_end(imsctl: Imsctl, daemon: FakeDaemon) -> None:

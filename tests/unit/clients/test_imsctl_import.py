@@ -301,7 +301,7 @@ async def test_a_wrong_name_is_refused_before_the_file_is_sent(
     disk(tmp_path)
     outcome = await imsctl("image", "import", "disk.raw", "--name", "<>")
     assert outcome.code == 1
-    assert outcome.errors == "imsctl: that is no name [INVALID_REQUEST]\n"
+    assert outcome.errors == "imsctl: that is no name (--name) [INVALID_REQUEST]\n"
     assert "WriteUpload" not in daemon.state.calls
     assert not daemon.state.uploads
 
