@@ -116,7 +116,7 @@ def run_command_line() -> int:
 def _check_encoding() -> None:
     """What is no text cannot be sent. Raises typer.BadParameter."""
     given = {f"argument {number}": text for number, text in enumerate(sys.argv[1:], 1)}
-    given |= {name: os.environ.get(name, "") for name in (ADDRESS_VARIABLE, PROJECT_VARIABLE)}
+    given |= {f"variable {name}": os.environ.get(name, "") for name in (ADDRESS_VARIABLE, PROJECT_VARIABLE)}
     for name, text in given.items():
         try:
             text.encode()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from . import interruption
+import sys
 
 
 def main() -> int:
     """Run imsctl; returns its exit code: 0 ok, 1 failed, 2 usage, 130 interrupted."""
-    interruption.end_at_once_when_signalled()
+    try:
+        from . import interruption  # here: even the module signal takes some milliseconds
+
+        interruption.end_at_once_when_signalled()
+    except KeyboardInterrupt:
+        print("imsctl: interrupted [CANCELLED]", file=sys.stderr)
+        return 130
     from .command_line import run_command_line
 
     code = run_command_line()

@@ -42,6 +42,11 @@ def test_imsctl_ends_while_it_is_being_loaded(tmp_path: Path, module: str, numbe
     assert (ended.returncode, ended.stderr) == (130, "imsctl: interrupted [CANCELLED]\n")
 
 
+def test_imsctl_ends_by_ctrl_c_before_it_has_a_handler(tmp_path: Path) -> None:
+    ended = run(tmp_path, "imsctl.interruption", "2", "imsctl.main", "image", "list")
+    assert (ended.returncode, ended.stderr) == (130, "imsctl: interrupted [CANCELLED]\n")
+
+
 @pytest.mark.parametrize("module", ["imsd.allocator", "typer", "imsd.contract", "pydantic_settings"])
 @pytest.mark.parametrize("command", [["config", "show"], ["serve"]], ids=" ".join)
 def test_imsd_ends_while_it_is_being_loaded(tmp_path: Path, command: list[str], module: str) -> None:

@@ -97,3 +97,10 @@ async def test_errors_that_nobody_reads_change_no_exit_code(imsctl: Imsctl, redi
     process = await imsctl.start("image", "show", "missing", shell=f'exec "$@" {redirection}')
     outcome = await asyncio.wait_for(imsctl.finish(process), 60)
     assert (outcome.code, outcome.text) == (1, "")
+
+
+async def test_a_variable_that_is_no_text_is_wrong_usage(imsctl: Imsctl) -> None:
+    process = await imsctl.start("image", "list", shell="IMSD_PROJECT=$(printf '\\377') exec \"$@\"")
+    outcome = await imsctl.finish(process)
+    assert outcome.code == 2, outcome
+    assert outcome.errors.startswith("imsctl: variable IMSD_PROJECT, b'\\xff', is not UTF-8 [USAGE]\n")
