@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 import pytest
 from google.rpc import code_pb2
-from ims_client import CallFailed, ImsClient, JobCancelled, JobFailed, connect, parse_address, patiently
+from ims_client import (
+    CallFailed,
+    ImsClient,
+    JobCancelled,
+    JobFailed,
+    Outages,
+    connect,
+    parse_address,
+    patiently,
+)
 from ims_client.address import default_address, socket_candidates
 from ims_client.backoff import Backoff
 from ims_client.errors import call_failed
+from imsctl.outage_notes import OutageNotes
+from imsctl.progress import NoProgress, Snapshot
 
 from imsd.v1 import job_pb2
 from tests.unit.clients.fake_daemon import FakeDaemon
@@ -143,6 +155,36 @@ async def test_only_what_may_pass_is_tried_again() -> None:
         return "done"
 
     assert await patiently(unavailable_twice, Backoff(10, jitter=lambda: 0.0)) == "done"
+
+
+@pytest.mark.parametrize(("failures", "told"), [(1, []), (2, ["begin", "end"]), (4, ["begin", "end"])])
+async def test_an_outage_is_told_once_unless_the_next_call_gets_through(
+    failures: int, told: Sequence[str]
+) -> None:
+    outages, seen, left = Outages(), list[str](), [failures]
+    outages.on_begin = lambda error, seconds: seen.append("begin")
+    outages.on_end = lambda: seen.append("end")
+
+    async def failing() -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise CallFailed("DAEMON_UNREACHABLE", "nobody answers")
+
+    await patiently(failing, Backoff(10, jitter=lambda: 0.0, outages=outages))
+    assert seen == told
+
+
+async def test_a_row_shows_no_rate_while_the_daemon_is_away(client: ImsClient) -> None:
+    shown = list[Snapshot]()
+
+    class View(NoProgress):
+        def show(self, snapshot: Snapshot) -> None:
+            shown.append(snapshot)
+
+    row = OutageNotes(client, View())
+    row.show(Snapshot("upload", 50, 5, 10, rate=1.0, eta_seconds=5.0))
+    client.outages.begin(CallFailed("STORE_UNAVAILABLE", "the store is away"), 120)
+    assert shown[-1] == Snapshot("upload", 50, 5, 10, note="waiting for the daemon")
 
 
 @pytest.mark.parametrize(
