@@ -360,7 +360,7 @@ def test_an_import_outlives_a_kill_of_the_daemon(cut_daemon: tuple[DaemonProcess
 
 
 def test_an_upload_is_resumed_and_aborted_by_hand(
-    cut_daemon: tuple[DaemonProcess, Cut], large: Path, disk: Path
+    cut_daemon: tuple[DaemonProcess, Cut], large: Path, disk: Path, tmp_path: Path
 ) -> None:
     daemon, cut = cut_daemon
     first = start_import(cut.address, large, "--name", "large")
@@ -371,8 +371,13 @@ def test_an_upload_is_resumed_and_aborted_by_hand(
     (upload,) = daemon.imsctl_json("upload", "list")
     assert upload["id"] in daemon.imsctl("upload", "list").stdout
     assert refusal(daemon, "upload", "resume", upload["id"], str(disk)) == "LOCAL_FILE"
+    other = tmp_path / "other.raw"
+    with other.open("wb") as file:
+        file.truncate(SPARSE_BYTES)
+    assert refusal(daemon, "upload", "resume", upload["id"], str(other)) == "FAILED_PRECONDITION"
     resumed = daemon.imsctl_json("upload", "resume", upload["id"], str(large))
     assert (resumed["state"], resumed["committed_offset"]) == ("committed", SPARSE_BYTES)
+    assert "is complete" in daemon.imsctl("upload", "resume", upload["id"], "-").stderr
     assert daemon.imsctl_json("upload", "abort", upload["id"]) == [{"id": upload["id"]}]
     assert daemon.imsctl_json("upload", "list") == []
 
