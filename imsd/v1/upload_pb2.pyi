@@ -64,7 +64,9 @@ class Upload(_message.Message):
     id: _builtins.str
     """UUID"""
     project_id: _builtins.str
+    """the project it belongs to"""
     state: Global___UploadState.ValueType
+    """see there"""
     file_name: _builtins.str
     """as the client named it; shown, never opened"""
     size_bytes: _builtins.int
@@ -84,7 +86,9 @@ class Upload(_message.Message):
     digest: _builtins.str
     """tree digest of the file's bytes, once COMMITTED"""
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """UTC"""
+
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """moves on with every write"""
@@ -196,6 +200,7 @@ class ListUploadsRequest(_message.Message):
     page_size: _builtins.int
     """1..1000; 0: 100"""
     page_token: _builtins.str
+    """next_page_token of the page before; empty: the first page"""
     fingerprint: _builtins.str
     """only uploads with this mark; empty: all"""
     def __init__(
@@ -223,7 +228,9 @@ class ListUploadsResponse(_message.Message):
     next_page_token: _builtins.str
     """empty on the last page"""
     @_builtins.property
-    def uploads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Upload]: ...
+    def uploads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Upload]:
+        """newest first"""
+
     def __init__(
         self,
         *,

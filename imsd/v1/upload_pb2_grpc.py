@@ -80,7 +80,7 @@ class UploadServiceServicer:
         upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
         upload and the request_id it had then still returns the job that consumed it.
         Reasons: INVALID_REQUEST, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, FORMAT_UNSUPPORTED,
-        STORE_UNAVAILABLE. Retry: safe with the same request_id.
+        DRIVER_NOT_READY. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,10 +116,12 @@ class UploadServiceServicer:
 
         The end of the stream means nothing: it neither commits the upload nor discards it. Bytes after
         the last committed offset are dropped, the writer sends them again. A `flush` message makes all
-        bytes so far durable; the next answer has their offset.
+        bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
+        has ended its own and all that was asked for is answered.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
         UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
-        FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+        FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
+        STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,7 +132,8 @@ class UploadServiceServicer:
         COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
         of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
         Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, DIGEST_MISMATCH, IMAGE_EMPTY. Retry: safe; a committed upload is returned again until an image is
+        UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
+        STORE_UNAVAILABLE, STORE_READ_ONLY. Retry: safe; a committed upload is returned again until an image is
         made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -139,8 +142,9 @@ class UploadServiceServicer:
 
     def DeleteUpload(self, request, context):
         """DeleteUpload aborts an upload and frees its bytes. An upload that a running job consumes cannot
-        be deleted: cancel the job. Deleting a missing upload is NOT_FOUND.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION. Retry: safe.
+        be deleted: cancel the job. Deleting a missing upload is NOT_FOUND. The answer is empty; bytes that the
+        store does not let go of now are removed later.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class UploadServiceStub:
     upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
     upload and the request_id it had then still returns the job that consumed it.
     Reasons: INVALID_REQUEST, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, FORMAT_UNSUPPORTED,
-    STORE_UNAVAILABLE. Retry: safe with the same request_id.
+    DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]
     """GetUpload returns an upload; committed_offset says where a writer goes on.
@@ -65,23 +65,27 @@ class UploadServiceStub:
 
     The end of the stream means nothing: it neither commits the upload nor discards it. Bytes after
     the last committed offset are dropped, the writer sends them again. A `flush` message makes all
-    bytes so far durable; the next answer has their offset.
+    bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
+    has ended its own and all that was asked for is answered.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
     UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
-    FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+    FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
+    STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
     CommitUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.CommitUploadRequest, _upload_pb2.Upload]
     """CommitUpload says that all bytes were sent. It checks size and digest and returns the upload,
     COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
     of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
     Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, DIGEST_MISMATCH, IMAGE_EMPTY. Retry: safe; a committed upload is returned again until an image is
+    UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
+    STORE_UNAVAILABLE, STORE_READ_ONLY. Retry: safe; a committed upload is returned again until an image is
     made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
     """
     DeleteUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.DeleteUploadRequest, _upload_pb2.DeleteUploadResponse]
     """DeleteUpload aborts an upload and frees its bytes. An upload that a running job consumes cannot
-    be deleted: cancel the job. Deleting a missing upload is NOT_FOUND.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION. Retry: safe.
+    be deleted: cancel the job. Deleting a missing upload is NOT_FOUND. The answer is empty; bytes that the
+    store does not let go of now are removed later.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
     """
 
 @_typing.type_check_only
@@ -97,7 +101,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
     upload and the request_id it had then still returns the job that consumed it.
     Reasons: INVALID_REQUEST, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, FORMAT_UNSUPPORTED,
-    STORE_UNAVAILABLE. Retry: safe with the same request_id.
+    DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """GetUpload returns an upload; committed_offset says where a writer goes on.
@@ -121,23 +125,27 @@ class UploadServiceAsyncStub(UploadServiceStub):
 
     The end of the stream means nothing: it neither commits the upload nor discards it. Bytes after
     the last committed offset are dropped, the writer sends them again. A `flush` message makes all
-    bytes so far durable; the next answer has their offset.
+    bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
+    has ended its own and all that was asked for is answered.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
     UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
-    FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+    FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
+    STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
     CommitUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.CommitUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """CommitUpload says that all bytes were sent. It checks size and digest and returns the upload,
     COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
     of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
     Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, DIGEST_MISMATCH, IMAGE_EMPTY. Retry: safe; a committed upload is returned again until an image is
+    UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
+    STORE_UNAVAILABLE, STORE_READ_ONLY. Retry: safe; a committed upload is returned again until an image is
     made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
     """
     DeleteUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.DeleteUploadRequest, _upload_pb2.DeleteUploadResponse]  # type: ignore[assignment]
     """DeleteUpload aborts an upload and frees its bytes. An upload that a running job consumes cannot
-    be deleted: cancel the job. Deleting a missing upload is NOT_FOUND.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION. Retry: safe.
+    be deleted: cancel the job. Deleting a missing upload is NOT_FOUND. The answer is empty; bytes that the
+    store does not let go of now are removed later.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
     """
 
 class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -156,7 +164,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
         upload and the request_id it had then still returns the job that consumed it.
         Reasons: INVALID_REQUEST, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, FORMAT_UNSUPPORTED,
-        STORE_UNAVAILABLE. Retry: safe with the same request_id.
+        DRIVER_NOT_READY. Retry: safe with the same request_id.
         """
 
     @_abc_1.abstractmethod
@@ -198,10 +206,12 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The end of the stream means nothing: it neither commits the upload nor discards it. Bytes after
         the last committed offset are dropped, the writer sends them again. A `flush` message makes all
-        bytes so far durable; the next answer has their offset.
+        bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
+        has ended its own and all that was asked for is answered.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
         UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
-        FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+        FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
+        STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """
 
     @_abc_1.abstractmethod
@@ -214,7 +224,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
         of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
         Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, DIGEST_MISMATCH, IMAGE_EMPTY. Retry: safe; a committed upload is returned again until an image is
+        UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
+        STORE_UNAVAILABLE, STORE_READ_ONLY. Retry: safe; a committed upload is returned again until an image is
         made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
         """
 
@@ -225,8 +236,9 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.DeleteUploadResponse, _abc.Awaitable[_upload_pb2.DeleteUploadResponse]]:
         """DeleteUpload aborts an upload and frees its bytes. An upload that a running job consumes cannot
-        be deleted: cancel the job. Deleting a missing upload is NOT_FOUND.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION. Retry: safe.
+        be deleted: cancel the job. Deleting a missing upload is NOT_FOUND. The answer is empty; bytes that the
+        store does not let go of now are removed later.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
         """
 
 def add_UploadServiceServicer_to_server(servicer: UploadServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -58,7 +58,7 @@ def test_every_rpc_is_documented(rpc: str) -> None:
     assert is_documented(rpc.split(".")[1])
 
 
-@pytest.mark.parametrize("name", ["catalog", "driver", "image", "job"])
+@pytest.mark.parametrize("name", ["catalog", "driver", "image", "job", "upload"])
 def test_every_field_of_the_wire_says_its_unit_and_range(name: str) -> None:
     text = (ROOT / "proto" / "imsd" / "v1" / f"{name}.proto").read_text()
     fields_of_messages = re.findall(r"^ +(?:repeated )?[\w.<>, ]+ (\w+) = \d+;(.*)$", text, re.MULTILINE)
