@@ -20,6 +20,7 @@ import numpy.typing as npt
 from imsd.contract import ByteRange
 
 from .cluster_codec import inflate_into, unzstd_into
+from .page_cache import Words
 from .qcow2_layout import (
     FLAG_COMPRESSED,
     FLAG_ZERO,
@@ -31,7 +32,7 @@ from .qcow2_layout import (
     read_header,
     truncated,
 )
-from .qcow2_tables import ClusterRun, ClusterTables, Words
+from .qcow2_tables import ClusterRun, ClusterTables
 from .raw import SECTOR_BYTES
 from .reader import Finding, FormatReader, OpenedImage
 from .source import BlockSource, ByteSource, Extent

@@ -5,27 +5,19 @@ No table is ever held whole: a file may claim 32 MiB of L1 and thousands of L2 t
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from imsd.contract import ByteRange
 
+from .page_cache import BATCH_BYTES, PAGE_BYTES, PageCache, Words
 from .qcow2_layout import OFFSET_MASK, Header, malformed
 from .source import ByteSource
 
-Words = npt.NDArray[np.uint64]
-
-# One page maps 128 MiB of disk at 64 KiB a cluster.
-PAGE_BYTES = 16 << 10
-L1_PAGE = PAGE_BYTES // 8  # entries
-CACHE_BYTES = 512 << 10
-# Pages that are asked for at once; a longer range of the disk is looked up part by part.
-BATCH_BYTES = 4 << 20
+# Entries of a page, which maps 128 MiB of disk at 64 KiB a cluster.
+L1_PAGE = PAGE_BYTES // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,41 +42,6 @@ class _Slice:
     first: int
     count: int
     page: ByteRange | None
-
-
-class PageCache:
-    """Pages of a file as 64-bit words; the least recently used ones go first. Thread-safe."""
-
-    def __init__(self, source: ByteSource) -> None:
-        self._source = source
-        self._pages: OrderedDict[ByteRange, Words] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def load(self, pages: Sequence[ByteRange]) -> dict[ByteRange, Words]:
-        """The words of each page. Raises `NeedBytes` with all pages that are missing, ImageRefused."""
-        found: dict[ByteRange, Words] = {}
-        with self._lock:
-            for page in pages:
-                if (words := self._pages.get(page)) is not None:
-                    self._pages.move_to_end(page)
-                    found[page] = words
-        missing = [page for page in dict.fromkeys(pages) if page not in found]
-        if missing:
-            self._source.require(missing)
-            found |= {page: self._read(page) for page in missing}
-        return found
-
-    def _read(self, page: ByteRange) -> Words:
-        words = np.frombuffer(self._source.read(page.offset, page.length), ">u8").astype(np.uint64)
-        with self._lock:
-            if page not in self._pages:
-                self._pages[page] = words
-                self._bytes += page.length
-            while self._bytes > CACHE_BYTES and len(self._pages) > 1:
-                oldest, _ = self._pages.popitem(last=False)
-                self._bytes -= oldest.length
-        return words
 
 
 class ClusterTables:

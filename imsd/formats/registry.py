@@ -15,11 +15,16 @@ from .raw import RawReader
 from .raw_writer import RawWriter
 from .reader import FormatReader
 from .source import BlockSource
+from .stream_decoder import StreamDecoder
 from .writer import FormatWriter
 
 READERS: Mapping[str, FormatReader] = {
     reader.name: reader for reader in (RawReader(), IsoReader(), Qcow2Reader())
 }
+
+
+# Formats whose files can be decoded in one forward pass; a file of theirs may still be of a kind that cannot.
+DECODERS: Mapping[str, type[StreamDecoder]] = {}
 
 
 @dataclass(frozen=True, slots=True)
