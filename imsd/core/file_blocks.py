@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from imsd.chunks.decode_pool import DecodePool
 from imsd.contract import READING, FailedPrecondition, translate_os_errors
 from imsd.formats.source import BlockSource, Extent
+
+from .limits import MAX_WRITE_BYTES
 
 # Holes of this length are skipped rather than looked through.
 HOLE_BYTES = 1 << 20
@@ -133,6 +136,17 @@ def next_step(blocks: FileBlocks, position: int, range_bytes: int) -> Step | Non
     os.posix_fadvise(blocks.fd, end, range_bytes, os.POSIX_FADV_WILLNEED)
     extents = blocks.extents(position, end - position)
     return FileRange(blocks, position, end, sum(each.length for each in extents if not each.is_zero))
+
+
+async def file_pieces(pool: DecodePool, range_: FileRange) -> AsyncIterator[memoryview | int]:
+    """What lies in a range: bytes, at most `MAX_WRITE_BYTES` at once, and numbers of zeros."""
+    for extent in await pool.run(range_.blocks.extents, range_.start, range_.end - range_.start):
+        if extent.is_zero:
+            yield extent.length
+            continue
+        for start in range(extent.start, extent.end, MAX_WRITE_BYTES):
+            length = min(MAX_WRITE_BYTES, extent.end - start)
+            yield await pool.run(range_.blocks.content, start, length)
 
 
 def _changed() -> FailedPrecondition:

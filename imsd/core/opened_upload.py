@@ -11,6 +11,7 @@ from functools import partial
 from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.chunks.entry_rows import EntryRows
 from imsd.chunks.ingest import DiskIngest
+from imsd.chunks.ingest_state import IngestResult
 from imsd.chunks.manifest_writer import ManifestWriter, WrittenManifest
 from imsd.chunks.pack_writer import IngestTarget
 from imsd.chunks.render import in_order
@@ -18,13 +19,14 @@ from imsd.chunks.segment import decode_segment
 from imsd.chunks.staged_source import StagedPart, StagedSource, staging_blob
 from imsd.chunks.tree_digest import HashedWindow, TreeHasher, hash_window
 from imsd.contract import BlobStore, ByteRange, DataLoss
-from imsd.formats.detect import open_image
+from imsd.formats.detect import open_image, require_declared
 from imsd.formats.reader import Finding, OpenedImage
+from imsd.formats.registry import is_streamable
 from imsd.formats.source import BlockSource, ByteSource
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord
 
-from .direct_sink import sealed_result
+from .chunked_sink import SealedDisk
 from .job_run import JobRun
 
 CHECK_SPAN = (0.0, 5.0)
@@ -109,12 +111,12 @@ class DirectUpload(OpenedUpload):
     """The chunks are stored already, and so is the manifest by now."""
 
     def __init__(
-        self, file: ByteSource, image: OpenedImage, written: WrittenManifest, upload: UploadRecord
+        self, file: ByteSource, image: OpenedImage, written: WrittenManifest, result: IngestResult
     ) -> None:
         self.file = file
         self.image = image
         self._written = written
-        self._result = sealed_result(upload)
+        self._result = result
 
     async def store(self, run: JobRun) -> StoredDisk:
         return self._stored(self._written, self._result.digest, self._result.new_size)
@@ -180,15 +182,24 @@ def _hash(file: ByteSource, window: ByteRange) -> HashedWindow:
 @asynccontextmanager
 async def _open_direct(run: JobRun, upload: UploadRecord, declared: str) -> AsyncIterator[OpenedUpload]:
     store = run.runtime.stores.get(upload.store)
-    result = sealed_result(upload)
-    async with ManifestWriter(_target(run, upload, store)) as manifest:
+    target = _target(run, upload, store)
+    sealed = SealedDisk.from_bytes(upload.tree_state)
+    async with ManifestWriter(target) as manifest:
         async for rows in _segments(store, upload, await _parts(run, upload)):
             await manifest.add_rows(rows)
-        written = await manifest.commit(result.size_bytes, result.digest)
+        written = await manifest.commit(sealed.result.size_bytes, sealed.result.digest)
     async with open_chunk_reader(store, written.manifest_id, run.runtime.pool) as reader:
+        if sealed.format_name:  # decoded while it arrived, and judged then
+            require_declared(declared, sealed.format_name)
+            image = OpenedImage(sealed.format_name, reader, sealed.findings)
+            yield DirectUpload(DiskBytes(reader, reader.size_bytes), image, written, sealed.result)
+            return
         file = DiskBytes(reader, upload.size_bytes)
         image = await _open_image(run, file, declared)
-        yield DirectUpload(file, image, written, upload)
+        if is_streamable(image.format_name):
+            yield DirectUpload(file, image, written, sealed.result)
+        else:  # the end of the file tells that its disk is another, a fixed VHD: its chunks are known
+            yield StagedUpload(file, image, target)
 
 
 async def _segments(

@@ -13,8 +13,6 @@ from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import BlobStore, Buffer, Conflict, Ingest, settle
 from imsd.metadata.records import PartKind, UploadRecord
 
-from .file_blocks import FileRange
-from .limits import MAX_WRITE_BYTES
 from .runtime import Runtime
 from .upload_progress import UploadProgress
 from .upload_sink import UploadSink, require_digest
@@ -43,8 +41,7 @@ class StagedSink(UploadSink):
     """Writes one part at a time; a part is durable, and counted, when its blob is committed."""
 
     def __init__(self, runtime: Runtime, progress: UploadProgress, hasher: TreeHasher) -> None:
-        super().__init__()
-        self._runtime = runtime
+        super().__init__(runtime)
         self._progress = progress
         self._hasher = hasher
         self._store: BlobStore = runtime.stores.get(progress.record.store)
@@ -79,16 +76,6 @@ class StagedSink(UploadSink):
             await self.begin_checkpoint()
         self._zeros += length
         self._position += length
-
-    async def copy(self, range_: FileRange) -> None:
-        pool = self._runtime.pool
-        for extent in await pool.run(range_.blocks.extents, range_.start, range_.end - range_.start):
-            if extent.is_zero:
-                await self.write_zeros(extent.length)
-                continue
-            for start in range(extent.start, extent.end, MAX_WRITE_BYTES):
-                length = min(MAX_WRITE_BYTES, extent.end - start)
-                await self.write(await pool.run(range_.blocks.content, start, length))
 
     def _save(self) -> Coroutine[Any, Any, None] | None:
         if part := self._part:

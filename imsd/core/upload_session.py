@@ -1,7 +1,8 @@
 """One writer of one upload: bytes in, and the offset that would survive a crash.
 
 The format, declared or recognised from the first bytes, decides where the bytes go: a disk whose blocks
-are the file's bytes (RAW, ISO) becomes chunks at once, anything else is staged until its job reads it.
+are the file's bytes (RAW, ISO), or that can be decoded in one pass, becomes chunks at once; anything else
+is staged until its job reads it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from contextlib import suppress
 from typing import Self, TypeVar
 
 from imsd.contract import Buffer, ImageRefused, ImsError, InvalidRequest, LimitExceeded, Unavailable, settle
-from imsd.formats.detect import HEAD_BYTES, detect_head
-from imsd.formats.registry import can_read, is_streamable
+from imsd.formats.detect import HEAD_BYTES, SIGNED_AT_END, ambiguous, head_formats, require_declared
+from imsd.formats.registry import can_decode, can_read, is_streamable
 from imsd.metadata.records import UploadRecord
 
 from . import limits
+from .decoded_sink import DecodedSink, is_decoded
 from .direct_sink import DirectSink
 from .file_blocks import BLOCK_BYTES, FileRange
 from .runtime import Runtime
@@ -56,7 +58,7 @@ class UploadSession:
 
     async def __aenter__(self) -> Self:
         if self._progress.record.is_direct is not None:
-            await self._open_sink(self._progress.record.is_direct)
+            self._sink = await open_sink(self._runtime, self._progress)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -204,29 +206,16 @@ class UploadSession:
         self._received += length
 
     async def _decide(self) -> None:
-        declared = self._progress.record.disk_format
-        found = detect_head(bytes(self._head)) or "raw"
-        if declared and declared != found:
-            # Every format that can be read today has its signature at the start.
-            raise ImageRefused(
-                f"the file was declared {declared} but begins as {found}",
-                reason="FORMAT_MISMATCH",
-                hint=f"declare {found}, or leave the format out",
-            )
-        if not can_read(found):
-            raise ImageRefused(
-                f"the file begins as {found}, which imsd cannot read yet",
-                reason="FORMAT_UNSUPPORTED",
-                hint="convert it first, for example with `qemu-img convert -O qcow2`, and upload the result",
-            )
-        await self._open_sink(is_streamable(found))
-        assert self._sink is not None
-        await self._sink.write(bytes(self._head))
+        head, record = bytes(self._head), self._progress.record
+        found = begins_as(head, record.disk_format)
+        if is_streamable(found):
+            self._sink = await DirectSink.open(self._runtime, self._progress)
+        elif can_decode(found, head) and not record.expected_sha256:  # which is made of the file, read again
+            self._sink = await DecodedSink.begin(self._runtime, self._progress, found)
+        else:
+            self._sink = await StagedSink.open(self._runtime, self._progress)
+        await self._sink.write(head)
         self._head.clear()
-
-    async def _open_sink(self, is_direct: bool) -> None:
-        sink_type: type[UploadSink] = DirectSink if is_direct else StagedSink
-        self._sink = await sink_type.open(self._runtime, self._progress)
 
     async def _make_room(self, length: int) -> None:
         """Wait until no more than a part would be lost when ``length`` bytes more have come."""
@@ -248,14 +237,42 @@ class UploadSession:
             await sink.begin_checkpoint()
 
 
+def begins_as(head: bytes, declared: str) -> str:
+    """The format of a file by its first bytes, if it can be read and is not another than declared.
+
+    Raises ImageRefused (FORMAT_AMBIGUOUS, FORMAT_MISMATCH, FORMAT_UNSUPPORTED).
+    """
+    formats = head_formats(head)
+    if len(formats) > 1:
+        raise ambiguous(formats)
+    found = formats[0] if formats else "raw"
+    if formats or declared not in SIGNED_AT_END:
+        require_declared(declared, found)
+    if not can_read(found):
+        raise ImageRefused(
+            f"the file begins as {found}, which imsd cannot read yet",
+            reason="FORMAT_UNSUPPORTED",
+            hint="convert it first, for example with `qemu-img convert -O qcow2`, and upload the result",
+        )
+    return found
+
+
+async def open_sink(runtime: Runtime, progress: UploadProgress) -> UploadSink:
+    """Go on where the durable state of an upload ends, in the way that was decided."""
+    record = progress.record
+    if not record.is_direct:
+        return await StagedSink.open(runtime, progress)
+    sink_type: type[UploadSink] = DecodedSink if is_decoded(record.tree_state) else DirectSink
+    return await sink_type.open(runtime, progress)
+
+
 async def seal_upload(runtime: Runtime, record: UploadRecord, digest: str) -> UploadRecord:
     """Make a complete upload COMMITTED, if its bytes have the digest the client vouches for.
 
     Raises InvalidRequest (DIGEST_MISMATCH), Conflict.
     """
     progress = await UploadProgress.load(runtime, record)
-    sink_type: type[UploadSink] = DirectSink if record.is_direct else StagedSink
-    sink = await sink_type.open(runtime, progress)
+    sink = await open_sink(runtime, progress)
     try:
         return await sink.seal(digest)
     finally:

@@ -12,7 +12,7 @@ import structlog
 from imsd.contract import Buffer, ImsError, InvalidRequest
 from imsd.metadata.records import UploadRecord
 
-from .file_blocks import FileRange
+from .file_blocks import FileRange, file_pieces
 from .runtime import Runtime
 from .upload_progress import UploadProgress
 
@@ -29,7 +29,8 @@ class UploadSink(ABC):
     covers, and those of the one that runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self.unsaved_bytes = 0
         self.saving_bytes = 0
         self._saving: asyncio.Task[None] | None = None
@@ -46,9 +47,13 @@ class UploadSink(ABC):
     @abstractmethod
     async def write_zeros(self, length: int) -> None: ...
 
-    @abstractmethod
     async def copy(self, range_: FileRange) -> None:
         """The next bytes, read from an open file; they begin and end where a block of 4 KiB does."""
+        async for piece in file_pieces(self._runtime.pool, range_):
+            if isinstance(piece, int):
+                await self.write_zeros(piece)
+            else:
+                await self.write(piece)
 
     @abstractmethod
     def _save(self) -> Coroutine[Any, Any, None] | None:

@@ -202,7 +202,7 @@ class Uploads:
         try:
             return await seal_upload(self._runtime, record, digest)
         except ImsError as error:
-            if error.reason in ("DIGEST_MISMATCH", "IMAGE_EMPTY"):
+            if isinstance(error, ImageRefused) or error.reason in ("DIGEST_MISMATCH", "IMAGE_EMPTY"):
                 await self._drop(record, record.fence)
             raise
 

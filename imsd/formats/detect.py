@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from imsd.contract import ByteRange, ImageRefused
 
@@ -19,7 +19,7 @@ from .reader import OpenedImage
 from .registry import READERS
 from .source import ByteSource
 
-# From this many first bytes on `detect_head` sees all that stands at the start of a file.
+# From this many first bytes on `head_formats` sees all that stands at the start of a file.
 HEAD_BYTES = DESCRIPTORS_END
 
 PAGE_BYTES = 4096
@@ -35,6 +35,9 @@ VDI_SIGNATURE_OFFSET = 0x40
 VMDK_MAGICS = (b"KDMV", b"COWD", struct.pack("<Q", 0xCAFEBABE))  # sparse, old ESX, SE sparse
 ZVHD_COOKIE = b"stream\0\0"
 ZVHD2_COOKIE = b"z2strm\0\0"
+
+# Formats whose only signature may stand at the end of the file: its start looks like a raw disk.
+SIGNED_AT_END = frozenset({"vhd"})
 
 # A VMDK descriptor starts with its comment, or with any comments and blank lines before `version=`: what
 # QEMU takes for one is one.
@@ -72,21 +75,44 @@ def detect(source: ByteSource) -> str:
     source.require([head, tail])
     found = list(_matching(_bytes(source, head), _bytes(source, tail)))
     if len(found) > 1:
-        raise ImageRefused(
-            f"the file carries the signatures of several formats: {', '.join(found)}",
-            reason="FORMAT_AMBIGUOUS",
-            hint="convert it with the program that wrote it, naming the format it is meant to have",
-        )
+        raise ambiguous(found)
     return found[0] if found else "raw"
 
 
-def detect_head(head: bytes) -> str | None:
-    """The format that the start of a file speaks for, None when nothing does so far.
+def head_formats(head: bytes) -> list[str]:
+    """All formats that the start of a file speaks for.
 
     Provisional, from `HEAD_BYTES` bytes on as good as it gets before the end of the file is known: some
     signatures stand there, and then the file is refused when all of it has come.
     """
-    return next(_matching(head[:HEAD_BYTES], b""), None)
+    return list(_matching(head[:HEAD_BYTES], b""))
+
+
+def check_tail(tail: bytes, found: str) -> None:
+    """The last `TAIL_BYTES` of a file whose start is that of format ``found`` speak for no other.
+
+    Raises ImageRefused (FORMAT_AMBIGUOUS).
+    """
+    if others := [name for name in _matching(b"", tail) if name != found]:
+        raise ambiguous([found, *others])
+
+
+def require_declared(declared: str | None, found: str) -> None:
+    """Raises ImageRefused (FORMAT_MISMATCH) unless nothing, or what was found, was declared."""
+    if declared and declared != found:
+        raise ImageRefused(
+            f"the file was declared {declared} but is {found}",
+            reason="FORMAT_MISMATCH",
+            hint=f"declare {found}, or leave the format out",
+        )
+
+
+def ambiguous(found: Sequence[str]) -> ImageRefused:
+    return ImageRefused(
+        f"the file carries the signatures of several formats: {', '.join(found)}",
+        reason="FORMAT_AMBIGUOUS",
+        hint="convert it with the program that wrote it, naming the format it is meant to have",
+    )
 
 
 def open_image(source: ByteSource, declared: str | None, max_virtual_size_bytes: int) -> OpenedImage:
@@ -95,12 +121,7 @@ def open_image(source: ByteSource, declared: str | None, max_virtual_size_bytes:
     Raises ImageRefused (FORMAT_MISMATCH, FORMAT_AMBIGUOUS, FORMAT_UNSUPPORTED, IMAGE_*), `NeedBytes`.
     """
     found = detect(source)
-    if declared and declared != found:
-        raise ImageRefused(
-            f"the file was declared {declared} but is {found}",
-            reason="FORMAT_MISMATCH",
-            hint=f"declare {found}, or leave the format out",
-        )
+    require_declared(declared, found)
     reader = READERS.get(found)
     if reader is None:
         raise ImageRefused(

@@ -61,7 +61,7 @@ SUMMARIES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What can be done with one disk format. ``is_streamable``: stored while it arrives."""
+    """What can be done with one disk format. ``is_streamable``: stored while it arrives, if a file allows."""
 
     name: str
     summary: str
@@ -78,6 +78,12 @@ def can_read(name: str) -> bool:
 def is_streamable(name: str) -> bool:
     reader = READERS.get(name)
     return reader is not None and reader.is_streamable
+
+
+def can_decode(name: str, head: bytes) -> bool:
+    """Whether a file of the format that starts with ``head`` can be decoded while it arrives."""
+    decoder = DECODERS.get(name)
+    return decoder is not None and decoder.can_decode(head)
 
 
 def writable_compressions(name: str) -> Sequence[str] | None:
@@ -109,7 +115,7 @@ FORMATS: Sequence[Format] = tuple(
         summary=summary,
         can_read=can_read(name),
         can_write=name in WRITERS,
-        is_streamable=is_streamable(name),
+        is_streamable=is_streamable(name) or name in DECODERS,
         compressions=writable_compressions(name) or (),
     )
     for name, summary in SUMMARIES.items()

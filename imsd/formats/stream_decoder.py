@@ -57,6 +57,11 @@ class StreamDecoder(ABC):
         """All that is needed to go on from `position`."""
 
     @classmethod
+    def can_decode(cls, head: bytes) -> bool:
+        """Whether the file that starts with ``head``, of this format, can be read in one pass."""
+        return True
+
+    @classmethod
     @abstractmethod
     def begin(cls, max_virtual_size_bytes: int) -> Self:
         """A decoder at the start of a file."""

@@ -20,7 +20,7 @@ import zstandard
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from imsd.contract import ImageRefused
-from imsd.formats.detect import detect_head, open_image
+from imsd.formats.detect import head_formats, open_image
 from imsd.formats.source import BlockSource, MemorySource
 
 LIMIT = 64 << 40
@@ -139,7 +139,7 @@ def try_file(chosen: random.Random, file: bytes) -> str:
     """Open and read a file; how it ended: ``ok``, or the reason of its refusal."""
     began = time.monotonic()
     try:
-        detect_head(file)
+        head_formats(file)
         read_some(chosen, open_image(MemorySource(file), None, LIMIT).blocks)
         ending = "ok"
     except ImageRefused as refused:

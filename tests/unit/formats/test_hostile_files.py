@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imsd.contract import ImageRefused
-from imsd.formats.detect import detect, detect_head, open_image
+from imsd.formats.detect import detect, head_formats, open_image
 from imsd.formats.source import MemorySource
 from tests.unit.formats.disk_files import LIMIT, LateSource, with_fetches
 
@@ -44,7 +44,7 @@ def test_every_vector_has_an_expectation() -> None:
 def test_the_format_is_recognised(name: str) -> None:
     file = content(name)
     assert detect(MemorySource(file)) == EXPECTED[name][0]
-    assert detect_head(file) == EXPECTED[name][0]
+    assert head_formats(file) == [EXPECTED[name][0]]
 
 
 @pytest.mark.parametrize("declared_as_found", [True, False])

@@ -1,0 +1,157 @@
+"""An upload in a format that is read in one forward pass: decoded while it arrives, and never staged."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Self
+
+from imsd.chunks.ingest_state import IngestState
+from imsd.chunks.tree_digest import TreeHasher
+from imsd.contract import Buffer, ImageRefused
+from imsd.formats.detect import TAIL_BYTES, check_tail
+from imsd.formats.output import Zeros
+from imsd.formats.registry import DECODERS
+from imsd.formats.stream_decoder import Step, StreamDecoder
+from imsd.metadata.records import UploadRecord
+
+from .chunked_sink import ChunkedSink, Kept, SealedDisk
+from .limits import MAX_WRITE_BYTES
+from .runtime import Runtime
+from .upload_progress import UploadProgress
+from .upload_sink import require_digest
+
+# magic; lengths of the format's name, of the decoder's state, of the file hasher's, of the file's tail and
+# of the ingest's state, which follow in this order.
+_STATE = struct.Struct("<8s5I")
+_MAGIC = b"imsddec1"
+_ZEROS = bytes(MAX_WRITE_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedState:
+    """Where a decoded upload stands: all that goes on from the decoder's position."""
+
+    format_name: str
+    decoder: bytes
+    file_hasher: bytes
+    tail: bytes
+    ingest: bytes
+
+    def to_bytes(self) -> bytes:
+        fields = (self.format_name.encode(), self.decoder, self.file_hasher, self.tail, self.ingest)
+        return _STATE.pack(_MAGIC, *map(len, fields)) + b"".join(fields)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> DecodedState:
+        """Raises ValueError if ``content`` is not what `to_bytes` returned."""
+        if not is_decoded(content):
+            raise ValueError("the state of a decoded upload is of another kind")
+        _, *lengths = _STATE.unpack_from(content)
+        fields, position = [], _STATE.size
+        for length in lengths:
+            fields.append(content[position : position + length])
+            position += length
+        if position != len(content):
+            raise ValueError("the state of a decoded upload is damaged")
+        return cls(fields[0].decode(), *fields[1:])
+
+
+def is_decoded(state: bytes) -> bool:
+    """Whether an upload's row keeps the state of a decoded one."""
+    return len(state) >= _STATE.size and state.startswith(_MAGIC)
+
+
+class DecodedSink(ChunkedSink):
+    """Bytes that make no whole unit of the format yet are ``_pending``; a checkpoint does not cover them.
+
+    ``_hasher`` and ``_tail`` (the file's last bytes) stand where the decoder does.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        progress: UploadProgress,
+        decoder: StreamDecoder,
+        state: IngestState | None = None,
+    ) -> None:
+        super().__init__(runtime, progress, state)
+        self._decoder = decoder
+        self._hasher = TreeHasher()
+        self._tail = b""
+        self._pending = bytearray()
+
+    @classmethod
+    async def begin(cls, runtime: Runtime, progress: UploadProgress, format_name: str) -> Self:
+        return cls(runtime, progress, DECODERS[format_name].begin(runtime.limits.max_virtual_size_bytes))
+
+    @classmethod
+    async def open(cls, runtime: Runtime, progress: UploadProgress) -> Self:
+        saved = DecodedState.from_bytes(progress.record.tree_state)
+        ingest = IngestState.from_bytes(saved.ingest)
+        decoder = DECODERS[saved.format_name].resume(saved.decoder, runtime.limits.max_virtual_size_bytes)
+        sink = cls(runtime, progress, decoder, ingest)
+        sink._hasher, sink._tail = TreeHasher.from_state(saved.file_hasher), saved.tail
+        try:
+            await sink._ingest.write(ingest.undecided)
+        except BaseException:
+            await sink.close()
+            raise
+        return sink
+
+    async def write(self, data: Buffer) -> None:
+        await self._reserve(len(data))
+        self._pending += data
+        self.unsaved_bytes += len(data)
+        self._position += len(data)
+        while self._pending and (step := await self._runtime.pool.run(self._step)).consumed:
+            self._is_saved = False
+            del self._pending[: step.consumed]
+            for output in step.outputs:
+                if isinstance(output, Zeros):
+                    await self._ingest.write_zeros(output.length)
+                else:
+                    await self._ingest.write(output)
+
+    async def write_zeros(self, length: int) -> None:
+        # No format has long runs of zeros: a long one is refused before it ends.
+        while length:
+            count = min(length, len(_ZEROS))
+            await self.write(_ZEROS[:count])
+            length -= count
+
+    def _step(self) -> Step:
+        """One unit of the file, in a thread of the pool."""
+        with memoryview(self._pending) as view:
+            step = self._decoder.step(view)
+            if step.consumed:
+                done = view[: step.consumed]
+                self._hasher.update(done)
+                self._tail = (self._tail + bytes(done[-TAIL_BYTES:]))[-TAIL_BYTES:]
+                done.release()
+        return step
+
+    def _kept(self) -> Kept:
+        format_name, position, decoder = self._decoder.name, self._decoder.position, self._decoder.state()
+        hasher, tail = self._hasher.state(), self._tail
+
+        def kept(state: IngestState) -> tuple[int, bytes]:
+            whole = DecodedState(format_name, decoder, hasher, tail, state.to_bytes())
+            return position, whole.to_bytes()
+
+        return kept
+
+    async def seal(self, digest: str) -> UploadRecord:
+        size = self._progress.record.committed_offset
+        actual = self._hasher.digest()
+        require_digest(digest, actual)
+        check_tail(self._tail, self._decoder.name)
+        disk = self._decoder.finish(size)
+        if self._ingest.position != disk.size_bytes:
+            raise ImageRefused(
+                f"the {self._decoder.name} file has {self._ingest.position} bytes of its {disk.size_bytes}",
+                reason="IMAGE_TRUNCATED",
+                hint="copy the file again from its origin",
+            )
+        result = await self._ingest.finish(disk.size_bytes)
+        return await self._seal(actual, SealedDisk(result, self._decoder.name, disk.findings))
