@@ -87,6 +87,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """virtual size above the limit"""
     ERROR_REASON_IMAGE_TOO_MANY_SNAPSHOTS: _ErrorReason.ValueType  # 52
     ERROR_REASON_MIN_DISK_TOO_SMALL: _ErrorReason.ValueType  # 53
+    ERROR_REASON_IMAGE_EXPANDS_TOO_MUCH: _ErrorReason.ValueType  # 54
+    """a compressed file that unpacks to far more than its size"""
     ERROR_REASON_DATA_LOSS: _ErrorReason.ValueType  # 60
     """The store and its bytes.
     a stored byte is missing or altered
@@ -176,6 +178,8 @@ ERROR_REASON_IMAGE_TOO_LARGE: ErrorReason.ValueType  # 51
 """virtual size above the limit"""
 ERROR_REASON_IMAGE_TOO_MANY_SNAPSHOTS: ErrorReason.ValueType  # 52
 ERROR_REASON_MIN_DISK_TOO_SMALL: ErrorReason.ValueType  # 53
+ERROR_REASON_IMAGE_EXPANDS_TOO_MUCH: ErrorReason.ValueType  # 54
+"""a compressed file that unpacks to far more than its size"""
 ERROR_REASON_DATA_LOSS: ErrorReason.ValueType  # 60
 """The store and its bytes.
 a stored byte is missing or altered

@@ -1,0 +1,187 @@
+"""Files that were compressed whole: gzip, xz, zstd or bzip2 around a disk image, unpacked front to back.
+
+References: RFC 1952 (gzip), the .xz file format 1.2, RFC 8878 (zstd); members that follow one another are
+one file, as the programs of these formats have it.
+
+A small file may claim to be a huge one. So output comes in small pieces, whoever takes them can stop; it is
+bounded by the largest file that is accepted, and by its ratio to the input.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from isal import igzip_lib
+
+from imsd.contract import Buffer, ImageRefused
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+# Given out at once.
+PIECE_BYTES = 1 << 20
+# The dictionary of `xz -9` takes 65 MiB; a file may ask for 4 GiB.
+MAX_XZ_MEMORY_BYTES = 80 << 20
+# As for the clusters of a qcow2, but `zstd --ultra -22` and `--long` take windows of 128 MiB.
+MAX_ZSTD_WINDOW_LOG = 27
+# A disk without data may shrink so far. gzip reaches 1,032.
+MAX_RATIO = 4096
+# Up to here the ratio does not matter: an empty disk of 16 GiB is no bomb.
+FREE_BYTES = 16 << 30
+
+
+class _Decompressor(Protocol):
+    """What those of bz2, lzma, zstd and isal have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+def _gzip() -> _Decompressor:
+    decompressor: _Decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    return decompressor
+
+
+def _xz() -> _Decompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY_BYTES)
+
+
+def _zstd() -> _Decompressor:
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: MAX_ZSTD_WINDOW_LOG}
+    return zstd.ZstdDecompressor(options=options)
+
+
+WRAPPERS: Mapping[str, tuple[bytes, Callable[[], _Decompressor]]] = {
+    "gzip": (b"\x1f\x8b\x08", _gzip),
+    "xz": (b"\xfd7zXZ\x00", _xz),
+    "zstd": (b"\x28\xb5\x2f\xfd", _zstd),
+    "bzip2": (b"BZh", bz2.BZ2Decompressor),
+}
+
+# zstd also begins with frames to be skipped: 0x184D2A50 to 0x184D2A5F.
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+# What follows `BZh` and a digit: a block, or the end of an empty file.
+_BZIP2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
+HEAD_BYTES = 10
+
+# Not Exception: what goes wrong in our own code must not look like a damaged file.
+# The stubs of isal take its class for an instance.
+_FAULTS: tuple[type[Exception], ...] = (OSError, lzma.LZMAError, EOFError, ValueError, zstd.ZstdError)
+_FAULTS += (igzip_lib.IsalError,)  # type: ignore[assignment]
+
+
+def wrapper_of(head: bytes | memoryview) -> str | None:
+    """The program that wrapped the file which starts with ``head``, `HEAD_BYTES` of it; None for no one."""
+    start = bytes(head[:HEAD_BYTES])
+    if start[:3] == b"BZh":
+        is_bzip2 = start[3:4] in b"123456789" and start[4:10] in _BZIP2_BLOCKS
+        return "bzip2" if is_bzip2 else None
+    if start[1:4] == _ZSTD_SKIPPABLE and start[0] & 0xF0 == 0x50:
+        return "zstd"
+    return next((name for name, (magic, _) in WRAPPERS.items() if start.startswith(magic)), None)
+
+
+class Unwrapper:
+    """Unpacks one file. ``taken_bytes`` and ``given_bytes``: of input and output so far."""
+
+    def __init__(self, wrapper: str, max_file_size_bytes: int) -> None:
+        """``wrapper``: one of `WRAPPERS`."""
+        magic, self._new = WRAPPERS[wrapper]
+        self._wrapper = wrapper
+        self._starts = magic[:2]
+        self._max_bytes = max_file_size_bytes
+        self._member: _Decompressor | None = None
+        self._has_member = False
+        self.taken_bytes = 0
+        self.given_bytes = 0
+
+    def feed(self, data: Buffer) -> Iterator[bytes]:
+        """Unpack the next bytes of the file, in pieces of at most `PIECE_BYTES`.
+
+        Raises `ImageRefused` (IMAGE_MALFORMED, IMAGE_TOO_LARGE, IMAGE_EXPANDS_TOO_MUCH).
+        """
+        rest = bytes(data)
+        self.taken_bytes += len(rest)
+        while True:
+            if self._member is None:
+                rest = self._next_member(rest)
+                if not rest:
+                    return
+                self._member = self._new()
+            piece = self._decompress(self._member, rest)
+            rest = b""
+            if piece:
+                self._count(len(piece))
+                yield piece
+            if self._member.eof:
+                rest, self._member, self._has_member = self._member.unused_data, None, True
+            elif self._member.needs_input:
+                return
+
+    def finish(self) -> None:
+        """All of the file came. Raises `ImageRefused` (IMAGE_TRUNCATED, IMAGE_EMPTY)."""
+        if self._member is not None or not self._has_member:
+            raise ImageRefused(
+                f"the {self._wrapper} file is cut short after {self.taken_bytes} bytes",
+                reason="IMAGE_TRUNCATED",
+                hint="copy the file again from its origin",
+            )
+        if not self.given_bytes:
+            raise ImageRefused(
+                f"the {self._wrapper} file holds nothing",
+                reason="IMAGE_EMPTY",
+                hint="send a file that holds a disk",
+            )
+
+    def _next_member(self, rest: bytes) -> bytes:
+        """What is left for the next member; zeros may fill up the end of a file."""
+        if not self._has_member:
+            return rest
+        rest = rest.lstrip(b"\0")
+        is_skippable = self._wrapper == "zstd" and rest[:1] and rest[0] & 0xF0 == 0x50
+        if rest and not is_skippable and not rest.startswith(self._starts[: len(rest)]):
+            raise ImageRefused(
+                f"other bytes follow the end of the {self._wrapper} file",
+                reason="IMAGE_MALFORMED",
+                hint="copy the file again from its origin, or unpack it yourself and send the disk image",
+            )
+        return rest
+
+    def _decompress(self, member: _Decompressor, data: bytes) -> bytes:
+        try:
+            return member.decompress(data, PIECE_BYTES)
+        except _FAULTS as error:
+            raise ImageRefused(
+                f"the {self._wrapper} file cannot be unpacked: {error}",
+                reason="IMAGE_MALFORMED",
+                hint="copy the file again from its origin, or unpack it yourself and send the disk image",
+            ) from None
+
+    def _count(self, length: int) -> None:
+        self.given_bytes += length
+        if self.given_bytes > self._max_bytes:
+            raise ImageRefused(
+                f"the {self._wrapper} file unpacks to more than the {self._max_bytes} bytes accepted",
+                reason="IMAGE_TOO_LARGE",
+                hint="ask the operator to raise max_upload_size_bytes",
+            )
+        if self.given_bytes > max(FREE_BYTES, self.taken_bytes * MAX_RATIO):
+            raise ImageRefused(
+                f"the {self._wrapper} file unpacks to more than {MAX_RATIO} times its size",
+                reason="IMAGE_EXPANDS_TOO_MUCH",
+                hint="unpack it yourself and send the disk image, as qcow2 for example",
+            )

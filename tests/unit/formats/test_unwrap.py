@@ -1,0 +1,128 @@
+"""Files that were compressed whole."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import random
+from collections.abc import Callable, Mapping
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imsd.contract import ImageRefused
+from imsd.formats import unwrap
+from imsd.formats.unwrap import PIECE_BYTES, WRAPPERS, Unwrapper, wrapper_of
+
+PACK: Mapping[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "zstd": zstandard.compress,
+    "bzip2": bz2.compress,
+}
+PLAIN = random.Random(1).randbytes(200_000) + bytes(3 << 20) + b"x" * 70_000
+LIMIT = 1 << 30
+
+
+def unpacked(wrapper: str, file: bytes, step: int = 1 << 20, limit: int = LIMIT) -> bytes:
+    unwrapper = Unwrapper(wrapper, limit)
+    pieces = [piece for at in range(0, len(file), step) for piece in unwrapper.feed(file[at : at + step])]
+    unwrapper.finish()
+    assert max(map(len, pieces)) <= PIECE_BYTES
+    return b"".join(pieces)
+
+
+def refusal(wrapper: str, file: bytes, limit: int = LIMIT) -> str:
+    with pytest.raises(ImageRefused) as refused:
+        unpacked(wrapper, file, limit=limit)
+    assert refused.value.hint
+    return refused.value.reason
+
+
+def test_every_wrapper_is_tried() -> None:
+    assert set(PACK) == set(WRAPPERS)
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("step", [1, 1000, 1 << 20])
+def test_members_that_follow_one_another_are_one_file(wrapper: str, step: int) -> None:
+    first, second = PLAIN[-100_000 if step == 1 else 0 :], b"second" * 1000
+    file = PACK[wrapper](first) + PACK[wrapper](second) + bytes(8)
+    assert wrapper_of(file) == wrapper
+    assert unpacked(wrapper, file, step) == first + second
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_file_that_is_cut_short_is_refused(wrapper: str) -> None:
+    file = PACK[wrapper](PLAIN)
+    assert {refusal(wrapper, file[:length]) for length in (20, len(file) // 2, len(file) - 1)} == {
+        "IMAGE_TRUNCATED"
+    }
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_what_follows_the_end_is_refused(wrapper: str) -> None:
+    assert refusal(wrapper, PACK[wrapper](PLAIN) + b"something else") == "IMAGE_MALFORMED"
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_file_that_holds_nothing_is_refused(wrapper: str) -> None:
+    unwrapper = Unwrapper(wrapper, LIMIT)
+    assert not list(unwrapper.feed(PACK[wrapper](b"")))
+    with pytest.raises(ImageRefused) as refused:
+        unwrapper.finish()
+    assert refused.value.reason == "IMAGE_EMPTY"
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_more_than_the_largest_file_is_refused(wrapper: str) -> None:
+    assert refusal(wrapper, PACK[wrapper](PLAIN), limit=len(PLAIN) - 1) == "IMAGE_TOO_LARGE"
+    assert unpacked(wrapper, PACK[wrapper](PLAIN), limit=len(PLAIN)) == PLAIN
+
+
+def test_a_bomb_is_refused_by_its_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unwrap, "FREE_BYTES", 8 << 20)
+    bomb = zstandard.compress(bytes(64 << 20))
+    assert len(bomb) * unwrap.MAX_RATIO < 64 << 20
+    assert refusal("zstd", bomb) == "IMAGE_EXPANDS_TOO_MUCH"
+
+
+def test_an_xz_file_that_wants_much_memory_is_refused() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 256 << 20}]
+    assert refusal("xz", lzma.compress(b"x" * 1000, lzma.FORMAT_XZ, filters=filters)) == "IMAGE_MALFORMED"
+
+
+def test_a_zstd_file_that_wants_much_memory_is_refused() -> None:
+    # A frame header with a window of 1 GiB: magic, no single segment, window log 30.
+    frame = (
+        b"\x28\xb5\x2f\xfd"
+        + b"\x00"
+        + bytes([(30 - 10) << 3])
+        + (1 | 8 << 3).to_bytes(3, "little")
+        + b"x" * 8
+    )
+    assert refusal("zstd", frame) == "IMAGE_MALFORMED"
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@given(seed=st.integers(0, 1 << 30))
+def test_damage_is_refused_or_harmless(wrapper: str, seed: int) -> None:
+    chosen = random.Random(seed)
+    file = bytearray(PACK[wrapper](PLAIN[:50_000]))
+    for _ in range(chosen.randrange(1, 4)):
+        file[chosen.randrange(len(file))] ^= 1 << chosen.randrange(8)
+    try:
+        ending = f"{len(unpacked(wrapper, bytes(file)))} bytes"  # a name or a time in the header is wrong
+    except ImageRefused as refused:
+        ending = refused.reason
+    assert ending in {"50000 bytes", "IMAGE_MALFORMED", "IMAGE_TRUNCATED"}
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"BZh9", b"BZhello wor", b"\x1f\x8b", b"PK\x03\x04" + bytes(9), b"QFI\xfb" + bytes(9)]
+)
+def test_other_files_have_no_wrapper(head: bytes) -> None:
+    assert wrapper_of(head) is None
