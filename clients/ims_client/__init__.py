@@ -27,8 +27,9 @@ from .address import default_address, parse_address
 from .allocator import keep_large_buffers
 from .backoff import PATIENCE_SECONDS, Outages, patiently
 from .client import ImsClient, connect
-from .download import Download, Piece, download_to_file, download_to_stream
+from .download import Download, download_to_file, download_to_stream
 from .errors import CallFailed, ClientError, JobCancelled, JobFailed, LocalFileFailed, cannot_read
+from .file_output import Piece, PieceSource, write_file, write_stream
 from .jobs import is_final
 from .upload import ByteHasher, UploadSender
 from .upload_file import OpenedUpload, UploadOptions, open_upload, send_upload
@@ -48,6 +49,7 @@ __all__ = [
     "OpenedUpload",
     "Outages",
     "Piece",
+    "PieceSource",
     "StreamSource",
     "UploadOptions",
     "UploadSender",
@@ -64,4 +66,6 @@ __all__ = [
     "parse_address",
     "patiently",
     "send_upload",
+    "write_file",
+    "write_stream",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from ims_client import Download, LocalFileFailed, download_to_file, download_to_stream
+from ims_client import Download, download_to_file, download_to_stream
 
 from imsd.v1 import image_pb2
 
@@ -20,8 +19,7 @@ from .json_fields import disk_format
 from .output import print_json, printable
 from .progress import TransferMeter
 from .session import Interrupted, Session
-
-SUFFIXES = {".qcow2": image_pb2.DISK_FORMAT_QCOW2}
+from .target import check_target, target_format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +28,11 @@ class DownloadOptions:
         str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is standard output.")
     ]
     format: Annotated[
-        str, typer.Option(metavar="FORMAT", help="raw or qcow2; otherwise by the suffix of FILE, else raw.")
+        str, typer.Option(metavar="FORMAT", help="What FILE is to be; otherwise by its suffix, else raw.")
     ] = ""
     compress: Annotated[
-        str, typer.Option(metavar="METHOD", help="zstd, zlib or none, for qcow2; zstd unless given.")
+        str,
+        typer.Option(metavar="METHOD", help="See `imsctl format list`; the format's first unless given."),
     ] = ""
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False
     fsync: Annotated[bool, typer.Option("--fsync", help="Return when FILE would survive a power cut.")] = (
@@ -41,24 +40,19 @@ class DownloadOptions:
     )
 
     def disk_format(self) -> image_pb2.DiskFormat.ValueType:
-        if self.format:
-            return image_pb2.DiskFormat.ValueType(
-                choice.choose(image_pb2.DiskFormat, self.format, "--format")
-            )
-        return SUFFIXES.get(Path(self.file).suffix.lower(), image_pb2.DISK_FORMAT_RAW)
+        return target_format(self.file, self.format, "--format")
 
     def compression(self) -> image_pb2.Compression.ValueType:
-        value = choice.choose(image_pb2.Compression, self.compress, "--compress")
-        if value and self.disk_format() != image_pb2.DISK_FORMAT_QCOW2:
-            raise typer.BadParameter("only a qcow2 file can be compressed", param_hint="--compress")
-        return image_pb2.Compression.ValueType(value)
+        return image_pb2.Compression.ValueType(
+            choice.choose(image_pb2.Compression, self.compress, "--compress")
+        )
 
 
 async def download_image(session: Session, name_or_id: str, options: DownloadOptions) -> None:
     """Fetch the image into the file of ``options``."""
     wanted, compression = options.disk_format(), options.compression()
     is_stream = options.file == "-"
-    _check_target(options)
+    check_target(options.file, may_replace=options.force, option="--output")
     begin = time.monotonic()
     async with session.connect() as client:
         image = await client.images.resolve(name_or_id)
@@ -67,8 +61,8 @@ async def download_image(session: Session, name_or_id: str, options: DownloadOpt
             row = view.row()
             meter = TransferMeter("download", 0)
 
-            def advance(position: int, header: Any) -> None:
-                row.show(meter.at(position, header.file_size_bytes))
+            def advance(position: int, total: int) -> None:
+                row.show(meter.at(position, total))
 
             header = await _fetch(download, options, advance)
     if is_stream:
@@ -92,25 +86,6 @@ async def _fetch(download: Download, options: DownloadOptions, advance: Any) -> 
         is_stream = options.file == "-"
         left = "what was written is not the whole disk" if is_stream else "nothing of the download is kept"
         raise Interrupted(f"interrupted: {left}") from None
-
-
-def _check_target(options: DownloadOptions) -> None:
-    """Raises LocalFileFailed, typer.BadParameter."""
-    if options.file == "-":
-        if sys.stdout.isatty():
-            raise typer.BadParameter("a disk is not for a terminal: redirect it", param_hint="--output")
-        return
-    path = Path(options.file)
-    if path.is_dir():
-        raise LocalFileFailed(f"{path} is a directory", "name the file to write")
-    if path.exists() and not path.is_file():
-        raise LocalFileFailed(f"{path} is not an ordinary file", f"write to it with `-o - > {path}`")
-    if path.exists() and not options.force:
-        raise LocalFileFailed(f"{path} exists", "use --force to replace it")
-    if not os.access(path.resolve().parent, os.W_OK):
-        raise LocalFileFailed(
-            f"cannot write to {path.resolve().parent}", "choose a directory that exists and is yours"
-        )
 
 
 def _fields(image: image_pb2.Image, file: str, header: Any) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from ims_client import CallFailed
 
 from imsd.v1 import image_pb2, job_pb2
 
-from . import choice, image_digest, image_download, image_import, wording
+from . import choice, image_convert, image_digest, image_download, image_import, image_inspect, wording
 from .command import command, group
+from .image_convert import ConvertOptions
 from .image_download import DownloadOptions
 from .image_import import ImportOptions
 from .image_output import print_image, print_images
@@ -187,6 +188,31 @@ async def set_(session: Session, image: ImageArgument, options: SetOptions) -> N
 async def download(session: Session, image: ImageArgument, options: DownloadOptions) -> None:
     """Fetch an image as a file; the file appears only when it is whole."""
     await image_download.download_image(session, image, options)
+
+
+@command(
+    app,
+    "convert",
+    example=["imsctl image convert disk.vmdk disk.qcow2", "imsctl image convert disk.vhdx - --to raw"],
+)
+async def convert(
+    session: Session,
+    source: Annotated[str, typer.Argument(metavar="IN", help="A disk image file in any format.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="Where to; - is standard output.")],
+    options: ConvertOptions,
+) -> None:
+    """Make a disk image file into one of another format, here, without the daemon."""
+    await image_convert.convert_file(session, source, target, options)
+
+
+@command(app, "inspect", example="imsctl image inspect appliance.vmdk")
+async def inspect(
+    session: Session,
+    what: Annotated[str, typer.Argument(metavar="FILE", help="A local disk image.")],
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="What the file must be.")] = "",
+) -> None:
+    """Say what a disk image is and holds. A file is read here, without the daemon."""
+    await image_inspect.inspect_file(session, what, format)
 
 
 @command(app, "digest", example="imsctl image digest debian.qcow2")

@@ -34,7 +34,7 @@ from .qcow2_layout import (
 )
 from .qcow2_tables import ClusterRun, ClusterTables
 from .raw import SECTOR_BYTES
-from .reader import Finding, FormatReader, OpenedImage
+from .reader import Finding, FormatReader, OpenedImage, binary_size
 from .source import BlockSource, ByteSource, Extent
 
 Mask = npt.NDArray[np.bool_]
@@ -74,7 +74,8 @@ class Qcow2Reader(FormatReader):
 
     def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
         header = read_header(source, max_virtual_size_bytes)
-        return OpenedImage(self.name, Qcow2Blocks(source, header), list(_findings(header)))
+        blocks = Qcow2Blocks(source, header)
+        return OpenedImage(self.name, blocks, list(_findings(header)), _variant(header))
 
 
 class Qcow2Blocks(BlockSource):
@@ -235,6 +236,12 @@ class Qcow2Blocks(BlockSource):
             raise malformed(f"the compressed cluster at {cluster.place.offset} cannot be decoded")
         if not is_whole:
             target[:] = out[low - cluster.guest : high - cluster.guest]
+
+
+def _variant(header: Header) -> str:
+    extended = ", extended L2 entries" if header.has_extended_l2 else ""
+    size = binary_size(header.cluster_bytes)
+    return f"version {header.version}, {header.compression.name.lower()}, clusters of {size}{extended}"
 
 
 def _findings(header: Header) -> Iterator[Finding]:

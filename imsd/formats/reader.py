@@ -24,11 +24,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class OpenedImage:
-    """A file understood: its disk, and what was noticed."""
+    """A file understood: its disk, and what was noticed.
+
+    ``variant`` says in a few words which kind of the format it is, for people; empty when there is one.
+    """
 
     format_name: str
     blocks: BlockSource
     findings: Sequence[Finding] = ()
+    variant: str = ""
 
 
 class FormatReader(ABC):
@@ -45,3 +49,11 @@ class FormatReader(ABC):
     @abstractmethod
     def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
         """Raises `ImageRefused` with the reason of the first check that fails, and `NeedBytes`."""
+
+
+def binary_size(size_bytes: int) -> str:
+    """A power of two as people write it: ``64 KiB``."""
+    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size_bytes >= unit and size_bytes % unit == 0:
+            return f"{size_bytes // unit} {name}"
+    return f"{size_bytes} bytes"

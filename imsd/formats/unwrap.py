@@ -81,7 +81,7 @@ HEAD_BYTES = 10
 # Not Exception: what goes wrong in our own code must not look like a damaged file.
 # The stubs of isal take its class for an instance.
 _FAULTS: tuple[type[Exception], ...] = (OSError, lzma.LZMAError, EOFError, ValueError, zstd.ZstdError)
-_FAULTS += (igzip_lib.IsalError,)  # type: ignore[assignment]
+_FAULTS += (igzip_lib.IsalError,)  # type: ignore[operator]
 
 
 def wrapper_of(head: bytes | memoryview) -> str | None:

@@ -81,14 +81,14 @@ async def test_a_digest_that_is_broken_off_stops_at_the_next_piece_and_prints_no
 async def test_standard_input_has_no_digest(imsctl: Imsctl) -> None:
     outcome = await imsctl("image", "digest", "-", given=b"x" * 4096)
     assert outcome.code == 2
-    assert "standard input has no digest" in outcome.errors
+    assert "standard input cannot be read in any order" in outcome.errors
 
 
 async def test_a_named_pipe_has_no_digest(imsctl: Imsctl, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     outcome = await imsctl("image", "digest", "pipe")
     assert outcome.code == 1
-    assert outcome.errors.startswith("imsctl: pipe is a stream, which has no digest [LOCAL_FILE]")
+    assert outcome.errors.startswith("imsctl: pipe is a stream, not a disk image [LOCAL_FILE]")
 
 
 async def test_a_directory_has_no_digest(imsctl: Imsctl, tmp_path: Path) -> None:

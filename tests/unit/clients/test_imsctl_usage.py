@@ -23,7 +23,7 @@ IMPORT = ["image", "import", "disk", "--name", "web"]
         ("image list", ["image", "list", "--sort", "colour"]),
         ("image list", ["image", "list", "-o", "xml"]),
         ("image set", ["image", "set", "web"]),
-        ("image download", ["image", "download", "web", "-o", "x.raw", "--compress", "zstd"]),
+        ("image download", ["image", "download", "web", "-o", "x.raw", "--compress", "lz4"]),
         ("image", ["image", "unknown"]),
         ("job list", ["job", "list", "--state", "asleep"]),
         ("image list", ["--address", "nowhere", "image", "list"]),

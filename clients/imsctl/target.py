@@ -1,0 +1,48 @@
+"""The file a disk is written to: may it be, and in which format."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import typer
+from ims_client import LocalFileFailed
+
+from imsd.v1 import image_pb2
+
+from . import choice
+
+# Suffixes that are the name of a format need no entry.
+SUFFIXES = {"img": "raw"}
+WRITTEN = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "zvhd", "zvhd2")
+
+
+def target_format(file: str, wanted: str, option: str) -> image_pb2.DiskFormat.ValueType:
+    """The ``wanted`` format, else the one that the suffix of ``file`` names, else RAW.
+
+    Raises typer.BadParameter.
+    """
+    suffix = Path(file).suffix.lower().removeprefix(".")
+    by_suffix = SUFFIXES.get(suffix, suffix)
+    name = wanted or (by_suffix if by_suffix in WRITTEN else "raw")
+    return image_pb2.DiskFormat.ValueType(choice.choose(image_pb2.DiskFormat, name, option))
+
+
+def check_target(file: str, *, may_replace: bool, option: str) -> None:
+    """Raises LocalFileFailed, typer.BadParameter."""
+    if file == "-":
+        if sys.stdout.isatty():
+            raise typer.BadParameter("a disk is not for a terminal: redirect it", param_hint=option)
+        return
+    path = Path(file)
+    if path.is_dir():
+        raise LocalFileFailed(f"{path} is a directory", "name the file to write")
+    if path.exists() and not path.is_file():
+        raise LocalFileFailed(f"{path} is not an ordinary file", f"write to it with `-` and > {path}")
+    if path.exists() and not may_replace:
+        raise LocalFileFailed(f"{path} exists", "use --force to replace it")
+    if not os.access(path.resolve().parent, os.W_OK):
+        raise LocalFileFailed(
+            f"cannot write to {path.resolve().parent}", "choose a directory that exists and is yours"
+        )
