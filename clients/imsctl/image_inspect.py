@@ -24,7 +24,7 @@ RUN_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was seen; sizes in bytes. ``allocated_size``: of the disk, what the file does not leave out as zeros."""
+    """What was seen; sizes in bytes. ``allocated_size``: of the disk, what is not left out as zeros."""
 
     source: str
     disk_format: str

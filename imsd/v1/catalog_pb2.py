@@ -22,26 +22,31 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from imsd.v1 import guest_pb2 as imsd_dot_v1_dot_guest__pb2
 from imsd.v1 import image_pb2 as imsd_dot_v1_dot_image__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15imsd/v1/catalog.proto\x12\x07imsd.v1\x1a\x13imsd/v1/image.proto\"\xb8\x01\n\x06\x46ormat\x12(\n\x0b\x64isk_format\x18\x01 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61n_read\x18\x03 \x01(\x08\x12\x11\n\tcan_write\x18\x04 \x01(\x08\x12\"\n\x1ais_ingested_while_arriving\x18\x05 \x01(\x08\x12*\n\x0c\x63ompressions\x18\x06 \x03(\x0e\x32\x14.imsd.v1.Compression\"\x14\n\x12ListFormatsRequest\"7\n\x13ListFormatsResponse\x12 \n\x07\x66ormats\x18\x01 \x03(\x0b\x32\x0f.imsd.v1.Format\"\x17\n\x15GetServiceInfoRequest\"\xc5\x01\n\x0bServiceInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x1e\n\x16max_virtual_size_bytes\x18\x03 \x01(\x03\x12\x1d\n\x15max_upload_size_bytes\x18\x04 \x01(\x03\x12\x1e\n\x16upload_part_size_bytes\x18\x05 \x01(\x03\x12\x1f\n\x17max_running_create_jobs\x18\x06 \x01(\x05\x12\x15\n\rdefault_store\x18\x07 \x01(\t2\xa2\x01\n\x0e\x43\x61talogService\x12H\n\x0bListFormats\x12\x1b.imsd.v1.ListFormatsRequest\x1a\x1c.imsd.v1.ListFormatsResponse\x12\x46\n\x0eGetServiceInfo\x12\x1e.imsd.v1.GetServiceInfoRequest\x1a\x14.imsd.v1.ServiceInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15imsd/v1/catalog.proto\x12\x07imsd.v1\x1a\x13imsd/v1/guest.proto\x1a\x13imsd/v1/image.proto\"\xb8\x01\n\x06\x46ormat\x12(\n\x0b\x64isk_format\x18\x01 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61n_read\x18\x03 \x01(\x08\x12\x11\n\tcan_write\x18\x04 \x01(\x08\x12\"\n\x1ais_ingested_while_arriving\x18\x05 \x01(\x08\x12*\n\x0c\x63ompressions\x18\x06 \x03(\x0e\x32\x14.imsd.v1.Compression\"\x14\n\x12ListFormatsRequest\"7\n\x13ListFormatsResponse\x12 \n\x07\x66ormats\x18\x01 \x03(\x0b\x32\x0f.imsd.v1.Format\"t\n\x15ListOsVersionsRequest\x12+\n\x0c\x61rchitecture\x18\x01 \x01(\x0e\x32\x15.imsd.v1.Architecture\x12\x19\n\x11is_uefi_supported\x18\x02 \x01(\x08\x12\x13\n\x0bserver_type\x18\x03 \x01(\t\"A\n\x16ListOsVersionsResponse\x12\'\n\x0bos_versions\x18\x01 \x03(\x0b\x32\x12.imsd.v1.OsVersion\"\x17\n\x15GetServiceInfoRequest\"\xc5\x01\n\x0bServiceInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x1e\n\x16max_virtual_size_bytes\x18\x03 \x01(\x03\x12\x1d\n\x15max_upload_size_bytes\x18\x04 \x01(\x03\x12\x1e\n\x16upload_part_size_bytes\x18\x05 \x01(\x03\x12\x1f\n\x17max_running_create_jobs\x18\x06 \x01(\x05\x12\x15\n\rdefault_store\x18\x07 \x01(\t2\xf5\x01\n\x0e\x43\x61talogService\x12H\n\x0bListFormats\x12\x1b.imsd.v1.ListFormatsRequest\x1a\x1c.imsd.v1.ListFormatsResponse\x12Q\n\x0eListOsVersions\x12\x1e.imsd.v1.ListOsVersionsRequest\x1a\x1f.imsd.v1.ListOsVersionsResponse\x12\x46\n\x0eGetServiceInfo\x12\x1e.imsd.v1.GetServiceInfoRequest\x1a\x14.imsd.v1.ServiceInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imsd.v1.catalog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FORMAT']._serialized_start=56
-  _globals['_FORMAT']._serialized_end=240
-  _globals['_LISTFORMATSREQUEST']._serialized_start=242
-  _globals['_LISTFORMATSREQUEST']._serialized_end=262
-  _globals['_LISTFORMATSRESPONSE']._serialized_start=264
-  _globals['_LISTFORMATSRESPONSE']._serialized_end=319
-  _globals['_GETSERVICEINFOREQUEST']._serialized_start=321
-  _globals['_GETSERVICEINFOREQUEST']._serialized_end=344
-  _globals['_SERVICEINFO']._serialized_start=347
-  _globals['_SERVICEINFO']._serialized_end=544
-  _globals['_CATALOGSERVICE']._serialized_start=547
-  _globals['_CATALOGSERVICE']._serialized_end=709
+  _globals['_FORMAT']._serialized_start=77
+  _globals['_FORMAT']._serialized_end=261
+  _globals['_LISTFORMATSREQUEST']._serialized_start=263
+  _globals['_LISTFORMATSREQUEST']._serialized_end=283
+  _globals['_LISTFORMATSRESPONSE']._serialized_start=285
+  _globals['_LISTFORMATSRESPONSE']._serialized_end=340
+  _globals['_LISTOSVERSIONSREQUEST']._serialized_start=342
+  _globals['_LISTOSVERSIONSREQUEST']._serialized_end=458
+  _globals['_LISTOSVERSIONSRESPONSE']._serialized_start=460
+  _globals['_LISTOSVERSIONSRESPONSE']._serialized_end=525
+  _globals['_GETSERVICEINFOREQUEST']._serialized_start=527
+  _globals['_GETSERVICEINFOREQUEST']._serialized_end=550
+  _globals['_SERVICEINFO']._serialized_start=553
+  _globals['_SERVICEINFO']._serialized_end=750
+  _globals['_CATALOGSERVICE']._serialized_start=753
+  _globals['_CATALOGSERVICE']._serialized_end=998
 # @@protoc_insertion_point(module_scope)

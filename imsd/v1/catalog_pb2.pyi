@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from imsd.v1 import guest_pb2 as _guest_pb2
 from imsd.v1 import image_pb2 as _image_pb2
 import builtins as _builtins
 import sys
@@ -97,6 +98,56 @@ class ListFormatsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListFormatsResponse: _TypeAlias = ListFormatsResponse  # noqa: Y015
+
+@_typing.final
+class ListOsVersionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    IS_UEFI_SUPPORTED_FIELD_NUMBER: _builtins.int
+    SERVER_TYPE_FIELD_NUMBER: _builtins.int
+    architecture: _guest_pb2.Architecture.ValueType
+    """unspecified: all"""
+    is_uefi_supported: _builtins.bool
+    """only systems that may boot by UEFI; false: all"""
+    server_type: _builtins.str
+    """0..64 characters: only systems that this server type takes; empty: all"""
+    def __init__(
+        self,
+        *,
+        architecture: _guest_pb2.Architecture.ValueType = ...,
+        is_uefi_supported: _builtins.bool = ...,
+        server_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "is_uefi_supported", b"is_uefi_supported", "server_type", b"server_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOsVersionsRequest: _TypeAlias = ListOsVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListOsVersionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OS_VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def os_versions(self) -> _containers.RepeatedCompositeFieldContainer[_guest_pb2.OsVersion]:
+        """at most 2000"""
+
+    def __init__(
+        self,
+        *,
+        os_versions: _abc.Iterable[_guest_pb2.OsVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["os_versions", b"os_versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOsVersionsResponse: _TypeAlias = ListOsVersionsResponse  # noqa: Y015
 
 @_typing.final
 class GetServiceInfoRequest(_message.Message):

@@ -40,6 +40,11 @@ class CatalogServiceStub:
                 request_serializer=imsd_dot_v1_dot_catalog__pb2.ListFormatsRequest.SerializeToString,
                 response_deserializer=imsd_dot_v1_dot_catalog__pb2.ListFormatsResponse.FromString,
                 _registered_method=True)
+        self.ListOsVersions = channel.unary_unary(
+                '/imsd.v1.CatalogService/ListOsVersions',
+                request_serializer=imsd_dot_v1_dot_catalog__pb2.ListOsVersionsRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_catalog__pb2.ListOsVersionsResponse.FromString,
+                _registered_method=True)
         self.GetServiceInfo = channel.unary_unary(
                 '/imsd.v1.CatalogService/GetServiceInfo',
                 request_serializer=imsd_dot_v1_dot_catalog__pb2.GetServiceInfoRequest.SerializeToString,
@@ -54,6 +59,15 @@ class CatalogServiceServicer:
     def ListFormats(self, request, context):
         """ListFormats returns every disk format and what can be done with it.
         Reasons: none of its own. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOsVersions(self, request, context):
+        """ListOsVersions returns the catalogue of supported operating systems, those that fit every condition, by
+        platform and version.
+        Reasons: INVALID_REQUEST (a server type that no table has). Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,6 +88,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ListFormats,
                     request_deserializer=imsd_dot_v1_dot_catalog__pb2.ListFormatsRequest.FromString,
                     response_serializer=imsd_dot_v1_dot_catalog__pb2.ListFormatsResponse.SerializeToString,
+            ),
+            'ListOsVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOsVersions,
+                    request_deserializer=imsd_dot_v1_dot_catalog__pb2.ListOsVersionsRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_catalog__pb2.ListOsVersionsResponse.SerializeToString,
             ),
             'GetServiceInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServiceInfo,
@@ -109,6 +128,33 @@ class CatalogService:
             '/imsd.v1.CatalogService/ListFormats',
             imsd_dot_v1_dot_catalog__pb2.ListFormatsRequest.SerializeToString,
             imsd_dot_v1_dot_catalog__pb2.ListFormatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOsVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.CatalogService/ListOsVersions',
+            imsd_dot_v1_dot_catalog__pb2.ListOsVersionsRequest.SerializeToString,
+            imsd_dot_v1_dot_catalog__pb2.ListOsVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

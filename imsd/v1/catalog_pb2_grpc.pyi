@@ -37,6 +37,11 @@ class CatalogServiceStub:
     """ListFormats returns every disk format and what can be done with it.
     Reasons: none of its own. Retry: safe.
     """
+    ListOsVersions: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListOsVersionsRequest, _catalog_pb2.ListOsVersionsResponse]
+    """ListOsVersions returns the catalogue of supported operating systems, those that fit every condition, by
+    platform and version.
+    Reasons: INVALID_REQUEST (a server type that no table has). Retry: safe.
+    """
     GetServiceInfo: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetServiceInfoRequest, _catalog_pb2.ServiceInfo]
     """GetServiceInfo returns version, region and limits.
     Reasons: none of its own. Retry: safe.
@@ -50,6 +55,11 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     ListFormats: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListFormatsRequest, _catalog_pb2.ListFormatsResponse]  # type: ignore[assignment]
     """ListFormats returns every disk format and what can be done with it.
     Reasons: none of its own. Retry: safe.
+    """
+    ListOsVersions: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListOsVersionsRequest, _catalog_pb2.ListOsVersionsResponse]  # type: ignore[assignment]
+    """ListOsVersions returns the catalogue of supported operating systems, those that fit every condition, by
+    platform and version.
+    Reasons: INVALID_REQUEST (a server type that no table has). Retry: safe.
     """
     GetServiceInfo: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetServiceInfoRequest, _catalog_pb2.ServiceInfo]  # type: ignore[assignment]
     """GetServiceInfo returns version, region and limits.
@@ -67,6 +77,17 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_pb2.ListFormatsResponse, _abc.Awaitable[_catalog_pb2.ListFormatsResponse]]:
         """ListFormats returns every disk format and what can be done with it.
         Reasons: none of its own. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def ListOsVersions(
+        self,
+        request: _catalog_pb2.ListOsVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.ListOsVersionsResponse, _abc.Awaitable[_catalog_pb2.ListOsVersionsResponse]]:
+        """ListOsVersions returns the catalogue of supported operating systems, those that fit every condition, by
+        platform and version.
+        Reasons: INVALID_REQUEST (a server type that no table has). Retry: safe.
         """
 
     @_abc_1.abstractmethod

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from imsd.v1 import guest_pb2 as imsd_dot_v1_dot_guest__pb2
 from imsd.v1 import job_pb2 as imsd_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13imsd/v1/image.proto\x12\x07imsd.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x11imsd/v1/job.proto\"(\n\x07\x46inding\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xbe\x06\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x17\n\x0forigin_image_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12$\n\x06status\x18\x07 \x01(\x0e\x32\x14.imsd.v1.ImageStatus\x12(\n\x0b\x64isk_format\x18\x08 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12\x1a\n\x12virtual_size_bytes\x18\t \x01(\x03\x12\x17\n\x0f\x64\x61ta_size_bytes\x18\n \x01(\x03\x12\x19\n\x11stored_size_bytes\x18\x0b \x01(\x03\x12\x16\n\x0enew_size_bytes\x18\x0c \x01(\x03\x12\x0e\n\x06\x64igest\x18\r \x01(\t\x12\x13\n\x0bmin_disk_gb\x18\x0e \x01(\x05\x12\x12\n\nmin_ram_mb\x18\x0f \x01(\x05\x12\x12\n\nmax_ram_mb\x18\x10 \x01(\x05\x12\x12\n\nos_version\x18\x11 \x01(\t\x12\x14\n\x0cis_protected\x18\x12 \x01(\x08\x12&\n\x04tags\x18\x13 \x03(\x0b\x32\x18.imsd.v1.Image.TagsEntry\x12\x32\n\nproperties\x18\x14 \x03(\x0b\x32\x1e.imsd.v1.Image.PropertiesEntry\x12\"\n\x08\x66indings\x18\x15 \x03(\x0b\x32\x10.imsd.v1.Finding\x12\r\n\x05store\x18\x16 \x01(\t\x12\x0e\n\x06job_id\x18\x17 \x01(\t\x12\x0c\n\x04\x65tag\x18\x18 \x01(\t\x12.\n\ncreated_at\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tactive_at\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcf\x03\n\x12\x43reateImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12(\n\x0b\x64isk_format\x18\x05 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12\x12\n\nos_version\x18\x06 \x01(\t\x12\x13\n\x0bmin_disk_gb\x18\x07 \x01(\x05\x12\x12\n\nmin_ram_mb\x18\x08 \x01(\x05\x12\x12\n\nmax_ram_mb\x18\t \x01(\x05\x12\x33\n\x04tags\x18\n \x03(\x0b\x32%.imsd.v1.CreateImageRequest.TagsEntry\x12?\n\nproperties\x18\x0b \x03(\x0b\x32+.imsd.v1.CreateImageRequest.PropertiesEntry\x12\x13\n\tupload_id\x18\x0c \x01(\tH\x00\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06source\"7\n\x0fGetImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\"=\n\x13ResolveImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x12\n\nname_or_id\x18\x02 \x01(\t\"\xc9\x01\n\x0bImageFilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x08statuses\x18\x02 \x03(\x0e\x32\x14.imsd.v1.ImageStatus\x12)\n\x0c\x64isk_formats\x18\x03 \x03(\x0e\x32\x13.imsd.v1.DiskFormat\x12,\n\x04tags\x18\x04 \x03(\x0b\x32\x1e.imsd.v1.ImageFilter.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x86\x01\n\x11ListImagesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12$\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x14.imsd.v1.ImageFilter\x12\x10\n\x08order_by\x18\x05 \x01(\t\"M\n\x12ListImagesResponse\x12\x1e\n\x06images\x18\x01 \x03(\x0b\x32\x0e.imsd.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x12UpdateImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x1d\n\x05image\x18\x04 \x01(\x0b\x32\x0e.imsd.v1.Image\x12/\n\x0bupdate_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"H\n\x12\x44\x65leteImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x15\n\x13\x44\x65leteImageResponse\"\xa9\x01\n\x14\x44ownloadImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12(\n\x0b\x64isk_format\x18\x03 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12)\n\x0b\x63ompression\x18\x04 \x01(\x0e\x32\x14.imsd.v1.Compression\x12\x16\n\x0e\x61\x63\x63\x65pts_frames\x18\x05 \x01(\x08\"\xf2\x02\n\x15\x44ownloadImageResponse\x12\x37\n\x06header\x18\x01 \x01(\x0b\x32%.imsd.v1.DownloadImageResponse.HeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x15\n\x0bzero_length\x18\x03 \x01(\x03H\x00\x12;\n\x08\x63omplete\x18\x04 \x01(\x0b\x32\'.imsd.v1.DownloadImageResponse.CompleteH\x00\x12\x16\n\x0e\x64\x65\x63oded_length\x18\x05 \x01(\x03\x1aw\n\x06Header\x12\x17\n\x0f\x66ile_size_bytes\x18\x01 \x01(\x03\x12\x1a\n\x12virtual_size_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x0b\x64isk_format\x18\x04 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x1a#\n\x08\x43omplete\x12\x17\n\x0f\x66ile_size_bytes\x18\x01 \x01(\x03\x42\x06\n\x04step\"N\n\x12VerifyImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08image_id\x18\x03 \x01(\t*\x98\x02\n\nDiskFormat\x12\x1b\n\x17\x44ISK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44ISK_FORMAT_RAW\x10\x01\x12\x13\n\x0f\x44ISK_FORMAT_ISO\x10\x02\x12\x15\n\x11\x44ISK_FORMAT_QCOW2\x10\x03\x12\x14\n\x10\x44ISK_FORMAT_QCOW\x10\x04\x12\x13\n\x0f\x44ISK_FORMAT_QED\x10\x05\x12\x13\n\x0f\x44ISK_FORMAT_VHD\x10\x06\x12\x14\n\x10\x44ISK_FORMAT_VHDX\x10\x07\x12\x13\n\x0f\x44ISK_FORMAT_VDI\x10\x08\x12\x14\n\x10\x44ISK_FORMAT_VMDK\x10\t\x12\x14\n\x10\x44ISK_FORMAT_ZVHD\x10\n\x12\x15\n\x11\x44ISK_FORMAT_ZVHD2\x10\x0b*\xca\x01\n\x0bImageStatus\x12\x1c\n\x18IMAGE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13IMAGE_STATUS_QUEUED\x10\x01\x12\x17\n\x13IMAGE_STATUS_SAVING\x10\x02\x12\x17\n\x13IMAGE_STATUS_ACTIVE\x10\x03\x12\x17\n\x13IMAGE_STATUS_KILLED\x10\x04\x12\x1f\n\x1bIMAGE_STATUS_PENDING_DELETE\x10\x05\x12\x18\n\x14IMAGE_STATUS_DELETED\x10\x06*l\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_ZLIB\x10\x02\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x03\x32\x95\x04\n\x0cImageService\x12\x38\n\x0b\x43reateImage\x12\x1b.imsd.v1.CreateImageRequest\x1a\x0c.imsd.v1.Job\x12\x34\n\x08GetImage\x12\x18.imsd.v1.GetImageRequest\x1a\x0e.imsd.v1.Image\x12<\n\x0cResolveImage\x12\x1c.imsd.v1.ResolveImageRequest\x1a\x0e.imsd.v1.Image\x12\x45\n\nListImages\x12\x1a.imsd.v1.ListImagesRequest\x1a\x1b.imsd.v1.ListImagesResponse\x12:\n\x0bUpdateImage\x12\x1b.imsd.v1.UpdateImageRequest\x1a\x0e.imsd.v1.Image\x12H\n\x0b\x44\x65leteImage\x12\x1b.imsd.v1.DeleteImageRequest\x1a\x1c.imsd.v1.DeleteImageResponse\x12P\n\rDownloadImage\x12\x1d.imsd.v1.DownloadImageRequest\x1a\x1e.imsd.v1.DownloadImageResponse0\x01\x12\x38\n\x0bVerifyImage\x12\x1b.imsd.v1.VerifyImageRequest\x1a\x0c.imsd.v1.Jobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13imsd/v1/image.proto\x12\x07imsd.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13imsd/v1/guest.proto\x1a\x11imsd/v1/job.proto\"(\n\x07\x46inding\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xb6\x07\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x17\n\x0forigin_image_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12$\n\x06status\x18\x07 \x01(\x0e\x32\x14.imsd.v1.ImageStatus\x12(\n\x0b\x64isk_format\x18\x08 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12\x1a\n\x12virtual_size_bytes\x18\t \x01(\x03\x12\x17\n\x0f\x64\x61ta_size_bytes\x18\n \x01(\x03\x12\x19\n\x11stored_size_bytes\x18\x0b \x01(\x03\x12\x16\n\x0enew_size_bytes\x18\x0c \x01(\x03\x12\x0e\n\x06\x64igest\x18\r \x01(\t\x12\x13\n\x0bmin_disk_gb\x18\x0e \x01(\x05\x12\x12\n\nmin_ram_mb\x18\x0f \x01(\x05\x12\x12\n\nmax_ram_mb\x18\x10 \x01(\x05\x12\x12\n\nos_version\x18\x11 \x01(\t\x12\x14\n\x0cis_protected\x18\x12 \x01(\x08\x12&\n\x04tags\x18\x13 \x03(\x0b\x32\x18.imsd.v1.Image.TagsEntry\x12\x32\n\nproperties\x18\x14 \x03(\x0b\x32\x1e.imsd.v1.Image.PropertiesEntry\x12\"\n\x08\x66indings\x18\x15 \x03(\x0b\x32\x10.imsd.v1.Finding\x12\r\n\x05store\x18\x16 \x01(\t\x12\x0e\n\x06job_id\x18\x17 \x01(\t\x12\x0c\n\x04\x65tag\x18\x18 \x01(\t\x12.\n\ncreated_at\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tactive_at\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05guest\x18\x1c \x01(\x0b\x32\x14.imsd.v1.GuestReport\x12+\n\x0c\x61rchitecture\x18\x1d \x01(\x0e\x32\x15.imsd.v1.Architecture\x12$\n\tboot_mode\x18\x1e \x01(\x0e\x32\x11.imsd.v1.BootMode\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa2\x04\n\x12\x43reateImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12(\n\x0b\x64isk_format\x18\x05 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12\x12\n\nos_version\x18\x06 \x01(\t\x12\x13\n\x0bmin_disk_gb\x18\x07 \x01(\x05\x12\x12\n\nmin_ram_mb\x18\x08 \x01(\x05\x12\x12\n\nmax_ram_mb\x18\t \x01(\x05\x12\x33\n\x04tags\x18\n \x03(\x0b\x32%.imsd.v1.CreateImageRequest.TagsEntry\x12?\n\nproperties\x18\x0b \x03(\x0b\x32+.imsd.v1.CreateImageRequest.PropertiesEntry\x12\x13\n\tupload_id\x18\x0c \x01(\tH\x00\x12+\n\x0c\x61rchitecture\x18\x14 \x01(\x0e\x32\x15.imsd.v1.Architecture\x12$\n\tboot_mode\x18\x15 \x01(\x0e\x32\x11.imsd.v1.BootMode\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06source\"7\n\x0fGetImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\"=\n\x13ResolveImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x12\n\nname_or_id\x18\x02 \x01(\t\"\xc9\x01\n\x0bImageFilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x08statuses\x18\x02 \x03(\x0e\x32\x14.imsd.v1.ImageStatus\x12)\n\x0c\x64isk_formats\x18\x03 \x03(\x0e\x32\x13.imsd.v1.DiskFormat\x12,\n\x04tags\x18\x04 \x03(\x0b\x32\x1e.imsd.v1.ImageFilter.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x86\x01\n\x11ListImagesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12$\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x14.imsd.v1.ImageFilter\x12\x10\n\x08order_by\x18\x05 \x01(\t\"M\n\x12ListImagesResponse\x12\x1e\n\x06images\x18\x01 \x03(\x0b\x32\x0e.imsd.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x12UpdateImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x1d\n\x05image\x18\x04 \x01(\x0b\x32\x0e.imsd.v1.Image\x12/\n\x0bupdate_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"H\n\x12\x44\x65leteImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x15\n\x13\x44\x65leteImageResponse\"\xa9\x01\n\x14\x44ownloadImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12(\n\x0b\x64isk_format\x18\x03 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12)\n\x0b\x63ompression\x18\x04 \x01(\x0e\x32\x14.imsd.v1.Compression\x12\x16\n\x0e\x61\x63\x63\x65pts_frames\x18\x05 \x01(\x08\"\xf2\x02\n\x15\x44ownloadImageResponse\x12\x37\n\x06header\x18\x01 \x01(\x0b\x32%.imsd.v1.DownloadImageResponse.HeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x15\n\x0bzero_length\x18\x03 \x01(\x03H\x00\x12;\n\x08\x63omplete\x18\x04 \x01(\x0b\x32\'.imsd.v1.DownloadImageResponse.CompleteH\x00\x12\x16\n\x0e\x64\x65\x63oded_length\x18\x05 \x01(\x03\x1aw\n\x06Header\x12\x17\n\x0f\x66ile_size_bytes\x18\x01 \x01(\x03\x12\x1a\n\x12virtual_size_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x0b\x64isk_format\x18\x04 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x1a#\n\x08\x43omplete\x12\x17\n\x0f\x66ile_size_bytes\x18\x01 \x01(\x03\x42\x06\n\x04step\"N\n\x12VerifyImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08image_id\x18\x03 \x01(\t\";\n\x13InspectImageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t*\x98\x02\n\nDiskFormat\x12\x1b\n\x17\x44ISK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44ISK_FORMAT_RAW\x10\x01\x12\x13\n\x0f\x44ISK_FORMAT_ISO\x10\x02\x12\x15\n\x11\x44ISK_FORMAT_QCOW2\x10\x03\x12\x14\n\x10\x44ISK_FORMAT_QCOW\x10\x04\x12\x13\n\x0f\x44ISK_FORMAT_QED\x10\x05\x12\x13\n\x0f\x44ISK_FORMAT_VHD\x10\x06\x12\x14\n\x10\x44ISK_FORMAT_VHDX\x10\x07\x12\x13\n\x0f\x44ISK_FORMAT_VDI\x10\x08\x12\x14\n\x10\x44ISK_FORMAT_VMDK\x10\t\x12\x14\n\x10\x44ISK_FORMAT_ZVHD\x10\n\x12\x15\n\x11\x44ISK_FORMAT_ZVHD2\x10\x0b*\xca\x01\n\x0bImageStatus\x12\x1c\n\x18IMAGE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13IMAGE_STATUS_QUEUED\x10\x01\x12\x17\n\x13IMAGE_STATUS_SAVING\x10\x02\x12\x17\n\x13IMAGE_STATUS_ACTIVE\x10\x03\x12\x17\n\x13IMAGE_STATUS_KILLED\x10\x04\x12\x1f\n\x1bIMAGE_STATUS_PENDING_DELETE\x10\x05\x12\x18\n\x14IMAGE_STATUS_DELETED\x10\x06*l\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_ZLIB\x10\x02\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x03\x32\xd9\x04\n\x0cImageService\x12\x38\n\x0b\x43reateImage\x12\x1b.imsd.v1.CreateImageRequest\x1a\x0c.imsd.v1.Job\x12\x34\n\x08GetImage\x12\x18.imsd.v1.GetImageRequest\x1a\x0e.imsd.v1.Image\x12<\n\x0cResolveImage\x12\x1c.imsd.v1.ResolveImageRequest\x1a\x0e.imsd.v1.Image\x12\x45\n\nListImages\x12\x1a.imsd.v1.ListImagesRequest\x1a\x1b.imsd.v1.ListImagesResponse\x12:\n\x0bUpdateImage\x12\x1b.imsd.v1.UpdateImageRequest\x1a\x0e.imsd.v1.Image\x12H\n\x0b\x44\x65leteImage\x12\x1b.imsd.v1.DeleteImageRequest\x1a\x1c.imsd.v1.DeleteImageResponse\x12P\n\rDownloadImage\x12\x1d.imsd.v1.DownloadImageRequest\x1a\x1e.imsd.v1.DownloadImageResponse0\x01\x12\x38\n\x0bVerifyImage\x12\x1b.imsd.v1.VerifyImageRequest\x1a\x0c.imsd.v1.Job\x12\x42\n\x0cInspectImage\x12\x1c.imsd.v1.InspectImageRequest\x1a\x14.imsd.v1.GuestReportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,54 +45,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEIMAGEREQUEST_PROPERTIESENTRY']._serialized_options = b'8\001'
   _globals['_IMAGEFILTER_TAGSENTRY']._loaded_options = None
   _globals['_IMAGEFILTER_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_DISKFORMAT']._serialized_start=2877
-  _globals['_DISKFORMAT']._serialized_end=3157
-  _globals['_IMAGESTATUS']._serialized_start=3160
-  _globals['_IMAGESTATUS']._serialized_end=3362
-  _globals['_COMPRESSION']._serialized_start=3364
-  _globals['_COMPRESSION']._serialized_end=3472
-  _globals['_FINDING']._serialized_start=118
-  _globals['_FINDING']._serialized_end=158
-  _globals['_IMAGE']._serialized_start=161
-  _globals['_IMAGE']._serialized_end=991
-  _globals['_IMAGE_TAGSENTRY']._serialized_start=897
-  _globals['_IMAGE_TAGSENTRY']._serialized_end=940
-  _globals['_IMAGE_PROPERTIESENTRY']._serialized_start=942
-  _globals['_IMAGE_PROPERTIESENTRY']._serialized_end=991
-  _globals['_CREATEIMAGEREQUEST']._serialized_start=994
-  _globals['_CREATEIMAGEREQUEST']._serialized_end=1457
-  _globals['_CREATEIMAGEREQUEST_TAGSENTRY']._serialized_start=897
-  _globals['_CREATEIMAGEREQUEST_TAGSENTRY']._serialized_end=940
-  _globals['_CREATEIMAGEREQUEST_PROPERTIESENTRY']._serialized_start=942
-  _globals['_CREATEIMAGEREQUEST_PROPERTIESENTRY']._serialized_end=991
-  _globals['_GETIMAGEREQUEST']._serialized_start=1459
-  _globals['_GETIMAGEREQUEST']._serialized_end=1514
-  _globals['_RESOLVEIMAGEREQUEST']._serialized_start=1516
-  _globals['_RESOLVEIMAGEREQUEST']._serialized_end=1577
-  _globals['_IMAGEFILTER']._serialized_start=1580
-  _globals['_IMAGEFILTER']._serialized_end=1781
-  _globals['_IMAGEFILTER_TAGSENTRY']._serialized_start=897
-  _globals['_IMAGEFILTER_TAGSENTRY']._serialized_end=940
-  _globals['_LISTIMAGESREQUEST']._serialized_start=1784
-  _globals['_LISTIMAGESREQUEST']._serialized_end=1918
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=1920
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1997
-  _globals['_UPDATEIMAGEREQUEST']._serialized_start=2000
-  _globals['_UPDATEIMAGEREQUEST']._serialized_end=2152
-  _globals['_DELETEIMAGEREQUEST']._serialized_start=2154
-  _globals['_DELETEIMAGEREQUEST']._serialized_end=2226
-  _globals['_DELETEIMAGERESPONSE']._serialized_start=2228
-  _globals['_DELETEIMAGERESPONSE']._serialized_end=2249
-  _globals['_DOWNLOADIMAGEREQUEST']._serialized_start=2252
-  _globals['_DOWNLOADIMAGEREQUEST']._serialized_end=2421
-  _globals['_DOWNLOADIMAGERESPONSE']._serialized_start=2424
-  _globals['_DOWNLOADIMAGERESPONSE']._serialized_end=2794
-  _globals['_DOWNLOADIMAGERESPONSE_HEADER']._serialized_start=2630
-  _globals['_DOWNLOADIMAGERESPONSE_HEADER']._serialized_end=2749
-  _globals['_DOWNLOADIMAGERESPONSE_COMPLETE']._serialized_start=2751
-  _globals['_DOWNLOADIMAGERESPONSE_COMPLETE']._serialized_end=2786
-  _globals['_VERIFYIMAGEREQUEST']._serialized_start=2796
-  _globals['_VERIFYIMAGEREQUEST']._serialized_end=2874
-  _globals['_IMAGESERVICE']._serialized_start=3475
-  _globals['_IMAGESERVICE']._serialized_end=4008
+  _globals['_DISKFORMAT']._serialized_start=3162
+  _globals['_DISKFORMAT']._serialized_end=3442
+  _globals['_IMAGESTATUS']._serialized_start=3445
+  _globals['_IMAGESTATUS']._serialized_end=3647
+  _globals['_COMPRESSION']._serialized_start=3649
+  _globals['_COMPRESSION']._serialized_end=3757
+  _globals['_FINDING']._serialized_start=139
+  _globals['_FINDING']._serialized_end=179
+  _globals['_IMAGE']._serialized_start=182
+  _globals['_IMAGE']._serialized_end=1132
+  _globals['_IMAGE_TAGSENTRY']._serialized_start=1038
+  _globals['_IMAGE_TAGSENTRY']._serialized_end=1081
+  _globals['_IMAGE_PROPERTIESENTRY']._serialized_start=1083
+  _globals['_IMAGE_PROPERTIESENTRY']._serialized_end=1132
+  _globals['_CREATEIMAGEREQUEST']._serialized_start=1135
+  _globals['_CREATEIMAGEREQUEST']._serialized_end=1681
+  _globals['_CREATEIMAGEREQUEST_TAGSENTRY']._serialized_start=1038
+  _globals['_CREATEIMAGEREQUEST_TAGSENTRY']._serialized_end=1081
+  _globals['_CREATEIMAGEREQUEST_PROPERTIESENTRY']._serialized_start=1083
+  _globals['_CREATEIMAGEREQUEST_PROPERTIESENTRY']._serialized_end=1132
+  _globals['_GETIMAGEREQUEST']._serialized_start=1683
+  _globals['_GETIMAGEREQUEST']._serialized_end=1738
+  _globals['_RESOLVEIMAGEREQUEST']._serialized_start=1740
+  _globals['_RESOLVEIMAGEREQUEST']._serialized_end=1801
+  _globals['_IMAGEFILTER']._serialized_start=1804
+  _globals['_IMAGEFILTER']._serialized_end=2005
+  _globals['_IMAGEFILTER_TAGSENTRY']._serialized_start=1038
+  _globals['_IMAGEFILTER_TAGSENTRY']._serialized_end=1081
+  _globals['_LISTIMAGESREQUEST']._serialized_start=2008
+  _globals['_LISTIMAGESREQUEST']._serialized_end=2142
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=2144
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=2221
+  _globals['_UPDATEIMAGEREQUEST']._serialized_start=2224
+  _globals['_UPDATEIMAGEREQUEST']._serialized_end=2376
+  _globals['_DELETEIMAGEREQUEST']._serialized_start=2378
+  _globals['_DELETEIMAGEREQUEST']._serialized_end=2450
+  _globals['_DELETEIMAGERESPONSE']._serialized_start=2452
+  _globals['_DELETEIMAGERESPONSE']._serialized_end=2473
+  _globals['_DOWNLOADIMAGEREQUEST']._serialized_start=2476
+  _globals['_DOWNLOADIMAGEREQUEST']._serialized_end=2645
+  _globals['_DOWNLOADIMAGERESPONSE']._serialized_start=2648
+  _globals['_DOWNLOADIMAGERESPONSE']._serialized_end=3018
+  _globals['_DOWNLOADIMAGERESPONSE_HEADER']._serialized_start=2854
+  _globals['_DOWNLOADIMAGERESPONSE_HEADER']._serialized_end=2973
+  _globals['_DOWNLOADIMAGERESPONSE_COMPLETE']._serialized_start=2975
+  _globals['_DOWNLOADIMAGERESPONSE_COMPLETE']._serialized_end=3010
+  _globals['_VERIFYIMAGEREQUEST']._serialized_start=3020
+  _globals['_VERIFYIMAGEREQUEST']._serialized_end=3098
+  _globals['_INSPECTIMAGEREQUEST']._serialized_start=3100
+  _globals['_INSPECTIMAGEREQUEST']._serialized_end=3159
+  _globals['_IMAGESERVICE']._serialized_start=3760
+  _globals['_IMAGESERVICE']._serialized_end=4361
 # @@protoc_insertion_point(module_scope)

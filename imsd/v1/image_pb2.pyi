@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from imsd.v1 import guest_pb2 as _guest_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -218,6 +219,9 @@ class Image(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ACTIVE_AT_FIELD_NUMBER: _builtins.int
+    GUEST_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    BOOT_MODE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv4 in lower case"""
     project_id: _builtins.str
@@ -251,7 +255,7 @@ class Image(_message.Message):
     max_ram_mb: _builtins.int
     """MB, 0..4194304; 0: no limit, else at least min_ram_mb"""
     os_version: _builtins.str
-    """0..255 characters, as declared, for example "Debian GNU/Linux 12.0.0 64bit" """
+    """0..255 characters, for example "Debian GNU/Linux 12.0.0 64bit": found inside, else as declared"""
     is_protected: _builtins.bool
     """cannot be deleted"""
     store: _builtins.str
@@ -260,6 +264,10 @@ class Image(_message.Message):
     """UUID of the job that makes or made it"""
     etag: _builtins.str
     """1..18 characters, opaque; changes with every change"""
+    architecture: _guest_pb2.Architecture.ValueType
+    """found inside, else as declared; unspecified: not known"""
+    boot_mode: _guest_pb2.BootMode.ValueType
+    """as declared, else the one to choose by what was found; unspecified: not known"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """at most 10; key 1..36 letters, digits, _ or -; value 0..43, also ."""
@@ -283,6 +291,10 @@ class Image(_message.Message):
     @_builtins.property
     def active_at(self) -> _timestamp_pb2.Timestamp:
         """unset until ACTIVE"""
+
+    @_builtins.property
+    def guest(self) -> _guest_pb2.GuestReport:
+        """what was found inside when it was made; unset until ACTIVE"""
 
     def __init__(
         self,
@@ -314,10 +326,13 @@ class Image(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         active_at: _timestamp_pb2.Timestamp | None = ...,
+        guest: _guest_pb2.GuestReport | None = ...,
+        architecture: _guest_pb2.Architecture.ValueType = ...,
+        boot_mode: _guest_pb2.BootMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "created_at", b"created_at", "guest", b"guest", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "created_at", b"created_at", "data_size_bytes", b"data_size_bytes", "description", b"description", "digest", b"digest", "disk_format", b"disk_format", "etag", b"etag", "findings", b"findings", "id", b"id", "is_protected", b"is_protected", "job_id", b"job_id", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "new_size_bytes", b"new_size_bytes", "origin_image_id", b"origin_image_id", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "region", b"region", "status", b"status", "store", b"store", "stored_size_bytes", b"stored_size_bytes", "tags", b"tags", "updated_at", b"updated_at", "virtual_size_bytes", b"virtual_size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "architecture", b"architecture", "boot_mode", b"boot_mode", "created_at", b"created_at", "data_size_bytes", b"data_size_bytes", "description", b"description", "digest", b"digest", "disk_format", b"disk_format", "etag", b"etag", "findings", b"findings", "guest", b"guest", "id", b"id", "is_protected", b"is_protected", "job_id", b"job_id", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "new_size_bytes", b"new_size_bytes", "origin_image_id", b"origin_image_id", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "region", b"region", "status", b"status", "store", b"store", "stored_size_bytes", b"stored_size_bytes", "tags", b"tags", "updated_at", b"updated_at", "virtual_size_bytes", b"virtual_size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,6 +394,8 @@ class CreateImageRequest(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    BOOT_MODE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: "default" """
     request_id: _builtins.str
@@ -390,7 +407,7 @@ class CreateImageRequest(_message.Message):
     disk_format: Global___DiskFormat.ValueType
     """unspecified: recognised; otherwise it must be what the bytes are"""
     os_version: _builtins.str
-    """0..255 characters"""
+    """0..255 characters; counts where no system is found inside"""
     min_disk_gb: _builtins.int
     """GiB, 0..1048576; 0: the virtual size rounded up"""
     min_ram_mb: _builtins.int
@@ -399,6 +416,10 @@ class CreateImageRequest(_message.Message):
     """MB, 0..4194304; 0: no limit, else at least min_ram_mb"""
     upload_id: _builtins.str
     """UUID of a committed upload of the same project"""
+    architecture: _guest_pb2.Architecture.ValueType
+    """counts where nothing is found inside; unspecified: not known"""
+    boot_mode: _guest_pb2.BootMode.ValueType
+    """unspecified: by what is found inside; ARM has UEFI only"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """see Image.tags"""
@@ -422,10 +443,12 @@ class CreateImageRequest(_message.Message):
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         properties: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         upload_id: _builtins.str = ...,
+        architecture: _guest_pb2.Architecture.ValueType = ...,
+        boot_mode: _guest_pb2.BootMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "upload_id", b"upload_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "disk_format", b"disk_format", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "source", b"source", "tags", b"tags", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "source", b"source", "tags", b"tags", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -844,3 +867,27 @@ class VerifyImageRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyImageRequest: _TypeAlias = VerifyImageRequest  # noqa: Y015
+
+@_typing.final
+class InspectImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    image_id: _builtins.str
+    """UUID"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectImageRequest: _TypeAlias = InspectImageRequest  # noqa: Y015

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from imsd.v1 import guest_pb2 as imsd_dot_v1_dot_guest__pb2
 from imsd.v1 import image_pb2 as imsd_dot_v1_dot_image__pb2
 from imsd.v1 import job_pb2 as imsd_dot_v1_dot_job__pb2
 
@@ -75,6 +76,11 @@ class ImageServiceStub:
                 '/imsd.v1.ImageService/VerifyImage',
                 request_serializer=imsd_dot_v1_dot_image__pb2.VerifyImageRequest.SerializeToString,
                 response_deserializer=imsd_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.InspectImage = channel.unary_unary(
+                '/imsd.v1.ImageService/InspectImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.InspectImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_guest__pb2.GuestReport.FromString,
                 _registered_method=True)
 
 
@@ -163,6 +169,17 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InspectImage(self, request, context):
+        """InspectImage looks inside the disk of an image, now, and returns what it found: partitions, file systems,
+        the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
+        image was made. A disk that cannot be looked at is a report that says so, and no error.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), DRIVER_NOT_READY, DATA_LOSS,
+        STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -205,6 +222,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.VerifyImage,
                     request_deserializer=imsd_dot_v1_dot_image__pb2.VerifyImageRequest.FromString,
                     response_serializer=imsd_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'InspectImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.InspectImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_guest__pb2.GuestReport.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -424,6 +446,33 @@ class ImageService:
             '/imsd.v1.ImageService/VerifyImage',
             imsd_dot_v1_dot_image__pb2.VerifyImageRequest.SerializeToString,
             imsd_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/InspectImage',
+            imsd_dot_v1_dot_image__pb2.InspectImageRequest.SerializeToString,
+            imsd_dot_v1_dot_guest__pb2.GuestReport.FromString,
             options,
             channel_credentials,
             insecure,

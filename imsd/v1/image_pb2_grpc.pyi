@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from imsd.v1 import guest_pb2 as _guest_pb2
 from imsd.v1 import image_pb2 as _image_pb2
 from imsd.v1 import job_pb2 as _job_pb2
 import abc as _abc_1
@@ -83,6 +84,13 @@ class ImageServiceStub:
     fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
     DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
     """
+    InspectImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.InspectImageRequest, _guest_pb2.GuestReport]
+    """InspectImage looks inside the disk of an image, now, and returns what it found: partitions, file systems,
+    the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
+    image was made. A disk that cannot be looked at is a report that says so, and no error.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), DRIVER_NOT_READY, DATA_LOSS,
+    STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
+    """
 
 @_typing.type_check_only
 class ImageServiceAsyncStub(ImageServiceStub):
@@ -137,6 +145,13 @@ class ImageServiceAsyncStub(ImageServiceStub):
     Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), REQUEST_ID_REUSED. The job itself may
     fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
     DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
+    """
+    InspectImage: _aio.UnaryUnaryMultiCallable[_image_pb2.InspectImageRequest, _guest_pb2.GuestReport]  # type: ignore[assignment]
+    """InspectImage looks inside the disk of an image, now, and returns what it found: partitions, file systems,
+    the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
+    image was made. A disk that cannot be looked at is a report that says so, and no error.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), DRIVER_NOT_READY, DATA_LOSS,
+    STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
     """
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -237,6 +252,19 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), REQUEST_ID_REUSED. The job itself may
         fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
         DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
+        """
+
+    @_abc_1.abstractmethod
+    def InspectImage(
+        self,
+        request: _image_pb2.InspectImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.GuestReport, _abc.Awaitable[_guest_pb2.GuestReport]]:
+        """InspectImage looks inside the disk of an image, now, and returns what it found: partitions, file systems,
+        the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
+        image was made. A disk that cannot be looked at is a report that says so, and no error.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), DRIVER_NOT_READY, DATA_LOSS,
+        STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
         """
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
