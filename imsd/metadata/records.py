@@ -70,10 +70,13 @@ class ImageRecord:
     min_ram_mb: int = 0
     max_ram_mb: int = 0
     os_version: str = ""
+    architecture: str = ""  # x86 or arm; empty: not known
+    boot_mode: str = ""  # bios or uefi; empty: not known
     is_protected: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, str] = field(default_factory=dict)
     findings: Sequence[Mapping[str, str]] = ()  # {"code": .., "message": ..}
+    guest: Mapping[str, object] = field(default_factory=dict)  # a `GuestReport`; empty: none
     manifest_id: str = ""
     version: int = 1
     active_at: datetime | None = None

@@ -136,13 +136,15 @@ async def test_a_new_revision_can_be_written(
 ) -> None:
     here = tmp_path / "migrations"
     (here / "versions").mkdir(parents=True)
-    for name in ("env.py", "script.py.mako", "versions/0002_first.py"):
+    written = [str(path.relative_to(migrations.HERE)) for path in migrations.HERE.glob("versions/0*.py")]
+    for name in ("env.py", "script.py.mako", *written):
         (here / name).write_text((migrations.HERE / name).read_text())
+    newest = schema.REVISIONS[-1]
     monkeypatch.setattr(migrations, "HERE", here)
     async with sqlite_database.transaction() as c:
         await c.execute(text("ALTER TABLE pack DROP COLUMN created_at"))
-        await c.run_sync(migrations.write_revision, "second", "0003")
-    written = (here / "versions" / "0003_second.py").read_text()
-    compile(written, "0003_second.py", "exec")
-    assert 'down_revision = "0002"' in written.replace("'", '"')
-    assert "batch_op.add_column(sa.Column('created_at', sa.DateTime(timezone=True)" in written
+        await c.run_sync(migrations.write_revision, "next", "9999")
+    revision = (here / "versions" / "9999_next.py").read_text()
+    compile(revision, "9999_next.py", "exec")
+    assert f'down_revision = "{newest}"' in revision.replace("'", '"')
+    assert "batch_op.add_column(sa.Column('created_at', sa.DateTime(timezone=True)" in revision
