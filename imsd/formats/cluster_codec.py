@@ -34,7 +34,7 @@ _STORED_FRAME_START_BYTES = len(_STORED_FRAME_START) + 4
 
 
 # The library's stubs take the class for an instance.
-_DeflateError: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]
+DeflateError: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]
 
 
 class _Contexts(threading.local):
@@ -48,6 +48,11 @@ class _Contexts(threading.local):
 _contexts = _Contexts()
 
 
+def zstd_decompressor() -> zstandard.ZstdDecompressor:
+    """The decompressor of this thread."""
+    return _contexts.decompressor
+
+
 def inflate_into(data: Buffer, out: memoryview) -> bool:
     """Fill ``out`` from a raw deflate stream; False when the stream is damaged or too short.
 
@@ -55,7 +60,7 @@ def inflate_into(data: Buffer, out: memoryview) -> bool:
     """
     try:
         plain = isal_zlib.decompressobj(READ_WINDOW_BITS).decompress(data, len(out))
-    except _DeflateError:
+    except DeflateError:
         return False
     if len(plain) != len(out):
         return False

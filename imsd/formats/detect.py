@@ -18,6 +18,7 @@ from .qcow2_layout import MAGIC as QCOW_MAGIC
 from .reader import OpenedImage
 from .registry import READERS
 from .source import ByteSource
+from .zvhd_layout import ZVHD2_COOKIE, ZVHD_COOKIE
 
 # From this many first bytes on `head_formats` sees all that stands at the start of a file.
 HEAD_BYTES = DESCRIPTORS_END
@@ -33,8 +34,6 @@ VHDX_SIGNATURE = b"vhdxfile"
 VDI_SIGNATURE = struct.pack("<I", 0xBEDA107F)
 VDI_SIGNATURE_OFFSET = 0x40
 VMDK_MAGICS = (b"KDMV", b"COWD", struct.pack("<Q", 0xCAFEBABE))  # sparse, old ESX, SE sparse
-ZVHD_COOKIE = b"stream\0\0"
-ZVHD2_COOKIE = b"z2strm\0\0"
 
 # Formats whose only signature may stand at the end of the file: its start looks like a raw disk.
 SIGNED_AT_END = frozenset({"vhd"})
