@@ -9,14 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from imsd.contract import DataLoss
 
 from .cluster_codec import stored_frame, stored_frame_bytes, zero_frame, zstd_frame
+from .data_windows import SCAN_BYTES, DataWindows
 from .output import Output
-from .qcow2_plan import Sizes
+from .qcow2_plan import ClusterSizes, Sizes
 from .source import BlockSource, Frame, FrameSource
 
 
@@ -54,6 +56,24 @@ class ClusterEncoder(ABC):
                 low = (extent.start - start) // self._cluster_bytes
                 found[low : -(-(extent.end - start) // self._cluster_bytes)] = True
         return found
+
+
+def measuring(
+    encoder: ClusterEncoder, sizes: ClusterSizes, windows: DataWindows
+) -> Iterator[Callable[[], None]]:
+    """Tasks that find out ``sizes``, in any order and in parallel; see `FormatWriter.measure`."""
+
+    def measure(start: int, length: int) -> None:
+        first = start // sizes.cluster_bytes
+        sizes.put(first, encoder.sizes(first, -(-length // sizes.cluster_bytes)))
+
+    if encoder.needs_bytes:
+        yield from windows.scans()
+        for start, length in windows.data():
+            yield partial(measure, start, length)
+    else:
+        for start in range(0, sizes.size_bytes, SCAN_BYTES):
+            yield partial(measure, start, min(SCAN_BYTES, sizes.size_bytes - start))
 
 
 class PlainEncoder(ClusterEncoder):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,16 @@ class ClusterSizes:
             if part.any():
                 self._table(index)[inside : inside + len(part)] = part
             done += len(part)
+
+    def groups(self, group_bytes: int) -> Iterator[tuple[int, Sizes]]:
+        """(number of the first, sizes) of clusters that cover ``group_bytes``, where one is not zero."""
+        per_group = group_bytes // self.cluster_bytes
+        for index in sorted(self.tables):
+            table = self.tables[index]
+            used = np.flatnonzero(table) // per_group
+            for group in np.unique(used).tolist():
+                start = group * per_group
+                yield index * self.per_table + start, table[start : start + per_group]
 
     def _table(self, index: int) -> Sizes:
         with self._lock:

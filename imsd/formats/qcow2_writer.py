@@ -14,9 +14,9 @@ import numpy as np
 from imsd.contract import DataLoss, InvalidRequest
 
 from .cluster_codec import DEFLATE_SPARE_BYTES, deflate, deflate_smaller, zstd_frame
-from .data_windows import SCAN_BYTES, WINDOW_BYTES, DataWindows
+from .data_windows import WINDOW_BYTES, DataWindows
 from .output import Output, Zeros, length_of
-from .qcow2_encoders import ClusterEncoder, CompressingEncoder, PlainEncoder, VerbatimEncoder
+from .qcow2_encoders import ClusterEncoder, CompressingEncoder, PlainEncoder, VerbatimEncoder, measuring
 from .qcow2_layout import MAX_L1_BYTES, Compression
 from .qcow2_plan import ClusterSizes, Qcow2Plan, Sizes
 from .source import BlockSource, FrameSource
@@ -59,13 +59,7 @@ class Qcow2Writer(FormatWriter):
         self._plan: Qcow2Plan | None = None
 
     def measure(self) -> Iterator[Callable[[], None]]:
-        if self._encoder.needs_bytes:
-            yield from self._windows.scans()
-            for start, length in self._windows.data():
-                yield partial(self._measure, start, length)
-        else:
-            for start in range(0, self._sizes.size_bytes, SCAN_BYTES):
-                yield partial(self._measure, start, min(SCAN_BYTES, self._sizes.size_bytes - start))
+        return measuring(self._encoder, self._sizes, self._windows)
 
     def file_size_bytes(self) -> int:
         return self._planned().file_size_bytes
@@ -81,12 +75,12 @@ class Qcow2Writer(FormatWriter):
             yield partial(self._render_l1, first)
         for position in range(len(plan.tables)):
             yield partial(_padded, partial(plan.l2_table, position), cluster_bytes)
-        for first, sizes in self._groups():
+        for first, sizes in self._sizes.groups(WINDOW_BYTES):
             if ((sizes > 0) & (sizes < cluster_bytes)).any():
                 yield partial(self._render_compressed, first, sizes)
         if padding := -plan.compressed_bytes % cluster_bytes:
             yield partial(_padded, bytes, padding)
-        for first, sizes in self._groups():
+        for first, sizes in self._sizes.groups(WINDOW_BYTES):
             if (sizes == cluster_bytes).any():
                 yield partial(self._render_plain, first, sizes)
 
@@ -94,21 +88,6 @@ class Qcow2Writer(FormatWriter):
         if self._plan is None:
             self._plan = Qcow2Plan(self._sizes, self._compression)
         return self._plan
-
-    def _measure(self, start: int, length: int) -> None:
-        first = start // self._sizes.cluster_bytes
-        count = -(-length // self._sizes.cluster_bytes)
-        self._sizes.put(first, self._encoder.sizes(first, count))
-
-    def _groups(self) -> Iterator[tuple[int, Sizes]]:
-        """Guest clusters that are rendered as one piece: (number of the first, sizes)."""
-        per_group = WINDOW_BYTES // self._sizes.cluster_bytes
-        for index in self._planned().tables:
-            table = self._sizes.tables[index]
-            used = np.flatnonzero(table) // per_group
-            for group in np.unique(used).tolist():
-                start = group * per_group
-                yield index * self._sizes.per_table + start, table[start : start + per_group]
 
     def _render_l1(self, first: int) -> Sequence[Output]:
         plan = self._planned()
