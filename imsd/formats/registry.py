@@ -17,14 +17,22 @@ from .reader import FormatReader
 from .source import BlockSource
 from .stream_decoder import StreamDecoder
 from .writer import FormatWriter
+from .zvhd import ZvhdReader
+from .zvhd2 import Zvhd2Reader
+from .zvhd2_decoder import Zvhd2Decoder
+from .zvhd2_writer import ZVHD2_COMPRESSIONS, Zvhd2Writer
+from .zvhd_decoder import ZvhdDecoder
+from .zvhd_writer import ZVHD_COMPRESSIONS, ZvhdWriter
 
 READERS: Mapping[str, FormatReader] = {
-    reader.name: reader for reader in (RawReader(), IsoReader(), Qcow2Reader())
+    reader.name: reader for reader in (RawReader(), IsoReader(), Qcow2Reader(), ZvhdReader(), Zvhd2Reader())
 }
 
 
 # Formats whose files can be decoded in one forward pass; a file of theirs may still be of a kind that cannot.
-DECODERS: Mapping[str, type[StreamDecoder]] = {}
+DECODERS: Mapping[str, type[StreamDecoder]] = {
+    decoder.name: decoder for decoder in (ZvhdDecoder, Zvhd2Decoder)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,8 @@ WRITERS: Mapping[str, WritableFormat] = {
     "qcow2": WritableFormat(
         lambda blocks, compression, _: Qcow2Writer(blocks, compression), QCOW2_COMPRESSIONS
     ),
+    "zvhd": WritableFormat(lambda blocks, _, __: ZvhdWriter(blocks), ZVHD_COMPRESSIONS),
+    "zvhd2": WritableFormat(lambda blocks, _, __: Zvhd2Writer(blocks), ZVHD2_COMPRESSIONS),
 }
 
 # Every name that `imsd.formats.detect` may give. Formats without a reader yet have their summary here.
@@ -54,8 +64,6 @@ SUMMARIES: Mapping[str, str] = {
     "vhdx": "Hyper-V",
     "vdi": "VirtualBox",
     "vmdk": "VMware",
-    "zvhd": "compressed VHD, read in one pass (zlib)",
-    "zvhd2": "compressed VHD with an index (zstd)",
 }
 
 
