@@ -16,7 +16,7 @@ import numpy.typing as npt
 from imsd.contract import ByteRange, ImageRefused
 
 from .mapped_blocks import ABSENT, PACKED, MappedBlocks, PackedBlock, Places
-from .page_cache import FileTable, PageCache
+from .page_cache import FileTable, PageCache, Words
 from .reader import Finding, FormatReader, OpenedImage
 from .source import ByteSource
 from .zvhd_codec import expand
@@ -71,17 +71,19 @@ class Zvhd2Blocks(MappedBlocks):
     def _places(self, first: int, count: int) -> Places:
         low = first // 8
         bits = np.unpackbits(self._stored[low : -(-(first + count) // 8)], bitorder="little")
-        return np.where(bits[first - low * 8 :][:count], PACKED, ABSENT)
+        is_stored = bits[first - low * 8 :][:count] != 0
+        if self._footer.covers_zero_blocks and np.any((self._entries(first, count)[:, 0] != 0) != is_stored):
+            raise _disagree()
+        return np.where(is_stored, PACKED, ABSENT)
 
     def _packed(self, blocks: Sequence[int]) -> Sequence[PackedBlock]:
         numbers = np.array(blocks, np.int64)
         positions = numbers if self._footer.covers_zero_blocks else self._ranks(numbers)
         low, count = int(positions[0]), int(positions[-1] - positions[0]) + 1
-        words = self._index.read(WORDS_PER_ENTRY * low, WORDS_PER_ENTRY * count)
-        entries = words.reshape(-1, WORDS_PER_ENTRY)[positions - low]
+        entries = self._entries(low, count)[positions - low]
         offsets, lengths = entries[:, 0], entries[:, 1] >> np.uint64(32)
         if np.any((entries[:, 1] & np.uint64(0xFFFF_FFFF)) != numbers.astype(np.uint64)):
-            raise malformed(ZVHD2, "its index and its bitmap disagree")
+            raise _disagree()
         if np.any(offsets % PAGE_BYTES) or np.any(lengths % PAGE_BYTES):
             raise malformed(ZVHD2, "a record is not made of whole pages")
         end = self._footer.tables.records_end
@@ -93,6 +95,10 @@ class Zvhd2Blocks(MappedBlocks):
             PackedBlock(block * BLOCK_BYTES, ByteRange(offset, length))
             for block, offset, length in zip(blocks, offsets.tolist(), lengths.tolist(), strict=True)
         ]
+
+    def _entries(self, first: int, count: int) -> Words:
+        """Entries of the index, a row each: the offset of a record; its block and, above it, its length."""
+        return self._index.read(WORDS_PER_ENTRY * first, WORDS_PER_ENTRY * count).reshape(-1, WORDS_PER_ENTRY)
 
     def _ranks(self, blocks: Places) -> Places:
         """How many stored blocks come before each of ``blocks``."""
@@ -129,6 +135,10 @@ class Zvhd2Blocks(MappedBlocks):
 
     def _malformed(self, what: str) -> ImageRefused:
         return malformed(ZVHD2, what)
+
+
+def _disagree() -> ImageRefused:
+    return malformed(ZVHD2, "its index and its bitmap disagree")
 
 
 def bytes_beyond(name: str) -> Finding:

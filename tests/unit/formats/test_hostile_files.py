@@ -27,8 +27,6 @@ EXPECTED = {
     "vhdx-oversized-virtual-size.vhdx": ("vhdx", "FORMAT_UNSUPPORTED"),
     "vmdk-descriptor-nul-padded.vmdk": ("vmdk", "FORMAT_UNSUPPORTED"),
     "vmdk-flat-hostfile.vmdk": ("vmdk", "FORMAT_UNSUPPORTED"),
-    "zero-5M512.zvhd": ("zvhd", "FORMAT_UNSUPPORTED"),
-    "zero-5M512.zvhd2": ("zvhd2", "FORMAT_UNSUPPORTED"),
 }
 
 
