@@ -153,7 +153,7 @@ class Zvhd2Decoder(RecordDecoder):
 
     def _restore_more(self, state: bytes) -> None:
         if len(state) not in (MORE_STATE.size, MORE_STATE.size + USED_BYTES):
-            raise ValueError("this is no state of a ZVHD2 decoder")
+            raise ValueError("this is no state of a decoder")
         *digests, self._tables_start = MORE_STATE.unpack_from(state)
         self._entries, self._blocks, self._index_entries, self._bitmap_blocks = digests
         self._last_page = state[MORE_STATE.size :]

@@ -144,7 +144,7 @@ class RecordDecoder(StreamDecoder):
         try:
             fields = STATE.unpack_from(state)
             compression = Compression(fields[4])
-        except struct.error:
+        except (struct.error, ValueError):
             raise ValueError("this is no state of a decoder") from None
         self.position, size, self._last_block, self._records = fields[:4]
         covers_zero_blocks, self._has_bytes_beyond, self._has_ended = fields[5:]
@@ -186,7 +186,7 @@ class ZvhdDecoder(RecordDecoder):
 
     def _restore_more(self, state: bytes) -> None:
         if len(state) != (HISTORY_BYTES if self._records else 0):
-            raise ValueError("this is no state of a ZVHD decoder")
+            raise ValueError("this is no state of a decoder")
         self._history = state
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from imsd.contract import ByteRange
 
@@ -31,6 +32,8 @@ MAX_LOOK_RECORDS = 4096
 # records lie in between, and whoever fetches them loses patience after 64 times.
 MAX_LOOK_FETCHES = 32
 _MAX_ASKED = 1024
+# Known records that are told at once.
+KNOWN_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +114,30 @@ class RecordScan:
 
     def _from(self, block: int) -> Iterator[Record]:
         """The records from ``block`` on, and perhaps some before it."""
+        last = -1
+        while known := self._known(max(block, last + 1)):
+            yield from known
+            last = known[-1].block
         with self._lock:
-            offset, ordinal, before = self._start_for(block)
-        return self.since(offset, ordinal, before)
+            start = self._start_for(max(block, last + 1))
+        for record in self.since(*start):
+            if record.block > last:
+                yield record
+
+    def _known(self, block: int) -> list[Record]:
+        """The next records from ``block`` on that can be told without reading; none when not all are held."""
+        with self._lock:
+            if self._stride > 1:
+                return []
+            first = bisect_left(self._landmark_blocks, block)
+            blocks = self._landmark_blocks[first : first + KNOWN_BATCH]
+            offsets = self._landmark_offsets[first : first + KNOWN_BATCH + 1]
+            if len(offsets) == len(blocks):
+                offsets.append(self._known_end)
+        return [
+            Record(block, ByteRange(low, high - low), first + number)
+            for number, (block, (low, high)) in enumerate(zip(blocks, pairwise(offsets), strict=True))
+        ]
 
     def _start_for(self, block: int) -> tuple[int, int, int]:
         """(offset, ordinal, a block that is before) of a record from which to look for ``block``."""
