@@ -21,9 +21,9 @@ from .runtime import Runtime
 from .upload_progress import UploadProgress
 from .upload_sink import require_digest
 
-# magic; lengths of the format's name, of the decoder's state, of the file hasher's, of the file's tail and
-# of the ingest's state, which follow in this order.
-_STATE = struct.Struct("<8s5I")
+# magic; lengths of the format's name, of the decoder's state, of the file hasher's, of the file's tail, of
+# the pending bytes and of the ingest's state, which follow in this order.
+_STATE = struct.Struct("<8s6I")
 _MAGIC = b"imsddec1"
 _ZEROS = bytes(MAX_WRITE_BYTES)
 
@@ -36,10 +36,12 @@ class DecodedState:
     decoder: bytes
     file_hasher: bytes
     tail: bytes
+    pending: bytes
     ingest: bytes
 
     def to_bytes(self) -> bytes:
-        fields = (self.format_name.encode(), self.decoder, self.file_hasher, self.tail, self.ingest)
+        name = self.format_name.encode()
+        fields = (name, self.decoder, self.file_hasher, self.tail, self.pending, self.ingest)
         return _STATE.pack(_MAGIC, *map(len, fields)) + b"".join(fields)
 
     @classmethod
@@ -63,7 +65,8 @@ def is_decoded(state: bytes) -> bool:
 
 
 class DecodedSink(ChunkedSink):
-    """Bytes that make no whole unit of the format yet are ``_pending``; a checkpoint does not cover them.
+    """Bytes that make no whole unit of the format yet are ``_pending``. They may be megabytes, so they are
+    kept when all is to be durable, and not at every checkpoint.
 
     ``_hasher`` and ``_tail`` (the file's last bytes) stand where the decoder does.
     """
@@ -80,6 +83,7 @@ class DecodedSink(ChunkedSink):
         self._hasher = TreeHasher()
         self._tail = b""
         self._pending = bytearray()
+        self._keeps_pending = False
 
     @classmethod
     async def begin(cls, runtime: Runtime, progress: UploadProgress, format_name: str) -> Self:
@@ -92,6 +96,7 @@ class DecodedSink(ChunkedSink):
         decoder = DECODERS[saved.format_name].resume(saved.decoder, runtime.limits.max_virtual_size_bytes)
         sink = cls(runtime, progress, decoder, ingest)
         sink._hasher, sink._tail = TreeHasher.from_state(saved.file_hasher), saved.tail
+        sink._pending += saved.pending
         try:
             await sink._ingest.write(ingest.undecided)
         except BaseException:
@@ -101,11 +106,11 @@ class DecodedSink(ChunkedSink):
 
     async def write(self, data: Buffer) -> None:
         await self._reserve(len(data))
+        self._is_saved = False
         self._pending += data
         self.unsaved_bytes += len(data)
         self._position += len(data)
         while self._pending and (step := await self._runtime.pool.run(self._step)).consumed:
-            self._is_saved = False
             del self._pending[: step.consumed]
             for output in step.outputs:
                 if isinstance(output, Zeros):
@@ -119,6 +124,15 @@ class DecodedSink(ChunkedSink):
             count = min(length, len(_ZEROS))
             await self.write(_ZEROS[:count])
             length -= count
+
+    async def checkpoint(self) -> None:
+        self._keeps_pending = True
+        if self._pending:
+            self._is_saved = False
+        try:
+            await super().checkpoint()
+        finally:
+            self._keeps_pending = False
 
     def _step(self) -> Step:
         """One unit of the file, in a thread of the pool."""
@@ -134,19 +148,19 @@ class DecodedSink(ChunkedSink):
     def _kept(self) -> Kept:
         format_name, position, decoder = self._decoder.name, self._decoder.position, self._decoder.state()
         hasher, tail = self._hasher.state(), self._tail
+        pending = bytes(self._pending) if self._keeps_pending else b""
 
         def kept(state: IngestState) -> tuple[int, bytes]:
-            whole = DecodedState(format_name, decoder, hasher, tail, state.to_bytes())
-            return position, whole.to_bytes()
+            whole = DecodedState(format_name, decoder, hasher, tail, pending, state.to_bytes())
+            return position + len(pending), whole.to_bytes()
 
         return kept
 
     async def seal(self, digest: str) -> UploadRecord:
-        size = self._progress.record.committed_offset
+        disk = self._decoder.finish(self._progress.record.committed_offset)
         actual = self._hasher.digest()
         require_digest(digest, actual)
         check_tail(self._tail, self._decoder.name)
-        disk = self._decoder.finish(size)
         if self._ingest.position != disk.size_bytes:
             raise ImageRefused(
                 f"the {self._decoder.name} file has {self._ingest.position} bytes of its {disk.size_bytes}",
