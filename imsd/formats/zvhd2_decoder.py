@@ -94,8 +94,7 @@ class Zvhd2Decoder(RecordDecoder):
         assert self._page is not None
         if not self._tables_start:
             self._tables_start = self.position
-        index_entries = self._page.blocks if self._page.covers_zero_blocks else self._records
-        index_end = self._tables_start + segments(index_entries) * INDEX_SEGMENT_BYTES
+        index_end = self._tables_start + segments(self._entries_needed()) * INDEX_SEGMENT_BYTES
         bitmap_end = index_end + segments(self._page.blocks) * BITMAP_SEGMENT_BYTES
         if self.position < index_end:
             return self._step_index(data, index_end)
@@ -114,16 +113,19 @@ class Zvhd2Decoder(RecordDecoder):
             raise malformed(ZVHD2, "its index and its records disagree")
         return Step(INDEX_SEGMENT_BYTES)
 
+    def _entries_needed(self) -> int:
+        assert self._page is not None
+        return self._page.blocks if self._page.covers_zero_blocks else self._records
+
     def _used(self, entries: npt.NDArray[np.void], first: int) -> Iterator[bytes]:
         """The entries of stored blocks, from a segment whose first entry is number ``first``."""
+        entries = entries[: max(0, self._entries_needed() - first)]
         assert self._page is not None
         if self._page.covers_zero_blocks:
             used = np.flatnonzero(entries["offset"])
             if np.any(entries["block"][used] != used + first):
                 raise malformed(ZVHD2, "an entry of its index is not at the place of its block")
             entries = entries[used]
-        else:
-            entries = entries[: max(0, self._records - first)]
         return (entry.tobytes() for entry in entries)
 
     def _step_bitmap(self, data: memoryview, end: int, start: int) -> Step:

@@ -206,6 +206,13 @@ def test_an_index_with_an_entry_where_the_bitmap_has_no_block_is_refused() -> No
     assert reasons(zvhd2(records, Fields(covers_zero_blocks=1), changes)) == {MALFORMED}
 
 
+def test_what_stands_in_the_index_behind_its_entries_does_not_matter() -> None:
+    for covers_zero_blocks in (0, 1):
+        changes = Changes(entries=lambda entries: [*entries, (PAGE, 1, PAGE), (1, 2, 3)])
+        file = zvhd2(ONE, Fields(covers_zero_blocks=covers_zero_blocks), changes)
+        assert read("zvhd2", file) == decoded("zvhd2", file)[0]
+
+
 def clear(bitmap: bytearray) -> None:
     bitmap[0] = 0
 
