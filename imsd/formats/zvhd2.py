@@ -28,6 +28,7 @@ from .zvhd_layout import (
     PAGE_BYTES,
     ZVHD2,
     Page,
+    bytes_beyond,
     check_tables,
     malformed,
     payload_of,
@@ -56,14 +57,16 @@ class Zvhd2Reader(FormatReader):
 
 
 class Zvhd2Blocks(MappedBlocks):
-    """The disk of a ZVHD2 file. ``stored``: a bit for each block, least significant first."""
+    """The disk of a ZVHD2 file. ``stored``: the bitmap, whole segments of it."""
 
     def __init__(self, source: ByteSource, footer: Page, stored: Bits) -> None:
         super().__init__(source, footer.size_bytes, BLOCK_BYTES)
         self._footer = footer
         self._stored = stored
-        # Stored blocks before each byte of the bitmap.
-        self._before = np.cumsum(np.bitwise_count(stored), dtype=np.uint32) - np.bitwise_count(stored)
+        self._words = stored.view("<u8")
+        # Stored blocks before each word of the bitmap.
+        counts = np.bitwise_count(self._words)
+        self._before = np.cumsum(counts, dtype=np.uint32) - counts
         tables = footer.tables
         words = tables.index_bytes // WORD_BYTES
         self._index = FileTable(PageCache(source, "<u8"), WORD_BYTES, tables.index_position, words)
@@ -102,8 +105,9 @@ class Zvhd2Blocks(MappedBlocks):
 
     def _ranks(self, blocks: Places) -> Places:
         """How many stored blocks come before each of ``blocks``."""
-        below = self._stored[blocks // 8] & ((1 << blocks % 8) - 1).astype(np.uint8)
-        ranks: Places = self._before[blocks // 8].astype(np.int64) + np.bitwise_count(below)
+        words, bits = blocks // 64, (blocks % 64).astype(np.uint64)
+        below = self._words[words] & ((np.uint64(1) << bits) - np.uint64(1))
+        ranks: Places = self._before[words].astype(np.int64) + np.bitwise_count(below)
         return ranks
 
     def _expand(self, block: PackedBlock, content: memoryview, offset: int, buffer: memoryview) -> None:
@@ -141,16 +145,8 @@ def _disagree() -> ImageRefused:
     return malformed(ZVHD2, "its index and its bitmap disagree")
 
 
-def bytes_beyond(name: str) -> Finding:
-    """The last block of a file of the format ``name`` holds more than the disk."""
-    return Finding(
-        "ZVHD_BYTES_BEYOND_DISK",
-        f"the last block of the {name} file holds bytes beyond the end of the disk: they are not kept",
-    )
-
-
 def _read_bitmap(source: ByteSource, footer: Page) -> Bits:
-    """The bitmap without what is not of the disk, once it and the end page have been checked."""
+    """The bitmap, once it and the end page have been checked."""
     tables = footer.tables
     cookie = COOKIES[ZVHD2]
     source.require(
@@ -162,11 +158,11 @@ def _read_bitmap(source: ByteSource, footer: Page) -> Bits:
     if bytes(source.read(tables.records_end, len(cookie))) != cookie:
         raise malformed(ZVHD2, f"no end page is at {tables.records_end}")
     bitmap = np.frombuffer(source.read(tables.bitmap_position, tables.bitmap_bytes), np.uint8)
-    check_bitmap(bitmap, footer)
-    return bitmap[: -(-footer.blocks // 8)].copy()
+    _check_bitmap(bitmap, footer)
+    return bitmap.copy()
 
 
-def check_bitmap(bitmap: Bits, footer: Page) -> None:
+def _check_bitmap(bitmap: Bits, footer: Page) -> None:
     """It has as many blocks as the footer says, and only such as the disk has.
 
     Raises ImageRefused (IMAGE_MALFORMED).

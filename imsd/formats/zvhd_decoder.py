@@ -15,7 +15,6 @@ from .output import PlainOutput, Zeros, without_zeros
 from .reader import Finding
 from .stream_decoder import Step, StreamDecoder, StreamedDisk
 from .zvhd import stream_payload
-from .zvhd2 import bytes_beyond
 from .zvhd_codec import HISTORY_BYTES, inflate_piece
 from .zvhd_layout import (
     BLOCK_BYTES,
@@ -25,6 +24,7 @@ from .zvhd_layout import (
     ZVHD,
     Compression,
     Page,
+    bytes_beyond,
     check_same_disk,
     malformed,
     payload_of,

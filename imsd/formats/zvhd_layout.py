@@ -19,6 +19,7 @@ from enum import IntEnum
 from imsd.contract import Buffer, ByteRange, ImageRefused
 
 from .raw import SECTOR_BYTES, check_virtual_size, round_up
+from .reader import Finding
 from .source import ByteSource
 
 ZVHD, ZVHD2 = "zvhd", "zvhd2"
@@ -132,6 +133,14 @@ def undecodable(name: str, offset: int) -> ImageRefused:
     return malformed(name, f"the record at {offset} cannot be decoded")
 
 
+def bytes_beyond(name: str) -> Finding:
+    """The last block of a file of the format ``name`` holds more than the disk."""
+    return Finding(
+        "ZVHD_BYTES_BEYOND_DISK",
+        f"the last block of the {name} file holds bytes beyond the end of the disk: they are not kept",
+    )
+
+
 def read_last_page(name: str, source: ByteSource, max_virtual_size_bytes: int) -> Page:
     """The last page of a file, once it and the header have been checked.
 
@@ -145,6 +154,8 @@ def read_last_page(name: str, source: ByteSource, max_virtual_size_bytes: int) -
     last = bytes(source.read(end, PAGE_BYTES))
     if end < PAGE_BYTES or not last.startswith(COOKIES[name]):
         raise truncated(name, "it ends without its last page")
+    if name == ZVHD2 and not _has_tables(last):
+        raise truncated(name, "it ends with its end page, without index, bitmap and footer")
     page = read_page(name, last, max_virtual_size_bytes)
     check_same_disk(name, header, page)
     return page
@@ -258,6 +269,11 @@ def _check_size(name: str, size: int, max_virtual_size_bytes: int) -> None:
     check_virtual_size(size, max_virtual_size_bytes)
     if size % SECTOR_BYTES:
         raise malformed(name, f"a disk of {size} bytes is not made of whole sectors")
+
+
+def _has_tables(page: Buffer) -> bool:
+    """Whether a page says where the bitmap is, which only the footer does."""
+    return bool(TABLES.unpack_from(page, TABLES_OFFSET)[3])
 
 
 def _read_tables(page: Buffer, size: int) -> Page:

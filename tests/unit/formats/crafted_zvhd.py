@@ -232,6 +232,16 @@ def sound_zvhd2(chosen: random.Random) -> bytes:
     return zvhd2_of(within(some_blocks(chosen, -(-fields.size // BLOCK)), fields.size), fields)
 
 
+def with_checksums(file: bytearray) -> bytes:
+    """``file`` with right checksums in its first and last page, as far as they are there."""
+    for start in {0, len(file) - PAGE}:
+        if 0 <= start <= len(file) - 512:
+            file[start + 64 : start + 68] = bytes(4)
+            checksum = ~sum(file[start : start + 512]) & 0xFFFF_FFFF
+            file[start + 64 : start + 68] = checksum.to_bytes(4, "little")
+    return bytes(file)
+
+
 SOUND_FILES = {"zvhd": sound_zvhd, "zvhd2": sound_zvhd2}
 
 

@@ -420,6 +420,13 @@ def test_a_file_that_is_cut_is_refused_as_such(cut: int) -> None:
     assert reasons(zvhd2_of(BLOCKS)[:cut]) == {TRUNCATED}
 
 
+@pytest.mark.parametrize("checksum_error", [0, 5])
+def test_a_zvhd2_that_is_cut_behind_its_end_page_is_refused_as_such(checksum_error: int) -> None:
+    end_page = replace(Fields(), stored_blocks=1, checksum_error=checksum_error).page()
+    file = zvhd2(ONE, changes=Changes(end_page=end_page))
+    assert reasons(file[: file.index(end_page) + PAGE]) == {TRUNCATED}
+
+
 @pytest.mark.parametrize("more", [b"\0", bytes(PAGE), noise(100_000)])
 def test_bytes_behind_the_end_are_refused(more: bytes) -> None:
     file = zvhd_of(BLOCKS) + more
