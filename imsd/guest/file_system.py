@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Self
+from typing import Self
 
 from .volume import GuestUnreadable, Volume
 
@@ -42,8 +42,8 @@ class Node:
 class FileSystem(ABC):
     """One opened file system. ``label`` and ``uuid`` (as blkid prints it) are empty when it has none."""
 
-    name: ClassVar[str]  # as in fstab: ext4, xfs, btrfs, vfat, ntfs, iso9660
-    is_case_sensitive: ClassVar[bool] = True
+    name: str  # as in fstab: ext4, xfs, btrfs, vfat, ntfs, iso9660
+    is_case_sensitive: bool = True
     label: str = ""
     uuid: str = ""
 
