@@ -20,6 +20,7 @@ MAX_PATH_PARTS = 64
 MAX_LINK_BYTES = 4096
 # Entries of one directory that are looked at; more make it unreadable.
 MAX_ENTRIES = 65_536
+MAX_DIRECTORY_BLOCKS = 4096
 MAX_FILE_BYTES = 32 << 20
 
 

@@ -19,9 +19,10 @@ class GuestUnreadable(Exception):
 
 
 class Volume(ABC):
-    """Random access to bytes. ``size_bytes``: 0 or more."""
+    """Random access to bytes. ``size_bytes``: 0 or more. ``is_cached``: short reads are remembered."""
 
     size_bytes: int
+    is_cached: bool = False
 
     @abstractmethod
     def _read(self, offset: int, length: int) -> bytes:
@@ -56,6 +57,7 @@ class PartVolume(Volume):
             raise GuestUnreadable(f"a part at {start} is outside a volume of {whole.size_bytes}")
         self._whole = whole
         self._start = start
+        self.is_cached = whole.is_cached
         self.size_bytes = min(length, whole.size_bytes - start)
 
     def _read(self, offset: int, length: int) -> bytes:
@@ -82,6 +84,7 @@ class JoinedVolume(Volume):
             self._starts.append(end)
             end += piece.length
         self.size_bytes = end
+        self.is_cached = all(piece.volume.is_cached for piece in pieces)
 
     def _read(self, offset: int, length: int) -> bytes:
         found: list[bytes] = []
