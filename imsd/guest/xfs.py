@@ -1,0 +1,125 @@
+"""XFS versions 4 and 5, read as it lies on the disk: the log is not replayed.
+
+Reference: XFS Algorithms & Data Structures, 3rd edition.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from typing import Self
+
+from .cached import cached
+from .file_system import MAX_DIRECTORY_BLOCKS, MAX_ENTRIES, FileSystem, Kind, Node, check_link_length
+from .runs import part_of_file, read_runs
+from .volume import GuestUnreadable, Volume
+from .xfs_directory import DATA_END, Name, block_names, short_names
+from .xfs_layout import Inode, Superblock, parse_inode, read_superblock
+from .xfs_map import BlockMap
+
+LOCAL = 1  # di_format
+
+# Each block of a link in version 5 starts with a header.
+LINK_MAGIC = b"XSLM"
+LINK_HEADER_BYTES = 56
+
+KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.LINK}
+
+
+class XfsFileSystem(FileSystem):
+    name = "xfs"
+
+    def __init__(self, volume: Volume, superblock: Superblock) -> None:
+        self._volume = cached(volume)
+        self._superblock = superblock
+        self.label = superblock.label
+        self.uuid = superblock.uuid
+
+    @classmethod
+    def open(cls, volume: Volume) -> Self | None:
+        superblock = read_superblock(volume)
+        if superblock is None:
+            return None
+        opened = cls(volume, superblock)
+        if opened.root().kind is not Kind.DIRECTORY:
+            raise GuestUnreadable("the root of XFS is no directory")
+        return opened
+
+    def root(self) -> Node:
+        return self._node(self._superblock.root_inode)
+
+    def entries(self, directory: Node) -> Iterator[tuple[str, Node]]:
+        for name, number in self._names(directory):
+            yield name.decode("utf-8", "surrogateescape"), self._node(number)
+
+    def lookup(self, directory: Node, name: str) -> Node | None:
+        wanted = name.encode("utf-8", "surrogateescape")
+        for found, number in self._names(directory):
+            if found == wanted:
+                return self._node(number)
+        return None
+
+    def read(self, node: Node, offset: int, length: int) -> bytes:
+        inode = self._inode(node.number)
+        count = part_of_file(inode.size_bytes, offset, length)
+        return read_runs(self._volume, self._map(inode).find, offset, count) if count else b""
+
+    def link_target(self, node: Node) -> str:
+        inode = self._inode(node.number)
+        size = check_link_length(inode.size_bytes)
+        content = inode.fork.raw(0, size) if inode.format == LOCAL else self._remote_link(inode, size)
+        return content.decode("utf-8", "surrogateescape")
+
+    def _remote_link(self, inode: Inode, size: int) -> bytes:
+        step = self._superblock.block_bytes
+        header = LINK_HEADER_BYTES if self._superblock.version == 5 else 0
+        room = step - header
+        find = self._map(inode).find
+        blocks = [read_runs(self._volume, find, index * step, step) for index in range(-(-size // room))]
+        if header and any(block[: len(LINK_MAGIC)] != LINK_MAGIC for block in blocks):
+            raise GuestUnreadable("a link of XFS is damaged")
+        return b"".join(block[header:] for block in blocks)[:size]
+
+    def _inode(self, number: int) -> Inode:
+        superblock = self._superblock
+        return parse_inode(self._volume.read(superblock.inode_place(number), superblock.inode_bytes))
+
+    def _node(self, number: int) -> Node:
+        inode = self._inode(number)
+        return Node(number, KINDS.get(stat.S_IFMT(inode.mode), Kind.OTHER), inode.size_bytes)
+
+    def _map(self, inode: Inode) -> BlockMap:
+        return BlockMap(self._volume, self._superblock, inode)
+
+    def _names(self, directory: Node) -> Iterator[Name]:
+        """Names and inodes of a directory's entries."""
+        inode = self._inode(directory.number)
+        if stat.S_IFMT(inode.mode) != stat.S_IFDIR:
+            raise GuestUnreadable("what should be a directory is none")
+        left = MAX_ENTRIES
+        for name in self._all_names(inode):
+            if not left:
+                raise GuestUnreadable(f"a directory with more than {MAX_ENTRIES} entries")
+            left -= 1
+            if name[0] not in (b".", b".."):
+                yield name
+
+    def _all_names(self, inode: Inode) -> Iterator[Name]:
+        has_file_type = self._superblock.has_file_type
+        if inode.format == LOCAL:
+            yield from short_names(inode.fork, has_file_type)
+            return
+        find = self._map(inode).find
+        step = self._superblock.directory_block_bytes
+        end = min(inode.size_bytes, DATA_END)
+        offset = 0
+        for _ in range(MAX_DIRECTORY_BLOCKS):
+            if offset >= end:
+                return
+            run = find(offset)
+            if run.place is None:
+                offset = run.start + run.length
+                continue
+            yield from block_names(read_runs(self._volume, find, offset, step), has_file_type)
+            offset += step
+        raise GuestUnreadable(f"a directory of more than {MAX_DIRECTORY_BLOCKS} blocks")
