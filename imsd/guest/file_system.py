@@ -7,7 +7,7 @@ A file system is found by its bytes, opened read-only, and never trusted: whatev
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Self
@@ -41,12 +41,16 @@ class Node:
 
 
 class FileSystem(ABC):
-    """One opened file system. ``label`` and ``uuid`` (as blkid prints it) are empty when it has none."""
+    """One opened file system. ``label`` and ``uuid`` (as blkid prints it) are empty when it has none.
+
+    ``noticed``: sentences about its state that a user should know, such as that it was not unmounted.
+    """
 
     name: str  # as in fstab: ext4, xfs, btrfs, vfat, ntfs, iso9660
     is_case_sensitive: bool = True
     label: str = ""
     uuid: str = ""
+    noticed: Sequence[str] = ()
 
     @classmethod
     @abstractmethod
@@ -74,6 +78,21 @@ class FileSystem(ABC):
 
     @abstractmethod
     def link_target(self, node: Node) -> str: ...
+
+
+class FileVolume(Volume):
+    """A file as a volume, for what lies in it: a registry hive, a program, an image."""
+
+    def __init__(self, file_system: FileSystem, node: Node) -> None:
+        self._file_system = file_system
+        self._node = node
+        self.size_bytes = node.size_bytes
+
+    def _read(self, offset: int, length: int) -> bytes:
+        found = self._file_system.read(self._node, offset, length)
+        if len(found) != length:
+            raise GuestUnreadable(f"a file of {self.size_bytes} bytes ends at {offset + len(found)}")
+        return found
 
 
 class Tree:
