@@ -57,6 +57,13 @@ class FileSystem(ABC):
     def open(cls, volume: Volume) -> Self | None:
         """The file system on ``volume``; None when its signature is not there. Raises `GuestUnreadable`."""
 
+    def roots(self) -> Sequence[FileSystem]:
+        """This file system as seen from each place in which a system may lie; first, as it is mounted.
+
+        Raises `GuestUnreadable`.
+        """
+        return [self]
+
     @abstractmethod
     def root(self) -> Node: ...
 
