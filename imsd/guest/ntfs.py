@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import ClassVar, Self
+from typing import Self
 
 from . import ntfs_layout as layout
 from .fields import check_range, cut, unpack
@@ -29,8 +29,8 @@ OBJECT_PREFIX = "\\??\\"
 class Ntfs(FileSystem):
     """An NTFS volume. Sizes in `entries` are those of the directory, which may lag behind the file's own."""
 
-    name: ClassVar[str] = "ntfs"
-    is_case_sensitive: ClassVar[bool] = False
+    name = "ntfs"
+    is_case_sensitive = False
 
     def __init__(self, volume: Volume, geometry: Geometry) -> None:
         """Raises `GuestUnreadable`."""
