@@ -7,7 +7,6 @@ A failure prints the seed of the damaged file, which `--seed` makes again.
 
 from __future__ import annotations
 
-import argparse
 import random
 import struct
 import sys
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from imsd.contract import ImageRefused
 from imsd.formats.detect import head_formats, open_image
 from imsd.formats.source import BlockSource, MemorySource
+from tests.fuzz.fuzzing import fuzz
 
 LIMIT = 64 << 40
 COMPRESSED, COPIED, ZERO = 1 << 62, 1 << 63, 1
@@ -148,27 +148,5 @@ def try_file(chosen: random.Random, file: bytes) -> str:
     return ending
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--seed", type=int, help="make and read this one file")
-    options = parser.parse_args()
-    if options.seed is not None:
-        print(run_one(options.seed))
-        return
-    endings: dict[str, int] = {}
-    seed = random.SystemRandom().getrandbits(48)
-    end = time.monotonic() + options.seconds
-    while time.monotonic() < end:
-        seed += 1
-        try:
-            ending = run_one(seed)
-        except BaseException:
-            print(f"--seed {seed}", file=sys.stderr)
-            raise
-        endings[ending] = endings.get(ending, 0) + 1
-    print(f"{sum(endings.values())} files: {dict(sorted(endings.items()))}")
-
-
 if __name__ == "__main__":
-    main()
+    fuzz(__doc__, run_one)
