@@ -46,6 +46,16 @@ class Subvolume:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry of a directory: an inode, or (by the type of its key) another subvolume."""
+
+    name: str
+    target: int
+    key_type: int
+    type: int
+
+
 class Btrfs(FileSystem):
     """A btrfs, seen from one of its subvolumes; those below are directories."""
 
@@ -124,15 +134,19 @@ class Btrfs(FileSystem):
         last = (inode, layout.DIRECTORY_INDEX, layout.MAX_NUMBER)
         count = 0
         for _, item in self._trees.items(self._tree(number)[0], first, last):
-            for name, node in self._named(number, item):
+            for entry in _entries(item):
                 count = check_range(count + 1, 1, MAX_ENTRIES, "number of names in a directory")
-                yield name, node
+                yield entry.name, self._named(number, entry)
 
     def lookup(self, directory: Node, name: str) -> Node | None:
         number, inode = divmod(directory.number, 1 << INODE_BITS)
-        hashed = crc32c(name.encode("utf-8", "surrogateescape"), layout.NAME_HASH_SEED)
+        try:
+            hashed = crc32c(name.encode("utf-8", "surrogateescape"), layout.NAME_HASH_SEED)
+        except UnicodeEncodeError:
+            return None
         item = self._trees.item(self._tree(number)[0], (inode, layout.DIRECTORY_ITEM, hashed))
-        return next((node for found, node in self._named(number, item or b"") if found == name), None)
+        found = next((entry for entry in _entries(item or b"") if entry.name == name), None)
+        return None if found is None else self._named(number, found)
 
     def read(self, node: Node, offset: int, length: int) -> bytes:
         check_range(length, 0, MAX_FILE_BYTES, "bytes to read at once")
@@ -169,21 +183,13 @@ class Btrfs(FileSystem):
     def _root_of(self, number: int) -> Node:
         return Node(number << INODE_BITS | self._tree(number)[1], Kind.DIRECTORY, 0)
 
-    def _named(self, number: int, item: bytes) -> Iterator[tuple[str, Node]]:
-        """The names in one item; there are several when their hashes are equal."""
-        position = 0
-        while position < len(item):
-            fields = unpack(layout.DIRECTORY_ENTRY, item, position, "directory entry")
-            target, key_type, _, attributes, length, kind = fields
-            position += layout.DIRECTORY_ENTRY.size
-            name = _name(item, position, length)
-            position += length + attributes
-            if key_type == layout.ROOT_ITEM:
-                yield name, Node(target << INODE_BITS | layout.ROOT_DIRECTORY, Kind.DIRECTORY, 0)
-            elif kind == layout.ENTRY_DIRECTORY:
-                yield name, Node(number << INODE_BITS | target, Kind.DIRECTORY, 0)
-            else:
-                yield name, self._inode(number, target)
+    def _named(self, number: int, entry: _Entry) -> Node:
+        """What an entry of a directory in subvolume ``number`` names."""
+        if entry.key_type == layout.ROOT_ITEM:
+            return Node(entry.target << INODE_BITS | layout.ROOT_DIRECTORY, Kind.DIRECTORY, 0)
+        if entry.type == layout.ENTRY_DIRECTORY:
+            return Node(number << INODE_BITS | entry.target, Kind.DIRECTORY, 0)
+        return self._inode(number, entry.target)
 
     def _inode(self, number: int, inode: int) -> Node:
         item = self._trees.item(self._tree(number)[0], (inode, layout.INODE_ITEM, 0))
@@ -220,6 +226,17 @@ class Btrfs(FileSystem):
             _, length = unpack(layout.INODE_REF, item, 0, "name of a directory")
             return key[2], _name(item, layout.INODE_REF.size, length)
         return None
+
+
+def _entries(item: bytes) -> Iterator[_Entry]:
+    """The entries in one item; there are several when the hashes of their names are equal."""
+    position = 0
+    while position < len(item):
+        fields = unpack(layout.DIRECTORY_ENTRY, item, position, "directory entry")
+        target, key_type, _, attributes, length, kind = fields
+        position += layout.DIRECTORY_ENTRY.size
+        yield _Entry(_name(item, position, length), target, key_type, kind)
+        position += length + attributes
 
 
 def _name(item: bytes, offset: int, length: int) -> str:

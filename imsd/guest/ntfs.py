@@ -86,7 +86,8 @@ class Ntfs(FileSystem):
         if tag not in LINK_TAGS:
             raise GuestUnreadable(f"record {node.number} is no link")
         if tag == layout.TAG_WSL_LINK:
-            return content[4:].decode("utf-8", "surrogateescape")
+            check_link_length(len(content))
+            return content[4:].decode("utf-8", "surrogateescape")  # behind a version
         offset, length = unpack(layout.REPARSE_NAMES, content, 0, "link")
         flags_bytes = 4 if tag == layout.TAG_SYMLINK else 0
         start = layout.REPARSE_NAMES.size + flags_bytes + offset

@@ -56,6 +56,8 @@ MAX_VALUES_BYTES = 4 << 20
 MAX_LISTS = 2048
 MAX_NAME_BYTES = 2048
 MAX_PATH_PARTS = 64
+# Of all look-ups in one hive; each subkey that is compared counts.
+MAX_KEYS_READ = 200_000
 
 # The key that a running Windows shows as CurrentControlSet has a number in the file.
 CONTROL_SET = "ControlSet{:03}"
@@ -151,6 +153,7 @@ class Hive:
     def __init__(self, volume: Volume) -> None:
         """Raises `GuestUnreadable`."""
         self._volume = volume
+        self._keys_read = 0
         self._page = lru_cache(CACHED_PAGES)(self._read_page)
         check_range(volume.size_bytes, BINS_OFFSET, MAX_HIVE_BYTES, "size of a hive")
         magic, first, second, major, self._root = unpack(HEADER, self._page(0), 0, "hive")
@@ -181,6 +184,7 @@ class Hive:
 
     def key_at(self, place: int) -> Key:
         """The key in the cell at ``place``. Raises `GuestUnreadable`."""
+        self._keys_read = check_range(self._keys_read + 1, 1, MAX_KEYS_READ, "number of keys read")
         cell = self._cell(place, KEY_NAME_OFFSET + MAX_NAME_BYTES)
         signature, flags, keys, key_list, values, value_list, length = unpack(KEY, cell, 0, "key")
         if signature != b"nk":
