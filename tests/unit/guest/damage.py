@@ -1,20 +1,26 @@
-"""Volumes that count their reads, and damage where a reader looks."""
+"""Volumes that count their reads, what looks at them, and damage where it looked."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from imsd.guest.file_system import FileSystem, Kind
+from imsd.guest.btrfs import Btrfs
+from imsd.guest.file_system import FileSystem, FileVolume, Kind, Tree
+from imsd.guest.ntfs import Ntfs
+from imsd.guest.registry import Hive, Key
 from imsd.guest.volume import GuestUnreadable, Volume
 
 # What inspection of a whole disk may take; a damaged one must not take more.
 MAX_READS = 20_000
 MAX_READ_BYTES = 64 << 20
 
-INTERESTING = (0, 1, 2, 3, 0x7F, 0x80, 0xFE, 0xFF)
+MAX_KEYS = 200
+MAX_DEPTH = 8
+
+INTERESTING = (0, 1, 2, 3, 7, 16, 255, 256, 512, 4096, 1 << 16, 1 << 31, 1 << 32, 1 << 63)
 
 
 class WatchedVolume(Volume):
@@ -56,9 +62,60 @@ def visit(file_system: FileSystem, most_directories: int = 200) -> dict[str, int
     return found
 
 
-def survives_damage(
-    content: bytes, look: Callable[[Volume], object], seeds: range, most_bytes: int = 8
-) -> int:
+def look_at_hive(volume: Volume) -> None:
+    """Every key and value, down to a depth."""
+    waiting: list[tuple[int, Key]] = [(0, Hive(volume).root())]
+    seen = 0
+    while waiting and seen < MAX_KEYS:
+        depth, key = waiting.pop()
+        seen += 1
+        for value in key.values().values():
+            assert (value.text(), value.texts(), value.number()) != ("", [], 0)
+        if depth < MAX_DEPTH:
+            waiting += [(depth + 1, found) for found in key.subkeys()]
+
+
+def look_at_ntfs(volume: Volume) -> None:
+    """All files, and what the hive says."""
+    system = Ntfs.open(volume)
+    if system is None:
+        return
+    visit(system)
+    node = Tree(system).find("/Windows/System32/config/SOFTWARE")
+    if node is not None:
+        look_at_hive(FileVolume(system, node))
+
+
+def look_at_btrfs(volume: Volume) -> None:
+    """All files, seen from every subvolume."""
+    system = Btrfs.open(volume)
+    for seen_from in system.roots() if system is not None else []:
+        visit(seen_from)
+        Tree(seen_from).read_text("/etc/os-release")
+
+
+def damaged(content: bytes, reads: Sequence[tuple[int, int]], chosen: random.Random) -> bytearray:
+    """``content`` with a few fields changed in places that were read."""
+    changed = bytearray(content)
+    for _ in range(chosen.randint(1, chosen.choice((2, 8, 40)))):
+        offset, length = chosen.choice(reads)
+        # Structures begin where reads do.
+        place = offset + chosen.randrange(min(length, chosen.choice((64, 256, 1024, length))))
+        other, _ = chosen.choice(reads)
+        size = chosen.choice((1, 1, 2, 4, 8))
+        field = chosen.choice(
+            (
+                chosen.choice(INTERESTING).to_bytes(8, "little")[:size],
+                bytes([chosen.choice((0, 0x7F, 0x80, 0xFF))]) * size,
+                chosen.randbytes(size),
+                bytes(changed[other : other + 128][8 * chosen.randrange(16) :][:size]),
+            )
+        )
+        changed[place : place + len(field)] = field
+    return changed
+
+
+def survives_damage(content: bytes, look: Callable[[Volume], object], seeds: range) -> int:
     """Damages what ``look`` reads of ``content``, once for each seed; returns how often that was noticed.
 
     Anything but `GuestUnreadable` comes out and fails the test.
@@ -67,15 +124,8 @@ def survives_damage(
     look(watched)
     unreadable = 0
     for seed in seeds:
-        chosen = random.Random(seed)
-        damaged = bytearray(content)
-        for _ in range(chosen.randint(1, most_bytes)):
-            offset, length = chosen.choice(watched.reads)
-            # Structures begin where reads do.
-            inside = chosen.randrange(min(length, chosen.choice((64, 256, 1024, length))))
-            damaged[offset + inside] = chosen.choice((*INTERESTING, chosen.randrange(256)))
         try:
-            look(WatchedVolume(damaged))
+            look(WatchedVolume(damaged(content, watched.reads, random.Random(seed))))
         except GuestUnreadable:
             unreadable += 1
     return unreadable

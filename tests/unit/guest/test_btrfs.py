@@ -17,7 +17,7 @@ from imsd.guest.btrfs_layout import MAX_CHUNKS
 from imsd.guest.btrfs_trees import LogicalSpace
 from imsd.guest.crc32c import crc32c
 from imsd.guest.file_system import Kind, Tree
-from imsd.guest.volume import BytesVolume, GuestUnreadable, Volume
+from imsd.guest.volume import BytesVolume, GuestUnreadable
 from tests.unit.guest.btrfs_disks import (
     DATA_CHUNK,
     METADATA_CHUNK,
@@ -29,7 +29,7 @@ from tests.unit.guest.btrfs_disks import (
     text,
     ubuntu_like,
 )
-from tests.unit.guest.damage import WatchedVolume, survives_damage, visit
+from tests.unit.guest.damage import WatchedVolume, look_at_btrfs, survives_damage, visit
 
 VECTOR = Path(__file__).parent / "vectors" / "btrfs-linux.img.zst"
 SUPER = 64 << 10
@@ -216,6 +216,7 @@ def test_names_that_are_no_utf8_are_read() -> None:
     tree = Tree(opened(writer.finish()))
     assert [name for name, _ in tree.list("/")] == ["caf\udce9"]
     assert tree.read_file("/caf\udce9") == b"x"
+    assert tree.find("/\ud800") is None
 
 
 def test_the_checksum_is_that_of_the_standard() -> None:
@@ -456,16 +457,7 @@ def test_more_chunks_than_a_disk_has_are_refused() -> None:
         space.add(MAX_CHUNKS * 4096, chunk_item(1, 4096, [0]))
 
 
-def look(volume: Volume) -> None:
-    """What inspection does, and more."""
-    system = Btrfs.open(volume)
-    if system is not None:
-        for seen_from in system.roots():
-            visit(seen_from)
-            Tree(seen_from).read_text("/etc/os-release")
-
-
 @pytest.mark.parametrize("make", ["ubuntu", "suse"])
 def test_damage_is_only_ever_unreadable(make: str, request: pytest.FixtureRequest) -> None:
     content: bytes = request.getfixturevalue(make)
-    assert survives_damage(content, look, range(250)) > 30
+    assert survives_damage(content, look_at_btrfs, range(250)) > 30

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imsd.guest.file_system import FileSystem, FileVolume, Kind, Tree
+from imsd.guest.file_system import FileVolume, Kind, Tree
 from imsd.guest.lznt1 import decompress
 from imsd.guest.ntfs import Ntfs
 from imsd.guest.ntfs_layout import ATTRIBUTE_LIST, DATA, Geometry
@@ -17,8 +17,8 @@ from imsd.guest.ntfs_records import Mft
 from imsd.guest.ntfs_streams import HOLE, RunMap
 from imsd.guest.pe import pe_architecture
 from imsd.guest.registry import Hive
-from imsd.guest.volume import BytesVolume, GuestUnreadable, Volume
-from tests.unit.guest.damage import WatchedVolume, survives_damage, visit
+from imsd.guest.volume import BytesVolume, GuestUnreadable
+from tests.unit.guest.damage import WatchedVolume, look_at_ntfs, survives_damage, visit
 from tests.unit.guest.windows_disks import MIB, make_ntfs, make_windows_volume, ntfs_writer, program
 
 COMPRESSED = 0x800
@@ -363,20 +363,8 @@ def test_a_directory_whose_blocks_lead_to_one_another_is_refused(tmp_path: Path)
         tree.find("/directory/0000")
 
 
-def look(volume: Volume) -> None:
-    """What inspection does, and more."""
-    system: FileSystem | None = Ntfs.open(volume)
-    if system is None:
-        return
-    visit(system)
-    node = Tree(system).find("/Windows/System32/config/SOFTWARE")
-    key = Hive(FileVolume(system, node)).key("Microsoft\\Windows NT\\CurrentVersion") if node else None
-    if key is not None:
-        key.values()
-
-
 def test_damage_is_only_ever_unreadable(windows: bytes) -> None:
-    assert survives_damage(windows, look, range(400)) > 40
+    assert survives_damage(windows, look_at_ntfs, range(400)) > 40
 
 
 def test_damage_to_lists_compression_and_large_directories_is_only_ever_unreadable(tmp_path: Path) -> None:
@@ -389,4 +377,4 @@ def test_damage_to_lists_compression_and_large_directories_is_only_ever_unreadab
         record = writer.file("sparse")
         for index in range(0, 700, 2):
             writer.write(record, index * 4096, program())
-    assert survives_damage(path.read_bytes(), look, range(120)) > 10
+    assert survives_damage(path.read_bytes(), look_at_ntfs, range(120)) > 10

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from imsd.guest.registry import Hive, Key, RegistryValue, ValueType
-from imsd.guest.volume import BytesVolume, GuestUnreadable, Volume
-from tests.unit.guest.damage import WatchedVolume, survives_damage
+from imsd.guest.registry import Hive, RegistryValue, ValueType
+from imsd.guest.volume import BytesVolume, GuestUnreadable
+from tests.unit.guest.damage import WatchedVolume, look_at_hive, survives_damage
 from tests.unit.guest.windows_disks import SOFTWARE_REG, SYSTEM_REG, empty_hive, make_hive
 
 BINS = 4096
@@ -218,6 +218,14 @@ def test_a_key_below_itself_does_not_hold_a_reader() -> None:
     assert found.name == "ROOT"
 
 
+def test_a_key_that_is_below_itself_many_times_is_given_up() -> None:
+    hive = CraftedHive()
+    other = hive.key("other")
+    hive.set_root(subkeys=(60_000, hive.key_list(b"li", [other] * 59_999 + [hive.root])))
+    with pytest.raises(GuestUnreadable, match="number of keys read"):
+        hive.opened().key("ROOT\\ROOT\\ROOT\\ROOT\\ROOT")
+
+
 @pytest.mark.parametrize(
     ("subkeys", "message"),
     [(1, "subkeys that are left"), (1 << 20, "number of subkeys")],
@@ -262,18 +270,5 @@ def test_a_file_that_is_too_short_is_refused() -> None:
         Hive(BytesVolume(b"regf"))
 
 
-def look(volume: Volume) -> None:
-    """Every key and value, down to a depth."""
-    waiting: list[tuple[int, Key]] = [(0, Hive(volume).root())]
-    seen = 0
-    while waiting and seen < 200:
-        depth, key = waiting.pop()
-        seen += 1
-        for value in key.values().values():
-            value.text(), value.texts(), value.number()
-        if depth < 8:
-            waiting += [(depth + 1, found) for found in key.subkeys()]
-
-
 def test_damage_is_only_ever_unreadable(software: bytes) -> None:
-    assert survives_damage(software, look, range(500)) > 100
+    assert survives_damage(software, look_at_hive, range(500)) > 100
