@@ -119,9 +119,10 @@ class Key:
     def subkey(self, name: str) -> Key | None:
         """The key of a name, whatever its case. Raises `GuestUnreadable`."""
         wanted = name.upper()
-        hashed = _hash(wanted)
+        # Windows and Python differ about some upper-case letters.
+        hashed = _hash(wanted) if wanted.isascii() else None
         for place, found_hash in self.hive.listed_keys(self):
-            if found_hash is None or found_hash == hashed:
+            if hashed is None or found_hash is None or found_hash == hashed:
                 found = self.hive.key_at(place)
                 if found.name.upper() == wanted:
                     return found
