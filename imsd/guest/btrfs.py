@@ -56,7 +56,7 @@ class _Entry:
     type: int
 
 
-class Btrfs(FileSystem):
+class BtrfsFileSystem(FileSystem):
     """A btrfs, seen from one of its subvolumes; those below are directories."""
 
     name = "btrfs"

@@ -26,7 +26,7 @@ CACHED_DIRECTORIES = 32
 OBJECT_PREFIX = "\\??\\"
 
 
-class Ntfs(FileSystem):
+class NtfsFileSystem(FileSystem):
     """An NTFS volume. Sizes in `entries` are those of the directory, which may lag behind the file's own."""
 
     name = "ntfs"
