@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import stat
 import struct
-import subprocess
 import zlib
 from pathlib import Path
 
 import zstandard
 
 from imsd.guest.crc32c import crc32c
+from tests.unit.guest.debian_tools import run_tool
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -39,14 +39,7 @@ def make_btrfs(path: Path, content: Path, *options: str, size: int = 128 * MIB) 
     """A volume in a file with what is in a directory."""
     with path.open("wb") as file:
         file.truncate(size)
-    done = subprocess.run(
-        ["mkfs.btrfs", "-q", "-f", "-r", str(content), *options, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_tool("mkfs.btrfs", "-q", "-f", "-r", content, *options, path)
     return path
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from imsd.guest.btrfs import Btrfs
+from imsd.guest.btrfs import BtrfsFileSystem
 from imsd.guest.file_system import FileSystem, FileVolume, Kind, Tree
-from imsd.guest.ntfs import Ntfs
+from imsd.guest.ntfs import NtfsFileSystem
 from imsd.guest.registry import Hive, Key
 from imsd.guest.volume import GuestUnreadable, Volume
 
@@ -77,7 +77,7 @@ def look_at_hive(volume: Volume) -> None:
 
 def look_at_ntfs(volume: Volume) -> None:
     """All files, and what the hive says."""
-    system = Ntfs.open(volume)
+    system = NtfsFileSystem.open(volume)
     if system is None:
         return
     visit(system)
@@ -88,7 +88,7 @@ def look_at_ntfs(volume: Volume) -> None:
 
 def look_at_btrfs(volume: Volume) -> None:
     """All files, seen from every subvolume."""
-    system = Btrfs.open(volume)
+    system = BtrfsFileSystem.open(volume)
     for seen_from in system.roots() if system is not None else []:
         visit(seen_from)
         Tree(seen_from).read_text("/etc/os-release")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from imsd.guest.btrfs import Btrfs, Subvolume
+from imsd.guest.btrfs import BtrfsFileSystem, Subvolume
 from imsd.guest.btrfs_layout import MAX_CHUNKS
 from imsd.guest.btrfs_trees import LogicalSpace
 from imsd.guest.crc32c import crc32c
@@ -30,13 +29,16 @@ from tests.unit.guest.btrfs_disks import (
     ubuntu_like,
 )
 from tests.unit.guest.damage import WatchedVolume, look_at_btrfs, survives_damage, visit
+from tests.unit.guest.debian_tools import run_tool
 
 VECTOR = Path(__file__).parent / "vectors" / "btrfs-linux.img.zst"
 SUPER = 64 << 10
 
 
-def opened(content: bytes | bytearray | Path) -> Btrfs:
-    found = Btrfs.open(WatchedVolume(content.read_bytes() if isinstance(content, Path) else content))
+def opened(content: bytes | bytearray | Path) -> BtrfsFileSystem:
+    found = BtrfsFileSystem.open(
+        WatchedVolume(content.read_bytes() if isinstance(content, Path) else content)
+    )
     assert found is not None
     return found
 
@@ -137,10 +139,7 @@ def test_the_crafted_volumes_are_what_btrfs_progs_read(
     (tmp_path / "a.img").write_bytes(content)
     out = tmp_path / "out"
     out.mkdir()
-    done = subprocess.run(
-        ["btrfs", "restore", "-S", "-s", tmp_path / "a.img", out], capture_output=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    run_tool("btrfs", "restore", "-S", "-s", tmp_path / "a.img", out)
     top = opened(content).open_subvolume("")
     assert top is not None
     files = [path for path in out.rglob("*") if path.is_file() and not path.is_symlink()]
@@ -162,7 +161,7 @@ def test_the_root_in_a_subvolume_is_found(ubuntu: bytes) -> None:
 
 def test_the_default_subvolume_is_the_root(suse: bytes) -> None:
     volume = WatchedVolume(suse)
-    system = Btrfs.open(volume)
+    system = BtrfsFileSystem.open(volume)
     assert system is not None
     tree = Tree(system)
     assert tree.read_text("/etc/os-release") == 'ID=sles\nVERSION_ID="15.5"\n'
@@ -231,8 +230,8 @@ def test_a_log_that_was_not_replayed_is_noticed() -> None:
 
 
 def test_other_volumes_are_not_btrfs() -> None:
-    assert Btrfs.open(BytesVolume(b"")) is None
-    assert Btrfs.open(BytesVolume(bytes(1 << 20))) is None
+    assert BtrfsFileSystem.open(BytesVolume(b"")) is None
+    assert BtrfsFileSystem.open(BytesVolume(bytes(1 << 20))) is None
 
 
 @pytest.mark.parametrize(
@@ -269,7 +268,7 @@ def test_every_field_of_the_superblock_is_checked(offset: int, field: bytes, mes
     content = bytearray(writer.finish())
     content[SUPER + offset : SUPER + offset + len(field)] = field
     with pytest.raises(GuestUnreadable, match=message):
-        Btrfs.open(WatchedVolume(content))
+        BtrfsFileSystem.open(WatchedVolume(content))
 
 
 def test_a_copy_stands_in_for_a_superblock_that_cannot_be_read(tmp_path: Path) -> None:
@@ -279,7 +278,7 @@ def test_a_copy_stands_in_for_a_superblock_that_cannot_be_read(tmp_path: Path) -
     content[SUPER + 0x94 : SUPER + 0x98] = bytes(4)
     assert Tree(opened(content)).read_file("/file") == b"content"
     content[SUPER : SUPER + 4096] = bytes(4096)
-    assert Btrfs.open(WatchedVolume(content)) is None
+    assert BtrfsFileSystem.open(WatchedVolume(content)) is None
 
 
 def test_a_second_copy_stands_in_for_a_damaged_node(tmp_path: Path) -> None:
@@ -287,7 +286,7 @@ def test_a_second_copy_stands_in_for_a_damaged_node(tmp_path: Path) -> None:
     (tmp_path / "source/file").write_bytes(b"content")
     content = bytearray(make_btrfs(tmp_path / "a.img", tmp_path / "source", "-m", "dup").read_bytes())
     volume = WatchedVolume(content)
-    whole = Btrfs.open(volume)
+    whole = BtrfsFileSystem.open(volume)
     assert whole is not None
     assert Tree(whole).read_file("/file") == b"content"
     places = {offset for offset, length in volume.reads if length == 16_384}

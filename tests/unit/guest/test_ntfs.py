@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from imsd.guest.file_system import FileVolume, Kind, Tree
 from imsd.guest.lznt1 import decompress
-from imsd.guest.ntfs import Ntfs
+from imsd.guest.ntfs import NtfsFileSystem
 from imsd.guest.ntfs_layout import ATTRIBUTE_LIST, DATA, Geometry
 from imsd.guest.ntfs_records import Mft
 from imsd.guest.ntfs_streams import HOLE, RunMap
@@ -19,13 +18,14 @@ from imsd.guest.pe import pe_architecture
 from imsd.guest.registry import Hive
 from imsd.guest.volume import BytesVolume, GuestUnreadable
 from tests.unit.guest.damage import WatchedVolume, look_at_ntfs, survives_damage, visit
+from tests.unit.guest.debian_tools import run_tool
 from tests.unit.guest.windows_disks import MIB, make_ntfs, make_windows_volume, ntfs_writer, program
 
 COMPRESSED = 0x800
 
 
-def opened(content: bytes | Path) -> Ntfs:
-    found = Ntfs.open(WatchedVolume(content.read_bytes() if isinstance(content, Path) else content))
+def opened(content: bytes | Path) -> NtfsFileSystem:
+    found = NtfsFileSystem.open(WatchedVolume(content.read_bytes() if isinstance(content, Path) else content))
     assert found is not None
     return found
 
@@ -43,7 +43,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_a_windows_volume_is_read(windows: bytes) -> None:
     volume = WatchedVolume(windows)
-    system = Ntfs.open(volume)
+    system = NtfsFileSystem.open(volume)
     assert system is not None
     tree = Tree(system)
     assert (system.label, len(system.uuid), system.noticed) == ("System", 16, ())
@@ -110,7 +110,7 @@ def test_directories_of_many_names_are_read_and_searched(tmp_path: Path, options
         for name in names:
             writer.file(f"directory/{name}", name.encode())
     volume = WatchedVolume(path.read_bytes())
-    system = Ntfs.open(volume)
+    system = NtfsFileSystem.open(volume)
     assert system is not None
     tree = Tree(system)
     assert sorted(name for name, _ in tree.list("/directory")) == sorted(names)
@@ -128,10 +128,7 @@ def test_what_ntfscp_writes_is_read(tmp_path: Path) -> None:
     path = make_ntfs(tmp_path / "a.img")
     content = random.Random(7).randbytes(300_001)
     (tmp_path / "content").write_bytes(content)
-    copied = subprocess.run(
-        ["ntfscp", "-q", path, tmp_path / "content", "Content.bin"], capture_output=True, timeout=60
-    )
-    assert copied.returncode == 0, copied.stderr
+    run_tool("ntfscp", "-q", path, tmp_path / "content", "Content.bin")
     system = opened(path)
     node = Tree(system).find("/content.BIN")
     assert node is not None
@@ -263,13 +260,13 @@ def test_a_volume_that_was_not_unmounted_is_noticed(tmp_path: Path) -> None:
 
 
 def test_other_volumes_are_not_ntfs() -> None:
-    assert Ntfs.open(BytesVolume(b"")) is None
-    assert Ntfs.open(BytesVolume(bytes(1 << 16))) is None
+    assert NtfsFileSystem.open(BytesVolume(b"")) is None
+    assert NtfsFileSystem.open(BytesVolume(bytes(1 << 16))) is None
 
 
 def test_bitlocker_is_named() -> None:
     with pytest.raises(GuestUnreadable, match="BitLocker"):
-        Ntfs.open(BytesVolume(b"\xeb\x58\x90-FVE-FS-".ljust(4096, b"\0")))
+        NtfsFileSystem.open(BytesVolume(b"\xeb\x58\x90-FVE-FS-".ljust(4096, b"\0")))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +290,7 @@ def test_every_field_of_the_boot_sector_is_checked(windows: bytes, offset: int, 
     damaged = bytearray(windows)
     damaged[offset : offset + len(value)] = value
     with pytest.raises(GuestUnreadable):
-        Ntfs.open(WatchedVolume(damaged))
+        NtfsFileSystem.open(WatchedVolume(damaged))
 
 
 def test_a_volume_that_is_cut_is_refused(windows: bytes) -> None:

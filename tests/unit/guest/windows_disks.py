@@ -9,11 +9,12 @@ import ctypes
 import ctypes.util
 import stat
 import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from tests.unit.guest.debian_tools import run_tool
 
 MIB = 1 << 20
 
@@ -180,14 +181,7 @@ def make_ntfs(path: Path, *options: str, size: int = 8 * MIB) -> Path:
     """An empty NTFS volume in a file."""
     with path.open("wb") as file:
         file.truncate(size)
-    done = subprocess.run(
-        ["mkntfs", "-F", "-q", "-f", *options, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_tool("mkntfs", "-F", "-q", "-f", *options, path)
     return path
 
 
@@ -231,10 +225,7 @@ def make_hive(path: Path, entries: str) -> bytes:
     parents = {"".join(f"\\{part}" for part in key[:depth]) for key in keys for depth in range(1, len(key))}
     entries = "".join(f"[{parent}]\n\n" for parent in sorted(parents, key=len)) + entries
     path.write_bytes(empty_hive())
-    done = subprocess.run(
-        ["hivexregedit", "--merge", str(path)], input=entries, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_tool("hivexregedit", "--merge", path, entries=entries)
     return path.read_bytes()
 
 
