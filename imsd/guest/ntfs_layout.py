@@ -97,7 +97,7 @@ MAX_RUNS = 65_536
 MAX_LIST_BYTES = 256 << 10  # as in Windows
 MAX_EXTENSION_RECORDS = 1024
 MAX_INDEX_DEPTH = 16
-MAX_UNIT_BYTES = 1 << 20  # of compression; Windows has 64 KiB
+MAX_UNIT_BYTES = 64 << 10  # of compression, as in Windows
 MAX_REPARSE_BYTES = 16 << 10
 
 
