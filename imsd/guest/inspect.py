@@ -23,9 +23,8 @@ from .mounts import is_named, mounted_tree, read_fstab
 from .preflight import checks_for
 from .readiness import (
     DriverState,
-    has_cloud_init,
     has_guest_agent,
-    is_cloud_init_disabled,
+    is_cloud_init_ready,
     linux_disk_drivers,
     linux_network_driver,
     windows_disk_drivers,
@@ -195,9 +194,7 @@ def _root_on(place: Place, places: Sequence[Place]) -> _Root | None:
 
 def _look_at_readiness(draft: _Draft, guest: Guest) -> None:
     tree = guest.tree
-    draft.has_cloud_init = bool(
-        draft.attempt("cloud-init", lambda: has_cloud_init(tree) and not is_cloud_init_disabled(tree))
-    )
+    draft.has_cloud_init = bool(draft.attempt("cloud-init", lambda: is_cloud_init_ready(tree)))
     draft.has_guest_agent = bool(draft.attempt("the guest agent", lambda: has_guest_agent(tree)))
     judges = _judges(draft, guest)
     if judges is None:

@@ -10,7 +10,7 @@ from .guest import Guest
 from .kernels import initramfs_of
 from .mounts import FstabEntry, is_named, read_fstab
 from .network import connects_by_itself, network_facts
-from .readiness import has_cloud_init, is_cloud_init_disabled
+from .readiness import has_cloud_init, is_cloud_init_disabled, is_cloud_init_ready
 from .report import Readiness
 
 _DEVICE = re.compile(r"/dev/(?:(?:sd|hd|vd|xvd)[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?)$")
@@ -109,8 +109,7 @@ def check_leftovers(guest: Guest) -> Iterator[ReportFinding]:
 
 def _is_set_up_at_start(guest: Guest) -> bool:
     tree = guest.tree
-    by_cloud_init = has_cloud_init(tree) and not is_cloud_init_disabled(tree)
-    return connects_by_itself(tree) or (by_cloud_init and not _leaves_network_alone(guest))
+    return connects_by_itself(tree) or (is_cloud_init_ready(tree) and not _leaves_network_alone(guest))
 
 
 def _leaves_network_alone(guest: Guest) -> bool:

@@ -100,6 +100,11 @@ def is_cloud_init_disabled(tree: Tree) -> bool:
     return tree.find("/etc/cloud/cloud-init.disabled") is not None
 
 
+def is_cloud_init_ready(tree: Tree) -> bool:
+    """Whether cloud-init is installed and not disabled. Raises `GuestUnreadable`."""
+    return has_cloud_init(tree) and not is_cloud_init_disabled(tree)
+
+
 def has_guest_agent(tree: Tree) -> bool:
     """Whether the QEMU guest agent is installed. Raises `GuestUnreadable`."""
     return any(tree.find(path) for path in _AGENTS)
@@ -125,7 +130,7 @@ def _told(name: str, driver: Driver) -> str:
 
 
 def _has_module(listed: bytes, name: str) -> bool:
-    return re.search(rb"(?:^|/)%s\.ko" % name.replace("_", "[_-]").encode(), listed, re.MULTILINE) is not None
+    return re.search(rb"(?:^|/)%s\.ko(?:[.:\s]|$)" % name.replace("_", "[_-]").encode(), listed, re.MULTILINE) is not None
 
 
 def _configured(tree: Tree) -> str:

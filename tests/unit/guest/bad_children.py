@@ -1,4 +1,4 @@
-"""What an inspecting process might do once a disk has taken it over. Each runs confined, in a real process."""
+"""What an inspecting process might do once a disk has taken it over; each runs in a real process."""
 
 from __future__ import annotations
 

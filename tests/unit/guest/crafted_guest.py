@@ -44,9 +44,9 @@ GOOD: Paths = {
     "/etc/ssh/sshd_config": "",
     f"/boot/vmlinuz-{KERNEL}": b"MZ",
     f"/boot/initrd.img-{KERNEL}": cpio(["kernel/drivers/block/virtio_blk.ko.xz"]),
-    "/boot/grub/grub.cfg": f"\tlinux /vmlinuz-{KERNEL} root=UUID={ROOT_UUID} ro console=tty0 console=ttyS0,115200\n",
+    "/boot/grub/grub.cfg": f"\tlinux /vmlinuz-{KERNEL} root=UUID={ROOT_UUID} ro console=ttyS0,115200\n",
     f"{MODULES}/modules.builtin": "kernel/fs/ext4/ext4.ko\n",
-    f"{MODULES}/modules.dep": "kernel/drivers/block/virtio_blk.ko.xz:\nkernel/drivers/net/virtio_net.ko: x.ko\n",
+    f"{MODULES}/modules.dep": "drivers/block/virtio_blk.ko.xz:\ndrivers/net/virtio_net.ko: x.ko\n",
     "/usr/sbin/qemu-ga": ELF_X86,
 }
 

@@ -32,14 +32,11 @@ Paths = Mapping[str, Content]
 class MemoryFileSystem(FileSystem):
     """``paths``: text, bytes, a link; None for an empty directory."""
 
-    name = "ext4"
-
-    def __init__(
-        self, paths: Paths, *, uuid: str = "", label: str = "", is_case_sensitive: bool = True
-    ) -> None:
+    def __init__(self, paths: Paths, *, uuid: str = "", label: str = "", name: str = "ext4") -> None:
         self.uuid = uuid
         self.label = label
-        self.is_case_sensitive = is_case_sensitive
+        self.name = name
+        self.is_case_sensitive = name == "ext4"
         self._directories: dict[int, dict[str, Node]] = {0: {}}
         self._contents: dict[int, Content] = {}
         for path, content in paths.items():

@@ -22,7 +22,7 @@ def identified(paths: Paths) -> Identity:
 
 LINUXES: list[tuple[Paths, str]] = [
     (
-        {OS: 'ID=debian\nVERSION_ID="12"\n', "/etc/debian_version": "12.15\n"},
+        {OS: "ID=debian\n", "/etc/debian_version": "12.15\n"},
         "Debian GNU/Linux 12.15.0 64bit",
     ),
     ({OS: "ID=debian\nVERSION_ID=12\n"}, "Debian GNU/Linux 12.0.0 64bit"),
@@ -30,7 +30,7 @@ LINUXES: list[tuple[Paths, str]] = [
     ({OS: "ID=debian\n", "/etc/debian_version": "trixie/sid\n"}, "Other_Linux (64_bit)"),
     ({"/etc/debian_version": "6.0.10\n"}, "Debian GNU/Linux 6.0.10 64bit"),
     (
-        {OS: 'ID=ubuntu\nVERSION_ID="18.04"\n', "/etc/debian_version": "buster/sid"},
+        {OS: "ID=ubuntu\nVERSION_ID=18.04", "/etc/debian_version": "buster/sid"},
         "Ubuntu 18.04 Server 64bit",
     ),
     (
@@ -88,7 +88,7 @@ LINUXES: list[tuple[Paths, str]] = [
     ({"/etc/fedora-release": "Fedora release 14 (Laughlin)\n"}, "Fedora 14 64bit"),
     ({OS: "ID=coreos\nVERSION_ID=2079.4.0\n"}, "CoreOS 2079.4.0"),
     (
-        {OS: 'ID="kylin"\nVERSION_ID="V10"\n', "/etc/kylin-release": "Kylin Linux release 4.2"},
+        {OS: "ID=kylin\n", "/etc/kylin-release": "Kylin Linux release 4.2"},
         "Kylin 4.2 64bit",
     ),
     ({OS: 'ID="kylinsec"\nVERSION_ID="3.3"\n'}, "KylinSec 3.3 64bit"),
