@@ -14,7 +14,7 @@ from .boot import BootWays, boot_ways
 from .budget import BudgetExhausted
 from .codes import ReportFinding, Severity, finding
 from .disk import DiskLayout, Place, read_layout
-from .file_system import Kind, Tree
+from .file_system import Tree
 from .freebsd import identify_freebsd
 from .guest import Guest
 from .identity import Identity
@@ -30,13 +30,11 @@ from .readiness import (
     windows_disk_drivers,
     windows_network_driver,
 )
-from .report import GuestReport, PartitionSummary, Readiness
+from .report import GuestReport, PartitionSummary, Readiness, bounded
 from .volume import GuestUnreadable, Volume
 from .windows import identify_windows
 
 T = TypeVar("T")
-# Where a root may begin: at the top, or in a subvolume as Ubuntu and Fedora name theirs.
-STARTS = ("/", "/@", "/root")
 _ORDER = (Severity.BLOCKS_BOOT, Severity.MAY_BLOCK_BOOT, Severity.ADVICE)
 IDENTIFY = (identify_windows, identify_freebsd, identify_linux)
 
@@ -125,7 +123,7 @@ def inspect(disk: Volume) -> GuestReport:
         draft.add("GUEST_PARTLY_INSPECTED", f"the inspection ended early: {reason}")
     except MemoryError:
         draft.add("GUEST_PARTLY_INSPECTED", "the inspection ended early: it needed too much memory")
-    return draft.report()
+    return bounded(draft.report())
 
 
 def _fill(draft: _Draft, disk: Volume) -> None:
@@ -179,12 +177,8 @@ def _choose_root(draft: _Draft, layout: DiskLayout) -> _Root | None:
 
 
 def _root_on(place: Place, places: Sequence[Place]) -> _Root | None:
-    assert place.file_system is not None
-    for start in STARTS:
-        node = Tree(place.file_system).find(start)
-        if node is None or node.kind is not Kind.DIRECTORY:
-            continue
-        tree, mounts = mounted_tree(place, start, places)
+    for seen in place.file_system.roots() if place.file_system else ():
+        tree, mounts = mounted_tree(place, seen, places)
         for identify in IDENTIFY:
             identity = identify(tree)
             if identity is not None:

@@ -85,17 +85,14 @@ class _Placed(Node):
 
 
 class MountedFileSystem(FileSystem):
-    """``root`` (from ``start`` on, such as a subvolume) with others mounted into it."""
+    """``root`` with others mounted into it."""
 
     name = "mounted"
 
-    def __init__(self, root: FileSystem, start: str = "/") -> None:
-        """Raises `GuestUnreadable` when there is no directory ``start``."""
-        node = Tree(root).find(start)
-        if node is None or node.kind is not Kind.DIRECTORY:
-            raise GuestUnreadable(f"there is no directory {start}")
+    def __init__(self, root: FileSystem) -> None:
+        """Raises `GuestUnreadable`."""
         self.label, self.uuid = root.label, root.uuid
-        self._root = _place(root, node)
+        self._root = _place(root, root.root())
         self._mounts: dict[tuple[int, int], _Placed] = {}
 
     @classmethod
@@ -146,11 +143,12 @@ def _checked(node: Node) -> _Placed:
     return node
 
 
-def mounted_tree(root: Place, start: str, places: Sequence[Place]) -> tuple[Tree, Mapping[str, Place]]:
-    """The guest's tree, and what is mounted where. Raises `GuestUnreadable` when the root cannot be read."""
-    if root.file_system is None:
-        raise GuestUnreadable("no file system")
-    whole = MountedFileSystem(root.file_system, start)
+def mounted_tree(root: Place, seen: FileSystem, places: Sequence[Place]) -> tuple[Tree, Mapping[str, Place]]:
+    """The guest's tree, and what is mounted where; ``seen``: one of the `FileSystem.roots` on ``root``.
+
+    Raises `GuestUnreadable` when the root cannot be read.
+    """
+    whole = MountedFileSystem(seen)
     tree = Tree(whole)
     used = {"/": root}
     for entry in sorted(read_fstab(tree), key=lambda each: each.path):

@@ -130,7 +130,10 @@ def _told(name: str, driver: Driver) -> str:
 
 
 def _has_module(listed: bytes, name: str) -> bool:
-    return re.search(rb"(?:^|/)%s\.ko(?:[.:\s]|$)" % name.replace("_", "[_-]").encode(), listed, re.MULTILINE) is not None
+    return (
+        re.search(rb"(?:^|/)%s\.ko(?:[.:\s]|$)" % name.replace("_", "[_-]").encode(), listed, re.MULTILINE)
+        is not None
+    )
 
 
 def _configured(tree: Tree) -> str:

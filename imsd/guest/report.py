@@ -79,7 +79,7 @@ class GuestReport:
     evidence: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        content = asdict(_cut(self))
+        content = asdict(bounded(self))
         return json.dumps(content, default=lambda value: value.value, separators=(",", ":"))
 
     @classmethod
@@ -107,7 +107,8 @@ def clean(text: str, most: int = MAX_TEXT) -> str:
     return kept if len(kept) <= most else f"{kept[: most - 1]}…"
 
 
-def _cut(report: GuestReport) -> GuestReport:
+def bounded(report: GuestReport) -> GuestReport:
+    """``report`` with its texts cleaned and its lists cut."""
     return GuestReport(
         is_inspected=report.is_inspected,
         is_verified=report.is_verified,

@@ -79,7 +79,8 @@ def guest(
     paths = {path: content for path, content in {**GOOD, **(changes or {})}.items() if path not in without}
     root = place(1, paths, uuid=ROOT_UUID)
     places = [root, *others]
-    tree, mounts = mounted_tree(root, "/", places)
+    assert root.file_system is not None
+    tree, mounts = mounted_tree(root, root.file_system, places)
     identity = identify_linux(tree)
     assert identity is not None
     return Guest(tree, places, mounts, identity, ways or BootWays(BIOS_BOOTABLE))

@@ -34,7 +34,7 @@ def software(**values: str) -> str:
 
 
 def system(**starts: int) -> str:
-    text = '[\\Select]\n"Current"=dword:00000001\n\n[\\ControlSet001\\Services\\Tcpip]\n"Start"=dword:00000001\n\n'
+    text = '[\\Select]\n"Current"=dword:00000001\n\n[\\ControlSet001\\Services\\Tcpip]\n\n'
     for name, start in starts.items():
         text += f'[\\ControlSet001\\Services\\{name}]\n"Start"=dword:0000000{start}\n\n'
     return text
