@@ -1,0 +1,529 @@
+"""Files of the web, fetched from a real server that cuts, stalls, lies and changes its mind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imsd.contract import Conflict, ImsError, InvalidRequest, LimitExceeded, Unavailable
+from imsd.core.feeds import OpenedFeed
+from imsd.core.url_client import UrlClient, UrlLimits, open_url_client
+from imsd.core.url_feed import UrlFeed
+from imsd.core.url_policy import UrlPolicy
+from tests.web_server import Fault, Reply, WebFile, WebServer, make_certificate, serve_web
+
+PIECE = 64 << 10
+CONTENT = random.Random(1).randbytes(20 * PIECE + 77)
+QUICK = UrlLimits(
+    piece_bytes=PIECE, connect_seconds=5, stall_seconds=0.3, retry_seconds=3, pause_seconds=0.01
+)
+LOOPBACK = ("127.0.0.0/8", "::1")
+
+OpenClient = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+async def web(certificate: Path) -> AsyncIterator[WebServer]:
+    async with serve_web(certificate) as server:
+        yield server
+
+
+@pytest.fixture
+async def open_client(web: WebServer, certificate: Path) -> AsyncIterator[OpenClient]:
+    """Make a client with limits and a policy of the test's own; by default the server may be asked."""
+    async with AsyncExitStack() as stack:
+
+        async def open_(
+            limits: UrlLimits = QUICK, ca_file: Path | None = certificate, **policy: Any
+        ) -> UrlClient:
+            policy = {"allowed_networks": LOOPBACK, "ports": [web.port]} | policy
+            return await stack.enter_async_context(open_url_client(UrlPolicy(**policy), limits, ca_file))
+
+        yield open_
+
+
+@pytest.fixture
+async def client(open_client: OpenClient) -> UrlClient:
+    made: UrlClient = await open_client()
+    return made
+
+
+async def read(opened: OpenedFeed) -> bytes:
+    content = bytearray()
+    async with aclosing(opened.steps()) as steps:
+        async for step in steps:
+            assert isinstance(step, bytes | bytearray | memoryview)
+            content += step
+    return bytes(content)
+
+
+async def fetch(client: UrlClient, url: str, offset: int = 0) -> bytes:
+    async with UrlFeed(client, url).open(offset) as opened:
+        return await read(opened)
+
+
+async def failure(client: UrlClient, url: str, offset: int = 0) -> ImsError:
+    with pytest.raises(ImsError) as failed:
+        await fetch(client, url, offset)
+    return failed.value
+
+
+def cut(after: int) -> Fault:
+    return lambda reply: replace(reply, cut_after=after)
+
+
+def stall(after: int) -> Fault:
+    return lambda reply: replace(reply, stall_after=after)
+
+
+def status(number: int) -> Fault:
+    return lambda reply: Reply(number)
+
+
+def headers(**changed: str | None) -> Fault:
+    return lambda reply: reply.with_headers(**changed)
+
+
+FILES = {
+    "with ranges": WebFile(CONTENT),
+    "without ranges": WebFile(CONTENT, has_ranges=False),
+    "chunked": WebFile(CONTENT, has_ranges=False, is_chunked=True),
+    "with ranges, nothing to prove them": WebFile(CONTENT, etag=""),
+    "with ranges and a weak etag": WebFile(CONTENT, etag='W/"one"'),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+async def test_a_file_is_fetched_whole(web: WebServer, client: UrlClient, kind: str) -> None:
+    assert await fetch(client, web.offer("/disk", FILES[kind])) == CONTENT
+
+
+@pytest.mark.parametrize("size", [1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
+@pytest.mark.parametrize("has_ranges", [True, False])
+async def test_a_file_of_any_size_is_fetched_whole(
+    web: WebServer, client: UrlClient, size: int, has_ranges: bool
+) -> None:
+    assert (
+        await fetch(client, web.offer("/disk", WebFile(CONTENT[:size], has_ranges=has_ranges)))
+        == CONTENT[:size]
+    )
+
+
+@pytest.mark.parametrize("offset", [1, PIECE, 7 * PIECE + 5, len(CONTENT) - 1])
+@pytest.mark.parametrize("has_ranges", [True, False])
+async def test_a_fetch_goes_on_at_an_offset(
+    web: WebServer, client: UrlClient, offset: int, has_ranges: bool
+) -> None:
+    url = web.offer("/disk", WebFile(CONTENT, has_ranges=has_ranges))
+    assert await fetch(client, url, offset) == CONTENT[offset:]
+    assert web.seen[0].first == offset
+
+
+async def test_size_and_mark_are_known_before_the_first_byte(web: WebServer, client: UrlClient) -> None:
+    page = WebFile(CONTENT)
+    url = web.offer("/disk", page)
+    marks = []
+    for etag, content in (('"one"', CONTENT), ('"two"', CONTENT), ('"one"', CONTENT[1:]), ('"one"', CONTENT)):
+        page.etag, page.content = etag, content
+        async with UrlFeed(client, url).open(0) as opened:
+            assert opened.size_bytes == len(content)
+            marks.append(opened.mark)
+    assert len(set(marks)) == 3
+    assert marks[0] == marks[3]
+    assert all(20 < len(mark) <= 128 for mark in marks)
+
+
+async def test_pieces_are_fetched_side_by_side_and_no_more_of_them_than_allowed(
+    web: WebServer, open_client: OpenClient
+) -> None:
+    url = web.offer("/disk", lambda seen: replace(WebFile(CONTENT)(seen), pause_seconds=0.02))
+    client = await open_client(replace(QUICK, connections=3))
+    assert await fetch(client, url) == CONTENT
+    assert web.most_at_once == 3
+    assert all(seen.headers["if-range"] == '"one"' for seen in web.seen[1:])
+
+
+async def test_all_files_together_have_no_more_connections_than_allowed(
+    web: WebServer, open_client: OpenClient
+) -> None:
+    url = web.offer("/disk", lambda seen: replace(WebFile(CONTENT)(seen), pause_seconds=0.01))
+    client = await open_client(replace(QUICK, connections=4, max_connections=5))
+    fetched = await asyncio.gather(*(fetch(client, url) for _ in range(4)))
+    assert fetched == [CONTENT] * 4
+    assert web.most_at_once <= 5
+    assert not client.places.locked()
+
+
+async def test_a_file_that_is_given_up_gives_its_places_back(web: WebServer, open_client: OpenClient) -> None:
+    url = web.offer("/disk", WebFile(CONTENT))
+    client = await open_client(replace(QUICK, connections=4, max_connections=4))
+    for _ in range(3):
+        async with UrlFeed(client, url).open(0) as opened, aclosing(opened.steps()) as steps:
+            assert await anext(steps) == CONTENT[:PIECE]
+    for _ in range(4):
+        await asyncio.wait_for(client.places.acquire(), 5)
+    assert client.places.locked()
+
+
+@pytest.mark.parametrize(
+    "fault", [cut(0), cut(1000), stall(0), stall(1000), status(500), status(503), status(429)]
+)
+@pytest.mark.parametrize("has_ranges", [True, False])
+async def test_what_passes_is_tried_again(
+    web: WebServer, client: UrlClient, fault: Fault, has_ranges: bool
+) -> None:
+    url = web.offer("/disk", WebFile(CONTENT, has_ranges=has_ranges))
+    web.faults.extend([fault, fault])
+    assert await fetch(client, url) == CONTENT
+    assert not web.faults
+
+
+async def test_a_cut_in_every_piece_is_mended_from_where_it_was(web: WebServer, client: UrlClient) -> None:
+    url = web.offer("/disk", WebFile(CONTENT))
+    web.faults.extend([cut(20_000)] * 30)
+    assert await fetch(client, url) == CONTENT
+    assert 20_000 in {seen.first for seen in web.seen}
+
+
+@pytest.mark.parametrize("number", [400, 401, 403, 404, 410, 304])
+async def test_a_status_that_stays_is_told_at_once(web: WebServer, client: UrlClient, number: int) -> None:
+    failed = await failure(client, web.offer("/disk", lambda seen: Reply(number)))
+    assert isinstance(failed, Unavailable)
+    assert failed.reason == "URL_UNREACHABLE"
+    assert f"status {number}" in failed.message
+    assert len(web.seen) == 1
+
+
+async def test_a_server_that_does_not_recover_is_given_up(web: WebServer, open_client: OpenClient) -> None:
+    client = await open_client(replace(QUICK, retry_seconds=0.2))
+    failed = await failure(client, web.offer("/disk", lambda seen: Reply(503)))
+    assert failed.reason == "URL_UNREACHABLE"
+    assert "status 503" in failed.message
+    assert len(web.seen) >= 3
+
+
+async def test_nobody_listens(open_client: OpenClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    client = await open_client(replace(QUICK, retry_seconds=0.1), ports=[port])
+    assert (await failure(client, f"https://127.0.0.1:{port}/disk")).reason == "URL_UNREACHABLE"
+
+
+async def test_a_name_that_does_not_exist_is_told_at_once(
+    open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, error=socket.gaierror(socket.EAI_NONAME, "not known"))
+    failed = await failure(await open_client(), "https://nowhere.test/disk")
+    assert failed.reason == "URL_UNREACHABLE"
+    assert "no such host" in failed.message
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(
+    web: WebServer, open_client: OpenClient
+) -> None:
+    failed = await failure(await open_client(ca_file=None), web.offer("/disk", WebFile(CONTENT)))
+    assert failed.reason == "URL_UNREACHABLE"
+    assert "certificate" in failed.message
+    assert not web.seen
+
+
+async def test_a_certificate_for_another_host_is_refused(
+    web: WebServer, client: UrlClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, ["127.0.0.1"])
+    failed = await failure(client, f"https://other.test:{web.port}/disk")
+    assert "certificate" in failed.message
+    assert not web.seen
+
+
+async def test_certificates_that_cannot_be_read_are_a_mistake_of_the_configuration(
+    open_client: OpenClient, tmp_path: Path
+) -> None:
+    for content in (None, "no certificate"):
+        path = tmp_path / "ca.pem"
+        if content:
+            path.write_text(content)
+        with pytest.raises(InvalidRequest) as refused:
+            await open_client(ca_file=path)
+        assert refused.value.reason == "INVALID_CONFIGURATION"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        headers(Content_Range="bytes 1-65536/1310797"),
+        headers(Content_Range="bytes 0-9/1310797"),
+        headers(Content_Range="bytes 0-65535/*"),
+        headers(Content_Range="none"),
+        headers(Content_Length="10"),
+        headers(Content_Length="70000"),
+        headers(ETag='"two"'),
+    ],
+)
+async def test_a_piece_that_is_not_what_was_asked_for_never_gets_into_the_file(
+    web: WebServer, client: UrlClient, lie: Fault
+) -> None:
+    url = web.offer("/disk", WebFile(CONTENT))
+    web.faults.append(lie)
+    content = b""
+    try:
+        content = await fetch(client, url)
+    except ImsError as failed:
+        assert failed.reason in ("URL_CHANGED", "URL_UNREACHABLE")  # noqa: PT017
+    assert content in (b"", CONTENT)
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+async def test_a_file_that_changes_meanwhile_is_not_put_together(
+    web: WebServer, client: UrlClient, has_ranges: bool
+) -> None:
+    page = WebFile(CONTENT, has_ranges=has_ranges)
+    url = web.offer("/disk", page)
+
+    def change(reply: Reply) -> Reply:
+        page.content, page.etag = bytes(len(CONTENT)), '"two"'
+        return replace(reply, cut_after=5000)
+
+    web.faults.append(change)
+    failed = await failure(client, url)
+    assert isinstance(failed, Conflict)
+    assert failed.reason == "URL_CHANGED"
+
+
+async def test_a_file_that_shrank_has_changed(web: WebServer, client: UrlClient) -> None:
+    url = web.offer("/disk", WebFile(CONTENT))
+    assert (await failure(client, url, len(CONTENT) + 5)).reason == "URL_CHANGED"
+
+
+async def test_going_on_later_needs_the_same_mark(web: WebServer, client: UrlClient) -> None:
+    page = WebFile(CONTENT)
+    url = web.offer("/disk", page)
+    async with UrlFeed(client, url).open(0) as opened:
+        mark = opened.mark
+    async with UrlFeed(client, url).open(PIECE) as opened:
+        opened.require_same(mark)
+    page.etag = '"two"'
+    async with UrlFeed(client, url).open(PIECE) as opened:
+        with pytest.raises(Conflict):
+            opened.require_same(mark)
+        with pytest.raises(Unavailable, match="does not prove"):
+            opened.require_same("")
+
+
+async def test_without_a_proof_nothing_is_put_together(web: WebServer, client: UrlClient) -> None:
+    web.faults.append(cut(1_100_000))
+    failed = await failure(client, web.offer("/disk", WebFile(CONTENT, etag="", has_ranges=False)))
+    assert failed.reason == "URL_UNREACHABLE"
+    assert "does not prove" in failed.message
+    assert len(web.seen) == 1
+
+
+async def test_a_date_proves_a_content_when_it_is_old_enough(web: WebServer, client: UrlClient) -> None:
+    dates = {"Date": "Fri, 27 Nov 2026 05:00:00 GMT", "Last-Modified": "Fri, 27 Nov 2026 04:00:00 GMT"}
+    page = WebFile(CONTENT, etag="", has_ranges=False)
+    url = web.offer("/disk", lambda seen: page(seen).with_headers(**dates))
+    web.faults.append(cut(1_100_000))
+    assert await fetch(client, url) == CONTENT
+    dates["Last-Modified"] = "Fri, 27 Nov 2026 04:59:59 GMT"
+    web.faults.append(cut(1_100_000))
+    assert (await failure(client, url)).reason == "URL_UNREACHABLE"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (headers(Content_Encoding="gzip"), "URL_REFUSED"),
+        (headers(Content_Encoding="br"), "URL_REFUSED"),
+        (headers(Content_Length=""), "URL_REFUSED"),
+        (headers(Content_Length=str(1 << 59)), "LIMIT_EXCEEDED"),
+    ],
+)
+async def test_an_answer_of_which_no_image_can_come_is_refused(
+    web: WebServer, open_client: OpenClient, fault: Fault, reason: str
+) -> None:
+    client = await open_client(replace(QUICK, max_size_bytes=1 << 40))
+    web.faults.append(fault)
+    failed = await failure(client, web.offer("/disk", WebFile(CONTENT, has_ranges=False)))
+    assert failed.reason == reason
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+async def test_an_empty_file_is_no_image(web: WebServer, client: UrlClient, has_ranges: bool) -> None:
+    failed = await failure(client, web.offer("/disk", WebFile(b"", has_ranges=has_ranges)))
+    assert failed.reason == "IMAGE_EMPTY"
+
+
+async def test_a_size_above_the_limit_is_refused_before_it_comes(
+    web: WebServer, open_client: OpenClient
+) -> None:
+    client = await open_client(replace(QUICK, max_size_bytes=len(CONTENT) - 1))
+    with pytest.raises(LimitExceeded):
+        await fetch(client, web.offer("/disk", WebFile(CONTENT)))
+
+
+@pytest.mark.parametrize("is_chunked", [True, False])
+async def test_a_truncated_body_is_never_a_file(
+    web: WebServer, open_client: OpenClient, is_chunked: bool
+) -> None:
+    client = await open_client(replace(QUICK, retry_seconds=0.2))
+    page = WebFile(CONTENT, has_ranges=False, is_chunked=is_chunked)
+    url = web.offer("/disk", lambda seen: replace(page(seen), cut_after=len(CONTENT) - 1))
+    assert (await failure(client, url)).reason == "URL_UNREACHABLE"
+
+
+async def test_redirects_are_followed_and_pieces_come_from_where_they_led(
+    web: WebServer, client: UrlClient
+) -> None:
+    web.offer("/disk", WebFile(CONTENT))
+    web.redirect("/b", "/disk?signature=1")
+    assert await fetch(client, web.redirect("/a", f"{web.root}/b")) == CONTENT
+    paths = [seen.path for seen in web.seen]
+    assert paths[:3] == ["/a", "/b", "/disk?signature=1"]
+    assert set(paths[3:]) == {"/disk?signature=1"}
+
+
+async def test_where_a_redirect_led_may_expire(web: WebServer, client: UrlClient) -> None:
+    web.offer("/disk", WebFile(CONTENT))
+    url = web.redirect("/a", "/disk")
+    web.faults.extend([lambda reply: reply, lambda reply: reply, status(403), status(403)])
+    assert await fetch(client, url) == CONTENT
+    assert [seen.path for seen in web.seen].count("/a") >= 2
+
+
+async def test_a_circle_of_redirects_ends(web: WebServer, client: UrlClient) -> None:
+    web.redirect("/b", "/a")
+    failed = await failure(client, web.redirect("/a", "/b"))
+    assert failed.reason == "URL_UNREACHABLE"
+    assert len(web.seen) == 6
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "file:///etc/passwd",
+        "http://localhost/",
+        "https://10.0.0.1/",
+        "https://169.254.169.254/latest",
+        "ftp://x/",
+        "",
+    ],
+)
+async def test_a_redirect_to_what_may_not_be_asked_is_refused_cve_2026_34881(
+    web: WebServer, client: UrlClient, location: str
+) -> None:
+    failed = await failure(client, web.redirect("/a", location))
+    assert failed.reason == "URL_REFUSED"
+    assert len(web.seen) == 1
+
+
+async def test_a_redirect_to_loopback_is_refused_where_only_the_first_host_is_allowed(
+    web: WebServer, open_client: OpenClient
+) -> None:
+    client = await open_client(allowed_networks=["127.0.0.1/32"])
+    failed = await failure(client, web.redirect("/a", f"https://127.0.0.2:{web.port}/admin"))
+    assert failed.reason == "URL_REFUSED"
+    assert len(web.seen) == 1
+
+
+def resolve_to(
+    monkeypatch: pytest.MonkeyPatch, *answers: list[str], error: OSError | None = None
+) -> list[str]:
+    """Let each look-up of a name give the next of ``answers``, the last one for ever; returns the names."""
+    asked: list[str] = []
+
+    async def getaddrinfo(self: Any, host: str, port: int, **_: Any) -> list[Any]:
+        asked.append(host)
+        if error:
+            raise error
+        addresses = answers[min(len(asked), len(answers)) - 1]
+        return [
+            (socket.AF_INET6 if ":" in each else socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port))
+            for each in addresses
+        ]
+
+    monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+async def test_a_name_with_one_forbidden_address_is_not_connected_to(
+    web: WebServer, client: UrlClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, ["127.0.0.1", "10.0.0.1"])
+    failed = await failure(client, f"https://localhost:{web.port}/disk")
+    assert failed.reason == "URL_REFUSED"
+    assert not web.seen
+
+
+async def test_a_name_that_is_rebound_after_it_was_judged_is_not_connected_to(
+    web: WebServer, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: allowed when it is looked up first, the daemon's own network afterwards."""
+    client = await open_client(allowed_networks=["127.0.0.1/32"])
+    web.offer("/disk", WebFile(CONTENT))
+    web.faults.append(cut(1000))
+    asked = resolve_to(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])
+    failed = await failure(client, f"https://rebound.test:{web.port}/disk")
+    assert failed.reason == "URL_REFUSED"
+    assert len(asked) >= 2
+    assert len(web.seen) == 1
+
+
+async def test_the_connection_goes_to_the_address_that_was_judged_and_no_other_look_up_is_made(
+    web: WebServer, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await open_client(replace(QUICK, connections=1), allowed_networks=["127.0.0.1/32"])
+    web.offer("/disk", WebFile(CONTENT[:PIECE]))
+    asked = resolve_to(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
+    assert await fetch(client, f"https://rebound.test:{web.port}/disk") == CONTENT[:PIECE]
+    assert asked == ["rebound.test"]
+
+
+async def test_the_environment_names_no_proxy(
+    web: WebServer, client: UrlClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert await fetch(client, web.offer("/disk", WebFile(CONTENT))) == CONTENT
+
+
+async def test_http_is_fetched_where_it_is_allowed(open_client: OpenClient) -> None:
+    async with serve_web() as plain:
+        url = plain.offer("/disk", WebFile(CONTENT))
+        with pytest.raises(InvalidRequest):
+            UrlFeed(await open_client(ports=[plain.port]), url)
+        assert await fetch(await open_client(ports=[plain.port], allow_http=True), url) == CONTENT
+
+
+async def test_what_is_sent_says_who_asks_and_asks_for_the_bytes_as_they_are(
+    web: WebServer, client: UrlClient
+) -> None:
+    await fetch(client, web.offer("/disk", WebFile(CONTENT)))
+    assert {seen.headers["accept-encoding"] for seen in web.seen} == {"identity"}
+    assert web.seen[0].headers["user-agent"].startswith("imsd/")
+    assert "cookie" not in web.seen[-1].headers
+
+
+async def test_no_message_tells_the_query(web: WebServer, client: UrlClient) -> None:
+    failed = await failure(client, f"{web.root}/missing?signature=secret")
+    assert "/missing" in failed.message
+    assert "secret" not in f"{failed.message} {failed.hint}"
+
+
+def test_a_feed_is_named_after_its_file() -> None:
+    policy = UrlPolicy()
+    client = UrlClient(policy, QUICK, None)  # type: ignore[arg-type]
+    assert UrlFeed(client, "https://example.org/a/disk.qcow2?x=/y").name == "disk.qcow2"
+    assert len(UrlFeed(client, "https://example.org/" + "x" * 1000).name) == 255
