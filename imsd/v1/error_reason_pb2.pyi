@@ -96,6 +96,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 61
     ERROR_REASON_STORE_READ_ONLY: _ErrorReason.ValueType  # 62
     ERROR_REASON_DRIVER_NOT_READY: _ErrorReason.ValueType  # 63
+    ERROR_REASON_URL_REFUSED: _ErrorReason.ValueType  # 80
+    """The source that a request names.
+    not a URL that may be fetched, or an answer of which no image can come
+    """
+    ERROR_REASON_URL_UNREACHABLE: _ErrorReason.ValueType  # 81
+    """no connection, no trust, or a status that says no: the message tells"""
+    ERROR_REASON_URL_CHANGED: _ErrorReason.ValueType  # 82
+    """the file changed at its origin while it was fetched"""
     ERROR_REASON_STATE_DIRECTORY_IN_USE: _ErrorReason.ValueType  # 70
     """The daemon."""
     ERROR_REASON_INVALID_CONFIGURATION: _ErrorReason.ValueType  # 71
@@ -187,6 +195,14 @@ a stored byte is missing or altered
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 61
 ERROR_REASON_STORE_READ_ONLY: ErrorReason.ValueType  # 62
 ERROR_REASON_DRIVER_NOT_READY: ErrorReason.ValueType  # 63
+ERROR_REASON_URL_REFUSED: ErrorReason.ValueType  # 80
+"""The source that a request names.
+not a URL that may be fetched, or an answer of which no image can come
+"""
+ERROR_REASON_URL_UNREACHABLE: ErrorReason.ValueType  # 81
+"""no connection, no trust, or a status that says no: the message tells"""
+ERROR_REASON_URL_CHANGED: ErrorReason.ValueType  # 82
+"""the file changed at its origin while it was fetched"""
 ERROR_REASON_STATE_DIRECTORY_IN_USE: ErrorReason.ValueType  # 70
 """The daemon."""
 ERROR_REASON_INVALID_CONFIGURATION: ErrorReason.ValueType  # 71

@@ -394,6 +394,9 @@ class CreateImageRequest(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    LOCAL_PATH_FIELD_NUMBER: _builtins.int
+    EXPECTED_SHA256_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     BOOT_MODE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
@@ -416,6 +419,12 @@ class CreateImageRequest(_message.Message):
     """MB, 0..4194304; 0: no limit, else at least min_ram_mb"""
     upload_id: _builtins.str
     """UUID of a committed upload of the same project"""
+    url: _builtins.str
+    """1..2048 printable ASCII characters: https://..., or http:// where the operator allows it; without user name"""
+    local_path: _builtins.str
+    """1..4096 characters: an absolute path on the daemon's machine, below one of its import_roots"""
+    expected_sha256: _builtins.str
+    """64 hex digits, of the file that url or local_path names; empty: unknown. With upload_id empty: CreateUpload takes it"""
     architecture: _guest_pb2.Architecture.ValueType
     """counts where nothing is found inside; unspecified: not known"""
     boot_mode: _guest_pb2.BootMode.ValueType
@@ -443,14 +452,17 @@ class CreateImageRequest(_message.Message):
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         properties: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         upload_id: _builtins.str = ...,
+        url: _builtins.str = ...,
+        local_path: _builtins.str = ...,
+        expected_sha256: _builtins.str = ...,
         architecture: _guest_pb2.Architecture.ValueType = ...,
         boot_mode: _guest_pb2.BootMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "upload_id", b"upload_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["local_path", b"local_path", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "source", b"source", "tags", b"tags", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "local_path", b"local_path", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "source", b"source", "tags", b"tags", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id", "url", "local_path"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 

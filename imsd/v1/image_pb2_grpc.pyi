@@ -36,13 +36,18 @@ class ImageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ImageServiceAsyncStub: ...
     CreateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CreateImageRequest, _job_pb2.Job]
-    """CreateImage starts a job that makes an image from a committed upload and returns the job; its
+    """CreateImage starts a job that makes an image from a committed upload, from a URL or from a file of the
+    daemon's machine, and returns the job; its
     image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
-    every byte is stored, durable and verified; otherwise it vanishes with the failed job.
-    Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use),
-    REQUEST_ID_REUSED. The job itself may fail with any IMAGE_*, FORMAT_* or STORE_* reason,
-    MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, DATA_LOSS, DRIVER_NOT_READY,
-    FAILED_PRECONDITION (its upload or image is gone), CONFLICT, UNAVAILABLE or INTERNAL.
+    every byte is stored, durable and verified; otherwise it vanishes with the failed job. A URL or a file is
+    fetched into an upload of the job's own, which nobody else can write and which goes with a job that fails.
+    Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
+    REQUEST_ID_REUSED, URL_REFUSED, LIMIT_EXCEEDED (open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+    The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
+    MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
+    DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
+    UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
+    FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
     Retry: safe with the same request_id.
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.Image]
@@ -98,13 +103,18 @@ class ImageServiceAsyncStub(ImageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CreateImageRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """CreateImage starts a job that makes an image from a committed upload and returns the job; its
+    """CreateImage starts a job that makes an image from a committed upload, from a URL or from a file of the
+    daemon's machine, and returns the job; its
     image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
-    every byte is stored, durable and verified; otherwise it vanishes with the failed job.
-    Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use),
-    REQUEST_ID_REUSED. The job itself may fail with any IMAGE_*, FORMAT_* or STORE_* reason,
-    MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, DATA_LOSS, DRIVER_NOT_READY,
-    FAILED_PRECONDITION (its upload or image is gone), CONFLICT, UNAVAILABLE or INTERNAL.
+    every byte is stored, durable and verified; otherwise it vanishes with the failed job. A URL or a file is
+    fetched into an upload of the job's own, which nobody else can write and which goes with a job that fails.
+    Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
+    REQUEST_ID_REUSED, URL_REFUSED, LIMIT_EXCEEDED (open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+    The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
+    MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
+    DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
+    UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
+    FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
     Retry: safe with the same request_id.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.Image]  # type: ignore[assignment]
@@ -163,13 +173,18 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.CreateImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """CreateImage starts a job that makes an image from a committed upload and returns the job; its
+        """CreateImage starts a job that makes an image from a committed upload, from a URL or from a file of the
+        daemon's machine, and returns the job; its
         image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
-        every byte is stored, durable and verified; otherwise it vanishes with the failed job.
-        Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use),
-        REQUEST_ID_REUSED. The job itself may fail with any IMAGE_*, FORMAT_* or STORE_* reason,
-        MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, DATA_LOSS, DRIVER_NOT_READY,
-        FAILED_PRECONDITION (its upload or image is gone), CONFLICT, UNAVAILABLE or INTERNAL.
+        every byte is stored, durable and verified; otherwise it vanishes with the failed job. A URL or a file is
+        fetched into an upload of the job's own, which nobody else can write and which goes with a job that fails.
+        Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
+        REQUEST_ID_REUSED, URL_REFUSED, LIMIT_EXCEEDED (open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+        The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
+        MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
+        DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
+        UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
+        FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
         Retry: safe with the same request_id.
         """
 

@@ -120,7 +120,7 @@ class UploadServiceServicer:
         has ended its own and all that was asked for is answered.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
         UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
-        FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
+        FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
         STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -69,7 +69,7 @@ class UploadServiceStub:
     has ended its own and all that was asked for is answered.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
     UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
-    FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
+    FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
     STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
     CommitUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.CommitUploadRequest, _upload_pb2.Upload]
@@ -129,7 +129,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     has ended its own and all that was asked for is answered.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
     UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
-    FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
+    FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
     STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
     CommitUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.CommitUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
@@ -210,7 +210,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         has ended its own and all that was asked for is answered.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
         UPLOAD_EXPIRED, FORMAT_UNSUPPORTED and FORMAT_MISMATCH (the first bytes say so), LIMIT_EXCEEDED,
-        FAILED_PRECONDITION, FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
+        FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
         STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """
 
