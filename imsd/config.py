@@ -11,7 +11,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ByteSize, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "IMSD_"
@@ -68,6 +77,37 @@ def default_socket_group() -> str:
     return "ims" if os.geteuid() == 0 or found.gr_gid in os.getgroups() else ""
 
 
+class UrlImport(BaseModel):
+    """How images are fetched from URLs. Times are seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Whether http:// may be fetched too: nothing proves then where the bytes come from.
+    allow_http: bool = False
+
+    # Ports that may be asked beside 443 (and 80, where http is allowed).
+    ports: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=MAX_PORT)], ...], NoDecode, BeforeValidator(_split)
+    ] = ()
+
+    # Networks that may be asked although they are not the public web's: "10.1.0.0/16", for example.
+    allowed_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
+
+    # A file of certificates (PEM) that are trusted beside those of the system.
+    ca_file: Annotated[Path | None, BeforeValidator(_absolute)] = None
+
+    # Connections for one file, and for all files together. Each holds a few MiB.
+    connections: Annotated[int, Field(ge=1, le=64)] = 4
+    max_connections: Annotated[int, Field(ge=1, le=1000)] = 16
+
+    # How long a server may take to connect, and between two bytes.
+    connect_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    stall_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+
+    # How long attempts are repeated that bring no byte.
+    retry_seconds: Annotated[float, Field(ge=0, le=86400)] = 120.0
+
+
 class Config(BaseSettings):
     """Every key, with its default. Making one reads nothing but its arguments."""
 
@@ -117,6 +157,12 @@ class Config(BaseSettings):
 
     # An upload that nobody touches for so long is removed.
     upload_expiry_hours: float = Field(24.0, gt=0, le=24 * 365)
+
+    # Directories of this machine from which images may be imported by their path; none: refused.
+    import_roots: Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(_split)] = ()
+
+    # Images from https:// URLs.
+    url_import: UrlImport = UrlImport()
 
     # How much of an upload lies in one blob; at most one part is sent twice after a crash.
     upload_part_bytes: ByteSize = Field(ByteSize(64 * MIB), ge=MIB, le=GIB)

@@ -20,18 +20,23 @@ from imsd.contract import run_blocking
 from imsd.core.background import Background
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Downloads
+from imsd.core.fetching import Fetching
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
+from imsd.core.import_roots import ImportRoots
 from imsd.core.job_board import JobBoard
 from imsd.core.jobs import Jobs
 from imsd.core.page_token import PageTokens
 from imsd.core.plugin_registry import load_plugins
 from imsd.core.runtime import Runtime, ServiceLimits
+from imsd.core.sources import Sources
 from imsd.core.state_directory import locked_state_directory, token_secret
 from imsd.core.store_pool import open_store_pool
 from imsd.core.store_sections import configured_stores
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
+from imsd.core.url_client import UrlLimits, open_url_client
+from imsd.core.url_policy import UrlPolicy
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
@@ -48,7 +53,7 @@ log = structlog.get_logger(__name__)
 class Daemon:
     """A running daemon; `open_daemon` makes one."""
 
-    def __init__(self, config: Config, runtime: Runtime) -> None:
+    def __init__(self, config: Config, runtime: Runtime, sources: Sources) -> None:
         self._config = config
         self.runtime = runtime
         self._sweeper = Sweeper(runtime)
@@ -58,7 +63,7 @@ class Daemon:
             runtime,
             board,
             {
-                JobKind.CREATE_IMAGE: CreateImage(self.uploads, self._sweeper),
+                JobKind.CREATE_IMAGE: CreateImage(self.uploads, self._sweeper, Fetching(runtime, sources)),
                 JobKind.VERIFY_IMAGE: VerifyImage(self._sweeper),
             },
         )
@@ -68,7 +73,7 @@ class Daemon:
             Core(
                 runtime=runtime,
                 images=images,
-                image_jobs=ImageJobs(runtime, self._dispatcher),
+                image_jobs=ImageJobs(runtime, self._dispatcher, self.uploads, sources),
                 downloads=Downloads(runtime, self._sweeper, images),
                 uploads=self.uploads,
                 jobs=self._jobs,
@@ -128,12 +133,33 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             clock=_now,
             new_id=_new_id,
         )
-        daemon = Daemon(config, runtime)
+        daemon = Daemon(config, runtime, await stack.enter_async_context(_open_sources(config, pool)))
         try:
             await daemon.start()
             yield daemon
         finally:
             await daemon.stop()
+
+
+@asynccontextmanager
+async def _open_sources(config: Config, pool: DecodePool) -> AsyncIterator[Sources]:
+    """Raises InvalidRequest (INVALID_CONFIGURATION)."""
+    said = config.url_import
+    policy = UrlPolicy(
+        allow_http=said.allow_http,
+        ports=said.ports,
+        allowed_networks=map(str, said.allowed_networks),
+    )
+    url_limits = UrlLimits(
+        connections=said.connections,
+        max_connections=said.max_connections,
+        connect_seconds=said.connect_seconds,
+        stall_seconds=said.stall_seconds,
+        retry_seconds=said.retry_seconds,
+    )
+    roots = ImportRoots(config.import_roots)
+    async with open_url_client(policy, url_limits, said.ca_file) as client:
+        yield Sources(client, roots, pool, config.upload_part_bytes)
 
 
 def run(config: Config) -> None:

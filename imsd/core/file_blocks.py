@@ -21,7 +21,7 @@ HOLE_BYTES = 1 << 20
 # The last bytes of a file that are no whole block are taken by themselves.
 BLOCK_BYTES = 4096
 
-SUBJECT = "the file that was handed over"
+SUBJECT = "the file that is read"
 
 
 class FileRange(NamedTuple):
@@ -83,7 +83,7 @@ class FileBlocks(BlockSource):
         while buffer:
             count = os.preadv(self.fd, [buffer], offset)
             if not count:
-                raise _changed()
+                raise changed()
             buffer, offset = buffer[count:], offset + count
 
     def _next_hole(self, offset: int) -> int:
@@ -98,7 +98,7 @@ class FileBlocks(BlockSource):
         """Raises FailedPrecondition when somebody wrote to the file since it was handed over."""
         now = os.fstat(self.fd)
         if (now.st_size, now.st_mtime_ns) != (self.file_bytes, self._status.st_mtime_ns):
-            raise _changed()
+            raise changed()
 
     def next_data(self, offset: int) -> int:
         """Where the next byte lies that is in no hole; the end of the file if there is none."""
@@ -149,7 +149,8 @@ async def file_pieces(pool: DecodePool, range_: FileRange) -> AsyncIterator[memo
             yield await pool.run(range_.blocks.content, start, length)
 
 
-def _changed() -> FailedPrecondition:
+def changed() -> FailedPrecondition:
+    """The file is not what it was."""
     return FailedPrecondition(
         "the file was changed while it was read", hint="stop whatever writes to it, then start again"
     )

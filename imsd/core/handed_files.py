@@ -51,7 +51,7 @@ class HandedFile:
 
     def __init__(self, fd: int, status: os.stat_result) -> None:
         self._fd = fd
-        self._status = status
+        self.status = status
 
     @classmethod
     def examine(cls, fd: int) -> Self:
@@ -80,7 +80,7 @@ class HandedFile:
 
         Raises FailedPrecondition when the file is changed meanwhile.
         """
-        blocks = FileBlocks(self._fd, self._status)
+        blocks = FileBlocks(self._fd, self.status)
         range_bytes = min(RANGE_BYTES, part_bytes // 4 // BLOCK_BYTES * BLOCK_BYTES)
         while (step := await pool.run(next_step, blocks, offset, range_bytes)) is not None:
             yield step

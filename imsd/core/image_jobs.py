@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from imsd.contract import FailedPrecondition, NotFound
 from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
@@ -22,14 +24,21 @@ from . import checks, limits, requests
 from .dispatcher import Dispatcher
 from .requests import RequestKey
 from .runtime import Runtime
+from .sources import Source, Sources
+from .uploads import NewUpload, Uploads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewImage:
-    """What a caller wants; ``min_disk_gb`` 0: as large as the disk in the file."""
+    """What a caller wants; ``min_disk_gb`` 0: as large as the disk in the file.
 
-    upload_id: str
+    The file is that of ``upload_id`` or, if there is one, of ``source``, which has ``expected_sha256``.
+    """
+
     name: str
+    upload_id: str = ""
+    source: Source | None = None
+    expected_sha256: str = ""
     description: str = ""
     disk_format: str = ""
     os_version: str = ""
@@ -41,24 +50,27 @@ class NewImage:
 
 
 class ImageJobs:
-    def __init__(self, runtime: Runtime, dispatcher: Dispatcher) -> None:
+    def __init__(self, runtime: Runtime, dispatcher: Dispatcher, uploads: Uploads, sources: Sources) -> None:
         self._runtime = runtime
         self._dispatcher = dispatcher
+        self._uploads = uploads
+        self._sources = sources
 
     async def create(self, key: RequestKey, new: NewImage) -> str:
         """Start a CREATE_IMAGE job and return its id; the first one's when ``key`` was used before."""
         _check(new)
+        own = self._own_upload(key.project_id, new) if new.source else None
         async with self._runtime.database.transaction() as c:
             earlier = await requests.recall(c, key)
             if earlier:
                 return earlier
-            upload = await upload_rows.get_upload(c, key.project_id, new.upload_id)
-            _check_upload(upload, new)
-            assert upload is not None
+            upload = own or await _committed_upload(c, key.project_id, new.upload_id)
             image, job = self._records(key.project_id, new, upload)
             await job_rows.insert_job(c, job)
             await image_rows.insert_image(c, image)
-            if not await upload_rows.attach_upload(c, new.upload_id, job.id):
+            if own:
+                await self._uploads.insert(c, own)
+            elif not await upload_rows.attach_upload(c, upload.id, job.id):
                 raise FailedPrecondition("another job makes an image of this upload")
             await requests.remember(c, self._runtime, key, job.id)
         self._dispatcher.dispatch(job.id, job.kind)
@@ -96,9 +108,18 @@ class ImageJobs:
         self._dispatcher.dispatch(job.id, job.kind)
         return job.id
 
+    def _own_upload(self, project_id: str, new: NewImage) -> UploadRecord:
+        """The upload into which a job fetches what ``new`` names; the job is yet to be made."""
+        assert new.source is not None
+        feed = self._sources.feed(new.source)
+        wanted = NewUpload(
+            file_name=feed.name, disk_format=new.disk_format, expected_sha256=new.expected_sha256
+        )
+        return self._uploads.prepare(project_id, wanted, self._runtime.new_id())
+
     def _records(self, project_id: str, new: NewImage, upload: UploadRecord) -> tuple[ImageRecord, JobRecord]:
         now = self._runtime.clock()
-        image_id, job_id = self._runtime.new_id(), self._runtime.new_id()
+        image_id, job_id = self._runtime.new_id(), upload.job_id or self._runtime.new_id()
         image = ImageRecord(
             id=image_id,
             project_id=project_id,
@@ -127,6 +148,7 @@ class ImageJobs:
                 "disk_format": new.disk_format or upload.disk_format,
                 "min_disk_gb": new.min_disk_gb,
                 "store": upload.store,
+                "source": new.source.to_spec() if new.source else None,
             },
             image_id=image_id,
             upload_id=upload.id,
@@ -147,7 +169,10 @@ def _verifying(image: ImageRecord) -> job_rows.JobQuery:
 def _check(new: NewImage) -> None:
     checks.name(new.name)
     checks.description(new.description)
-    checks.uuid("upload_id", new.upload_id)
+    if new.source is None:
+        checks.uuid("upload_id", new.upload_id)
+        if new.expected_sha256:
+            checks.refuse("expected_sha256", "of an upload, CreateUpload takes the SHA-256")
     checks.text("os_version", new.os_version, limits.MAX_OS_VERSION)
     checks.number("min_disk_gb", new.min_disk_gb, 0, limits.MAX_DISK_GB)
     checks.ram(new.min_ram_mb, new.max_ram_mb)
@@ -155,15 +180,17 @@ def _check(new: NewImage) -> None:
     checks.properties(new.properties)
 
 
-def _check_upload(upload: UploadRecord | None, new: NewImage) -> None:
+async def _committed_upload(c: AsyncConnection, project_id: str, upload_id: str) -> UploadRecord:
+    upload = await upload_rows.get_upload(c, project_id, upload_id)
     if upload is None:
-        raise NotFound(f"there is no upload {new.upload_id} in this project")
+        raise NotFound(f"there is no upload {upload_id} in this project")
+    if upload.job_id:
+        raise FailedPrecondition(
+            "another job makes an image of this upload", hint=f"watch job {upload.job_id}"
+        )
     if upload.state is not UploadState.COMMITTED:
         raise FailedPrecondition(
             "the upload is not complete",
             hint=f"send the bytes from offset {upload.committed_offset} on and commit it",
         )
-    if upload.job_id:
-        raise FailedPrecondition(
-            "another job makes an image of this upload", hint=f"watch job {upload.job_id}"
-        )
+    return upload

@@ -37,16 +37,24 @@ class LiveProgress:
     def enter(self, phase: str, bytes_total: int, span: tuple[float, float], now: float) -> None:
         """Begin a phase that takes the job from ``span[0]`` to ``span[1]`` percent."""
         self._earlier = self.worked_on()
-        self.phase, self.bytes_done, self.bytes_total, self._span = phase, 0, bytes_total, span
+        self.phase, self.bytes_total, self._span = phase, bytes_total, span
         self.percent = max(self.percent, span[0])
-        self._samples = deque([(now, 0)])
+        self.begin(0, now)
 
-    def advance(self, bytes_done: int, now: float) -> None:
+    def begin(self, bytes_done: int, now: float) -> None:
+        """So much of the phase was done before: it counts for how far the job is, not for its rate."""
+        self._samples = deque([(now, bytes_done)])
+        self._reach(bytes_done)
+
+    def _reach(self, bytes_done: int) -> None:
         self.bytes_done = bytes_done
         if self.bytes_total:
             low, high = self._span
             part = min(bytes_done / self.bytes_total, 1.0)
             self.percent = max(self.percent, low + (high - low) * part)
+
+    def advance(self, bytes_done: int, now: float) -> None:
+        self._reach(bytes_done)
         if not self._samples or now - self._samples[-1][0] >= WATCH_SECONDS:
             self._samples.append((now, bytes_done))
         while now - self._samples[0][0] > RATE_SECONDS and len(self._samples) > 2:
@@ -97,9 +105,13 @@ class JobBoard:
     def find(self, job_id: str) -> LiveProgress | None:
         return self._live.get(job_id)
 
-    def enter(self, job_id: str, phase: str, bytes_total: int, span: tuple[float, float]) -> None:
+    def enter(
+        self, job_id: str, phase: str, bytes_total: int, span: tuple[float, float], bytes_done: int = 0
+    ) -> None:
         if live := self._live.get(job_id):
-            live.enter(phase, bytes_total, span, self._monotonic())
+            now = self._monotonic()
+            live.enter(phase, bytes_total, span, now)
+            live.begin(bytes_done, now)
             self.changed(job_id)
 
     def advance(self, job_id: str, bytes_done: int) -> None:

@@ -43,6 +43,16 @@ class UploadProgress:
         async with runtime.database.reading() as c:
             return cls(runtime, record, await upload_rows.count_parts(c, record.id))
 
+    async def describe(self, size_bytes: int, fingerprint: str) -> None:
+        """Note what became known of the file, before its bytes come; ``size_bytes`` 0: not known.
+
+        Raises Conflict (UPLOAD_TAKEN_OVER).
+        """
+        async with self._runtime.database.transaction() as c:
+            if not await self._put(c, size_bytes=size_bytes, fingerprint=fingerprint):
+                raise taken_over()
+        self.record = replace(self.record, size_bytes=size_bytes, fingerprint=fingerprint)
+
     def next_number(self) -> int:
         """A number for a part that no other part has. Raises LimitExceeded."""
         if self._part_count >= MAX_PARTS:

@@ -63,13 +63,28 @@ class Uploads:
 
     async def create(self, key: RequestKey, new: NewUpload) -> UploadRecord | GoneUpload:
         """Open an upload; the first one, whatever became of it, when ``key`` was used before."""
+        record = self.prepare(key.project_id, new)
+        async with self._runtime.database.transaction() as c:
+            earlier = await requests.recall(c, key)
+            if earlier:
+                found = await upload_rows.get_upload(c, key.project_id, earlier)
+                return found or GoneUpload(earlier, key.project_id)
+            await self.insert(c, record)
+            await requests.remember(c, self._runtime, key, record.id)
+        return record
+
+    def prepare(self, project_id: str, new: NewUpload, job_id: str = "") -> UploadRecord:
+        """The record of a new upload; with ``job_id`` only that job writes it.
+
+        Raises InvalidRequest, FailedPrecondition (DRIVER_NOT_READY).
+        """
         self._check(new)
         stores = self._runtime.stores
         stores.get(stores.default_name)  # a store that is not ready says so now
         now = self._runtime.clock()
-        record = UploadRecord(
+        return UploadRecord(
             id=self._runtime.new_id(),
-            project_id=key.project_id,
+            project_id=project_id,
             state=UploadState.OPEN,
             store=stores.default_name,
             size_bytes=new.size_bytes,
@@ -79,20 +94,17 @@ class Uploads:
             fingerprint=new.fingerprint,
             created_at=now,
             expires_at=now + self._runtime.limits.upload_expiry,
+            job_id=job_id,
         )
-        async with self._runtime.database.transaction() as c:
-            earlier = await requests.recall(c, key)
-            if earlier:
-                found = await upload_rows.get_upload(c, key.project_id, earlier)
-                return found or GoneUpload(earlier, key.project_id)
-            if await upload_rows.open_upload_count(c, key.project_id) >= limits.MAX_OPEN_UPLOADS:
-                raise LimitExceeded(
-                    f"project {key.project_id} has {limits.MAX_OPEN_UPLOADS} open uploads",
-                    hint="finish or abort some of them",
-                )
-            await upload_rows.insert_upload(c, record)
-            await requests.remember(c, self._runtime, key, record.id)
-        return record
+
+    async def insert(self, c: AsyncConnection, record: UploadRecord) -> None:
+        """Raises LimitExceeded."""
+        if await upload_rows.open_upload_count(c, record.project_id) >= limits.MAX_OPEN_UPLOADS:
+            raise LimitExceeded(
+                f"project {record.project_id} has {limits.MAX_OPEN_UPLOADS} open uploads",
+                hint="finish or abort some of them",
+            )
+        await upload_rows.insert_upload(c, record)
 
     async def get(self, project_id: str, upload_id: str) -> UploadRecord:
         project_id, upload_id = checks.project_id(project_id), checks.uuid("upload_id", upload_id)
@@ -145,7 +157,7 @@ class Uploads:
             taken = await self._take_over(record.project_id, upload_id)
             if taken:
                 await self._evict(upload_id)
-                _check_size(taken, size_bytes)
+                check_size(taken, size_bytes)
                 return await self._seal(taken, digest)
             record = await self.get(record.project_id, upload_id)  # committed by another call meanwhile
         if size_bytes != record.size_bytes or (digest and digest != record.digest):
@@ -155,7 +167,8 @@ class Uploads:
     async def delete(self, project_id: str, upload_id: str) -> None:
         """Abort an upload and free its bytes. Raises FailedPrecondition when a job consumes it."""
         record = await self.get(project_id, upload_id)
-        await self._evict(upload_id)
+        if not record.job_id:
+            await self._evict(upload_id)
         if not await self._drop(record):
             raise FailedPrecondition(
                 "a job makes an image of this upload", hint=f"cancel job {record.job_id} instead"
@@ -215,6 +228,10 @@ class Uploads:
         (UPLOAD_OFFSET_MISMATCH), and the other one goes on.
         """
         current = await self.get(project_id, upload_id)
+        if current.state is UploadState.OPEN and current.job_id:
+            raise FailedPrecondition(
+                "a job fetches the bytes of this upload", hint=f"watch job {current.job_id}"
+            )
         if current.expires_at <= self._runtime.clock():
             raise FailedPrecondition(
                 "nobody wrote to the upload for too long: it is about to be removed",
@@ -279,7 +296,8 @@ def _fingerprint(value: str) -> str:
     )
 
 
-def _check_size(record: UploadRecord, size_bytes: int) -> None:
+def check_size(record: UploadRecord, size_bytes: int) -> None:
+    """Whether the upload has all its ``size_bytes``. Raises InvalidRequest, FailedPrecondition."""
     declared = record.size_bytes or size_bytes
     if size_bytes <= 0 and not record.size_bytes:
         raise InvalidRequest(

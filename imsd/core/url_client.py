@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 import imsd
-from imsd.contract import InvalidRequest, LimitExceeded
+from imsd.contract import InvalidRequest
 
 from .url_answer import Answer, AskedRange, AttemptFailed, empty, read_answer, unreachable
 from .url_policy import CheckedUrl, UrlPolicy
@@ -44,7 +44,6 @@ class UrlLimits:
     stall_seconds: float = 30.0  # without a byte
     retry_seconds: float = 120.0  # of attempts that bring no byte
     pause_seconds: float = 0.5  # after the first attempt that failed; doubled after each further one
-    max_size_bytes: int = 1 << 60
 
 
 class UrlClient:
@@ -61,14 +60,15 @@ class UrlClient:
         """What the server says of ``url``, or the one that it redirects to.
 
         Raises InvalidRequest (URL_REFUSED, IMAGE_EMPTY), Unavailable (URL_UNREACHABLE), Conflict
-        (URL_CHANGED), LimitExceeded; AttemptFailed when another attempt may succeed.
+        (URL_CHANGED); AttemptFailed when another attempt may succeed.
         """
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._send(url, asked)
             try:
                 if response.status not in REDIRECTS:
                     answer = read_answer(url, response, asked)
-                    self._require_size(answer)
+                    if answer.size_bytes == 0:
+                        raise empty(url)
                     yield answer
                     return
                 url = self.policy.check_redirect(url, response.headers.get("Location", ""))
@@ -91,14 +91,6 @@ class UrlClient:
         with _failures(url):
             async with asyncio.timeout(seconds):
                 return await self._session.get(target, headers=headers, allow_redirects=False)
-
-    def _require_size(self, answer: Answer) -> None:
-        if answer.size_bytes == 0:
-            raise empty(answer.url)
-        if answer.size_bytes and answer.size_bytes > self.limits.max_size_bytes:
-            raise LimitExceeded(
-                f"the file has {answer.size_bytes} bytes, an upload has at most {self.limits.max_size_bytes}"
-            )
 
 
 class JudgedResolver(AbstractResolver):

@@ -6,6 +6,7 @@ from imsd.contract import InvalidRequest
 from imsd.core import checks
 from imsd.core.image_jobs import NewImage
 from imsd.core.images import LISTED, UPDATABLE, ImageChange
+from imsd.core.sources import Source, SourceKind
 from imsd.metadata.images import ImageQuery
 from imsd.v1 import image_pb2 as pb
 
@@ -16,9 +17,13 @@ ORDERS = ("created_at", "updated_at", "name", "virtual_size", "status")
 
 def new_image_from_pb(request: pb.CreateImageRequest) -> NewImage:
     if request.WhichOneof("source") is None:
-        raise InvalidRequest("the request names no source", field="source", hint="set upload_id")
+        raise InvalidRequest(
+            "the request names no source", field="source", hint="set upload_id, url or local_path"
+        )
     return NewImage(
         upload_id=request.upload_id,
+        source=_source_from_pb(request),
+        expected_sha256=request.expected_sha256,
         name=request.name,
         description=request.description,
         disk_format=convert.format_from_pb(request.disk_format),
@@ -29,6 +34,13 @@ def new_image_from_pb(request: pb.CreateImageRequest) -> NewImage:
         tags=dict(request.tags),
         properties=dict(request.properties),
     )
+
+
+def _source_from_pb(request: pb.CreateImageRequest) -> Source | None:
+    named = request.WhichOneof("source")
+    if named is None or named == "upload_id":
+        return None
+    return Source(SourceKind(named), getattr(request, named))
 
 
 def image_query_from_pb(request: pb.ListImagesRequest) -> ImageQuery:

@@ -1,4 +1,4 @@
-"""Create an image from a committed upload.
+"""Create an image from a committed upload, or from a file that is fetched into one first.
 
 The story: the upload's bytes are opened as a disk (or are chunks already), checked, stored chunk by
 chunk, listed in a manifest; then one transaction makes the manifest live, the image ACTIVE, the upload
@@ -15,9 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import Conflict, FailedPrecondition, ImsError, InvalidRequest
+from imsd.core.fetching import Fetching
 from imsd.core.images import min_disk
 from imsd.core.job_run import JobRun, Workflow
 from imsd.core.opened_upload import OpenedUpload, StoredDisk, open_upload
+from imsd.core.sources import Source
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
 from imsd.formats.source import ByteSource
@@ -43,11 +45,13 @@ class Subject:
 
 
 class CreateImage(Workflow):
-    def __init__(self, uploads: Uploads, sweeper: Sweeper) -> None:
+    def __init__(self, uploads: Uploads, sweeper: Sweeper, fetching: Fetching) -> None:
         self._uploads = uploads
         self._sweeper = sweeper
+        self._fetching = fetching
 
     async def run(self, run: JobRun) -> None:
+        await self._fetching.fetch(run)
         subject = await self._begin(run)
         run.enter("inspect", 0, (0.0, 1.0))
         async with open_upload(run, subject.upload, str(run.record.spec["disk_format"])) as opened:
@@ -60,7 +64,8 @@ class CreateImage(Workflow):
     async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
         await chunk_index.release_holder(c, run.holder)
         await image_rows.delete_image_row(c, run.record.image_id)
-        if error is None or is_hopeless(error):
+        # Nobody else can use what this job fetched.
+        if error is None or is_hopeless(error) or Source.of_job(run.record.spec):
             await chunk_index.release_holder(c, Holder(HolderKind.UPLOAD, run.record.upload_id))
             await upload_rows.delete_upload_row(c, run.record.upload_id)
         else:

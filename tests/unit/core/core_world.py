@@ -6,16 +6,21 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import ChunkIndex
 from imsd.contract import BlobStore
 from imsd.core.background import Background
+from imsd.core.import_roots import ImportRoots
 from imsd.core.page_token import PageTokens
 from imsd.core.runtime import Runtime, ServiceLimits
+from imsd.core.sources import Sources
 from imsd.core.store_pool import DriverState, StorePool, _Opened
 from imsd.core.store_sections import ConfiguredStore
+from imsd.core.url_client import UrlClient, UrlLimits
+from imsd.core.url_policy import UrlPolicy
 from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.database import Database
 
@@ -37,6 +42,13 @@ def pool_of(**stores: BlobStore) -> StorePool:
         for name, store in stores.items()
     ]
     return StorePool(declared, opened, STORE)
+
+
+def sources_of(runtime: Runtime, *roots: Path) -> Sources:
+    """Sources of which only local paths can be opened."""
+    session: Any = None
+    client = UrlClient(UrlPolicy(), UrlLimits(), session)
+    return Sources(client, ImportRoots(roots), runtime.pool, runtime.limits.upload_part_bytes)
 
 
 @asynccontextmanager

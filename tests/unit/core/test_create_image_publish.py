@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from imsd.contract import Conflict
+from imsd.core.fetching import Fetching
 from imsd.core.job_board import JobBoard
 from imsd.core.job_run import JobRun
 from imsd.core.opened_upload import StoredDisk
@@ -15,7 +16,7 @@ from imsd.metadata import uploads as upload_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import ImageStatus, JobState, UploadState
 from imsd.testing.memory_store import MemoryStore
-from tests.unit.core.core_world import STORE, open_runtime, pool_of
+from tests.unit.core.core_world import STORE, open_runtime, pool_of, sources_of
 from tests.unit.metadata.samples import a_job, an_image, an_upload, claimed
 
 MANIFEST = "0" * 32
@@ -45,7 +46,9 @@ async def test_a_job_whose_image_is_gone_does_not_succeed(database: Database, is
     async with open_runtime(database, pool_of(main=MemoryStore())) as runtime:
         run, sweeper = JobRun(runtime, JobBoard(), record), Sweeper(runtime)
         await runtime.index.begin_manifest(run.holder, MANIFEST, STORE)
-        publish = CreateImage(Uploads(runtime, sweeper), sweeper)._publish(run, Subject(image, upload), disk)
+        fetching = Fetching(runtime, sources_of(runtime))
+        workflow = CreateImage(Uploads(runtime, sweeper), sweeper, fetching)
+        publish = workflow._publish(run, Subject(image, upload), disk)
         if is_gone:
             with pytest.raises(Conflict):
                 await publish
