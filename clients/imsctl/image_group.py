@@ -11,7 +11,16 @@ from ims_client import CallFailed
 
 from imsd.v1 import image_pb2, job_pb2
 
-from . import choice, image_convert, image_digest, image_download, image_import, image_inspect, wording
+from . import (
+    choice,
+    image_convert,
+    image_digest,
+    image_download,
+    image_fetch,
+    image_import,
+    image_inspect,
+    wording,
+)
 from .command import command, group
 from .image_convert import ConvertOptions
 from .image_download import DownloadOptions
@@ -29,8 +38,8 @@ ImageArgument = Annotated[
     str, typer.Argument(metavar="IMAGE", help="An id, a unique id prefix or a unique name.")
 ]
 IMPORT_HELP = (
-    "A disk image; - is standard input, whose end is taken for the end of the image: "
-    "give --sha256 when the producer may fail."
+    "A disk image, or an https:// URL that the daemon fetches; - is standard input, whose end is taken "
+    "for the end of the image: give --sha256 when the producer may fail."
 )
 SORT_FIELDS = ("created_at", "updated_at", "name", "virtual_size", "status")
 
@@ -40,20 +49,24 @@ SORT_FIELDS = ("created_at", "updated_at", "name", "virtual_size", "status")
     "import",
     example=[
         "imsctl image import debian.qcow2 --name debian-12 --os-version 'Debian GNU/Linux 12.0.0 64bit'",
+        "imsctl image import https://example.org/debian-12.qcow2 --name debian-12 --sha256 HEX",
         "zstdcat disk.raw.zst | imsctl image import - --name appliance --tag team=core",
     ],
 )
 async def import_(
     session: Session,
-    file: Annotated[str, typer.Argument(metavar="FILE", help=IMPORT_HELP)],
+    file: Annotated[str, typer.Argument(metavar="FILE|URL", help=IMPORT_HELP)],
     options: ImportOptions,
 ) -> None:
     """Make an image of a file.
 
     Ctrl-C while a file is sent keeps what arrived: the same command goes on there.
-    While the image is made, it cancels the job and leaves nothing.
+    While the daemon fetches a file and the image is made, it cancels the job and leaves nothing.
     """
-    await image_import.import_image(session, file, options)
+    if options.on_server or image_fetch.is_url(file):
+        await image_fetch.fetch_image(session, file, options)
+    else:
+        await image_import.import_image(session, file, options)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,12 +80,16 @@ class ImportOptions:
     sha256: Annotated[str, typer.Option(metavar="HEX", help="The file's SHA-256, checked by the daemon.")] = (
         ""
     )
-    detach: Annotated[bool, typer.Option("--detach", help="Return when the file is sent; print the job.")] = (
+    detach: Annotated[bool, typer.Option("--detach", help="Return when the job is started; print it.")] = (
         False
     )
     send_bytes: Annotated[
         bool,
         typer.Option("--send-bytes", help="Send the bytes even if the daemon could read the file itself."),
+    ] = False
+    on_server: Annotated[
+        bool,
+        typer.Option("--on-server", help="FILE is a path on the daemon's machine, which the daemon opens."),
     ] = False
     request_id: Annotated[
         str, typer.Option(metavar="ID", help="Make at most one image; a repeat gets the one that was made.")
@@ -133,7 +137,21 @@ async def import_image(session: Session, file: str, options: ImportOptions) -> N
                 print_job(session, job)
                 return
             job = await work.watch(job)
-        print_image(session, await work.image_of(job))
+        print_image(session, await image_of(client, job, options.request_id))
+
+
+async def image_of(client: ImsClient, job: job_pb2.Job, request_id: str) -> image_pb2.Image:
+    """What ``job``, of this or of an earlier command with the same ``request_id``, made."""
+    image_id = job.image_ids[0]
+    try:
+        return await patiently(lambda: client.images.get(image_id), client.backoff())
+    except CallFailed as error:
+        if error.reason != "NOT_FOUND":
+            raise
+        hint = "use a new request id for a new image" if request_id else "import it again"
+        raise ClientError(
+            "NOT_FOUND", f"image {image_id} was made, and was deleted meanwhile", hint
+        ) from None
 
 
 class _Import:
@@ -178,19 +196,6 @@ class _Import:
             if failed.reason in NO_ROOM and failed.job.upload_ids:
                 failed.hint = _joined(failed.hint, self._what_a_failed_job_left(failed.job.upload_ids[0]))
             raise
-
-    async def image_of(self, job: job_pb2.Job) -> image_pb2.Image:
-        """What ``job``, of this or of an earlier command with the same request id, made."""
-        image_id = job.image_ids[0]
-        try:
-            return await patiently(lambda: self._client.images.get(image_id), self._client.backoff())
-        except CallFailed as error:
-            if error.reason != "NOT_FOUND":
-                raise
-            hint = "use a new request id for a new image" if self._options.request_id else "import it again"
-            raise ClientError(
-                "NOT_FOUND", f"image {image_id} was made, and was deleted meanwhile", hint
-            ) from None
 
     def _what_a_failed_job_left(self, upload_id: str) -> str:
         # With a request id a repeat gets the same answer; without a fingerprint it finds nothing.

@@ -34,11 +34,11 @@ async def watch_own_job(client: ImsClient, job_id: str, row: ProgressRow) -> job
     try:
         return await watch_job(client, job_id, row)
     except asyncio.CancelledError:
-        raise await _cancelled(client, job_id, row) from None
+        raise await cancel_own_job(client, job_id, row) from None
 
 
-async def _cancelled(client: ImsClient, job_id: str, row: ProgressRow) -> Interrupted:
-    """Cancel the job and wait until nothing of it is left."""
+async def cancel_own_job(client: ImsClient, job_id: str, row: ProgressRow) -> Interrupted:
+    """Cancel the job and wait until nothing of it is left; returns what to say of it."""
     try:
         await client.jobs.cancel(job_id)
         await client.jobs.wait_for_job(

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
+from tests.web_server import WebServer, make_certificate, serve_web
 
 
 @pytest.fixture
@@ -38,3 +39,31 @@ def daemon(start_daemon: Callable[..., DaemonProcess]) -> DaemonProcess:
 async def stubs(daemon: DaemonProcess) -> AsyncIterator[Stubs]:
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         yield Stubs(channel)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+async def web(certificate: Path) -> AsyncIterator[WebServer]:
+    async with serve_web(certificate) as server:
+        yield server
+
+
+@pytest.fixture
+def start_with_web(
+    start_daemon: Callable[..., DaemonProcess], web: WebServer, certificate: Path
+) -> Callable[..., DaemonProcess]:
+    """Start a daemon that may ask the test's server."""
+
+    def start(**settings: Any) -> DaemonProcess:
+        allowed = {
+            "url_import__allowed_networks": "127.0.0.0/8,::1",
+            "url_import__ports": web.port,
+            "url_import__ca_file": certificate,
+        }
+        return start_daemon(**allowed, **settings)
+
+    return start

@@ -18,36 +18,10 @@ from imsd.v1 import image_pb2, job_pb2, upload_pb2
 from tests.end_to_end import wire
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
 from tests.end_to_end.disks import MIB, as_qcow2, patterned_disk, random_disk
-from tests.web_server import Reply, Seen, WebFile, WebServer, make_certificate, serve_web
+from tests.web_server import Reply, Seen, WebFile, WebServer
 
 StartDaemon = Callable[..., DaemonProcess]
 SIZE = 48 * MIB
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificate(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-async def web(certificate: Path) -> AsyncIterator[WebServer]:
-    async with serve_web(certificate) as server:
-        yield server
-
-
-@pytest.fixture
-def start(start_daemon: StartDaemon, web: WebServer, certificate: Path) -> StartDaemon:
-    """Start a daemon that may ask the test's server."""
-
-    def with_web(**settings: Any) -> DaemonProcess:
-        allowed = {
-            "url_import__allowed_networks": "127.0.0.0/8,::1",
-            "url_import__ports": web.port,
-            "url_import__ca_file": certificate,
-        }
-        return start_daemon(**allowed, **settings)
-
-    return with_web
 
 
 @asynccontextmanager
@@ -91,12 +65,12 @@ async def left_nothing(daemon: DaemonProcess) -> bool:
 @pytest.mark.parametrize("is_qcow2", [False, True])
 @pytest.mark.parametrize("has_ranges", [True, False])
 async def test_an_image_of_a_url(
-    start: StartDaemon, web: WebServer, tmp_path: Path, is_qcow2: bool, has_ranges: bool
+    start_with_web: StartDaemon, web: WebServer, tmp_path: Path, is_qcow2: bool, has_ranges: bool
 ) -> None:
     disk = patterned_disk(SIZE)
     file = as_qcow2(tmp_path, disk) if is_qcow2 else disk
     url = web.redirect("/latest", web.offer("/disk.img", WebFile(file, has_ranges=has_ranges)))
-    daemon = start()
+    daemon = start_with_web()
     async with connected(daemon) as stubs:
         job = await create(stubs, url=url, expected_sha256=hashlib.sha256(file).hexdigest())
         upload = (await wire.uploads_of(stubs))[0]
@@ -112,12 +86,12 @@ async def test_an_image_of_a_url(
 
 @pytest.mark.parametrize("is_qcow2", [False, True])
 async def test_a_fetch_goes_on_after_a_kill_where_it_was(
-    start: StartDaemon, web: WebServer, tmp_path: Path, is_qcow2: bool
+    start_with_web: StartDaemon, web: WebServer, tmp_path: Path, is_qcow2: bool
 ) -> None:
     disk = random_disk(SIZE)
     file = as_qcow2(tmp_path, disk) if is_qcow2 else disk
     url = web.offer("/disk", slowly(WebFile(file)))
-    daemon = start(upload_part_bytes=4 * MIB)
+    daemon = start_with_web(upload_part_bytes=4 * MIB)
     async with connected(daemon) as stubs:
         job = await create(stubs, url=url)
         await fetched(stubs, job, 24 * MIB)
@@ -136,11 +110,11 @@ async def test_a_fetch_goes_on_after_a_kill_where_it_was(
 
 
 async def test_a_file_that_changed_while_the_daemon_was_down_is_not_put_together(
-    start: StartDaemon, web: WebServer
+    start_with_web: StartDaemon, web: WebServer
 ) -> None:
     page = WebFile(random_disk(SIZE))
     url = web.offer("/disk", slowly(page))
-    daemon = start(upload_part_bytes=4 * MIB)
+    daemon = start_with_web(upload_part_bytes=4 * MIB)
     async with connected(daemon) as stubs:
         job = await create(stubs, url=url)
         await fetched(stubs, job, 24 * MIB)
@@ -156,10 +130,10 @@ async def test_a_file_that_changed_while_the_daemon_was_down_is_not_put_together
 
 @pytest.mark.parametrize("start_of_file", [b"", b"QFI\xfb\x00\x00\x00\x03"])
 async def test_a_cancelled_fetch_leaves_nothing(
-    start: StartDaemon, web: WebServer, start_of_file: bytes
+    start_with_web: StartDaemon, web: WebServer, start_of_file: bytes
 ) -> None:
     content = start_of_file + random_disk(SIZE)
-    daemon = start(upload_part_bytes=4 * MIB)
+    daemon = start_with_web(upload_part_bytes=4 * MIB)
     async with connected(daemon) as stubs:
         job = await create(stubs, url=web.offer("/disk", slowly(WebFile(content))))
         await fetched(stubs, job, 12 * MIB)
@@ -169,8 +143,8 @@ async def test_a_cancelled_fetch_leaves_nothing(
         assert (daemon.blobs(), daemon.rows()) == ({}, {})
 
 
-async def test_a_fetch_that_fails_leaves_nothing(start: StartDaemon, web: WebServer) -> None:
-    daemon = start(url_import__retry_seconds=0.5)
+async def test_a_fetch_that_fails_leaves_nothing(start_with_web: StartDaemon, web: WebServer) -> None:
+    daemon = start_with_web(url_import__retry_seconds=0.5)
     page = WebFile(random_disk(SIZE), has_ranges=False)
     web.offer("/cut", lambda seen: replace(page(seen), cut_after=20 * MIB))
     web.offer("/picture", WebFile(b"KDMV\x01\x00\x00\x00" + bytes(MIB)))
@@ -183,9 +157,11 @@ async def test_a_fetch_that_fails_leaves_nothing(start: StartDaemon, web: WebSer
     assert await left_nothing(daemon)
 
 
-async def test_bytes_that_are_not_the_expected_ones_are_no_image(start: StartDaemon, web: WebServer) -> None:
+async def test_bytes_that_are_not_the_expected_ones_are_no_image(
+    start_with_web: StartDaemon, web: WebServer
+) -> None:
     url = web.offer("/disk", WebFile(random_disk(2 * MIB)))
-    daemon = start()
+    daemon = start_with_web()
     async with connected(daemon) as stubs:
         done = await wire.ended(stubs, await create(stubs, url=url, expected_sha256="0" * 64))
         assert done.error.reason == "DIGEST_MISMATCH"
@@ -194,11 +170,11 @@ async def test_bytes_that_are_not_the_expected_ones_are_no_image(start: StartDae
 
 
 async def test_a_file_above_the_limits_is_refused_at_its_first_answer(
-    start: StartDaemon, web: WebServer
+    start_with_web: StartDaemon, web: WebServer
 ) -> None:
     url = web.offer("/disk", WebFile(random_disk(2 * MIB)))
     endless = WebFile(random_disk(2 * MIB), has_ranges=False, is_chunked=True)
-    daemon = start(max_upload_size_bytes=MIB)
+    daemon = start_with_web(max_upload_size_bytes=MIB)
     async with connected(daemon) as stubs:
         for each in (url, web.offer("/endless", endless)):
             done = await wire.ended(stubs, await create(stubs, url=each))
@@ -219,9 +195,9 @@ async def test_what_may_not_be_fetched_is_refused_at_once(start_daemon: StartDae
     assert await left_nothing(daemon)
 
 
-async def test_the_upload_of_a_job_is_its_own(start: StartDaemon, web: WebServer) -> None:
+async def test_the_upload_of_a_job_is_its_own(start_with_web: StartDaemon, web: WebServer) -> None:
     url = web.offer("/disk", slowly(WebFile(random_disk(SIZE))))
-    daemon = start()
+    daemon = start_with_web()
     async with connected(daemon) as stubs:
         job = await create(stubs, url=url)
         await fetched(stubs, job, 2 * MIB)
@@ -239,9 +215,9 @@ async def test_the_upload_of_a_job_is_its_own(start: StartDaemon, web: WebServer
         assert (await wire.ended(stubs, job)).state == job_pb2.JOB_STATE_SUCCESS
 
 
-async def test_a_repeated_request_starts_one_job(start: StartDaemon, web: WebServer) -> None:
+async def test_a_repeated_request_starts_one_job(start_with_web: StartDaemon, web: WebServer) -> None:
     url = web.offer("/disk", WebFile(random_disk(MIB)))
-    async with connected(start()) as stubs:
+    async with connected(start_with_web()) as stubs:
         first = await create(stubs, url=url, request_id="one")
         await wire.ended(stubs, first)
         assert (await create(stubs, url=url, request_id="one")).id == first.id
@@ -297,12 +273,12 @@ async def test_a_sparse_file_that_is_changed_after_a_kill_is_not_put_together(
 
 
 async def test_a_job_that_waits_for_its_server_stops_with_the_daemon_and_goes_on(
-    start: StartDaemon, web: WebServer
+    start_with_web: StartDaemon, web: WebServer
 ) -> None:
     disk = random_disk(8 * MIB)
     url = web.offer("/disk", WebFile(disk))
     web.faults.append(lambda reply: replace(reply, stall_after=100))
-    daemon = start(drain_seconds=0)
+    daemon = start_with_web(drain_seconds=0)
     async with connected(daemon) as stubs:
         job = await create(stubs, url=url)
         async with asyncio.timeout(20):

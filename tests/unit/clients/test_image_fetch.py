@@ -1,0 +1,100 @@
+"""What `imsctl image import` asks for when the daemon fetches, and Ctrl-C while it asks."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+from ims_client import CallFailed, JobCancelled
+from imsctl import image_fetch
+from imsctl.image_import import ImportOptions
+from imsctl.progress import NoProgress
+from imsctl.session import Interrupted
+
+from imsd.v1 import image_pb2, job_pb2
+
+
+class SlowClient:
+    """A client whose call takes until it is told to go on."""
+
+    def __init__(self, failure: CallFailed | None = None) -> None:
+        self.asked = asyncio.Event()
+        self.answered = asyncio.Event()
+        self.cancelled: list[str] = []
+        self.failure = failure
+        self.images = SimpleNamespace(create=self.create)
+        self.jobs = SimpleNamespace(cancel=self.cancel, wait_for_job=self.wait_for_job)
+
+    def backoff(self) -> Any:
+        return SimpleNamespace(wait=self.no_patience, succeeded=lambda: None)
+
+    async def no_patience(self, _: Any) -> bool:
+        return False
+
+    async def create(self, _: image_pb2.CreateImageRequest) -> job_pb2.Job:
+        self.asked.set()
+        await self.answered.wait()
+        if self.failure:
+            raise self.failure
+        return job_pb2.Job(id="the-job")
+
+    async def cancel(self, job_id: str) -> None:
+        self.cancelled.append(job_id)
+
+    async def wait_for_job(self, job_id: str, *_: Any) -> None:
+        raise JobCancelled(job_pb2.Job(id=job_id))
+
+
+async def interrupted(client: SlowClient) -> Interrupted:
+    request = image_pb2.CreateImageRequest(url="https://example.org/disk")
+    task: Any = asyncio.create_task(image_fetch._start(client, request, NoProgress()))  # type: ignore[arg-type]
+    await client.asked.wait()
+    task.cancel()
+    asyncio.get_running_loop().call_soon(client.answered.set)
+    with pytest.raises(Interrupted) as ended:
+        await task
+    return ended.value
+
+
+async def test_ctrl_c_while_the_job_is_being_started_cancels_it() -> None:
+    client = SlowClient()
+    ended = await interrupted(client)
+    assert client.cancelled == ["the-job"]
+    assert "job the-job is cancelled and left nothing behind" in str(ended)
+
+
+async def test_ctrl_c_while_no_job_can_be_started_says_so() -> None:
+    client = SlowClient(CallFailed("INVALID_REQUEST", "no"))
+    ended = await interrupted(client)
+    assert client.cancelled == []
+    assert "no job was started" in str(ended)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_url"),
+    [
+        ("https://example.org/disk", True),
+        ("HTTPS://example.org/disk", True),
+        ("http://example.org/disk", True),
+        ("disk.qcow2", False),
+        ("./https://example.org", False),
+        ("https", False),
+        ("-", False),
+    ],
+)
+def test_an_argument_is_a_url_by_its_beginning(text: str, is_url: bool) -> None:
+    assert image_fetch.is_url(text) is is_url
+
+
+def test_a_request_names_one_source_and_can_be_repeated() -> None:
+    url = image_fetch._request("https://example.org/disk", ImportOptions(name="web", sha256="AB" * 32))
+    assert (url.WhichOneof("source"), url.url) == ("url", "https://example.org/disk")
+    assert url.expected_sha256 == "ab" * 32
+    assert url.request_id.startswith("imsctl-")
+    path = image_fetch._request("/srv/disk", ImportOptions(name="web", on_server=True, request_id="one"))
+    assert (path.WhichOneof("source"), path.local_path, path.request_id) == ("local_path", "/srv/disk", "one")
+    with pytest.raises(typer.BadParameter):
+        image_fetch._request("disk", ImportOptions(name="web", on_server=True))
