@@ -82,7 +82,7 @@ class Upload(_message.Message):
     expected_sha256: _builtins.str
     """64 hex digits, or empty"""
     fingerprint: _builtins.str
-    """the client's own mark for "the same file", to find an upload to resume"""
+    """the client's own mark for "the same file", to find an upload to resume; of an upload that a job fetches into, the daemon's"""
     digest: _builtins.str
     """tree digest of the file's bytes, once COMMITTED"""
     @_builtins.property

@@ -87,7 +87,8 @@ class UploadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUpload(self, request, context):
-        """GetUpload returns an upload; committed_offset says where a writer goes on.
+        """GetUpload returns an upload; committed_offset says where a writer goes on. One into which a job fetches a URL
+        or a local file (see CreateImage) is returned too, but only that job writes it.
         Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

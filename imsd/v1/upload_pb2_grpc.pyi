@@ -44,7 +44,8 @@ class UploadServiceStub:
     DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]
-    """GetUpload returns an upload; committed_offset says where a writer goes on.
+    """GetUpload returns an upload; committed_offset says where a writer goes on. One into which a job fetches a URL
+    or a local file (see CreateImage) is returned too, but only that job writes it.
     Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
     """
     ListUploads: _grpc.UnaryUnaryMultiCallable[_upload_pb2.ListUploadsRequest, _upload_pb2.ListUploadsResponse]
@@ -104,7 +105,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
-    """GetUpload returns an upload; committed_offset says where a writer goes on.
+    """GetUpload returns an upload; committed_offset says where a writer goes on. One into which a job fetches a URL
+    or a local file (see CreateImage) is returned too, but only that job writes it.
     Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
     """
     ListUploads: _aio.UnaryUnaryMultiCallable[_upload_pb2.ListUploadsRequest, _upload_pb2.ListUploadsResponse]  # type: ignore[assignment]
@@ -173,7 +175,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_pb2.GetUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.Upload, _abc.Awaitable[_upload_pb2.Upload]]:
-        """GetUpload returns an upload; committed_offset says where a writer goes on.
+        """GetUpload returns an upload; committed_offset says where a writer goes on. One into which a job fetches a URL
+        or a local file (see CreateImage) is returned too, but only that job writes it.
         Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
         """
 

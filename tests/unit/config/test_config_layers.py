@@ -188,3 +188,42 @@ def test_a_configuration_never_changes() -> None:
 def test_the_nearest_key_is_suggested_or_all_are_named() -> None:
     assert nearest("treads", ["threads", "path"]) == "did you mean threads?"
     assert nearest("zzz", ["threads", "path"]) == "the keys are path, threads"
+
+
+def test_sections_are_merged_and_told_key_by_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path, 'import_roots = ["/srv/a"]\n[url_import]\nports = [8443]\nconnections = 2\n')
+    monkeypatch.setenv("IMSD_URL_IMPORT__CONNECTIONS", "3")
+    monkeypatch.setenv("IMSD_URL_IMPORT__ALLOWED_NETWORKS", "10.0.0.0/8, fd00::/8")
+    loaded = load_config(file)
+    said = loaded.config.url_import
+    assert (said.ports, said.connections, said.allow_http) == ((8443,), 3, False)
+    assert list(map(str, said.allowed_networks)) == ["10.0.0.0/8", "fd00::/8"]
+    assert loaded.config.import_roots == (Path("/srv/a"),)
+    found = sources(loaded)
+    assert found["url_import.ports"] == str(file)
+    assert found["url_import.connections"] == "environment"
+    assert found["url_import.retry_seconds"] == "default"
+    assert values(loaded)["url_import.allowed_networks"] == "10.0.0.0/8, fd00::/8"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "said"),
+    [
+        ("port = [8443]", "url_import.port", "unknown key"),
+        ("ports = [0]", "url_import.ports", "greater than or equal to 1"),
+        ('allowed_networks = ["10.0.0.1/8"]', "url_import.allowed_networks", "network"),
+        ("connections = 0", "url_import.connections", "greater than or equal to 1"),
+        ("stall_seconds = 0", "url_import.stall_seconds", "greater than 0"),
+    ],
+)
+def test_a_mistake_in_a_section_is_told_with_its_place(
+    tmp_path: Path, text: str, key: str, said: str
+) -> None:
+    file = written(tmp_path, f"[url_import]\n{text}\n")
+    with pytest.raises(InvalidRequest) as refused:
+        load_config(file)
+    assert refused.value.reason == "INVALID_CONFIGURATION"
+    assert refused.value.field == key
+    assert str(file) in refused.value.message
+    assert key in refused.value.message
+    assert said in refused.value.message

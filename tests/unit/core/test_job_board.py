@@ -1,8 +1,11 @@
 import weakref
+from typing import Any
 
 import pytest
 
 from imsd.core.job_board import JobBoard
+from imsd.core.job_run import JobRun
+from tests.unit.metadata.samples import a_job
 
 
 class Clock:
@@ -69,3 +72,30 @@ def test_a_change_nobody_waits_for_leaves_nothing_on_the_board() -> None:
     del changed
     assert forgotten() is None
     board.changed("job")
+
+
+def test_what_an_earlier_run_did_counts_for_how_far_it_is_and_not_for_the_rate() -> None:
+    clock = Clock()
+    board = JobBoard(clock)
+    live = board.open("job", 2, 0.0)
+    board.enter("job", "fetch", 10_000, (0.0, 60.0), 5_000)
+    assert (live.bytes_done, live.rate()) == (5_000, 0)
+    assert live.percent == pytest.approx(30.0)
+    clock.now += 1
+    board.advance("job", 5_100)
+    assert (live.rate(), live.eta_seconds()) == (100, 49)
+
+
+def test_spans_are_of_what_is_left_after_what_came_before() -> None:
+    board = JobBoard(Clock())
+    live = board.open("job", 1, 0.0)
+    runtime: Any = None
+    run = JobRun(runtime, board, a_job(id="job"))
+    run.enter("fetch", 100, (0.0, 60.0))
+    run.advance(100)
+    assert live.percent == pytest.approx(60.0)
+    run.begin_at(60.0)
+    run.enter("store", 100, (20.0, 100.0))
+    assert live.percent == pytest.approx(68.0)
+    run.advance(50)
+    assert live.percent == pytest.approx(84.0)
