@@ -102,11 +102,14 @@ def read_answer(url: CheckedUrl, response: aiohttp.ClientResponse, asked: AskedR
     headers = response.headers
     if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise _refused(url, "sends the file in another encoding than it has")
+    transfer = headers.get("Transfer-Encoding", "").strip().lower()
+    if transfer not in ("", "chunked"):
+        raise _refused(url, "sends the file in a transfer encoding that is not known")
     if response.status == 206:
         first, end, size = _range(headers, asked)
         return Answer(url, response, first, end, size, _validator(headers))
     length = _length(headers)
-    if length is None and "chunked" not in headers.get("Transfer-Encoding", "").lower():
+    if length is None and not transfer:
         raise _refused(url, "does not tell where the file ends")
     return Answer(url, response, 0, length, length, _validator(headers))
 

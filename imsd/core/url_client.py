@@ -77,15 +77,8 @@ class UrlClient:
         raise unreachable(url, f"the server redirects more than {MAX_REDIRECTS} times")
 
     async def _send(self, url: CheckedUrl, asked: AskedRange | None) -> aiohttp.ClientResponse:
-        # Of the parts that were judged: nobody takes the URL apart again and finds another host in it.
-        target = URL.build(
-            scheme=url.scheme,
-            host=url.host,
-            port=url.port,
-            path=url.path,
-            query_string=url.query,
-            encoded=True,
-        )
+        # Made of the parts that were judged, in a spelling that can be read in one way only.
+        target = URL(str(url), encoded=True)
         headers = asked.headers() if asked else {}
         seconds = self.limits.connect_seconds + self.limits.stall_seconds
         with _failures(url):
@@ -167,7 +160,7 @@ def _failures(url: CheckedUrl) -> Iterator[None]:
         hint = "an operator trusts an authority with url_import.ca_file"
         raise unreachable(url, why, hint) from error
     except aiohttp.ClientConnectorDNSError as error:
-        if error.os_error.errno == socket.EAI_NONAME:
+        if error.os_error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
             raise unreachable(url, "there is no such host") from error
         raise AttemptFailed("the name of the host cannot be looked up") from error
     except TimeoutError as error:

@@ -118,6 +118,11 @@ class DaemonProcess:
             }
         return {table: count for table, count in counts.items() if count}
 
+    def value(self, query: str) -> Any:
+        """The one value that ``query`` finds in the database."""
+        with closing(sqlite3.connect(f"file:{self.state_dir}/imsd.sqlite3?mode=ro", uri=True)) as database:
+            return database.execute(query).fetchone()[0]
+
     def imsctl(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the command-line client against this daemon."""
         environment = os.environ | {"IMSD_ADDRESS": self.address, "NO_COLOR": "1", "COLUMNS": "200"}

@@ -344,7 +344,12 @@ async def test_a_date_proves_a_content_when_it_is_old_enough(web: WebServer, cli
 
 @pytest.mark.parametrize(
     "fault",
-    [headers(Content_Encoding="gzip"), headers(Content_Encoding="br"), headers(Content_Length="")],
+    [
+        headers(Content_Encoding="gzip"),
+        headers(Content_Encoding="br"),
+        headers(Content_Length=""),
+        headers(Transfer_Encoding="gzip, chunked"),
+    ],
 )
 async def test_an_answer_of_which_no_image_can_come_is_refused(
     web: WebServer, client: UrlClient, fault: Fault

@@ -8,9 +8,10 @@ from ipaddress import IPv4Address
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from imsd.contract import InvalidRequest
-from imsd.core.url_policy import MAX_URL, UrlPolicy
+from imsd.core.url_policy import MAX_URL, CheckedUrl, UrlPolicy
 
 PUBLIC = UrlPolicy()
 WITH_HTTP = UrlPolicy(allow_http=True, ports=[8443])
@@ -272,10 +273,41 @@ def test_what_is_shown_of_a_url_has_no_query() -> None:
     assert str(checked) == "https://[2606:4700::1111]/disk?signature=secret"
 
 
-@given(st.text(max_size=60))
-@settings(max_examples=200)
+def read_by_the_client(checked: CheckedUrl) -> tuple[str, str | None, int | None]:
+    """Whom aiohttp would ask."""
+    url = URL(str(checked), encoded=True)
+    return url.scheme, url.raw_host, url.port
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org./a%2Fb/../c;x?y=%2F&z=a+b@c:d",
+        "https://[2606:4700::1111]:8443/a",
+        "https://93.184.215.14//evil.example/",
+        "http://example.org/?@127.0.0.1/",
+        "http://example.org:8443?x",
+        "https://example.org/@127.0.0.1",
+    ],
+)
+def test_the_client_asks_the_host_that_was_judged(url: str) -> None:
+    checked = WITH_HTTP.check(url)
+    assert read_by_the_client(checked) == (checked.scheme, checked.host, checked.port)
+    sent = URL(str(checked), encoded=True)
+    assert (sent.raw_path, sent.raw_query_string) == (checked.path, checked.query)
+
+
+URL_TEXTS = st.one_of(
+    st.text(max_size=60),
+    st.text(alphabet="a0.:/?#[]@%x-\\1fF;&=+*!", max_size=30),
+)
+
+
+@given(URL_TEXTS)
+@settings(max_examples=400)
 def test_whatever_the_text_there_is_a_verdict(text: str) -> None:
     for url in (text, f"https://{text}", f"https://example.org/{text}"):
         with suppress(InvalidRequest):
             checked = PUBLIC.check(url)
             assert PUBLIC.check(str(checked)) == checked
+            assert read_by_the_client(checked) == (checked.scheme, checked.host, checked.port)
