@@ -21,6 +21,7 @@ from imsd.core.background import Background
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Downloads
 from imsd.core.fetching import Fetching
+from imsd.core.guest_inspection import GuestInspection
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
 from imsd.core.import_roots import ImportRoots
@@ -40,6 +41,8 @@ from imsd.core.url_policy import UrlPolicy
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
+from imsd.guest.inspector import GuestInspector
+from imsd.guest.spawner_link import CannotInspect
 from imsd.metadata import chunk_index
 from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.database import open_database
@@ -53,7 +56,7 @@ log = structlog.get_logger(__name__)
 class Daemon:
     """A running daemon; `open_daemon` makes one."""
 
-    def __init__(self, config: Config, runtime: Runtime, sources: Sources) -> None:
+    def __init__(self, config: Config, runtime: Runtime, sources: Sources, inspector: GuestInspector) -> None:
         self._config = config
         self.runtime = runtime
         self._sweeper = Sweeper(runtime)
@@ -63,7 +66,9 @@ class Daemon:
             runtime,
             board,
             {
-                JobKind.CREATE_IMAGE: CreateImage(self.uploads, self._sweeper, Fetching(runtime, sources)),
+                JobKind.CREATE_IMAGE: CreateImage(
+                    self.uploads, self._sweeper, Fetching(runtime, sources), inspector
+                ),
                 JobKind.VERIFY_IMAGE: VerifyImage(self._sweeper),
             },
         )
@@ -77,6 +82,7 @@ class Daemon:
                 downloads=Downloads(runtime, self._sweeper, images),
                 uploads=self.uploads,
                 jobs=self._jobs,
+                inspection=GuestInspection(runtime, self._sweeper, images, inspector),
             ),
             config.max_upload_streams,
         )
@@ -133,12 +139,28 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             clock=_now,
             new_id=_new_id,
         )
-        daemon = Daemon(config, runtime, await stack.enter_async_context(_open_sources(config, pool)))
+        inspector = await stack.enter_async_context(_open_inspector())
+        sources = await stack.enter_async_context(_open_sources(config, pool))
+        daemon = Daemon(config, runtime, sources, inspector)
         try:
             await daemon.start()
             yield daemon
         finally:
             await daemon.stop()
+
+
+@asynccontextmanager
+async def _open_inspector() -> AsyncIterator[GuestInspector]:
+    """Looks inside disks; a machine where it cannot still imports them, and says so with each."""
+    inspector = GuestInspector()
+    try:
+        try:
+            await inspector.start()
+        except CannotInspect as error:
+            log.warning("disks cannot be looked into", error=str(error))
+        yield inspector
+    finally:
+        await inspector.close()
 
 
 @asynccontextmanager

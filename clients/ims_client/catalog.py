@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from imsd.v1 import catalog_pb2, driver_pb2
+from imsd.v1 import catalog_pb2, driver_pb2, guest_pb2
 from imsd.v1.catalog_pb2_grpc import CatalogServiceStub
 from imsd.v1.driver_pb2_grpc import DriverServiceStub
 
@@ -22,6 +22,20 @@ class CatalogCalls:
         request = catalog_pb2.ListFormatsRequest()
         answer = await self._connection.call(self._stub.ListFormats, request)
         return list(answer.formats)
+
+    async def list_os_versions(
+        self,
+        architecture: guest_pb2.Architecture.ValueType = guest_pb2.ARCHITECTURE_UNSPECIFIED,
+        server_type: str = "",
+        *,
+        is_uefi_supported: bool = False,
+    ) -> Sequence[guest_pb2.OsVersion]:
+        """The supported operating systems that fit every condition; what is not given fits all."""
+        request = catalog_pb2.ListOsVersionsRequest(
+            architecture=architecture, server_type=server_type, is_uefi_supported=is_uefi_supported
+        )
+        answer = await self._connection.call(self._stub.ListOsVersions, request)
+        return list(answer.os_versions)
 
     async def service_info(self) -> catalog_pb2.ServiceInfo:
         """Version, region and limits."""

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from google.protobuf import field_mask_pb2
 
 from imsd import wire
+from imsd.v1 import guest_pb2, job_pb2
 from imsd.v1 import image_pb2 as pb
-from imsd.v1 import job_pb2
 from imsd.v1.image_pb2_grpc import ImageServiceStub
 
 from .connection import Connection
@@ -77,6 +77,12 @@ class ImageCalls:
         request = pb.VerifyImageRequest(project_id=self._project_id, image_id=image_id, request_id=request_id)
         job: job_pb2.Job = await self._connection.call(self._stub.VerifyImage, request)
         return job
+
+    async def inspect(self, image_id: str) -> guest_pb2.GuestReport:
+        """Look inside an image's disk, now."""
+        request = pb.InspectImageRequest(project_id=self._project_id, image_id=image_id)
+        report: guest_pb2.GuestReport = await self._connection.call(self._stub.InspectImage, request)
+        return report
 
     def download(
         self,

@@ -32,6 +32,7 @@ GROUPS = {
     "upload": "imsctl.upload_group",
     "driver": "imsctl.driver_group",
     "format": "imsctl.format_group",
+    "os-version": "imsctl.os_version_group",
     "service": "imsctl.service_group",
 }
 

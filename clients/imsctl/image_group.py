@@ -218,14 +218,17 @@ async def convert(
     await image_convert.convert_file(session, source, target, options)
 
 
-@command(app, "inspect", example="imsctl image inspect appliance.vmdk")
+@command(app, "inspect", example=["imsctl image inspect appliance.vmdk", "imsctl image inspect debian-12"])
 async def inspect(
     session: Session,
-    what: Annotated[str, typer.Argument(metavar="FILE", help="A local disk image.")],
+    what: Annotated[str, typer.Argument(metavar="FILE|IMAGE", help="A local disk image, or an image.")],
     format: Annotated[str, typer.Option(metavar="FORMAT", help="What the file must be.")] = "",
 ) -> None:
-    """Say what a disk image is and holds. A file is read here, without the daemon."""
-    await image_inspect.inspect_file(session, what, format)
+    """Say what a disk is, which system it holds and what may keep it from booting.
+
+    A file is read here, without the daemon.
+    """
+    await image_inspect.inspect(session, what, format)
 
 
 @command(app, "digest", example="imsctl image digest debian.qcow2")

@@ -23,7 +23,7 @@ from ims_client import (
     send_upload,
 )
 
-from imsd.v1 import image_pb2, job_pb2, upload_pb2
+from imsd.v1 import guest_pb2, image_pb2, job_pb2, upload_pb2
 
 from . import choice, wording
 from .image_output import print_image
@@ -54,6 +54,12 @@ class ImportOptions:
     ] = ""
     os_version: Annotated[
         str, typer.Option(metavar="TEXT", help='For example "Debian GNU/Linux 12.0.0 64bit".')
+    ] = ""
+    arch: Annotated[
+        str, typer.Option(metavar="ARCH", help="x86 or arm; counts where no system is found inside.")
+    ] = ""
+    boot_mode: Annotated[
+        str, typer.Option(metavar="MODE", help="bios or uefi; otherwise by what is found inside.")
     ] = ""
     min_disk: Annotated[
         int,
@@ -102,6 +108,12 @@ class ImportOptions:
             description=self.description,
             disk_format=self.disk_format(),
             os_version=self.os_version,
+            architecture=guest_pb2.Architecture.ValueType(
+                choice.choose(guest_pb2.Architecture, self.arch, "--arch")
+            ),
+            boot_mode=guest_pb2.BootMode.ValueType(
+                choice.choose(guest_pb2.BootMode, self.boot_mode, "--boot-mode")
+            ),
             min_disk_gb=self.min_disk,
             min_ram_mb=self.min_ram,
             max_ram_mb=self.max_ram,

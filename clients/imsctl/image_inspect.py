@@ -1,4 +1,4 @@
-"""`imsctl image inspect`: what a disk image file is and holds, looked at here, without the daemon."""
+"""`imsctl image inspect`: what a disk image is and holds; of a file seen here, without the daemon."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imsd.v1 import image_pb2
+from imsd.v1 import guest_pb2, image_pb2
 
 from . import choice, wording
-from .local_image import OnPhase, open_local_image, refuse_standard_input
+from .guest_output import guest_fields, print_guest
+from .local_image import OnPhase, names_a_file, open_local_image, refuse_standard_input
 from .local_work import watched
 from .output import print_fields, print_json, printable
 from .session import Session
@@ -34,12 +35,33 @@ class Inspection:
     virtual_size: int
     allocated_size: int
     findings: list[dict[str, str]]
+    guest: guest_pb2.GuestReport
 
 
-async def inspect_file(session: Session, what: str, format_name: str) -> None:
-    """Print what the file ``what`` is and holds."""
+async def inspect(session: Session, what: str, format_name: str) -> None:
+    """Print what ``what`` is and holds: a file if there is one of that name, else an image."""
     refuse_standard_input(what, "FILE|IMAGE")
     choice.choose(image_pb2.DiskFormat, format_name, "--format")
+    if names_a_file(what):
+        await _inspect_file(session, what, format_name)
+    else:
+        await _inspect_image(session, what)
+
+
+async def _inspect_image(session: Session, name_or_id: str) -> None:
+    async with session.connect() as client:
+        image = await client.images.resolve(name_or_id)
+        guest = await client.images.inspect(image.id)
+    if session.is_json:
+        print_json({"id": image.id, "name": image.name, "guest": guest_fields(guest)})
+        return
+    print_fields(
+        {"image": f"{image.name} {image.id}", "virtual size": wording.size(image.virtual_size_bytes)}
+    )
+    print_guest(guest)
+
+
+async def _inspect_file(session: Session, what: str, format_name: str) -> None:
     found = await watched(session, partial(_inspect, what, format_name))
     if session.is_json:
         print_json(_fields(found))
@@ -56,9 +78,13 @@ async def inspect_file(session: Session, what: str, format_name: str) -> None:
     )
     for finding in found.findings:
         print(printable(f"note: {finding['message']} [{finding['code']}]"))
+    print_guest(found.guest)
 
 
 def _inspect(source: str, format_name: str, on_phase: OnPhase) -> Inspection:
+    from imsd.guest.inspector import inspect_disk
+    from imsd.guest_messages import guest_to_pb
+
     with open_local_image(Path(source), format_name, on_phase) as local:
         image = local.image
         return Inspection(
@@ -70,6 +96,7 @@ def _inspect(source: str, format_name: str, on_phase: OnPhase) -> Inspection:
             virtual_size=image.blocks.size_bytes,
             allocated_size=_allocated(image.blocks, on_phase),
             findings=[{"code": found.code, "message": found.message} for found in image.findings],
+            guest=guest_to_pb(inspect_disk(image.blocks)),
         )
 
 
@@ -92,4 +119,5 @@ def _fields(found: Inspection) -> dict[str, Any]:
         "virtual_size": found.virtual_size,
         "allocated_size": found.allocated_size,
         "findings": found.findings,
+        "guest": guest_fields(found.guest),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from imsd.v1 import image_pb2
+from imsd.v1 import guest_pb2, image_pb2
 
 from . import wording
 from .json_fields import disk_format, enum_text, image_fields
@@ -57,6 +57,9 @@ def print_image(session: Session, image: image_pb2.Image) -> None:
             "stored": _stored(image),
             "digest": image.digest,
             "os version": image.os_version,
+            "processor": enum_text(guest_pb2.Architecture, image.architecture),
+            "boot mode": enum_text(guest_pb2.BootMode, image.boot_mode),
+            "preflight": _preflight(image),
             "min disk": f"{image.min_disk_gb} GB" if image.min_disk_gb else "",
             "min ram": f"{image.min_ram_mb} MB" if image.min_ram_mb else "",
             "max ram": f"{image.max_ram_mb} MB" if image.max_ram_mb else "",
@@ -98,3 +101,15 @@ def _row(image: image_pb2.Image) -> tuple[str, ...]:
 def _stored(image: image_pb2.Image) -> str:
     """What it takes, and how much of that the store did not have yet."""
     return f"{wording.size(image.stored_size_bytes)}, {wording.size(image.new_size_bytes)} of it new"
+
+
+def _preflight(image: image_pb2.Image) -> str:
+    """What may keep it from booting, in a few words."""
+    severities = [found.severity for found in image.guest.findings]
+    blocking = severities.count(guest_pb2.GuestFinding.SEVERITY_BLOCKS_BOOT)
+    doubtful = severities.count(guest_pb2.GuestFinding.SEVERITY_MAY_BLOCK_BOOT)
+    if not image.guest.is_verified:
+        return ""
+    if not blocking and not doubtful:
+        return "nothing found against booting"
+    return f"{blocking} findings keep it from booting, {doubtful} may: see `imsctl image inspect`"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2
+from imsd.v1 import catalog_pb2, driver_pb2, guest_pb2, image_pb2, job_pb2, upload_pb2
 
 from . import wording
 
@@ -59,6 +59,8 @@ def image_fields(image: image_pb2.Image) -> Fields:
         "min_ram": image.min_ram_mb,
         "max_ram": image.max_ram_mb,
         "os_version": image.os_version,
+        "architecture": enum_text(guest_pb2.Architecture, image.architecture),
+        "boot_mode": enum_text(guest_pb2.BootMode, image.boot_mode),
         "description": image.description,
         "protected": image.is_protected,
         "tags": dict(sorted(image.tags.items())),

@@ -42,6 +42,8 @@ class NewImage:
     description: str = ""
     disk_format: str = ""
     os_version: str = ""
+    architecture: str = ""
+    boot_mode: str = ""
     min_disk_gb: int = 0
     min_ram_mb: int = 0
     max_ram_mb: int = 0
@@ -129,6 +131,8 @@ class ImageJobs:
             status=ImageStatus.QUEUED,
             disk_format=new.disk_format or upload.disk_format,
             os_version=new.os_version,
+            architecture=new.architecture,
+            boot_mode=new.boot_mode,
             min_disk_gb=new.min_disk_gb,
             min_ram_mb=new.min_ram_mb,
             max_ram_mb=new.max_ram_mb,

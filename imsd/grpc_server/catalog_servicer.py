@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import imsd
+from imsd.core import catalogue
 from imsd.core.runtime import Runtime
 from imsd.formats.registry import FORMATS
+from imsd.guest_messages import os_versions_to_pb
 from imsd.v1 import catalog_pb2 as pb
 from imsd.v1.catalog_pb2_grpc import CatalogServiceServicer
 
@@ -32,6 +34,16 @@ class CatalogServicer(CatalogServiceServicer):
                 for known in FORMATS
             ]
         )
+
+    async def ListOsVersions(
+        self, request: pb.ListOsVersionsRequest, _: Context
+    ) -> pb.ListOsVersionsResponse:
+        systems = catalogue.systems(
+            convert.architecture_from_pb(request.architecture),
+            request.server_type,
+            is_uefi_only=request.is_uefi_supported,
+        )
+        return pb.ListOsVersionsResponse(os_versions=os_versions_to_pb(systems))
 
     async def GetServiceInfo(self, _request: pb.GetServiceInfoRequest, _: Context) -> pb.ServiceInfo:
         limits = self._runtime.limits

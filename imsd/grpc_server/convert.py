@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -14,6 +14,13 @@ from imsd.contract import InvalidRequest
 from imsd.core import checks
 from imsd.core.jobs import JobView
 from imsd.core.requests import RequestKey
+from imsd.guest_messages import (
+    ARCHITECTURES,
+    BOOT_MODES,
+    architecture_to_pb,
+    boot_mode_to_pb,
+    kept_guest_to_pb,
+)
 from imsd.metadata.records import ImageRecord, ImageStatus, JobKind, JobState, UploadRecord, UploadState
 from imsd.v1 import image_pb2, job_pb2, upload_pb2
 
@@ -64,6 +71,16 @@ def job_kinds_from_pb(values: Collection[int]) -> tuple[JobKind, ...]:
     return tuple(map(JobKind, _names(job_pb2.JobKind, "JOB_KIND_", values, "kinds")))
 
 
+def architecture_from_pb(value: int) -> str:
+    """Raises InvalidRequest."""
+    return _known_name(ARCHITECTURES, value, "architecture")
+
+
+def boot_mode_from_pb(value: int) -> str:
+    """Raises InvalidRequest."""
+    return _known_name(BOOT_MODES, value, "boot_mode")
+
+
 def request_key(request: Message, project_id: str, request_id: str) -> RequestKey:
     """The idempotency key of a request: its id and a mark of everything it asks for."""
     mark = hashlib.sha256(
@@ -73,6 +90,14 @@ def request_key(request: Message, project_id: str, request_id: str) -> RequestKe
 
 
 def image_to_pb(record: ImageRecord) -> image_pb2.Image:
+    image = listed_image_to_pb(record)
+    if record.guest:
+        image.guest.CopyFrom(kept_guest_to_pb(record.guest))
+    return image
+
+
+def listed_image_to_pb(record: ImageRecord) -> image_pb2.Image:
+    """An image without what was found inside, which is long."""
     return image_pb2.Image(
         id=record.id,
         project_id=record.project_id,
@@ -91,6 +116,8 @@ def image_to_pb(record: ImageRecord) -> image_pb2.Image:
         min_ram_mb=record.min_ram_mb,
         max_ram_mb=record.max_ram_mb,
         os_version=record.os_version,
+        architecture=architecture_to_pb(record.architecture),
+        boot_mode=boot_mode_to_pb(record.boot_mode),
         is_protected=record.is_protected,
         tags=dict(record.tags),
         properties=dict(record.properties),
@@ -189,3 +216,13 @@ _UPLOAD_STATES = {
     UploadState.OPEN: upload_pb2.UPLOAD_STATE_OPEN,
     UploadState.COMMITTED: upload_pb2.UPLOAD_STATE_COMMITTED,
 }
+
+
+def _known_name(names: Mapping[str, int], value: int, field: str) -> str:
+    """The name of an enum's value; empty when unspecified."""
+    if not value:
+        return ""
+    for name, number in names.items():
+        if number == value:
+            return name
+    raise InvalidRequest(f"{value} is no {field.replace('_', ' ')} that is known", field=field)

@@ -28,6 +28,8 @@ def new_image_from_pb(request: pb.CreateImageRequest) -> NewImage:
         description=request.description,
         disk_format=convert.format_from_pb(request.disk_format),
         os_version=request.os_version,
+        architecture=convert.architecture_from_pb(request.architecture),
+        boot_mode=convert.boot_mode_from_pb(request.boot_mode),
         min_disk_gb=request.min_disk_gb,
         min_ram_mb=request.min_ram_mb,
         max_ram_mb=request.max_ram_mb,

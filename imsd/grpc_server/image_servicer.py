@@ -7,11 +7,13 @@ from typing import Any
 
 from imsd.core import checks
 from imsd.core.downloads import Downloads
+from imsd.core.guest_inspection import GuestInspection
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
+from imsd.guest_messages import guest_to_pb
+from imsd.v1 import guest_pb2, job_pb2
 from imsd.v1 import image_pb2 as pb
-from imsd.v1 import job_pb2
 from imsd.v1.image_pb2_grpc import ImageServiceServicer
 
 from . import convert, convert_image
@@ -23,8 +25,16 @@ from .pages import page_that_fits
 class ImageServicer(ImageServiceServicer):
     """Serves ``imsd.v1.ImageService``; what each call means is written in the .proto file."""
 
-    def __init__(self, images: Images, image_jobs: ImageJobs, downloads: Downloads, jobs: Jobs) -> None:
+    def __init__(
+        self,
+        images: Images,
+        image_jobs: ImageJobs,
+        downloads: Downloads,
+        jobs: Jobs,
+        inspection: GuestInspection,
+    ) -> None:
         self._images = images
+        self._inspection = inspection
         self._image_jobs = image_jobs
         self._downloads = downloads
         self._jobs = jobs
@@ -45,7 +55,9 @@ class ImageServicer(ImageServiceServicer):
 
         async def page(size: int) -> pb.ListImagesResponse:
             images, token = await self._images.list(query, size, request.page_token)
-            return pb.ListImagesResponse(images=map(convert.image_to_pb, images), next_page_token=token)
+            return pb.ListImagesResponse(
+                images=map(convert.listed_image_to_pb, images), next_page_token=token
+            )
 
         return await page_that_fits(page, lambda made: made.images, request.page_size)
 
@@ -81,3 +93,7 @@ class ImageServicer(ImageServiceServicer):
             image = await self._images.get_active(request.project_id, request.image_id)
             job_id = await self._image_jobs.verify(key, image)
         return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
+
+    async def InspectImage(self, request: pb.InspectImageRequest, _: Context) -> guest_pb2.GuestReport:
+        report = await self._inspection.inspect(request.project_id, request.image_id)
+        return guest_to_pb(report)

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from imsd.contract import InvalidRequest, run_blocking
 from imsd.core.downloads import Downloads
+from imsd.core.guest_inspection import GuestInspection
 from imsd.core.handed_files import HandedFiles
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
@@ -86,6 +87,7 @@ class Core:
     downloads: Downloads
     uploads: Uploads
     jobs: Jobs
+    inspection: GuestInspection
 
 
 class GrpcServer:
@@ -185,7 +187,7 @@ class GrpcServer:
 def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_upload_streams: int) -> None:
     runtime = core.runtime
     image_pb2_grpc.add_ImageServiceServicer_to_server(
-        ImageServicer(core.images, core.image_jobs, core.downloads, core.jobs), server
+        ImageServicer(core.images, core.image_jobs, core.downloads, core.jobs, core.inspection), server
     )
     upload_pb2_grpc.add_UploadServiceServicer_to_server(
         UploadServicer(core.uploads, files, runtime, max_upload_streams), server

@@ -294,7 +294,7 @@ class Image(_message.Message):
 
     @_builtins.property
     def guest(self) -> _guest_pb2.GuestReport:
-        """what was found inside when it was made; unset until ACTIVE"""
+        """what was found inside when it was made; unset until ACTIVE, and in lists"""
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.chunks": ("imsd.contract", "imsd.formats"),
     "imsd.metadata": ("imsd.contract", "imsd.chunks.index"),
     "imsd.wire": (),
+    "imsd.guest_messages": ("imsd.v1", "imsd.guest"),
     "imsd.core": ("imsd.contract", "imsd.formats", "imsd.guest", "imsd.chunks", "imsd.metadata"),
     "imsd.grpc_server": (
         "imsd.v1",
@@ -23,6 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.contract",
         "imsd.formats",
         "imsd.guest",
+        "imsd.guest_messages",
         "imsd.chunks",
         "imsd.metadata",
         "imsd.core",
@@ -59,7 +61,15 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd": (),
     "imsd_localfs": ("imsd.contract",),
     "ims_client": ("imsd.v1", "imsd.wire"),
-    "imsctl": ("imsd.v1", "imsd.contract", "imsd.formats", "imsd.guest", "imsd.chunks", "ims_client"),
+    "imsctl": (
+        "imsd.v1",
+        "imsd.contract",
+        "imsd.formats",
+        "imsd.guest",
+        "imsd.guest_messages",
+        "imsd.chunks",
+        "ims_client",
+    ),
 }
 
 OURS = ("imsd", "ims_client", "imsctl")

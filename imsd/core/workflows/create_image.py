@@ -13,16 +13,20 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import Conflict, FailedPrecondition, ImsError, InvalidRequest
 from imsd.core.fetching import Fetching
+from imsd.core.guest_inspection import Declared, System, decide, inspect_blocks
 from imsd.core.images import min_disk
 from imsd.core.job_run import JobRun, Workflow
+from imsd.core.limits import MAX_OS_VERSION
 from imsd.core.opened_upload import OpenedUpload, StoredDisk, open_upload
 from imsd.core.sources import Source
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
 from imsd.formats.source import ByteSource
+from imsd.guest.inspector import GuestInspector
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
 from imsd.metadata import uploads as upload_rows
@@ -45,10 +49,13 @@ class Subject:
 
 
 class CreateImage(Workflow):
-    def __init__(self, uploads: Uploads, sweeper: Sweeper, fetching: Fetching) -> None:
+    def __init__(
+        self, uploads: Uploads, sweeper: Sweeper, fetching: Fetching, inspector: GuestInspector
+    ) -> None:
         self._uploads = uploads
         self._sweeper = sweeper
         self._fetching = fetching
+        self._inspector = inspector
 
     async def run(self, run: JobRun) -> None:
         await self._fetching.fetch(run)
@@ -58,8 +65,9 @@ class CreateImage(Workflow):
             min_disk(int(run.record.spec["min_disk_gb"]), opened.virtual_size_bytes)
             await _check_sha256(run, subject.upload, opened)
             disk = await opened.store(run)
-        run.enter("commit", 0, (98.0, 100.0))
-        await self._publish(run, subject, disk)
+        system = await self._look_inside(run, subject, disk)
+        run.enter("commit", 0, (99.0, 100.0))
+        await self._publish(run, subject, disk, system)
 
     async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
         await chunk_index.release_holder(c, run.holder)
@@ -104,7 +112,15 @@ class CreateImage(Workflow):
             await chunk_index.copy_references(c, Holder(HolderKind.UPLOAD, upload.id), run.holder)
         return Subject(image, upload)
 
-    async def _publish(self, run: JobRun, subject: Subject, disk: StoredDisk) -> None:
+    async def _look_inside(self, run: JobRun, subject: Subject, disk: StoredDisk) -> System:
+        """What system is on the disk that was stored. It never fails the job."""
+        run.enter("guest", 0, (98.0, 99.0))
+        store, pool = run.runtime.stores.get(subject.image.store), run.runtime.pool
+        async with open_chunk_reader(store, disk.manifest_id, pool) as reader:
+            report = await inspect_blocks(pool, self._inspector, reader)
+        return decide(Declared.of_image(subject.image), report)
+
+    async def _publish(self, run: JobRun, subject: Subject, disk: StoredDisk, system: System) -> None:
         runtime, image, upload = run.runtime, subject.image, subject.upload
         now = runtime.clock()
         async with runtime.database.transaction() as c:
@@ -123,7 +139,14 @@ class CreateImage(Workflow):
                     "stored_size": disk.stored_size,
                     "new_size": disk.new_size,
                     "digest": disk.digest,
-                    "findings": [{"code": f.code, "message": f.message} for f in disk.findings],
+                    "findings": [
+                        {"code": found.code, "message": found.message}
+                        for found in (*disk.findings, *system.findings)
+                    ],
+                    "os_version": system.os_version[:MAX_OS_VERSION],
+                    "architecture": system.architecture,
+                    "boot_mode": system.boot_mode,
+                    "guest": system.guest,
                     "min_disk_gb": min_disk(image.min_disk_gb, disk.virtual_size_bytes),
                     "manifest_id": disk.manifest_id,
                     "active_at": now,

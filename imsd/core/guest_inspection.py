@@ -1,0 +1,113 @@
+"""Looking inside an image, and what that means for what was declared of it.
+
+What is found overrides what was declared, visibly: a finding says so. What was declared counts where nothing
+is found. (`ims-contract`, the parsing of imported files.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from imsd.chunks.decode_pool import DecodePool
+from imsd.formats.reader import Finding
+from imsd.formats.source import BlockSource
+from imsd.guest.inspector import GuestInspector
+from imsd.guest.report import GuestReport
+from imsd.metadata.records import ImageRecord
+
+from .downloads import open_image_reader
+from .images import Images
+from .runtime import Runtime
+from .sweeper import Sweeper
+
+ARM, UEFI = "arm", "uefi"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the maker of an image says of it; empty texts say nothing."""
+
+    os_version: str
+    architecture: str
+    boot_mode: str
+
+    @classmethod
+    def of_image(cls, image: ImageRecord) -> Declared:
+        return cls(image.os_version, image.architecture, image.boot_mode)
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What an image is taken for. ``guest``: the report, as it is kept."""
+
+    os_version: str
+    architecture: str
+    boot_mode: str
+    guest: Mapping[str, object]
+    findings: Sequence[Finding]
+
+
+class GuestInspection:
+    """Looks inside images that are stored."""
+
+    def __init__(self, runtime: Runtime, sweeper: Sweeper, images: Images, inspector: GuestInspector) -> None:
+        self._runtime = runtime
+        self._sweeper = sweeper
+        self._images = images
+        self._inspector = inspector
+
+    async def inspect(self, project_id: str, image_id: str) -> GuestReport:
+        """Raises InvalidRequest, NotFound, FailedPrecondition, DataLoss, Unavailable."""
+        image = await self._images.get_active(project_id, image_id)
+        async with open_image_reader(self._runtime, self._sweeper, image) as reader:
+            return await inspect_blocks(self._runtime.pool, self._inspector, reader)
+
+
+async def inspect_blocks(pool: DecodePool, inspector: GuestInspector, blocks: BlockSource) -> GuestReport:
+    """What is on a disk. A disk that cannot be read is a report that says so."""
+
+    async def read(offset: int, length: int) -> bytes:
+        return await pool.run(_read, blocks, offset, length)
+
+    return await inspector.inspect(blocks.size_bytes, read)
+
+
+def decide(declared: Declared, report: GuestReport) -> System:
+    """What an image is taken for, by what was declared and what was found."""
+    architecture = report.architecture or declared.architecture
+    found_mode = report.default_boot_mode.value if report.default_boot_mode else ""
+    boot_mode = UEFI if architecture == ARM else declared.boot_mode or found_mode
+    is_found = report.is_verified and bool(report.os_version)
+    return System(
+        os_version=report.os_version if is_found else declared.os_version or report.os_version,
+        architecture=architecture,
+        boot_mode=boot_mode,
+        guest=json.loads(report.to_json()),
+        findings=list(_contradictions(declared, report)),
+    )
+
+
+def _contradictions(declared: Declared, report: GuestReport) -> Iterator[Finding]:
+    if declared.os_version and report.is_verified and declared.os_version != report.os_version:
+        yield Finding(
+            "OS_VERSION_OVERRIDDEN", f"declared {declared.os_version!r}, but {report.os_version!r} was found"
+        )
+    if declared.architecture and report.architecture not in ("", declared.architecture):
+        yield Finding(
+            "ARCHITECTURE_OVERRIDDEN",
+            f"declared {declared.architecture}, but a system for {report.architecture} was found",
+        )
+    modes = [mode.value for mode in report.boot_modes]
+    if modes and declared.boot_mode and declared.boot_mode not in modes:
+        yield Finding(
+            "BOOT_MODE_NOT_FOUND",
+            f"declared {declared.boot_mode}, but the disk can be started by {' and '.join(modes)} only",
+        )
+
+
+def _read(blocks: BlockSource, offset: int, length: int) -> bytes:
+    content = bytearray(length)
+    blocks.read_into(offset, memoryview(content))
+    return bytes(content)
