@@ -15,6 +15,7 @@ from imsd.v1 import (
     catalog_pb2_grpc,
     driver_pb2,
     driver_pb2_grpc,
+    guest_pb2,
     image_pb2,
     image_pb2_grpc,
     job_pb2,
@@ -257,6 +258,11 @@ class Images(image_pb2_grpc.ImageServiceServicer):
             yield answer(data=piece) if any(piece) else answer(zero_length=len(piece))
         yield answer(complete=answer.Complete(file_size_bytes=len(content)))
 
+    async def InspectImage(self, request: image_pb2.InspectImageRequest, _: Any) -> guest_pb2.GuestReport:
+        if request.image_id not in self._state.images:
+            raise not_found("image")
+        return GUEST
+
     async def VerifyImage(self, request: image_pb2.VerifyImageRequest, _: Any) -> job_pb2.Job:
         job = new_job(job_pb2.JOB_KIND_VERIFY_IMAGE, self._find(request.image_id).id)
         self._state.jobs[job.id] = job
@@ -317,6 +323,33 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         return self._state.jobs[job_id]
 
 
+GUEST = guest_pb2.GuestReport(
+    is_inspected=True,
+    is_verified=True,
+    os_type=guest_pb2.OS_TYPE_LINUX,
+    distribution="debian",
+    name="Debian GNU/Linux 12 (bookworm)",
+    version="12.11",
+    os_version="Debian GNU/Linux 12.11 64bit",
+    bits=64,
+    architecture=guest_pb2.ARCHITECTURE_X86,
+    boot_modes=[guest_pb2.BOOT_MODE_BIOS, guest_pb2.BOOT_MODE_UEFI],
+    has_cloud_init=True,
+    virtio_disk=guest_pb2.READINESS_READY,
+    partitions=[
+        guest_pb2.GuestPartition(number=1, size_bytes=1 << 30, type="83", file_system="ext4", used_as="/")
+    ],
+    findings=[
+        guest_pb2.GuestFinding(
+            code="FSTAB_BY_DEVICE_NAME",
+            severity=guest_pb2.GuestFinding.SEVERITY_MAY_BLOCK_BOOT,
+            message="/etc/fstab names /dev/sda1",
+            remedy="use UUID=",
+        )
+    ],
+)
+
+
 class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
     async def ListFormats(self, _request: Any, _: Any) -> catalog_pb2.ListFormatsResponse:
         raw = catalog_pb2.Format(
@@ -329,6 +362,21 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
             compressions=[image_pb2.COMPRESSION_ZSTD, image_pb2.COMPRESSION_ZLIB],
         )
         return catalog_pb2.ListFormatsResponse(formats=[raw, qcow2])
+
+    async def ListOsVersions(
+        self, request: catalog_pb2.ListOsVersionsRequest, _: Any
+    ) -> catalog_pb2.ListOsVersionsResponse:
+        debian = guest_pb2.OsVersion(
+            platform="Debian",
+            os_version="Debian GNU/Linux 10.x 64bit",
+            os_type=guest_pb2.OS_TYPE_LINUX,
+            bits=64,
+            architecture=request.architecture or guest_pb2.ARCHITECTURE_X86,
+            server_types=[request.server_type or "S6"],
+            is_uefi_supported=request.is_uefi_supported,
+            tables=["6-1"],
+        )
+        return catalog_pb2.ListOsVersionsResponse(os_versions=[debian])
 
     async def GetServiceInfo(self, _request: Any, _: Any) -> catalog_pb2.ServiceInfo:
         return catalog_pb2.ServiceInfo(
