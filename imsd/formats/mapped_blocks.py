@@ -1,7 +1,7 @@
-"""Disks that a table cuts into blocks of one size: each absent, plain in the file, or packed (compressed).
+"""Disks that tables cut into blocks of one size: each absent, plain in the file, or packed (compressed).
 
-What VHD, VHDX, VDI, QED, QCOW and VMDK have in common. A format says where its blocks are; resolving a
-range, asking for all its bytes at once, joining neighbours and unpacking is done here.
+What all formats with such tables have in common: asking for all bytes of a range at once, joining
+neighbours and unpacking. `MappedBlocks` also resolves a range; a format only says where its blocks are.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ABSENT, PACKED = -1, -2
 MAX_LOOK_BLOCKS = 1 << 16
 # One call of `extents` looks up no more blocks; what they leave counts as data.
 MAX_EXTENT_BLOCKS = 1 << 20
-# Bytes between two places that are read as one.
+# Bytes between two places that are read as one; less for smaller blocks.
 MAX_GAP_BYTES = 4096
 
 
@@ -49,26 +49,27 @@ class PackedBlock:
     is_cut: bool = False
 
 
-class MappedBlocks(BlockSource):
-    """A format derives from this and says where blocks are. Thread-safe if `_places` is."""
+class ResolvedBlocks(BlockSource):
+    """A format derives from this and resolves ranges. Thread-safe if `_resolve` is."""
 
-    def __init__(self, source: ByteSource, size_bytes: int, block_bytes: int) -> None:
-        """``size_bytes``: of the disk, a multiple of 512. The last block may reach beyond it."""
+    def __init__(
+        self, source: ByteSource, size_bytes: int, block_bytes: int, data_bytes: int | None = None
+    ) -> None:
+        """``size_bytes``: of the disk, a multiple of 512. The last block may reach beyond it.
+
+        ``data_bytes``: from here on the disk is zeros, whatever the file has there; up to 511 bytes less.
+        """
         self.size_bytes = size_bytes
         self._source = source
         self._block_bytes = block_bytes
+        self._data_bytes = size_bytes if data_bytes is None else data_bytes
 
     @abstractmethod
-    def _places(self, first: int, count: int) -> Places:
-        """Where blocks ``first`` to ``first + count`` (at most `MAX_LOOK_BLOCKS`) begin in the file.
+    def _resolve(self, start: int, end: int) -> tuple[Sequence[StoredRun], Sequence[PackedBlock]]:
+        """What of a range (not empty) lies in the file, runs cut to the range; the rest is zeros.
 
-        `ABSENT` reads as zeros, `PACKED` ones are asked for with `_packed`. Whether a plain block lies
-        inside the file is checked by the caller. Raises `NeedBytes`, ImageRefused.
+        Raises `NeedBytes`, ImageRefused.
         """
-
-    def _packed(self, blocks: Sequence[int]) -> Sequence[PackedBlock]:
-        """The places of blocks that are `PACKED`. Raises `NeedBytes`, ImageRefused."""
-        raise AssertionError("this format has no packed blocks")
 
     def _unpack_into(self, content: memoryview, out: memoryview) -> bool:
         """Fill ``out``, one block, from the bytes of its place; False when they cannot be decoded."""
@@ -80,33 +81,16 @@ class MappedBlocks(BlockSource):
     @abstractmethod
     def _malformed(self, what: str) -> ImageRefused: ...
 
-    def extents(self, start: int, length: int) -> Sequence[Extent]:
-        found: list[Extent] = []
-        end = start + length
-        looked_at = 0
-        for first, count in self._slices(start, end):
-            if looked_at >= MAX_EXTENT_BLOCKS:
-                _add(found, max(start, first * self._block_bytes), end, is_zero=False)
-                break
-            looked_at += count
-            is_zero = self._places(first, count) == ABSENT
-            bounds = [0, *(np.flatnonzero(np.diff(is_zero)) + 1).tolist(), count]
-            for low, high in pairwise(bounds):
-                low_byte = max(start, (first + low) * self._block_bytes)
-                high_byte = min(end, (first + high) * self._block_bytes)
-                _add(found, low_byte, high_byte, is_zero=bool(is_zero[low]))
-        return found
-
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        end = offset + len(buffer)
-        stored: list[StoredRun] = []
-        packed: list[PackedBlock] = []
-        for first, count in self._slices(offset, end):
-            places = self._places(first, count)
-            stored += self._stored_runs(first, places, offset, end)
-            if len(blocks := np.flatnonzero(places == PACKED)):
-                packed += self._packed((blocks + first).tolist())
-        batches = list(_batches(packed))
+        end = min(offset + len(buffer), self._data_bytes)
+        inside = max(0, end - offset)
+        if inside < len(buffer):
+            buffer[inside:] = bytes(len(buffer) - inside)
+            buffer = buffer[:inside]
+        if not inside:
+            return
+        stored, packed = self._resolve(offset, end)
+        batches = list(_batches(packed, min(MAX_GAP_BYTES, self._block_bytes)))
         if stored or batches:
             self._source.require(
                 [*(ByteRange(run.offset, run.length) for run in stored), *(place for place, _ in batches)]
@@ -125,23 +109,13 @@ class MappedBlocks(BlockSource):
                 at = block.place.offset - place.offset
                 self._expand(block, content[at : at + block.place.length], offset, buffer)
 
-    def _slices(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """(first block, count) that cover a range of bytes."""
-        first, stop = start // self._block_bytes, -(-end // self._block_bytes)
-        while first < stop:
-            count = min(stop - first, MAX_LOOK_BLOCKS)
-            yield first, count
-            first += count
+    def _joined(self, guest: Places, offset: Places, length: Places) -> Iterator[StoredRun]:
+        """The runs that pieces (not empty, in guest order) make up, neighbours in both joined.
 
-    def _stored_runs(self, first: int, places: Places, start: int, end: int) -> Iterator[StoredRun]:
-        """What of ``start`` to ``end`` lies plain in the file, neighbours in both joined."""
-        blocks = np.flatnonzero(places >= 0)
-        if not len(blocks):
+        Raises ImageRefused for one that is not inside the file.
+        """
+        if not len(guest):
             return
-        guest = (first + blocks) * self._block_bytes
-        skipped = np.maximum(start - guest, 0)
-        length = np.minimum(end - guest, self._block_bytes) - skipped
-        guest, offset = guest + skipped, places[blocks] + skipped
         breaks = (np.diff(guest) != length[:-1]) | (np.diff(offset) != length[:-1])
         bounds = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(guest)]
         for low, high in pairwise(bounds):
@@ -151,6 +125,13 @@ class MappedBlocks(BlockSource):
                     f"the disk's bytes from {run.guest} lie beyond its end at {self._source.size_bytes}"
                 )
             yield run
+
+    def _packed_block(self, guest: int, offset: int, end: int) -> PackedBlock:
+        """A block whose place may be cut by the end of the file. Raises ImageRefused if it is beyond."""
+        file_end = self._source.size_bytes
+        if offset >= file_end:
+            raise self._truncated(f"a compressed block at {offset} lies beyond its end at {file_end}")
+        return PackedBlock(guest, ByteRange(offset, min(end, file_end) - offset), end > file_end)
 
     def _covered(self, block: PackedBlock, start: int, end: int) -> int:
         return min(end, block.guest + self._block_bytes) - max(start, block.guest)
@@ -170,18 +151,80 @@ class MappedBlocks(BlockSource):
             target[:] = out[low - block.guest : high - block.guest]
 
 
-def _add(found: list[Extent], low: int, high: int, *, is_zero: bool) -> None:
+class MappedBlocks(ResolvedBlocks):
+    """A format derives from this and says where blocks are. Thread-safe if `_places` is."""
+
+    @abstractmethod
+    def _places(self, first: int, count: int) -> Places:
+        """Where blocks ``first`` to ``first + count`` (at most `MAX_LOOK_BLOCKS`) begin in the file.
+
+        `ABSENT` reads as zeros, `PACKED` ones are asked for with `_packed`. Whether a plain block lies
+        inside the file is checked by the caller. Raises `NeedBytes`, ImageRefused.
+        """
+
+    def _packed(self, blocks: Sequence[int]) -> Sequence[PackedBlock]:
+        """The places of blocks (in order) that are `PACKED`. Raises `NeedBytes`, ImageRefused."""
+        raise AssertionError("this format has no packed blocks")
+
+    def extents(self, start: int, length: int) -> Sequence[Extent]:
+        found: list[Extent] = []
+        end = start + length
+        looked_at = 0
+        for first, count in self._slices(start, end):
+            if looked_at >= MAX_EXTENT_BLOCKS:
+                add_extent(found, max(start, first * self._block_bytes), end, is_zero=False)
+                break
+            looked_at += count
+            is_zero = self._places(first, count) == ABSENT
+            bounds = [0, *(np.flatnonzero(np.diff(is_zero)) + 1).tolist(), count]
+            for low, high in pairwise(bounds):
+                low_byte = max(start, (first + low) * self._block_bytes)
+                high_byte = min(end, (first + high) * self._block_bytes)
+                add_extent(found, low_byte, high_byte, is_zero=bool(is_zero[low]))
+        return found
+
+    def _resolve(self, start: int, end: int) -> tuple[Sequence[StoredRun], Sequence[PackedBlock]]:
+        stored: list[StoredRun] = []
+        packed: list[PackedBlock] = []
+        for first, count in self._slices(start, end):
+            places = self._places(first, count)
+            stored += self._stored_runs(first, places, start, end)
+            if len(blocks := np.flatnonzero(places == PACKED)):
+                packed += self._packed((blocks + first).tolist())
+        return stored, packed
+
+    def _slices(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """(first block, count) that cover a range of bytes."""
+        first, stop = start // self._block_bytes, -(-end // self._block_bytes)
+        while first < stop:
+            count = min(stop - first, MAX_LOOK_BLOCKS)
+            yield first, count
+            first += count
+
+    def _stored_runs(self, first: int, places: Places, start: int, end: int) -> Iterator[StoredRun]:
+        """What of ``start`` to ``end`` lies plain in the file."""
+        blocks = np.flatnonzero(places >= 0)
+        if np.any(places > self._source.size_bytes):
+            raise self._truncated(f"a block lies beyond its end at {self._source.size_bytes}")
+        guest = (first + blocks) * self._block_bytes
+        skipped = np.maximum(start - guest, 0)
+        length = np.minimum(end - guest, self._block_bytes) - skipped
+        return self._joined(guest + skipped, places[blocks] + skipped, length)
+
+
+def add_extent(found: list[Extent], low: int, high: int, *, is_zero: bool) -> None:
+    """Append bytes ``low`` to ``high``, joined with what comes before if that is alike."""
     if found and found[-1].is_zero == is_zero:
         low = found.pop().start
     found.append(Extent(low, high - low, is_zero))
 
 
-def _batches(blocks: Iterable[PackedBlock]) -> Iterator[tuple[ByteRange, list[PackedBlock]]]:
-    """Blocks that are read together: at most `MAX_GAP_BYTES` lie between one and the next."""
+def _batches(blocks: Iterable[PackedBlock], gap_bytes: int) -> Iterator[tuple[ByteRange, list[PackedBlock]]]:
+    """Blocks that are read together: at most ``gap_bytes`` lie between one and the next."""
     batch: list[PackedBlock] = []
     start = end = 0
     for block in sorted(blocks, key=lambda block: block.place.offset):
-        if batch and block.place.offset > end + MAX_GAP_BYTES:
+        if batch and block.place.offset > end + gap_bytes:
             yield ByteRange(start, end - start), batch
             batch = []
         if not batch:

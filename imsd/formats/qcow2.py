@@ -9,17 +9,17 @@ that came with bytes missing must not look whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from imsd.contract import ByteRange
+from imsd.contract import ImageRefused
 
 from .cluster_codec import inflate_into, unzstd_into
+from .mapped_blocks import PackedBlock, ResolvedBlocks, StoredRun, add_extent
 from .page_cache import Words
 from .qcow2_layout import (
     FLAG_COMPRESSED,
@@ -35,37 +35,15 @@ from .qcow2_layout import (
 from .qcow2_tables import ClusterRun, ClusterTables
 from .raw import SECTOR_BYTES
 from .reader import Finding, FormatReader, OpenedImage, binary_size
-from .source import BlockSource, ByteSource, Extent
+from .source import ByteSource, Extent
 
 Mask = npt.NDArray[np.bool_]
-Places = npt.NDArray[np.int64]
 
 # One call of `extents` looks at no more bytes of tables, enough for 64 GiB at 64 KiB a cluster; what
 # they leave counts as data.
 MAX_LOOK_BYTES = 8 << 20
 
-# Bytes between two places that are read as one.
-MAX_GAP_BYTES = 4096
-
-EXPAND_INTO = {Compression.ZLIB: inflate_into, Compression.ZSTD: unzstd_into}
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredRun:
-    """``length`` bytes of the disk from ``guest`` lie in the file at ``offset``."""
-
-    guest: int
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class _CompressedCluster:
-    """The guest cluster at ``guest`` lies compressed in ``place``; ``is_cut``: the file ends inside."""
-
-    guest: int
-    place: ByteRange
-    is_cut: bool
+UNPACK_INTO = {Compression.ZLIB: inflate_into, Compression.ZSTD: unzstd_into}
 
 
 class Qcow2Reader(FormatReader):
@@ -78,62 +56,48 @@ class Qcow2Reader(FormatReader):
         return OpenedImage(self.name, blocks, list(_findings(header)), _variant(header))
 
 
-class Qcow2Blocks(BlockSource):
+class Qcow2Blocks(ResolvedBlocks):
     """The disk of a QCOW2 file."""
 
     def __init__(self, source: ByteSource, header: Header) -> None:
-        self.size_bytes = header.virtual_size_bytes
-        self._source = source
+        # The file may lack what lies beyond the header's size, in the last sector.
+        super().__init__(source, header.virtual_size_bytes, header.cluster_bytes, header.size_bytes)
         self._header = header
         self._tables = ClusterTables(source, header)
         self._cluster_bytes = header.cluster_bytes
         # What an entry can tell apart: a cluster, or a part of it.
         self._parts = SUBCLUSTERS if header.has_extended_l2 else 1
         self._unit_bytes = header.cluster_bytes // self._parts
-        self._expand_into = EXPAND_INTO[header.compression]
-        self._gap_bytes = min(MAX_GAP_BYTES, header.cluster_bytes)
+        self._unpack = UNPACK_INTO[header.compression]
 
     def extents(self, start: int, length: int) -> Sequence[Extent]:
         found: list[Extent] = []
         for run in self._runs(start, start + length, MAX_LOOK_BYTES):
             for low, high, is_zero in self._zero_map(run):
                 low, high = max(low, start), min(high, start + length)
-                if low >= high:
-                    continue
-                if found and found[-1].is_zero == is_zero:
-                    low = found.pop().start
-                found.append(Extent(low, high - low, is_zero))
+                if low < high:
+                    add_extent(found, low, high, is_zero=is_zero)
         return found
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        # The file may lack what lies beyond the header's size, in the last sector.
-        end = min(offset + len(buffer), self._header.size_bytes)
-        stored: list[_StoredRun] = []
-        compressed: list[_CompressedCluster] = []
-        for run in self._runs(offset, end):
-            if run.entries is None:
-                continue
-            stored += self._stored_runs(run, offset, end)
-            compressed += self._compressed_clusters(run)
-        batches = list(_batches(compressed, self._gap_bytes))
-        if stored or batches:
-            self._source.require(
-                [*(ByteRange(run.offset, run.length) for run in stored), *(place for place, _ in batches)]
-            )
-        if sum(run.length for run in stored) + self._covered(compressed, offset, buffer) < len(buffer):
-            np.frombuffer(buffer, np.uint8)[:] = 0
-        for piece in stored:
-            start = piece.guest - offset
-            self._source.read_into(piece.offset, buffer[start : start + piece.length])
-        for place, clusters in batches:
-            content = memoryview(self._source.read(place.offset, place.length))
-            for cluster in clusters:
-                start = cluster.place.offset - place.offset
-                self._expand(cluster, content[start : start + cluster.place.length], offset, buffer)
+    def _resolve(self, start: int, end: int) -> tuple[Sequence[StoredRun], Sequence[PackedBlock]]:
+        stored: list[StoredRun] = []
+        packed: list[PackedBlock] = []
+        for run in self._runs(start, end):
+            if run.entries is not None:
+                stored += self._stored_runs(run, start, end)
+                packed += self._compressed_clusters(run)
+        return stored, packed
+
+    def _unpack_into(self, content: memoryview, out: memoryview) -> bool:
+        return self._unpack(content, out)
+
+    def _truncated(self, what: str) -> ImageRefused:
+        return truncated(what)
+
+    def _malformed(self, what: str) -> ImageRefused:
+        return malformed(what)
 
     def _runs(self, start: int, end: int, most_bytes: int | None = None) -> Iterator[ClusterRun]:
-        if start >= end:
-            return iter(())
         first = start // self._cluster_bytes
         return self._tables.runs(first, -(-end // self._cluster_bytes) - first, most_bytes)
 
@@ -163,7 +127,7 @@ class Qcow2Blocks(BlockSource):
             raise malformed("a subcluster is allocated in a cluster that has no place")
         return allocated
 
-    def _stored_runs(self, run: ClusterRun, start: int, end: int) -> Iterator[_StoredRun]:
+    def _stored_runs(self, run: ClusterRun, start: int, end: int) -> Iterator[StoredRun]:
         """What of ``start`` to ``end`` lies plain in the file, neighbours in both joined."""
         assert run.entries is not None
         is_compressed = (run.entries & np.uint64(FLAG_COMPRESSED)) != 0
@@ -176,23 +140,10 @@ class Qcow2Blocks(BlockSource):
         guest = run.first * self._cluster_bytes + units * self._unit_bytes
         is_wanted = (guest < end) & (guest + self._unit_bytes > start)
         units, guest = units[is_wanted], guest[is_wanted]
-        if not len(units):
-            return
         offset = hosts[units // self._parts] + units % self._parts * self._unit_bytes
         skipped = np.maximum(start - guest, 0)
         length = np.minimum(end - guest, self._unit_bytes) - skipped
-        yield from self._joined(guest + skipped, offset + skipped, length)
-
-    def _joined(self, guest: Places, offset: Places, length: Places) -> Iterator[_StoredRun]:
-        breaks = (np.diff(guest) != length[:-1]) | (np.diff(offset) != length[:-1])
-        bounds = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(guest)]
-        for low, high in pairwise(bounds):
-            run = _StoredRun(int(guest[low]), int(offset[low]), int(length[low:high].sum()))
-            if run.offset + run.length > self._source.size_bytes:
-                raise truncated(
-                    f"the disk's bytes from {run.guest} lie beyond its end at {self._source.size_bytes}"
-                )
-            yield run
+        return self._joined(guest + skipped, offset + skipped, length)
 
     def _check_zero_flags(self, run: ClusterRun, is_compressed: Mask) -> None:
         assert run.entries is not None
@@ -200,7 +151,7 @@ class Qcow2Blocks(BlockSource):
         if self._header.version == 2 and np.any(has_flag & ~is_compressed):
             raise malformed("a cluster of version 2 has the zero flag of version 3")
 
-    def _compressed_clusters(self, run: ClusterRun) -> Iterator[_CompressedCluster]:
+    def _compressed_clusters(self, run: ClusterRun) -> Iterator[PackedBlock]:
         assert run.entries is not None
         found = np.flatnonzero((run.entries & np.uint64(FLAG_COMPRESSED)) != 0)
         offset_bits = 62 - (self._header.cluster_bits - 8)
@@ -208,34 +159,7 @@ class Qcow2Blocks(BlockSource):
             offset = entry & ((1 << offset_bits) - 1)
             sectors = (entry >> offset_bits & ((1 << (self._header.cluster_bits - 8)) - 1)) + 1
             end = offset - offset % SECTOR_BYTES + sectors * SECTOR_BYTES
-            file_end = self._source.size_bytes
-            if offset >= file_end:
-                raise truncated(f"a compressed cluster at {offset} lies beyond its end at {file_end}")
-            place = ByteRange(offset, min(end, file_end) - offset)
-            yield _CompressedCluster((run.first + index) * self._cluster_bytes, place, end > file_end)
-
-    def _covered(self, clusters: Iterable[_CompressedCluster], offset: int, buffer: memoryview) -> int:
-        """How many bytes of ``buffer``, the disk from ``offset``, ``clusters`` fill."""
-        end = offset + len(buffer)
-        return sum(
-            min(cluster.guest + self._cluster_bytes, end) - max(cluster.guest, offset) for cluster in clusters
-        )
-
-    def _expand(
-        self, cluster: _CompressedCluster, content: memoryview, offset: int, buffer: memoryview
-    ) -> None:
-        """Decode a cluster into the part of ``buffer`` (the disk from ``offset``) that it covers."""
-        low = max(cluster.guest, offset)
-        high = min(cluster.guest + self._cluster_bytes, offset + len(buffer))
-        target = buffer[low - offset : high - offset]
-        is_whole = high - low == self._cluster_bytes
-        out = target if is_whole else memoryview(bytearray(self._cluster_bytes))
-        if not self._expand_into(content, out):
-            if cluster.is_cut:
-                raise truncated(f"it ends inside the compressed cluster at {cluster.place.offset}")
-            raise malformed(f"the compressed cluster at {cluster.place.offset} cannot be decoded")
-        if not is_whole:
-            target[:] = out[low - cluster.guest : high - cluster.guest]
+            yield self._packed_block((run.first + index) * self._cluster_bytes, offset, end)
 
 
 def _variant(header: Header) -> str:
@@ -267,21 +191,3 @@ def _bits(bitmaps: Words) -> Mask:
     """The lower 32 bits of each bitmap, the least significant first; one row a bitmap."""
     low = (bitmaps & np.uint64(0xFFFF_FFFF)).astype("<u4")
     return np.unpackbits(low.view(np.uint8), bitorder="little").reshape(-1, SUBCLUSTERS).view(np.bool_)
-
-
-def _batches(
-    clusters: Iterable[_CompressedCluster], gap_bytes: int
-) -> Iterator[tuple[ByteRange, list[_CompressedCluster]]]:
-    """Clusters that are read together: at most ``gap_bytes`` lie between one and the next."""
-    batch: list[_CompressedCluster] = []
-    start = end = 0
-    for cluster in sorted(clusters, key=lambda cluster: cluster.place.offset):
-        if batch and cluster.place.offset > end + gap_bytes:
-            yield ByteRange(start, end - start), batch
-            batch = []
-        if not batch:
-            start = end = cluster.place.offset
-        batch.append(cluster)
-        end = max(end, cluster.place.end)
-    if batch:
-        yield ByteRange(start, end - start), batch
