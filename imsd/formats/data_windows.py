@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
+
 from .source import BlockSource
 
 WINDOW_BYTES = 4 << 20
@@ -16,14 +19,15 @@ ZERO, DATA = 0, 1
 
 
 class DataWindows:
-    """A disk cut into windows of `WINDOW_BYTES`; a byte of memory a window.
+    """A disk cut into windows of ``window_bytes`` (a part of `SCAN_BYTES`); a byte of memory a window.
 
     Windows that were not scanned count as data, so scans only save work. Scans may run in parallel.
     """
 
-    def __init__(self, blocks: BlockSource) -> None:
+    def __init__(self, blocks: BlockSource, window_bytes: int = WINDOW_BYTES) -> None:
         self._blocks = blocks
-        self._state = bytearray([DATA]) * -(-blocks.size_bytes // WINDOW_BYTES)
+        self._window_bytes = window_bytes
+        self._state = bytearray([DATA]) * -(-blocks.size_bytes // window_bytes)
 
     def scans(self) -> Iterator[Callable[[], None]]:
         """Tasks that look at the disk's extents. Each raises `NeedBytes`, `ImageRefused`, DataLoss."""
@@ -39,22 +43,46 @@ class DataWindows:
             if is_zero:
                 following = self._state.find(DATA, index)
                 stop = following if following >= 0 else len(self._state)
-            start, end = index * WINDOW_BYTES, min(stop * WINDOW_BYTES, self._blocks.size_bytes)
+            start = index * self._window_bytes
+            end = min(stop * self._window_bytes, self._blocks.size_bytes)
             yield start, end - start, is_zero
             index = stop
 
-    def data(self) -> Iterator[tuple[int, int]]:
-        """(start, length) of each window that may hold data, in order."""
-        return ((start, length) for start, length, is_zero in self.runs() if not is_zero)
+    def data(self, most_bytes: int = 0) -> Iterator[tuple[int, int]]:
+        """(start, length) of each window that may hold data, in order.
+
+        Neighbours are joined to up to ``most_bytes``, if that is more than a window.
+        """
+        start = length = 0
+        for window_start, window_bytes, is_zero in self.runs():
+            if is_zero:
+                continue
+            if length and (window_start != start + length or length + window_bytes > most_bytes):
+                yield start, length
+                length = 0
+            if not length:
+                start = window_start
+            length += window_bytes
+        if length:
+            yield start, length
+
+    def has_data(self, first: int, count: int) -> npt.NDArray[np.bool_]:
+        """Which of ``count`` windows from number ``first`` on may hold data."""
+        found: npt.NDArray[np.bool_] = np.frombuffer(self._state, np.uint8, count, first) == DATA
+        return found
+
+    def data_before(self, number: int) -> int:
+        """How many windows before ``number`` may hold data."""
+        return self._state.count(DATA, 0, number)
 
     def _scan(self, start: int, length: int) -> None:
         extents = self._blocks.extents(start, length)
-        state = bytearray(-(-length // WINDOW_BYTES))
+        state = bytearray(-(-length // self._window_bytes))
         for extent in extents:
             if extent.is_zero:
                 continue
             low, high = extent.start - start, extent.end - start
-            first, stop = low // WINDOW_BYTES, -(-high // WINDOW_BYTES)
+            first, stop = low // self._window_bytes, -(-high // self._window_bytes)
             state[first:stop] = bytes([DATA]) * (stop - first)
-        first = start // WINDOW_BYTES
+        first = start // self._window_bytes
         self._state[first : first + len(state)] = state
