@@ -15,9 +15,11 @@ from imsd.contract import ByteRange, ImageRefused
 
 from .iso import DESCRIPTORS_END, DESCRIPTORS_OFFSET, is_iso
 from .qcow2_layout import MAGIC as QCOW_MAGIC
+from .qed_layout import MAGIC as QED_MAGIC
 from .reader import OpenedImage
 from .registry import READERS
 from .source import ByteSource
+from .vdi_layout import SIGNATURE as VDI_SIGNATURE
 from .zvhd_layout import ZVHD2_COOKIE, ZVHD_COOKIE
 
 # From this many first bytes on `head_formats` sees all that stands at the start of a file.
@@ -26,12 +28,10 @@ HEAD_BYTES = DESCRIPTORS_END
 PAGE_BYTES = 4096
 TAIL_BYTES = PAGE_BYTES
 
-QED_MAGIC = b"QED\0"
 VHD_COOKIE = b"conectix"
 VHD_FOOTER_BYTES = 512
 VHD_OLD_FOOTER_BYTES = 511  # Virtual PC before 2004
 VHDX_SIGNATURE = b"vhdxfile"
-VDI_SIGNATURE = struct.pack("<I", 0xBEDA107F)
 VDI_SIGNATURE_OFFSET = 0x40
 VMDK_MAGICS = (b"KDMV", b"COWD", struct.pack("<Q", 0xCAFEBABE))  # sparse, old ESX, SE sparse
 

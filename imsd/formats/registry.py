@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from imsd.contract import InvalidRequest
 
 from .iso import IsoReader
+from .qcow import QcowReader
 from .qcow2 import Qcow2Reader
 from .qcow2_writer import COMPRESSIONS as QCOW2_COMPRESSIONS
 from .qcow2_writer import Qcow2Writer
+from .qed import QedReader
 from .raw import RawReader
 from .raw_writer import RawWriter
 from .reader import FormatReader
 from .source import BlockSource
 from .stream_decoder import StreamDecoder
+from .vdi import VdiReader
+from .vdi_writer import VdiWriter
 from .writer import FormatWriter
 from .zvhd import ZvhdReader
 from .zvhd2 import Zvhd2Reader
@@ -25,7 +29,17 @@ from .zvhd_decoder import ZvhdDecoder
 from .zvhd_writer import ZVHD_COMPRESSIONS, ZvhdWriter
 
 READERS: Mapping[str, FormatReader] = {
-    reader.name: reader for reader in (RawReader(), IsoReader(), Qcow2Reader(), ZvhdReader(), Zvhd2Reader())
+    reader.name: reader
+    for reader in (
+        RawReader(),
+        IsoReader(),
+        Qcow2Reader(),
+        QcowReader(),
+        QedReader(),
+        VdiReader(),
+        ZvhdReader(),
+        Zvhd2Reader(),
+    )
 }
 
 
@@ -53,16 +67,14 @@ WRITERS: Mapping[str, WritableFormat] = {
     ),
     "zvhd": WritableFormat(lambda blocks, _, __: ZvhdWriter(blocks), ZVHD_COMPRESSIONS),
     "zvhd2": WritableFormat(lambda blocks, _, __: Zvhd2Writer(blocks), ZVHD2_COMPRESSIONS),
+    "vdi": WritableFormat(lambda blocks, _, __: VdiWriter(blocks)),
 }
 
 # Every name that `imsd.formats.detect` may give. Formats without a reader yet have their summary here.
 SUMMARIES: Mapping[str, str] = {
     **{reader.name: reader.summary for reader in READERS.values()},
-    "qcow": "QEMU copy-on-write, version 1",
-    "qed": "QEMU enhanced disk",
     "vhd": "Virtual PC and Hyper-V, up to 2040 GiB",
     "vhdx": "Hyper-V",
-    "vdi": "VirtualBox",
     "vmdk": "VMware",
 }
 
