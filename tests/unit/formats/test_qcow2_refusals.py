@@ -5,12 +5,10 @@ from __future__ import annotations
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Callable
 
 import pytest
 import zstandard
 
-from imsd.contract import ImageRefused
 from imsd.formats.detect import open_image
 from imsd.formats.source import MemorySource
 from tests.unit.formats.crafted_qcow2 import (
@@ -23,26 +21,10 @@ from tests.unit.formats.crafted_qcow2 import (
     extension,
 )
 from tests.unit.formats.disk_files import LIMIT, MIB, noise, read_all, read_range, text
+from tests.unit.formats.refusal_checks import open_reason, read_reason, refusal
 
 CLUSTER = 1 << 16
 DATA = 3 * CLUSTER
-
-
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(ImageRefused) as refused:
-        call()
-    assert refused.value.message
-    assert refused.value.hint
-    return refused.value.reason
-
-
-def open_reason(file: bytes, limit: int = LIMIT) -> str:
-    return refusal(lambda: open_image(MemorySource(file), "qcow2", limit))
-
-
-def read_reason(file: bytes) -> str:
-    blocks = open_image(MemorySource(file), "qcow2", LIMIT).blocks
-    return refusal(lambda: read_all(blocks))
 
 
 def deflated(content: bytes) -> bytes:
@@ -105,19 +87,19 @@ def test_the_crafted_file_itself_is_right() -> None:
 )
 def test_a_wrong_header_is_refused(reason: str, fields: Fields) -> None:
     head = fields.pack()
-    assert open_reason(head + ONE[len(head) :]) == reason
+    assert open_reason(head + ONE[len(head) :], "qcow2") == reason
 
 
 @pytest.mark.parametrize("length", [8, 71, 72, 103, 104, 111, CLUSTER - 1, CLUSTER, CLUSTER + 7])
 def test_a_file_cut_in_header_or_l1_is_refused(length: int) -> None:
-    assert open_reason(ONE[:length]) in {"IMAGE_TRUNCATED", "IMAGE_MALFORMED"}
+    assert open_reason(ONE[:length], "qcow2") in {"IMAGE_TRUNCATED", "IMAGE_MALFORMED"}
 
 
 @pytest.mark.parametrize(
     "length", [CLUSTER + 8, 2 * CLUSTER, 2 * CLUSTER + 8, DATA - 1, DATA, DATA + 1, 4 * CLUSTER - 1]
 )
 def test_a_file_cut_in_tables_or_data_is_refused(length: int) -> None:
-    assert read_reason(ONE[:length]) == "IMAGE_TRUNCATED"
+    assert read_reason(ONE[:length], "qcow2") == "IMAGE_TRUNCATED"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +115,7 @@ def test_a_file_cut_in_tables_or_data_is_refused(length: int) -> None:
     ],
 )
 def test_a_wrong_entry_is_refused_when_its_cluster_is_read(reason: str, entries: list[int]) -> None:
-    assert read_reason(crafted(entries, noise(CLUSTER))) == reason
+    assert read_reason(crafted(entries, noise(CLUSTER)), "qcow2") == reason
 
 
 @pytest.mark.parametrize(
@@ -141,7 +123,7 @@ def test_a_wrong_entry_is_refused_when_its_cluster_is_read(reason: str, entries:
     [("IMAGE_MALFORMED", 2 * CLUSTER + 512), ("IMAGE_TRUNCATED", 1 << 40), ("IMAGE_TRUNCATED", 4 * CLUSTER)],
 )
 def test_a_wrong_place_of_a_table_is_refused(reason: str, table: int) -> None:
-    assert read_reason(crafted([], text(CLUSTER), table=table)) == reason
+    assert read_reason(crafted([], text(CLUSTER), table=table), "qcow2") == reason
 
 
 def test_the_zero_flag_in_version_2_is_refused() -> None:
@@ -153,7 +135,8 @@ def test_the_zero_flag_in_version_2_is_refused() -> None:
 
 @pytest.mark.parametrize(("entry", "bitmap"), [(DATA | COPIED, 1 << 32 | 1), (0, 1)])
 def test_a_contradictory_subcluster_is_refused(entry: int, bitmap: int) -> None:
-    assert read_reason(crafted([entry, bitmap], text(CLUSTER), Fields(incompatible=16))) == "IMAGE_MALFORMED"
+    file = crafted([entry, bitmap], text(CLUSTER), Fields(incompatible=16))
+    assert read_reason(file, "qcow2") == "IMAGE_MALFORMED"
 
 
 def test_a_compressed_cluster_cut_by_the_end_of_the_file_is_truncated() -> None:
@@ -161,13 +144,13 @@ def test_a_compressed_cluster_cut_by_the_end_of_the_file_is_truncated() -> None:
     file = crafted([compressed_entry(DATA, len(content))], content)
     blocks = open_image(MemorySource(file), None, LIMIT).blocks
     assert read_range(blocks, 0, CLUSTER) == text(CLUSTER)  # the last sector need not be whole
-    assert read_reason(file[:-200]) == "IMAGE_TRUNCATED"
+    assert read_reason(file[:-200], "qcow2") == "IMAGE_TRUNCATED"
 
 
 @pytest.mark.parametrize("content", [deflated(text(CLUSTER - 1)), deflated(b""), noise(600), b"\0" * 600])
 def test_a_deflate_stream_that_gives_no_whole_cluster_is_refused(content: bytes) -> None:
     file = crafted([compressed_entry(DATA, len(content))], content.ljust(CLUSTER, b"\0"))
-    assert read_reason(file) == "IMAGE_MALFORMED"
+    assert read_reason(file, "qcow2") == "IMAGE_MALFORMED"
 
 
 ZSTD = Fields(incompatible=8, compression=1)
@@ -193,7 +176,7 @@ def flipped(content: bytes) -> bytes:
 )
 def test_a_zstd_stream_that_gives_no_whole_cluster_is_refused(content: bytes) -> None:
     file = crafted([compressed_entry(DATA, len(content))], content.ljust(CLUSTER, b"\0"), ZSTD)
-    assert read_reason(file) == "IMAGE_MALFORMED"
+    assert read_reason(file, "qcow2") == "IMAGE_MALFORMED"
 
 
 def test_zstd_frames_in_a_row_and_without_content_size_are_read() -> None:

@@ -1,0 +1,32 @@
+"""How tests look at refusals: the reason, and that there is a message and a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from imsd.contract import ImageRefused
+from imsd.formats.detect import open_image
+from imsd.formats.source import MemorySource
+from tests.unit.formats.disk_files import LIMIT, read_all
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The reason for which ``call`` refuses."""
+    with pytest.raises(ImageRefused) as refused:
+        call()
+    assert refused.value.message
+    assert refused.value.hint
+    return refused.value.reason
+
+
+def open_reason(file: bytes, name: str, limit: int = LIMIT) -> str:
+    """Why a file, declared as of format ``name``, is refused when it is opened."""
+    return refusal(lambda: open_image(MemorySource(file), name, limit))
+
+
+def read_reason(file: bytes, name: str) -> str:
+    """Why a file that opens is refused when its disk is read."""
+    blocks = open_image(MemorySource(file), name, LIMIT).blocks
+    return refusal(lambda: read_all(blocks))
