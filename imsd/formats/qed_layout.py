@@ -24,11 +24,11 @@ HEADER = struct.Struct("<4sIIIQQQQQII")
 FEATURE_BACKING_FILE = 1 << 0
 FEATURE_NEED_CHECK = 1 << 1
 FEATURE_BACKING_RAW = 1 << 2
-FEATURES_KNOWN = 0x7
+FEATURES_KNOWN = FEATURE_BACKING_FILE | FEATURE_NEED_CHECK | FEATURE_BACKING_RAW
 
 ENTRY_BYTES = 8
-# An entry of an L2 table that is no offset.
-ENTRY_ABSENT, ENTRY_ZERO = 0, 1
+# An entry of an L2 table that is no offset, as 0 is, which is an absent cluster.
+ENTRY_ZERO = 1
 
 # Those of the reference.
 MIN_CLUSTER_BYTES, MAX_CLUSTER_BYTES = 4 << 10, 64 << 20
