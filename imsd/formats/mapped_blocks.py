@@ -27,6 +27,8 @@ ABSENT, PACKED = -1, -2
 MAX_LOOK_BLOCKS = 1 << 16
 # One call of `extents` looks up no more blocks; what they leave counts as data.
 MAX_EXTENT_BLOCKS = 1 << 20
+# When it has found so many extents, what is left counts as data too. A hostile disk may be all short ones.
+MAX_EXTENTS = 1 << 16
 # Bytes between two places that are read as one; less for smaller blocks.
 MAX_GAP_BYTES = 4096
 
@@ -166,21 +168,34 @@ class MappedBlocks(ResolvedBlocks):
         """The places of blocks (in order) that are `PACKED`. Raises `NeedBytes`, ImageRefused."""
         raise AssertionError("this format has no packed blocks")
 
+    def _absent_from(self, first: int, count: int) -> int:
+        """How many of ``count`` blocks from ``first`` on are known to be absent at no cost; 0 if in doubt.
+
+        Formats with tables in two levels tell of tables that are not there. Raises as `_places`.
+        """
+        return 0
+
     def extents(self, start: int, length: int) -> Sequence[Extent]:
         found: list[Extent] = []
         end = start + length
+        first, stop = start // self._block_bytes, -(-end // self._block_bytes)
         looked_at = 0
-        for first, count in self._slices(start, end):
-            if looked_at >= MAX_EXTENT_BLOCKS:
-                add_extent(found, max(start, first * self._block_bytes), end, is_zero=False)
-                break
-            looked_at += count
-            is_zero = self._places(first, count) == ABSENT
-            bounds = [0, *(np.flatnonzero(np.diff(is_zero)) + 1).tolist(), count]
+        while first < stop:
+            if count := self._absent_from(first, stop - first):
+                bounds, is_zero = [0, count], np.ones(1, np.bool_)
+            elif looked_at < MAX_EXTENT_BLOCKS and len(found) < MAX_EXTENTS:
+                count = min(stop - first, MAX_LOOK_BLOCKS)
+                looked_at += count
+                is_zero = self._places(first, count) == ABSENT
+                bounds = [0, *(np.flatnonzero(np.diff(is_zero)) + 1).tolist(), count]
+            else:
+                count = stop - first
+                bounds, is_zero = [0, count], np.zeros(1, np.bool_)
             for low, high in pairwise(bounds):
                 low_byte = max(start, (first + low) * self._block_bytes)
                 high_byte = min(end, (first + high) * self._block_bytes)
                 add_extent(found, low_byte, high_byte, is_zero=bool(is_zero[low]))
+            first += count
         return found
 
     def _resolve(self, start: int, end: int) -> tuple[Sequence[StoredRun], Sequence[PackedBlock]]:

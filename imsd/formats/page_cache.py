@@ -125,6 +125,20 @@ class TwoLevelTable:
         self._shape = shape
         self._place_of = place_of
 
+    def absent_from(self, first: int, count: int) -> int:
+        """How many of ``count`` entries from ``first`` on are of tables that are not there.
+
+        At most those of one batch of the first level. Raises as `PageCache.load`.
+        """
+        per_table = self._shape.entries
+        end = first + count
+        low = first // per_table
+        tables = min(-(-end // per_table) - low, BATCH_BYTES // self._shape.entry_bytes)
+        places = self._place_of(self._first_level.read(low, tables))
+        found = np.flatnonzero(places)
+        stop = low + (int(found[0]) if len(found) else tables)
+        return max(0, min(stop * per_table, end) - first)
+
     def read(self, first: int, count: int) -> Words:
         """Entries ``first`` to ``first + count``, 0 where there is no table. Raises as `PageCache.load`."""
         per_table = self._shape.entries

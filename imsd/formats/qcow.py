@@ -15,7 +15,7 @@ from imsd.contract import ImageRefused
 from .cluster_codec import inflate_into
 from .mapped_blocks import ABSENT, PACKED, MappedBlocks, PackedBlock, Places
 from .page_cache import FileTable, PageCache, TableShape, TwoLevelTable, Words
-from .qcow_layout import ENTRY_BYTES, FLAG_COMPRESSED, HEADER, REFUSALS, Header, read_header
+from .qcow_layout import ENTRY_BYTES, FLAG_COMPRESSED, REFUSALS, Header, read_header
 from .raw import SECTOR_BYTES
 from .reader import Finding, FormatReader, OpenedImage
 from .source import ByteSource
@@ -48,9 +48,9 @@ class QcowBlocks(MappedBlocks):
 
     def _places(self, first: int, count: int) -> Places:
         entries = self._table.read(first, count)
-        is_packed = (entries & np.uint64(FLAG_COMPRESSED)) != 0
+        is_packed = entries >= np.uint64(FLAG_COMPRESSED)
         is_plain = (entries != 0) & ~is_packed
-        if np.any(is_plain & ((entries % np.uint64(SECTOR_BYTES) != 0) | (entries < np.uint64(HEADER.size)))):
+        if np.any(entries[is_plain] % np.uint64(SECTOR_BYTES)):
             raise REFUSALS.malformed("a cluster is not at the start of a sector")
         return np.where(is_packed, PACKED, np.where(is_plain, entries.astype(np.int64), ABSENT))
 
@@ -71,6 +71,9 @@ class QcowBlocks(MappedBlocks):
 
     def _unpack_into(self, content: memoryview, out: memoryview) -> bool:
         return inflate_into(content, out)
+
+    def _absent_from(self, first: int, count: int) -> int:
+        return self._table.absent_from(first, count)
 
     def _places_of_tables(self, entries: Words) -> Words:
         if np.any(entries % np.uint64(SECTOR_BYTES)):

@@ -55,6 +55,9 @@ class QedBlocks(MappedBlocks):
             raise REFUSALS.truncated(f"a cluster lies beyond its end at {self._source.size_bytes}")
         return np.where(is_plain, entries.astype(np.int64), ABSENT)
 
+    def _absent_from(self, first: int, count: int) -> int:
+        return self._table.absent_from(first, count)
+
     def _places_of_tables(self, entries: Words) -> Words:
         for offset in np.unique(entries).tolist():
             if offset:

@@ -21,7 +21,7 @@ from tests.unit.formats.crafted_qcow import (
     deflated,
 )
 from tests.unit.formats.crafted_tables import packed
-from tests.unit.formats.disk_files import LIMIT, MIB, noise, qemu_img, read_all, read_range, text
+from tests.unit.formats.disk_files import LIMIT, MIB, check_cover, noise, qemu_img, read_all, read_range, text
 from tests.unit.formats.qemu_files import as_qemu_reads, write_as_guest
 from tests.unit.formats.refusal_checks import open_reason, read_reason
 
@@ -179,3 +179,17 @@ def test_one_l2_table_may_be_shared_by_every_entry_of_a_large_l1() -> None:
     finally:
         tracemalloc.stop()
     assert sum(not extent.is_zero for extent in extents) == 512
+
+
+def test_a_finely_divided_disk_is_looked_at_in_bounds() -> None:
+    tables = (256 << 20) // (512 * 64)
+    fields = Fields(size=256 << 20, cluster_bits=9, l2_bits=6, l1_offset=512)
+    l2 = 512 + 8 * tables
+    head = fields.pack().ljust(512, b"\0") + packed([l2] * tables, ">")
+    file = head + packed([l2 + 512, 0] * 32, ">") + noise(512)
+    blocks = open_image(MemorySource(file), None, LIMIT).blocks
+    extents = blocks.extents(0, 256 << 20)
+    check_cover(extents, 0, 256 << 20)
+    assert len(extents) <= 1 << 17
+    assert not extents[-1].is_zero
+    assert read_range(blocks, (256 << 20) - 1024, 1024) == noise(512) + bytes(512)
