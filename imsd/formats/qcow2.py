@@ -19,7 +19,7 @@ import numpy.typing as npt
 from imsd.contract import ImageRefused
 
 from .cluster_codec import inflate_into, unzstd_into
-from .mapped_blocks import PackedBlock, ResolvedBlocks, StoredRun, add_extent
+from .mapped_blocks import MAX_EXTENTS, PackedBlock, ResolvedBlocks, StoredRun, add_extent
 from .page_cache import Words
 from .qcow2_layout import (
     FLAG_COMPRESSED,
@@ -72,9 +72,13 @@ class Qcow2Blocks(ResolvedBlocks):
 
     def extents(self, start: int, length: int) -> Sequence[Extent]:
         found: list[Extent] = []
-        for run in self._runs(start, start + length, MAX_LOOK_BYTES):
+        end = start + length
+        for run in self._runs(start, end, MAX_LOOK_BYTES):
+            if len(found) >= MAX_EXTENTS:
+                add_extent(found, found[-1].end, end, is_zero=False)
+                break
             for low, high, is_zero in self._zero_map(run):
-                low, high = max(low, start), min(high, start + length)
+                low, high = max(low, start), min(high, end)
                 if low < high:
                     add_extent(found, low, high, is_zero=is_zero)
         return found

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -245,6 +246,21 @@ def test_a_finely_divided_disk_is_looked_at_in_bounds() -> None:
     assert source.fetched_bytes < 12 * MIB
     content, _ = with_fetches(source, lambda: read_range(opened.blocks, 0, MIB))
     assert content == bytes(MIB)
+
+
+def test_a_disk_divided_into_subclusters_is_looked_at_in_bounds() -> None:
+    cluster, size = 16 * KIB, GIB // 4
+    fields = Fields(cluster_bits=14, size=size, l1_entries=16, l1_offset=cluster, incompatible=16)
+    l1 = np.full(16, 2 * cluster | COPIED, np.uint64).astype(">u8").tobytes()
+    l2 = np.tile(np.array([3 * cluster | COPIED, 0x5555_5555], np.uint64), cluster // 16)
+    file = b"".join(part.ljust(cluster, b"\0") for part in (fields.pack(), l1, l2.astype(">u8").tobytes()))
+    blocks = open_image(MemorySource(file + b"\5" * cluster), None, LIMIT).blocks
+    extents = blocks.extents(0, size)
+    check_cover(extents, 0, size)
+    assert len(extents) <= 1 << 17
+    assert [extent.is_zero for extent in extents[:3]] == [False, True, False]
+    assert not extents[-1].is_zero
+    assert read_range(blocks, size - 1024, 1024) == b"\5" * 512 + bytes(512)
 
 
 @pytest.mark.parametrize(
