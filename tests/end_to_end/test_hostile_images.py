@@ -19,12 +19,14 @@ VECTORS = Path(__file__).parents[1] / "unit" / "formats" / "vectors"
 
 # What a reader finds in a file of a format it reads: told by the job.
 BY_THE_JOB = {
+    "qcow1-aes.qcow": "IMAGE_ENCRYPTED",
     "qcow2-100PiB.qcow2": "IMAGE_TOO_LARGE",
     "qcow2-backing-hostfile.qcow2": "IMAGE_BACKING_FILE",
     "qcow2-backing-json.qcow2": "IMAGE_BACKING_FILE",
     "qcow2-backing-nbd-url.qcow2": "IMAGE_BACKING_FILE",
     "qcow2-external-data-file.qcow2": "IMAGE_EXTERNAL_DATA_FILE",
     "qcow2-luks.qcow2": "IMAGE_ENCRYPTED",
+    "vdi-type4-diff.vdi": "IMAGE_BACKING_FILE",
 }
 # Formats without a reader: told at the first bytes.
 AT_THE_FIRST_BYTES = {path.stem for path in VECTORS.glob("*.gz")} - set(BY_THE_JOB)

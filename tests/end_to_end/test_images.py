@@ -186,7 +186,7 @@ async def test_what_does_not_exist_is_not_found(stubs: Stubs) -> None:
 async def test_a_format_that_cannot_be_written_is_refused(stubs: Stubs) -> None:
     image = await wire.import_disk(stubs, random_disk(512))
     for fields, reason in (
-        ({"disk_format": image_pb2.DISK_FORMAT_VDI}, "FORMAT_UNSUPPORTED"),
+        ({"disk_format": image_pb2.DISK_FORMAT_QED}, "FORMAT_UNSUPPORTED"),
         ({"compression": image_pb2.COMPRESSION_ZSTD}, "INVALID_REQUEST"),
         ({"disk_format": 99}, "INVALID_REQUEST"),
     ):

@@ -15,14 +15,14 @@ from tests.unit.formats.disk_files import LIMIT, LateSource, with_fetches
 VECTORS = Path(__file__).parent / "vectors"
 
 EXPECTED = {
-    "qcow1-aes.qcow": ("qcow", "FORMAT_UNSUPPORTED"),
+    "qcow1-aes.qcow": ("qcow", "IMAGE_ENCRYPTED"),
     "qcow2-100PiB.qcow2": ("qcow2", "IMAGE_TOO_LARGE"),
     "qcow2-backing-hostfile.qcow2": ("qcow2", "IMAGE_BACKING_FILE"),
     "qcow2-backing-json.qcow2": ("qcow2", "IMAGE_BACKING_FILE"),
     "qcow2-backing-nbd-url.qcow2": ("qcow2", "IMAGE_BACKING_FILE"),
     "qcow2-external-data-file.qcow2": ("qcow2", "IMAGE_EXTERNAL_DATA_FILE"),
     "qcow2-luks.qcow2": ("qcow2", "IMAGE_ENCRYPTED"),
-    "vdi-type4-diff.vdi": ("vdi", "FORMAT_UNSUPPORTED"),
+    "vdi-type4-diff.vdi": ("vdi", "IMAGE_BACKING_FILE"),
     "vhd-type4-differencing.vhd": ("vhd", "FORMAT_UNSUPPORTED"),
     "vhdx-oversized-virtual-size.vhdx": ("vhdx", "FORMAT_UNSUPPORTED"),
     "vmdk-descriptor-nul-padded.vmdk": ("vmdk", "FORMAT_UNSUPPORTED"),
