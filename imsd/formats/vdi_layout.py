@@ -33,7 +33,8 @@ ENTRY_BYTES = 4
 ENTRY_ZERO, ENTRY_ABSENT = 0xFFFF_FFFE, 0xFFFF_FFFF
 
 BLOCK_BYTES = 1 << 20  # what every program writes unless told otherwise
-MAX_BLOCK_BYTES = 256 << 20
+# VirtualBox takes every power of 2; a larger or smaller one was never seen.
+MIN_BLOCK_BYTES, MAX_BLOCK_BYTES = 4 << 10, 256 << 20
 # Enough for 64 TiB in blocks of 1 MiB, a map of 256 MiB; it is read in pages.
 MAX_BLOCKS = 64 << 20
 
@@ -125,8 +126,8 @@ def _check_sizes(fields: Fields, max_virtual_size_bytes: int) -> None:
         raise REFUSALS.empty()
     check_virtual_size(fields.size, max_virtual_size_bytes)
     size = fields.block_bytes
-    if not BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1):
-        raise REFUSALS.malformed(f"blocks of {size} bytes are no power of 2 from 1 MiB to 256 MiB")
+    if not MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1):
+        raise REFUSALS.malformed(f"blocks of {size} bytes are no power of 2 from 4 KiB to 256 MiB")
     if fields.sector_bytes != SECTOR_BYTES:
         raise REFUSALS.malformed(f"sectors of {fields.sector_bytes} bytes")
     needed = -(-fields.size // size)

@@ -55,10 +55,10 @@ def crafted(entries: Sequence[int], data: bytes = b"", fields: Fields | None = N
 
 
 def sound_disk(chosen: random.Random) -> tuple[bytes, bytes]:
-    """A file of at most 3 MiB with blocks of every kind, by the letter of the format, and its disk."""
+    """A file of at most 2 MiB with blocks of every kind, by the letter of the format, and its disk."""
     count = chosen.choice([1, 2, 5, 20])
-    block = chosen.choice([BLOCK, BLOCK, BLOCK, 2 * BLOCK])
-    stored = sorted(chosen.sample(range(count), min(count, chosen.randrange(3 * BLOCK // block))))
+    block = chosen.choice([4096, 65536, BLOCK, BLOCK])
+    stored = sorted(chosen.sample(range(count), min(count, chosen.randrange(3 if block == BLOCK else 9))))
     places = chosen.sample(range(len(stored)), len(stored))
     entries = [chosen.choice([ABSENT, ZERO]) for _ in range(count)]
     data, disk = bytearray(len(stored) * block), bytearray(count * block)

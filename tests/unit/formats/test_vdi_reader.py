@@ -21,8 +21,8 @@ def test_the_crafted_file_itself_is_right() -> None:
     assert not opened.findings
 
 
-@pytest.mark.parametrize("block_bytes", [2 * BLOCK, 64 * BLOCK, 256 * BLOCK])
-def test_larger_blocks_are_read(block_bytes: int) -> None:
+@pytest.mark.parametrize("block_bytes", [4096, BLOCK // 2, 2 * BLOCK, 64 * BLOCK, 256 * BLOCK])
+def test_blocks_of_other_sizes_are_read(block_bytes: int) -> None:
     fields = Fields(block_bytes=block_bytes, size=3 * block_bytes + 1024, data_offset=8192)
     file = crafted([ABSENT, ABSENT, ZERO, 0], CONTENT, fields)  # the file has as much as the disk needs
     blocks = open_image(MemorySource(file), "vdi", LIMIT).blocks
@@ -64,7 +64,7 @@ def test_a_disk_that_ends_inside_a_sector_goes_on_with_zeros_and_a_finding() -> 
         ("IMAGE_TOO_LARGE", Fields(size=LIMIT + 1)),
         ("IMAGE_TOO_LARGE", Fields(size=(1 << 64) - 1)),
         ("IMAGE_MALFORMED", Fields(block_bytes=0)),
-        ("IMAGE_MALFORMED", Fields(block_bytes=BLOCK // 2)),
+        ("IMAGE_MALFORMED", Fields(block_bytes=2048)),
         ("IMAGE_MALFORMED", Fields(block_bytes=3 * BLOCK)),
         ("IMAGE_MALFORMED", Fields(block_bytes=512 * BLOCK)),
         ("IMAGE_MALFORMED", Fields(block_bytes=0xFFFF_FFFF)),
