@@ -82,7 +82,8 @@ async def nothing_is_left(daemon: DaemonProcess, stubs: Stubs) -> None:
 async def test_a_hostile_file_is_refused_by_its_job_and_leaves_nothing(
     shared: DaemonProcess, stubs: Stubs, name: str, is_declared: bool
 ) -> None:
-    declared = {"disk_format": image_pb2.DISK_FORMAT_QCOW2} if is_declared else {}
+    suffix = name.rpartition(".")[2].upper()
+    declared = {"disk_format": image_pb2.DiskFormat.Value(f"DISK_FORMAT_{suffix}")} if is_declared else {}
     error = await failed_job(stubs, vector(name), **declared)
     assert error.reason == BY_THE_JOB[name]
     assert error.message
