@@ -10,12 +10,14 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from imsd.contract import ByteRange, ImageRefused
 
+from .refusals import Refusals
 from .source import BlockSource, ByteSource, Extent
 
 Places = npt.NDArray[np.int64]
@@ -54,6 +56,8 @@ class PackedBlock:
 class ResolvedBlocks(BlockSource):
     """A format derives from this and resolves ranges. Thread-safe if `_resolve` is."""
 
+    _refusals: ClassVar[Refusals]
+
     def __init__(
         self, source: ByteSource, size_bytes: int, block_bytes: int, data_bytes: int | None = None
     ) -> None:
@@ -77,11 +81,11 @@ class ResolvedBlocks(BlockSource):
         """Fill ``out``, one block, from the bytes of its place; False when they cannot be decoded."""
         raise AssertionError("this format has no packed blocks")
 
-    @abstractmethod
-    def _truncated(self, what: str) -> ImageRefused: ...
+    def _truncated(self, what: str) -> ImageRefused:
+        return self._refusals.truncated(what)
 
-    @abstractmethod
-    def _malformed(self, what: str) -> ImageRefused: ...
+    def _malformed(self, what: str) -> ImageRefused:
+        return self._refusals.malformed(what)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         end = min(offset + len(buffer), self._data_bytes)

@@ -10,14 +10,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from imsd.contract import ImageRefused
-
 from .cluster_codec import inflate_into
 from .mapped_blocks import ABSENT, PACKED, MappedBlocks, PackedBlock, Places
 from .page_cache import FileTable, PageCache, TableShape, TwoLevelTable, Words
 from .qcow_layout import ENTRY_BYTES, FLAG_COMPRESSED, REFUSALS, Header, read_header
 from .raw import SECTOR_BYTES
-from .reader import Finding, FormatReader, OpenedImage
+from .reader import Finding, FormatReader, OpenedImage, binary_size
+from .refusals import Refusals
 from .source import ByteSource
 
 
@@ -27,11 +26,15 @@ class QcowReader(FormatReader):
 
     def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
         header = read_header(source, max_virtual_size_bytes)
-        return OpenedImage(self.name, QcowBlocks(source, header), list(_findings(header)))
+        blocks = QcowBlocks(source, header)
+        variant = f"clusters of {binary_size(header.cluster_bytes)}"
+        return OpenedImage(self.name, blocks, list(_findings(header)), variant)
 
 
 class QcowBlocks(MappedBlocks):
     """The disk of a QCOW file."""
+
+    _refusals: ClassVar[Refusals] = REFUSALS
 
     def __init__(self, source: ByteSource, header: Header) -> None:
         super().__init__(source, header.virtual_size_bytes, header.cluster_bytes, header.size_bytes)
@@ -82,12 +85,6 @@ class QcowBlocks(MappedBlocks):
         if np.any((entries != 0) & (ends > np.uint64(self._source.size_bytes))):
             raise REFUSALS.truncated(f"an L2 table ends beyond its end at {self._source.size_bytes}")
         return entries
-
-    def _truncated(self, what: str) -> ImageRefused:
-        return REFUSALS.truncated(what)
-
-    def _malformed(self, what: str) -> ImageRefused:
-        return REFUSALS.malformed(what)
 
 
 def _findings(header: Header) -> Iterator[Finding]:

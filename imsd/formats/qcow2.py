@@ -16,8 +16,6 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from imsd.contract import ImageRefused
-
 from .cluster_codec import inflate_into, unzstd_into
 from .mapped_blocks import MAX_EXTENTS, PackedBlock, ResolvedBlocks, StoredRun, add_extent
 from .page_cache import Words
@@ -25,16 +23,17 @@ from .qcow2_layout import (
     FLAG_COMPRESSED,
     FLAG_ZERO,
     OFFSET_MASK,
+    REFUSALS,
     SUBCLUSTERS,
     Compression,
     Header,
     malformed,
     read_header,
-    truncated,
 )
 from .qcow2_tables import ClusterRun, ClusterTables
 from .raw import SECTOR_BYTES
 from .reader import Finding, FormatReader, OpenedImage, binary_size
+from .refusals import Refusals
 from .source import ByteSource, Extent
 
 Mask = npt.NDArray[np.bool_]
@@ -58,6 +57,8 @@ class Qcow2Reader(FormatReader):
 
 class Qcow2Blocks(ResolvedBlocks):
     """The disk of a QCOW2 file."""
+
+    _refusals: ClassVar[Refusals] = REFUSALS
 
     def __init__(self, source: ByteSource, header: Header) -> None:
         # The file may lack what lies beyond the header's size, in the last sector.
@@ -94,12 +95,6 @@ class Qcow2Blocks(ResolvedBlocks):
 
     def _unpack_into(self, content: memoryview, out: memoryview) -> bool:
         return self._unpack(content, out)
-
-    def _truncated(self, what: str) -> ImageRefused:
-        return truncated(what)
-
-    def _malformed(self, what: str) -> ImageRefused:
-        return malformed(what)
 
     def _runs(self, start: int, end: int, most_bytes: int | None = None) -> Iterator[ClusterRun]:
         first = start // self._cluster_bytes

@@ -14,6 +14,7 @@ from enum import IntEnum
 from imsd.contract import ByteRange, ImageRefused
 
 from .raw import SECTOR_BYTES, check_virtual_size, round_up
+from .refusals import Refusals
 from .source import ByteSource
 
 MAGIC = b"QFI\xfb"
@@ -55,6 +56,11 @@ MAX_L1_BYTES = 32 << 20  # as in QEMU
 MAX_SNAPSHOTS = 256
 # The header and its extensions; QEMU writes less than 1 KiB.
 MAX_HEADER_BYTES = 64 << 10
+
+REFUSALS = Refusals(
+    "qcow2", "look at it with `qemu-img check`, or write it anew with `qemu-img convert -O qcow2`"
+)
+malformed, truncated = REFUSALS.malformed, REFUSALS.truncated
 
 
 class Compression(IntEnum):
@@ -140,22 +146,6 @@ def read_header(source: ByteSource, max_virtual_size_bytes: int) -> Header:
     )
 
 
-def malformed(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the qcow2 file is malformed: {what}",
-        reason="IMAGE_MALFORMED",
-        hint="look at it with `qemu-img check`, or write it anew with `qemu-img convert -O qcow2`",
-    )
-
-
-def truncated(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the qcow2 file is cut short: {what}",
-        reason="IMAGE_TRUNCATED",
-        hint="copy the file again from its origin",
-    )
-
-
 def _fields(head: bytes) -> _Fields:
     if len(head) < HEADER_V2_BYTES:
         raise truncated(f"it has {len(head)} bytes, less than a header")
@@ -163,11 +153,7 @@ def _fields(head: bytes) -> _Fields:
     if magic != MAGIC:
         raise malformed("it does not start with the qcow2 signature")
     if version not in (2, 3):
-        raise ImageRefused(
-            f"version {version} of qcow2 is not known",
-            reason="FORMAT_UNSUPPORTED",
-            hint="convert the image with `qemu-img convert -O qcow2`",
-        )
+        raise REFUSALS.unsupported(f"version {version}")
     backing_offset, backing_bytes, cluster_bits, size, crypt, l1_entries, l1_offset, _, _, snapshots, _ = rest
     incompatible, refcount_order, header_bytes, compression = 0, 4, HEADER_V2_BYTES, 0
     if version == 3:
@@ -216,11 +202,7 @@ def _extensions(head: bytes, fields: _Fields) -> Iterator[tuple[int, int]]:
 def _check_references(fields: _Fields, extensions: dict[int, int]) -> None:
     """A file that names another file is refused, whatever the name."""
     if fields.backing_offset or fields.backing_bytes:
-        raise ImageRefused(
-            "the qcow2 file is an overlay: it names a backing file",
-            reason="IMAGE_BACKING_FILE",
-            hint="merge the chain into one file with `qemu-img convert -O qcow2`",
-        )
+        raise REFUSALS.needs_another_file("it names a backing file")
     if fields.incompatible & INCOMPATIBLE_DATA_FILE or EXTENSION_DATA_FILE in extensions:
         raise ImageRefused(
             "the qcow2 file keeps its data in another file",
@@ -228,11 +210,7 @@ def _check_references(fields: _Fields, extensions: dict[int, int]) -> None:
             hint="merge both into one file with `qemu-img convert -O qcow2`",
         )
     if fields.crypt_method or EXTENSION_ENCRYPTION in extensions:
-        raise ImageRefused(
-            "the qcow2 file is encrypted",
-            reason="IMAGE_ENCRYPTED",
-            hint="decrypt it first with `qemu-img convert`",
-        )
+        raise REFUSALS.encrypted()
 
 
 def _check_features(fields: _Fields) -> None:
@@ -244,11 +222,7 @@ def _check_features(fields: _Fields) -> None:
         )
     if unknown := fields.incompatible & ~INCOMPATIBLE_KNOWN:
         bits = ", ".join(str(bit) for bit in range(64) if unknown >> bit & 1)
-        raise ImageRefused(
-            f"the qcow2 file uses features that are not known (bits {bits})",
-            reason="IMAGE_UNKNOWN_FEATURE",
-            hint="convert the image with the program that wrote it, to qcow2 with compat=1.1",
-        )
+        raise REFUSALS.unknown_feature(f"feature bits {bits}")
     if fields.refcount_order > MAX_REFCOUNT_ORDER:
         raise malformed(f"refcounts of 2^{fields.refcount_order} bits")
     has_extended_l2 = fields.incompatible & INCOMPATIBLE_EXTENDED_L2
@@ -269,20 +243,12 @@ def _compression(fields: _Fields) -> Compression:
     try:
         return Compression(fields.compression)
     except ValueError:
-        raise ImageRefused(
-            f"compression type {fields.compression} of qcow2 is not known",
-            reason="IMAGE_UNKNOWN_FEATURE",
-            hint="convert the image with `qemu-img convert -O qcow2`",
-        ) from None
+        raise REFUSALS.unknown_feature(f"compression type {fields.compression}") from None
 
 
 def _check_sizes(fields: _Fields, max_virtual_size_bytes: int) -> None:
     if not fields.size:
-        raise ImageRefused(
-            "the disk in the qcow2 file has no byte",
-            reason="IMAGE_EMPTY",
-            hint="send a file that holds a disk",
-        )
+        raise REFUSALS.empty()
     check_virtual_size(fields.size, max_virtual_size_bytes)
     if fields.l1_entries > MAX_L1_BYTES // 8:
         raise malformed(f"an L1 table of {fields.l1_entries} entries is longer than {MAX_L1_BYTES} bytes")

@@ -11,12 +11,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from imsd.contract import ImageRefused
-
 from .mapped_blocks import ABSENT, MappedBlocks, Places
 from .page_cache import FileTable, PageCache, TableShape, TwoLevelTable, Words
 from .qed_layout import ENTRY_BYTES, ENTRY_ZERO, REFUSALS, Header, check_table, read_header
-from .reader import Finding, FormatReader, OpenedImage
+from .reader import Finding, FormatReader, OpenedImage, binary_size
+from .refusals import Refusals
 from .source import ByteSource
 
 
@@ -26,11 +25,16 @@ class QedReader(FormatReader):
 
     def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
         header = read_header(source, max_virtual_size_bytes)
-        return OpenedImage(self.name, QedBlocks(source, header), list(_findings(header)))
+        blocks = QedBlocks(source, header)
+        cluster, table = binary_size(header.cluster_bytes), binary_size(header.table_bytes)
+        variant = f"clusters of {cluster}, tables of {table}"
+        return OpenedImage(self.name, blocks, list(_findings(header)), variant)
 
 
 class QedBlocks(MappedBlocks):
     """The disk of a QED file."""
+
+    _refusals: ClassVar[Refusals] = REFUSALS
 
     def __init__(self, source: ByteSource, header: Header) -> None:
         super().__init__(source, header.size_bytes, header.cluster_bytes)
@@ -63,12 +67,6 @@ class QedBlocks(MappedBlocks):
             if offset:
                 check_table(self._header, offset, self._source.size_bytes)
         return entries
-
-    def _truncated(self, what: str) -> ImageRefused:
-        return REFUSALS.truncated(what)
-
-    def _malformed(self, what: str) -> ImageRefused:
-        return REFUSALS.malformed(what)
 
 
 def _findings(header: Header) -> Iterator[Finding]:

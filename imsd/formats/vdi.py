@@ -12,12 +12,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from imsd.contract import ImageRefused
-
 from .mapped_blocks import ABSENT, MappedBlocks, Places
 from .page_cache import FileTable, PageCache
 from .raw import SECTOR_BYTES
-from .reader import Finding, FormatReader, OpenedImage
+from .reader import Finding, FormatReader, OpenedImage, binary_size
+from .refusals import Refusals
 from .source import ByteSource
 from .vdi_layout import ENTRY_BYTES, ENTRY_ZERO, REFUSALS, Header, read_header
 
@@ -28,11 +27,15 @@ class VdiReader(FormatReader):
 
     def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
         header = read_header(source, max_virtual_size_bytes)
-        return OpenedImage(self.name, VdiBlocks(source, header), list(_findings(header)))
+        blocks = VdiBlocks(source, header)
+        variant = f"{header.kind.name.lower()}, blocks of {binary_size(header.block_bytes)}"
+        return OpenedImage(self.name, blocks, list(_findings(header)), variant)
 
 
 class VdiBlocks(MappedBlocks):
     """The disk of a VDI file."""
+
+    _refusals: ClassVar[Refusals] = REFUSALS
 
     def __init__(self, source: ByteSource, header: Header) -> None:
         super().__init__(source, header.virtual_size_bytes, header.block_bytes, header.size_bytes)
@@ -46,12 +49,6 @@ class VdiBlocks(MappedBlocks):
             raise REFUSALS.malformed(f"its map names a block beyond the {self._header.blocks} it may have")
         places = entries.astype(np.int64) * self._block_bytes + self._header.data_offset
         return np.where(is_plain, places, ABSENT)
-
-    def _truncated(self, what: str) -> ImageRefused:
-        return REFUSALS.truncated(what)
-
-    def _malformed(self, what: str) -> ImageRefused:
-        return REFUSALS.malformed(what)
 
 
 def _findings(header: Header) -> Iterator[Finding]:

@@ -54,6 +54,7 @@ class Kind(IntEnum):
 class Header:
     """A header that was checked. Sizes and offsets in bytes."""
 
+    kind: Kind  # DYNAMIC or STATIC
     size_bytes: int  # as written: not always whole sectors
     block_bytes: int
     blocks: int  # the map may have more than the disk needs
@@ -103,7 +104,14 @@ def read_header(source: ByteSource, max_virtual_size_bytes: int) -> Header:
     _check_kind(fields)
     _check_sizes(fields, max_virtual_size_bytes)
     _check_places(fields, source.size_bytes)
-    return Header(fields.size, fields.block_bytes, fields.blocks, fields.map_offset, fields.data_offset)
+    return Header(
+        kind=Kind(fields.kind),
+        size_bytes=fields.size,
+        block_bytes=fields.block_bytes,
+        blocks=fields.blocks,
+        map_offset=fields.map_offset,
+        data_offset=fields.data_offset,
+    )
 
 
 def _check_kind(fields: Fields) -> None:
