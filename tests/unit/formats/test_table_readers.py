@@ -67,6 +67,22 @@ def test_a_file_of_any_layout_reads_as_the_disk(layout: Layout, tmp_path: Path, 
     assert read_range(opened.blocks, 0, SIZE) == raw.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("layout", "variant"),
+    [
+        (Layout("qcow"), "clusters of 4 KiB"),
+        (Layout("qed"), "clusters of 64 KiB, tables of 256 KiB"),
+        (Layout("vdi"), "dynamic, blocks of 1 MiB"),
+        (Layout("vdi", "static=on"), "static, blocks of 1 MiB"),
+    ],
+    ids=str,
+)
+def test_the_variant_of_a_format_is_told(
+    layout: Layout, variant: str, tmp_path: Path, image_of: ImageOf
+) -> None:
+    assert image_of(converted(raw_disk(tmp_path, 2 * MIB), layout)).variant == variant
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_any_part_of_a_disk_can_be_read(layout: Layout, tmp_path: Path, image_of: ImageOf) -> None:
     raw = raw_disk(tmp_path)
