@@ -45,6 +45,31 @@ async def test_a_qcow2_and_its_raw_disk_are_the_same_image(
     assert await wire.download(stubs, qcow2.id) == disk
 
 
+@pytest.mark.parametrize("name", ["qcow", "qed", "vdi"])
+async def test_a_file_of_another_format_and_its_raw_disk_are_the_same_image(
+    stubs: Stubs, tmp_path: Path, name: str
+) -> None:
+    disk = patterned_disk(12 * MIB)
+    raw, path = tmp_path / "disk.raw", tmp_path / "disk"
+    raw.write_bytes(disk)
+    qemu_img("convert", "-f", "raw", "-O", name, raw, path)
+    image = await wire.import_disk(stubs, path.read_bytes())
+    assert image.disk_format == image_pb2.DiskFormat.Value(f"DISK_FORMAT_{name.upper()}")
+    assert image.digest == (await wire.import_disk(stubs, disk)).digest
+    assert await wire.download(stubs, image.id) == disk
+
+
+@pytest.mark.parametrize("name", ["vdi"])
+async def test_a_download_in_another_format_is_the_disk(stubs: Stubs, tmp_path: Path, name: str) -> None:
+    disk = patterned_disk(10 * MIB + 512)
+    image = await wire.import_disk(stubs, disk)
+    out, raw = tmp_path / "out", tmp_path / "in.raw"
+    disk_format = image_pb2.DiskFormat.Value(f"DISK_FORMAT_{name.upper()}")
+    out.write_bytes(await wire.download(stubs, image.id, disk_format=disk_format))
+    raw.write_bytes(disk)
+    assert "identical" in qemu_img("compare", "-f", "raw", "-F", name, raw, out)
+
+
 @pytest.mark.parametrize(
     "compression",
     [image_pb2.COMPRESSION_NONE, image_pb2.COMPRESSION_ZLIB, image_pb2.COMPRESSION_ZSTD],
