@@ -75,6 +75,10 @@ class DataWindows:
         """How many windows before ``number`` may hold data."""
         return self._state.count(DATA, 0, number)
 
+    def data_numbers(self) -> npt.NDArray[np.int64]:
+        """The numbers of the windows that may hold data, in order."""
+        return np.flatnonzero(np.frombuffer(self._state, np.uint8) == DATA)
+
     def _scan(self, start: int, length: int) -> None:
         extents = self._blocks.extents(start, length)
         state = bytearray(-(-length // self._window_bytes))
