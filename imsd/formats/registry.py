@@ -20,6 +20,7 @@ from .source import BlockSource
 from .stream_decoder import StreamDecoder
 from .vdi import VdiReader
 from .vdi_writer import VdiWriter
+from .vhd import VhdReader
 from .writer import FormatWriter
 from .zvhd import ZvhdReader
 from .zvhd2 import Zvhd2Reader
@@ -37,6 +38,7 @@ READERS: Mapping[str, FormatReader] = {
         QcowReader(),
         QedReader(),
         VdiReader(),
+        VhdReader(),
         ZvhdReader(),
         Zvhd2Reader(),
     )
@@ -74,6 +76,8 @@ WRITERS: Mapping[str, WritableFormat] = {
 SUMMARIES: Mapping[str, str] = {
     **{reader.name: reader.summary for reader in READERS.values()},
     "vhd": "Virtual PC and Hyper-V, up to 2040 GiB",
+    "qcow": "QEMU copy-on-write, version 1",
+    "qed": "QEMU enhanced disk",
     "vhdx": "Hyper-V",
     "vmdk": "VMware",
 }

@@ -24,6 +24,8 @@ EXPECTED = {
     "qcow2-luks.qcow2": ("qcow2", "IMAGE_ENCRYPTED"),
     "vdi-type4-diff.vdi": ("vdi", "IMAGE_BACKING_FILE"),
     "vhd-type4-differencing.vhd": ("vhd", "FORMAT_UNSUPPORTED"),
+    "vdi-type4-diff.vdi": ("vdi", "FORMAT_UNSUPPORTED"),
+    "vhd-type4-differencing.vhd": ("vhd", "IMAGE_BACKING_FILE"),
     "vhdx-oversized-virtual-size.vhdx": ("vhdx", "FORMAT_UNSUPPORTED"),
     "vmdk-descriptor-nul-padded.vmdk": ("vmdk", "FORMAT_UNSUPPORTED"),
     "vmdk-flat-hostfile.vmdk": ("vmdk", "FORMAT_UNSUPPORTED"),

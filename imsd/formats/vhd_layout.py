@@ -1,0 +1,257 @@
+"""VHD on disk: structures, constants and limits; what footer and header may say.
+
+Reference: "Virtual Hard Disk Image Format Specification" 1.0, Microsoft, 2006. All numbers are big-endian.
+
+A file ends with a footer; a dynamic one also starts with a copy of it. The current size is the disk's size
+whoever wrote the file: the geometry, which some programs prefer, is only rounded, and never shrinks a disk.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from imsd.contract import ByteRange, ImageRefused
+
+from .raw import SECTOR_BYTES, check_virtual_size, round_up
+from .reader import Finding
+from .source import ByteSource
+
+COOKIE = b"conectix"
+FOOTER_BYTES = 512
+OLD_FOOTER_BYTES = 511  # Virtual PC before 2004: the last reserved byte is missing
+
+# cookie, features, version, offset of the dynamic header, time, creator, creator's version, creator's
+# system, original size, current size, cylinders, heads, sectors a track, type, checksum, UUID, saved state
+FOOTER = struct.Struct(">8sIIQI4sI4sQQHBBII16sB")
+FOOTER_CHECKSUM_OFFSET = 64
+
+HEADER_COOKIE = b"cxsparse"
+HEADER_BYTES = 1024
+# cookie, unused offset, offset of the table, version, entries, block size, checksum
+HEADER = struct.Struct(">8sQQIIII")
+HEADER_CHECKSUM_OFFSET = 36
+PARENT_UUID = slice(40, 56)
+PARENT_NAME = slice(64, 576)
+PARENT_LOCATORS = slice(576, 768)
+
+VERSION = 0x0001_0000
+NO_OFFSET = (1 << 64) - 1
+TYPE_FIXED, TYPE_DYNAMIC, TYPE_DIFFERENCING = 2, 3, 4
+
+ENTRY_BYTES = 4
+ENTRY_ABSENT = 0xFFFF_FFFF
+MIN_BLOCK_BYTES = 512 << 10
+MAX_BLOCK_BYTES = 256 << 20
+MAX_SIZE_BYTES = 2040 << 30
+
+# The sectors a disk may have and still be described by its geometry.
+MAX_GEOMETRY_SECTORS = 65535 * 16 * 255
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What counts of a footer with a right checksum; ``length``: 512, or 511 in old files."""
+
+    header_offset: int
+    size_bytes: int
+    disk_type: int
+    version: int
+    is_saved_state: bool = field(compare=False)
+    length: int = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A file that was checked: where its disk's bytes or its table are. Sizes and offsets in bytes."""
+
+    size_bytes: int
+    table: DynamicTable | None  # None: a fixed disk, which starts at 0
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicTable:
+    """The block allocation table; ``entries``: those that the disk needs, the table may have more.
+
+    ``header``: where the dynamic disk's header is.
+    """
+
+    header: ByteRange
+    offset: int
+    entries: int
+    block_bytes: int
+
+    @property
+    def place(self) -> ByteRange:
+        return ByteRange(self.offset, ENTRY_BYTES * self.entries)
+
+    @property
+    def bitmap_bytes(self) -> int:
+        return bitmap_bytes(self.block_bytes)
+
+
+def bitmap_bytes(block_bytes: int) -> int:
+    """Length of the sector bitmap before each block: a bit a sector, whole sectors."""
+    return round_up(block_bytes // SECTOR_BYTES // 8, SECTOR_BYTES)
+
+
+def checksum(content: bytes, place: int) -> int:
+    """The complement of the sum of all bytes, those of the checksum at ``place`` left out."""
+    return ~(sum(content) - sum(content[place : place + 4])) & 0xFFFF_FFFF
+
+
+def geometry(size_bytes: int) -> tuple[int, int, int]:
+    """Cylinders, heads, sectors a track of a disk, by the appendix of the specification."""
+    sectors = min(size_bytes // SECTOR_BYTES, MAX_GEOMETRY_SECTORS)
+    if sectors >= 65535 * 16 * 63:
+        return sectors // 255 // 16, 16, 255
+    tracks = sectors // 17
+    heads = max(4, -(-tracks // 1024))
+    if tracks < heads * 1024 and heads <= 16:
+        return tracks // heads, heads, 17
+    tracks = sectors // 31
+    if tracks < 16 * 1024:
+        return tracks // 16, 16, 31
+    return sectors // 63 // 16, 16, 63
+
+
+def read_layout(source: ByteSource, max_virtual_size_bytes: int) -> Layout:
+    """Raises ImageRefused with the reason of the first check that fails, and `NeedBytes`."""
+    footer, findings = _footer(source)
+    _check_footer(footer, max_virtual_size_bytes)
+    if footer.is_saved_state:
+        findings += (
+            Finding("VHD_SAVED_STATE", "the disk belongs to a machine whose state was saved while it ran"),
+        )
+    if footer.disk_type == TYPE_FIXED:
+        _check_fixed(source, footer)
+        return Layout(footer.size_bytes, None, findings)
+    return Layout(footer.size_bytes, _dynamic_table(source, footer), findings)
+
+
+def malformed(what: str) -> ImageRefused:
+    return ImageRefused(
+        f"the vhd file is malformed: {what}",
+        reason="IMAGE_MALFORMED",
+        hint="write it anew with the program it comes from, or with `qemu-img convert -O vpc`",
+    )
+
+
+def truncated(what: str) -> ImageRefused:
+    return ImageRefused(
+        f"the vhd file is cut short: {what}",
+        reason="IMAGE_TRUNCATED",
+        hint="copy the file again from its origin",
+    )
+
+
+def _footer(source: ByteSource) -> tuple[Footer, tuple[Finding, ...]]:
+    """The footer that counts: that of the end, or the copy at the start when only that one is whole."""
+    size = source.size_bytes
+    if size < OLD_FOOTER_BYTES:
+        raise truncated(f"it has {size} bytes, less than a footer")
+    # The header of a dynamic disk is nearly always at 512: asked for at once.
+    start = ByteRange(0, min(size, FOOTER_BYTES + HEADER_BYTES))
+    end = ByteRange(max(0, size - FOOTER_BYTES), min(size, FOOTER_BYTES))
+    source.require([start, end])
+    copy = _parsed(bytes(source.read(0, min(size, FOOTER_BYTES))))
+    tail = bytes(source.read(end.offset, end.length))
+    last = _parsed(tail) or _parsed(tail[-OLD_FOOTER_BYTES:])
+    if last is None and copy is None:
+        raise malformed("neither its footer nor the footer's copy at its start has a right checksum")
+    if last and copy and last != copy:
+        raise malformed("its footer and the footer's copy at its start contradict each other")
+    if last is None and copy is not None:
+        if copy.disk_type == TYPE_FIXED:
+            raise truncated("a fixed disk has its footer at the end, where there is none")
+        return copy, (_damaged("the footer at the end is damaged or missing: its copy was used"),)
+    assert last is not None
+    if copy is None and last.disk_type == TYPE_DYNAMIC:
+        return last, (_damaged("the footer's copy at the start is damaged: the footer was used"),)
+    return last, ()
+
+
+def _damaged(what: str) -> Finding:
+    return Finding("VHD_FOOTER_DAMAGED", what)
+
+
+def _parsed(content: bytes) -> Footer | None:
+    if not content.startswith(COOKIE) or len(content) < OLD_FOOTER_BYTES:
+        return None
+    _, _, version, offset, _, _, _, _, _, size, _, _, _, kind, stored, _, saved = FOOTER.unpack_from(content)
+    if stored != checksum(content, FOOTER_CHECKSUM_OFFSET):
+        return None
+    return Footer(offset, size, kind, version, bool(saved), len(content))
+
+
+def _check_footer(footer: Footer, max_virtual_size_bytes: int) -> None:
+    if footer.version >> 16 != VERSION >> 16:
+        raise _unknown(f"version {footer.version:#x} of vhd is not known", "FORMAT_UNSUPPORTED")
+    if footer.disk_type == TYPE_DIFFERENCING:
+        raise _needs_parent("the vhd file is a differencing disk: it needs its parent")
+    if footer.disk_type not in (TYPE_FIXED, TYPE_DYNAMIC):
+        raise _unknown(f"type {footer.disk_type} of vhd is not known", "IMAGE_UNKNOWN_FEATURE")
+    if not footer.size_bytes:
+        raise ImageRefused(
+            "the disk in the vhd file has no byte", reason="IMAGE_EMPTY", hint="send a file that holds a disk"
+        )
+    if footer.size_bytes % SECTOR_BYTES:
+        raise malformed(f"a disk of {footer.size_bytes} bytes does not end with a sector")
+    if footer.size_bytes > MAX_SIZE_BYTES:
+        raise malformed(f"a disk of {footer.size_bytes} bytes is larger than the {MAX_SIZE_BYTES} of vhd")
+    check_virtual_size(footer.size_bytes, max_virtual_size_bytes)
+
+
+def _check_fixed(source: ByteSource, footer: Footer) -> None:
+    """The file is the disk and a footer, nothing more and nothing less."""
+    beyond = source.size_bytes - footer.size_bytes
+    if beyond < footer.length:
+        raise truncated(f"the fixed disk has {footer.size_bytes} bytes, its file only {source.size_bytes}")
+    if beyond > footer.length:
+        raise malformed(f"the fixed disk has {footer.size_bytes} bytes, its file {source.size_bytes}")
+
+
+def _dynamic_table(source: ByteSource, footer: Footer) -> DynamicTable:
+    place = footer.header_offset
+    if place % SECTOR_BYTES or place < FOOTER_BYTES:
+        raise malformed(f"the header of the dynamic disk cannot be at {place}")
+    if place + HEADER_BYTES > source.size_bytes:
+        raise truncated(f"its header ends at {place + HEADER_BYTES}, the file at {source.size_bytes}")
+    header = ByteRange(place, HEADER_BYTES)
+    source.require([header])
+    content = bytes(source.read(*header))
+    cookie, _, offset, version, entries, block_bytes, stored = HEADER.unpack_from(content)
+    if cookie != HEADER_COOKIE:
+        raise malformed(f"there is no header of a dynamic disk at {place}")
+    if stored != checksum(content, HEADER_CHECKSUM_OFFSET):
+        raise malformed("the checksum of the dynamic disk's header is wrong")
+    if version >> 16 != VERSION >> 16:
+        raise _unknown(f"version {version:#x} of a dynamic vhd is not known", "FORMAT_UNSUPPORTED")
+    if any(any(content[part]) for part in (PARENT_UUID, PARENT_NAME, PARENT_LOCATORS)):
+        raise _needs_parent("the vhd file names a parent")
+    if block_bytes & (block_bytes - 1) or not MIN_BLOCK_BYTES <= block_bytes <= MAX_BLOCK_BYTES:
+        raise malformed(f"blocks of {block_bytes} bytes are no power of two from 512 KiB to 256 MiB")
+    needed = -(-footer.size_bytes // block_bytes)
+    if entries < needed:
+        raise malformed(f"its table has {entries} entries, the disk needs {needed}")
+    if offset % SECTOR_BYTES or offset < FOOTER_BYTES:
+        raise malformed(f"the table of blocks cannot be at {offset}")
+    table = DynamicTable(header, offset, needed, block_bytes)
+    if table.place.end > source.size_bytes:
+        raise truncated(f"its table ends at {table.place.end}, the file at {source.size_bytes}")
+    return table
+
+
+def _unknown(what: str, reason: str) -> ImageRefused:
+    return ImageRefused(
+        what, reason=reason, hint="convert the image with the program that wrote it, to a dynamic vhd"
+    )
+
+
+def _needs_parent(what: str) -> ImageRefused:
+    return ImageRefused(
+        what,
+        reason="IMAGE_BACKING_FILE",
+        hint="merge the chain into one file, in Hyper-V with `Merge-VHD`",
+    )
