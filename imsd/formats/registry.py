@@ -21,6 +21,7 @@ from .stream_decoder import StreamDecoder
 from .vdi import VdiReader
 from .vdi_writer import VdiWriter
 from .vhd import VhdReader
+from .vhdx import VhdxReader
 from .writer import FormatWriter
 from .zvhd import ZvhdReader
 from .zvhd2 import Zvhd2Reader
@@ -39,6 +40,7 @@ READERS: Mapping[str, FormatReader] = {
         QedReader(),
         VdiReader(),
         VhdReader(),
+        VhdxReader(),
         ZvhdReader(),
         Zvhd2Reader(),
     )
@@ -79,6 +81,7 @@ SUMMARIES: Mapping[str, str] = {
     "qcow": "QEMU copy-on-write, version 1",
     "qed": "QEMU enhanced disk",
     "vhdx": "Hyper-V",
+    "vdi": "VirtualBox",
     "vmdk": "VMware",
 }
 

@@ -204,6 +204,7 @@ def test_the_catalogue_lists_all_formats_and_what_can_be_done() -> None:
     assert {known.name for known in FORMATS if known.can_read} == set(READERS)
     assert set(READERS) == {"raw", "iso", "qcow2", "qcow", "qed", "vdi", "zvhd", "zvhd2"}
     assert set(READERS) == {"raw", "iso", "qcow2", "vhd", "zvhd", "zvhd2"}
+    assert set(READERS) == {"raw", "iso", "qcow2", "vhd", "vhdx", "zvhd", "zvhd2"}
     assert {known.name for known in FORMATS if known.can_write} == set(WRITERS)
     assert set(WRITERS) == {"raw", "qcow2", "vdi", "zvhd", "zvhd2"}
     assert {known.name for known in FORMATS if known.is_streamable} == {"raw", "iso", "zvhd", "zvhd2"}
