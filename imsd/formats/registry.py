@@ -21,7 +21,9 @@ from .stream_decoder import StreamDecoder
 from .vdi import VdiReader
 from .vdi_writer import VdiWriter
 from .vhd import VhdReader
+from .vhd_writer import VhdWriter
 from .vhdx import VhdxReader
+from .vhdx_writer import VhdxWriter
 from .writer import FormatWriter
 from .zvhd import ZvhdReader
 from .zvhd2 import Zvhd2Reader
@@ -69,6 +71,8 @@ WRITERS: Mapping[str, WritableFormat] = {
     "qcow2": WritableFormat(
         lambda blocks, compression, _: Qcow2Writer(blocks, compression), QCOW2_COMPRESSIONS
     ),
+    "vhd": WritableFormat(lambda blocks, _, __: VhdWriter(blocks)),
+    "vhdx": WritableFormat(lambda blocks, _, __: VhdxWriter(blocks)),
     "zvhd": WritableFormat(lambda blocks, _, __: ZvhdWriter(blocks), ZVHD_COMPRESSIONS),
     "zvhd2": WritableFormat(lambda blocks, _, __: Zvhd2Writer(blocks), ZVHD2_COMPRESSIONS),
     "vdi": WritableFormat(lambda blocks, _, __: VdiWriter(blocks)),
