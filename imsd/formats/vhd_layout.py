@@ -22,8 +22,8 @@ FOOTER_BYTES = 512
 OLD_FOOTER_BYTES = 511  # Virtual PC before 2004: the last reserved byte is missing
 
 # cookie, features, version, offset of the dynamic header, time, creator, creator's version, creator's
-# system, original size, current size, cylinders, heads, sectors a track, type, checksum, UUID, saved state
-FOOTER = struct.Struct(">8sIIQI4sI4sQQHBBII16sB")
+# system, original size, current size, geometry, type, checksum, UUID, saved state
+FOOTER = struct.Struct(">8sIIQI4sI4sQQIII16sB")
 FOOTER_CHECKSUM_OFFSET = 64
 
 HEADER_COOKIE = b"cxsparse"
@@ -101,19 +101,17 @@ def checksum(content: bytes, place: int) -> int:
     return ~(sum(content) - sum(content[place : place + 4])) & 0xFFFF_FFFF
 
 
-def geometry(size_bytes: int) -> tuple[int, int, int]:
-    """Cylinders, heads, sectors a track of a disk, by the appendix of the specification."""
+def geometry(size_bytes: int) -> int:
+    """Cylinders (16 bits), heads and sectors a track (8 bits each), by the appendix of the specification."""
     sectors = min(size_bytes // SECTOR_BYTES, MAX_GEOMETRY_SECTORS)
+    per_track, heads = 17, max(4, -(-(sectors // 17) // 1024))
     if sectors >= 65535 * 16 * 63:
-        return sectors // 255 // 16, 16, 255
-    tracks = sectors // 17
-    heads = max(4, -(-tracks // 1024))
-    if tracks < heads * 1024 and heads <= 16:
-        return tracks // heads, heads, 17
-    tracks = sectors // 31
-    if tracks < 16 * 1024:
-        return tracks // 16, 16, 31
-    return sectors // 63 // 16, 16, 63
+        per_track, heads = 255, 16
+    elif sectors // 31 >= 16 * 1024:
+        per_track, heads = 63, 16
+    elif heads > 16 or sectors // 17 >= heads * 1024:
+        per_track, heads = 31, 16
+    return sectors // per_track // heads << 16 | heads << 8 | per_track
 
 
 def read_layout(source: ByteSource, max_virtual_size_bytes: int) -> Layout:
@@ -179,7 +177,7 @@ def _damaged(what: str) -> Finding:
 def _parsed(content: bytes) -> Footer | None:
     if not content.startswith(COOKIE) or len(content) < OLD_FOOTER_BYTES:
         return None
-    _, _, version, offset, _, _, _, _, _, size, _, _, _, kind, stored, _, saved = FOOTER.unpack_from(content)
+    _, _, version, offset, _, _, _, _, _, size, _, kind, stored, _, saved = FOOTER.unpack_from(content)
     if stored != checksum(content, FOOTER_CHECKSUM_OFFSET):
         return None
     return Footer(offset, size, kind, version, bool(saved), len(content))

@@ -104,11 +104,10 @@ class VhdWriter(FormatWriter):
         return outputs
 
     def _footer(self) -> bytes:
-        cylinders, heads, sectors = geometry(self._size_bytes)
         fields = (
             *(COOKIE, FEATURES, VERSION, FOOTER_BYTES, 0),
             *(CREATOR, CREATOR_VERSION, CREATOR_SYSTEM, self._size_bytes, self._size_bytes),
-            *(cylinders, heads, sectors, TYPE_DYNAMIC, 0, self._id.bytes, 0),
+            *(geometry(self._size_bytes), TYPE_DYNAMIC, 0, self._id.bytes, 0),
         )
         return _sealed(FOOTER.pack(*fields).ljust(FOOTER_BYTES, b"\0"), FOOTER_CHECKSUM_OFFSET)
 

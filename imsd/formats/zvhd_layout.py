@@ -21,6 +21,7 @@ from imsd.contract import Buffer, ByteRange, ImageRefused
 from .raw import SECTOR_BYTES, check_virtual_size, round_up
 from .reader import Finding
 from .source import ByteSource
+from .vhd_layout import checksum
 
 ZVHD, ZVHD2 = "zvhd", "zvhd2"
 ZVHD_COOKIE, ZVHD2_COOKIE = b"stream\0\0", b"z2strm\0\0"
@@ -196,8 +197,7 @@ def read_page(name: str, page: Buffer, max_virtual_size_bytes: int) -> Page:
 
 def page_checksum(page: Buffer) -> int:
     """One's complement of the sum of the used bytes, those of the checksum left out."""
-    used = bytes(page[:USED_BYTES])
-    return ~(sum(used) - sum(used[CHECKSUM_OFFSET : CHECKSUM_OFFSET + 4])) & 0xFFFF_FFFF
+    return checksum(bytes(page[:USED_BYTES]), CHECKSUM_OFFSET)
 
 
 def check_tables(page: Page, file_bytes: int) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .qcow2_plan import ClusterSizes
-from .raw import SECTOR_BYTES, round_up
+from .raw import round_up
+from .vhd_layout import geometry
 from .zvhd_layout import (
     BITMAP_SEGMENT_BYTES,
     BLOCK_BYTES,
@@ -161,18 +162,3 @@ def tables_of(plan: RecordPlan) -> Tables:
         bitmap_segments=bitmap_segments,
         stored_blocks=plan.stored_blocks,
     )
-
-
-def geometry(size_bytes: int) -> int:
-    """Cylinders, heads and sectors by the rule of VHD (appendix of its specification), in one number."""
-    sectors = min(size_bytes // SECTOR_BYTES, 65535 * 16 * 255)
-    if sectors >= 65535 * 16 * 63:
-        per_track, heads = 255, 16
-    else:
-        per_track = 17
-        heads = max(4, -(-(sectors // per_track) // 1024))
-        if sectors // per_track >= heads * 1024 or heads > 16:
-            per_track, heads = 31, 16
-        if sectors // per_track >= heads * 1024:
-            per_track, heads = 63, 16
-    return (sectors // per_track // heads) << 16 | heads << 8 | per_track

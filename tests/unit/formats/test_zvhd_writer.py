@@ -21,8 +21,9 @@ from imsd.formats.qcow2_plan import ClusterSizes
 from imsd.formats.reader import OpenedImage
 from imsd.formats.registry import open_writer
 from imsd.formats.source import BlockSource, Extent, Frame
+from imsd.formats.vhd_layout import geometry
 from imsd.formats.zvhd_codec import deflate_piece, stored_piece, stored_piece_bytes
-from imsd.formats.zvhd_plan import PayloadSizes, RecordPlan, geometry
+from imsd.formats.zvhd_plan import PayloadSizes, RecordPlan
 from tests.unit.formats.crafted_zvhd import BLOCK, PAGE, decoded
 from tests.unit.formats.disk_files import (
     COMPRESSOR,
