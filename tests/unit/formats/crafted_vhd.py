@@ -7,14 +7,14 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tests.unit.formats.disk_files import KIB, noise, text
+from tests.unit.formats.disk_files import KIB
 
 ABSENT = 0xFFFF_FFFF
 FIXED, DYNAMIC, DIFFERENCING = 2, 3, 4
 BLOCK = 512 * KIB
 
 
-def byte_sum(content: bytes) -> int:
+def byte_sum(content: bytes | bytearray) -> int:
     return ~sum(content) & 0xFFFF_FFFF
 
 
@@ -117,19 +117,30 @@ def fixed(content: bytes, footer: Footer | None = None) -> bytes:
     return content + (footer or standard).pack()
 
 
+def resealed(file: bytes) -> bytes:
+    """``file`` with right checksums where footer, copy and header of a dynamic disk are."""
+    found = bytearray(file)
+    for start, length, place in [(0, 512, 64), (512, 1024, 36), (len(file) - 512, 512, 64)]:
+        if start >= 0 and start + length <= len(file) and bytes(found[start : start + 2]) in (b"co", b"cx"):
+            found[start + place : start + place + 4] = bytes(4)
+            value = byte_sum(found[start : start + length])
+            found[start + place : start + place + 4] = struct.pack(">I", value)
+    return bytes(found)
+
+
 def sound_file(chosen: random.Random) -> bytes:
     """A small valid file: fixed or dynamic, old footers, any bitmaps, blocks in any order, a damaged copy."""
     length = chosen.choice([512, 511])
     if chosen.random() < 0.2:
         size = 512 * chosen.randrange(1, 40)
         footer = Footer(kind=FIXED, size=size, length=length, saved_state=chosen.randrange(2))
-        return fixed(noise(size, chosen.randrange(99)), footer)
+        return fixed(chosen.randbytes(size), footer)
     whole, rest = chosen.randrange(3), 512 * chosen.randrange(1, 60)
     blocks: dict[int, Block] = {}
     for number in chosen.sample(range(whole + 1), k=chosen.randrange(1, whole + 2)):
         size = rest if number == whole else BLOCK
         bitmap = chosen.choice([None, chosen.randbytes(128), bytes(128), b"\xff\x0f" * 32])
-        blocks[number] = Block(text(size, chosen.randrange(99)), bitmap)
+        blocks[number] = Block(chosen.randbytes(size), bitmap)
     # The block that the disk's end cuts must be the last of the file.
     ordered = {number: blocks[number] for number in sorted(blocks, key=lambda number: number == whole)}
     footer = Footer(

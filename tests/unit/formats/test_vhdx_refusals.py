@@ -33,6 +33,7 @@ from tests.unit.formats.crafted_vhdx import (
     at,
     crafted,
     region_table,
+    resealed,
     sound_file,
 )
 from tests.unit.formats.disk_files import LIMIT, MIB, noise, read_all, read_range, text
@@ -251,6 +252,7 @@ def test_a_file_with_any_bytes_changed_is_read_or_refused(
     for place, inside, value in changes:
         file[(place + inside) % len(file)] = value
     assert outcome(bytes(file), "vhdx") in REASONS
+    assert outcome(resealed(bytes(file)), "vhdx") in REASONS
 
 
 @settings(max_examples=100, deadline=None)
