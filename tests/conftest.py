@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.web_server import WebServer, make_certificate, serve_web
 
 
 def pytest_configure() -> None:
@@ -13,3 +19,15 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the server of the web that tests fetch from."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+async def web(certificate: Path) -> AsyncIterator[WebServer]:
+    async with serve_web(certificate) as server:
+        yield server

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
-from tests.web_server import WebServer, make_certificate, serve_web
+from tests.web_server import WebServer
 
 
 @pytest.fixture
@@ -39,17 +39,6 @@ def daemon(start_daemon: Callable[..., DaemonProcess]) -> DaemonProcess:
 async def stubs(daemon: DaemonProcess) -> AsyncIterator[Stubs]:
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         yield Stubs(channel)
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificate(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-async def web(certificate: Path) -> AsyncIterator[WebServer]:
-    async with serve_web(certificate) as server:
-        yield server
 
 
 @pytest.fixture

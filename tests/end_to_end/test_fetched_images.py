@@ -53,8 +53,8 @@ async def fetched(stubs: Stubs, job: job_pb2.Job, bytes_done: int) -> job_pb2.Jo
     raise AssertionError("the watch ended early")
 
 
-def slowly(page: WebFile) -> Callable[[Seen], Reply]:
-    return lambda seen: replace(page(seen), pause_seconds=0.02)
+def slowly(page: WebFile, pause_seconds: float = 0.02) -> Callable[[Seen], Reply]:
+    return lambda seen: replace(page(seen), pause_seconds=pause_seconds)
 
 
 async def left_nothing(daemon: DaemonProcess) -> bool:
@@ -84,13 +84,22 @@ async def test_an_image_of_a_url(
         await wire.becomes_empty(daemon, "staging/")
 
 
-@pytest.mark.parametrize("is_qcow2", [False, True])
+@pytest.mark.parametrize(
+    ("is_qcow2", "has_ranges", "is_chunked"),
+    [(False, True, False), (True, True, False), (False, False, True), (True, False, False)],
+)
 async def test_a_fetch_goes_on_after_a_kill_where_it_was(
-    start_with_web: StartDaemon, web: WebServer, tmp_path: Path, is_qcow2: bool
+    start_with_web: StartDaemon,
+    web: WebServer,
+    tmp_path: Path,
+    is_qcow2: bool,
+    has_ranges: bool,
+    is_chunked: bool,
 ) -> None:
     disk = random_disk(SIZE)
     file = as_qcow2(tmp_path, disk) if is_qcow2 else disk
-    url = web.offer("/disk", slowly(WebFile(file)))
+    page = WebFile(file, has_ranges=has_ranges, is_chunked=is_chunked)
+    url = web.offer("/disk", slowly(page, 0.02 if has_ranges else 0.005))
     daemon = start_with_web(upload_part_bytes=4 * MIB)
     async with connected(daemon) as stubs:
         job = await create(stubs, url=url)

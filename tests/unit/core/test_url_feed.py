@@ -18,7 +18,7 @@ from imsd.core.feeds import OpenedFeed
 from imsd.core.url_client import UrlClient, UrlLimits, open_url_client
 from imsd.core.url_feed import UrlFeed
 from imsd.core.url_policy import UrlPolicy
-from tests.web_server import Fault, Reply, WebFile, WebServer, make_certificate, serve_web
+from tests.web_server import Fault, Reply, WebFile, WebServer, serve_web
 
 PIECE = 64 << 10
 CONTENT = random.Random(1).randbytes(20 * PIECE + 77)
@@ -28,17 +28,6 @@ QUICK = UrlLimits(
 LOOPBACK = ("127.0.0.0/8", "::1")
 
 OpenClient = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificate(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-async def web(certificate: Path) -> AsyncIterator[WebServer]:
-    async with serve_web(certificate) as server:
-        yield server
 
 
 @pytest.fixture
