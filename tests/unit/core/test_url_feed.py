@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from imsd.contract import Conflict, ImsError, InvalidRequest, Unavailable
 from imsd.core.feeds import OpenedFeed
+from imsd.core.url_answer import Answer, AttemptFailed
 from imsd.core.url_client import UrlClient, UrlLimits, open_url_client
 from imsd.core.url_feed import UrlFeed
 from imsd.core.url_policy import UrlPolicy
@@ -250,9 +252,18 @@ async def test_certificates_that_cannot_be_read_are_a_mistake_of_the_configurati
         assert refused.value.reason == "INVALID_CONFIGURATION"
 
 
+def chunked(change: Callable[[bytes], bytes]) -> Fault:
+    """Another body than the headers announce, with a proper end."""
+    return lambda reply: replace(reply.with_headers(Transfer_Encoding="chunked"), body=change(reply.body))
+
+
+@pytest.mark.parametrize("true_answers", [0, 3])
 @pytest.mark.parametrize(
     "lie",
     [
+        chunked(lambda body: body[:-1]),
+        chunked(lambda body: b""),
+        chunked(lambda body: body + b"more"),
         headers(Content_Range="bytes 1-65536/1310797"),
         headers(Content_Range="bytes 0-9/1310797"),
         headers(Content_Range="bytes 0-65535/*"),
@@ -263,10 +274,10 @@ async def test_certificates_that_cannot_be_read_are_a_mistake_of_the_configurati
     ],
 )
 async def test_a_piece_that_is_not_what_was_asked_for_never_gets_into_the_file(
-    web: WebServer, client: UrlClient, lie: Fault
+    web: WebServer, client: UrlClient, lie: Fault, true_answers: int
 ) -> None:
     url = web.offer("/disk", WebFile(CONTENT))
-    web.faults.append(lie)
+    web.faults.extend([lambda reply: reply] * true_answers + [lie])
     content = b""
     try:
         content = await fetch(client, url)
@@ -275,11 +286,11 @@ async def test_a_piece_that_is_not_what_was_asked_for_never_gets_into_the_file(
     assert content in (b"", CONTENT)
 
 
-@pytest.mark.parametrize("has_ranges", [True, False])
+@pytest.mark.parametrize(("has_ranges", "obeys_if_range"), [(True, True), (True, False), (False, True)])
 async def test_a_file_that_changes_meanwhile_is_not_put_together(
-    web: WebServer, client: UrlClient, has_ranges: bool
+    web: WebServer, client: UrlClient, has_ranges: bool, obeys_if_range: bool
 ) -> None:
-    page = WebFile(CONTENT, has_ranges=has_ranges)
+    page = WebFile(CONTENT, has_ranges=has_ranges, obeys_if_range=obeys_if_range)
     url = web.offer("/disk", page)
 
     def change(reply: Reply) -> Reply:
@@ -507,3 +518,20 @@ def test_a_feed_is_named_after_its_file() -> None:
     client = UrlClient(policy, QUICK, None)  # type: ignore[arg-type]
     assert UrlFeed(client, "https://example.org/a/disk.qcow2?x=/y").name == "disk.qcow2"
     assert len(UrlFeed(client, "https://example.org/" + "x" * 1000).name) == 255
+
+
+async def test_an_answer_without_an_end_is_left_as_soon_as_it_is_too_long() -> None:
+    blocks_sent = 0
+
+    async def readany() -> bytes:
+        nonlocal blocks_sent
+        blocks_sent += 1
+        return bytes(100)
+
+    response: Any = SimpleNamespace(content=SimpleNamespace(readany=readany))
+    answer = Answer(UrlPolicy().check("https://example.org/"), response, 0, 250, 250, "")
+    blocks = answer.blocks()
+    assert [len(await anext(blocks)), len(await anext(blocks))] == [100, 100]
+    with pytest.raises(AttemptFailed, match="more than it announced"):
+        await anext(blocks)
+    assert blocks_sent == 3
