@@ -17,19 +17,16 @@ from imsd.contract import DataLoss
 
 from .cluster_codec import stored_frame, stored_frame_bytes, zero_frame, zstd_frame
 from .data_windows import SCAN_BYTES, DataWindows
+from .guest_clusters import GuestClusters
 from .output import Output
 from .qcow2_plan import ClusterSizes, Sizes
 from .source import BlockSource, Frame, FrameSource
 
 
-class ClusterEncoder(ABC):
+class ClusterEncoder(GuestClusters, ABC):
     """``needs_bytes``: sizes cannot be told from the disk's extents alone."""
 
     needs_bytes: bool = True
-
-    def __init__(self, blocks: BlockSource, cluster_bytes: int) -> None:
-        self._blocks = blocks
-        self._cluster_bytes = cluster_bytes
 
     @abstractmethod
     def sizes(self, first: int, count: int) -> Sizes:
@@ -38,24 +35,6 @@ class ClusterEncoder(ABC):
     @abstractmethod
     def render(self, first: int, sizes: Sizes) -> Iterator[Sequence[Output]]:
         """The bytes of each compressed one of the clusters from ``first`` on. Raises `NeedBytes`."""
-
-    def plain(self, first: int, count: int) -> memoryview:
-        """Clusters as they are, the last one padded with zeros. Raises `NeedBytes`."""
-        start = first * self._cluster_bytes
-        buffer = memoryview(bytearray(count * self._cluster_bytes))
-        self._blocks.read_into(start, buffer[: min(len(buffer), self._blocks.size_bytes - start)])
-        return buffer
-
-    def has_data(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Which clusters are not known to be zero. Raises `NeedBytes`."""
-        start = first * self._cluster_bytes
-        end = min(start + count * self._cluster_bytes, self._blocks.size_bytes)
-        found = np.zeros(count, np.bool_)
-        for extent in self._blocks.extents(start, end - start):
-            if not extent.is_zero:
-                low = (extent.start - start) // self._cluster_bytes
-                found[low : -(-(extent.end - start) // self._cluster_bytes)] = True
-        return found
 
 
 def measuring(
@@ -109,14 +88,13 @@ class CompressingEncoder(ClusterEncoder):
 
     def sizes(self, first: int, count: int) -> Sizes:
         found = np.zeros(count, np.uint32)
-        for index, cluster in self._clusters(first, self.has_data(first, count)):
-            if np.frombuffer(cluster, np.uint64).any():
-                found[index] = min(len(self._compress[0](cluster)) + self._spare_bytes, self._cluster_bytes)
+        for index, cluster in self.data(first, count):
+            found[index] = min(len(self._compress[0](cluster)) + self._spare_bytes, self._cluster_bytes)
         return found
 
     def render(self, first: int, sizes: Sizes) -> Iterator[Sequence[Output]]:
         is_compressed = (sizes > 0) & (sizes < self._cluster_bytes)
-        for index, cluster in self._clusters(first, is_compressed):
+        for index, cluster in self.each(first, is_compressed):
             yield self._fitted(cluster, int(sizes[index]))
 
     def _fitted(self, cluster: memoryview, size: int) -> Sequence[Output]:
@@ -125,18 +103,6 @@ class CompressingEncoder(ClusterEncoder):
             if len(content) <= size:
                 return [content.ljust(size, b"\0")]
         raise DataLoss("the disk changed while it was written")
-
-    def _clusters(
-        self, first: int, is_wanted: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    ) -> Iterator[tuple[int, memoryview]]:
-        """(index, bytes) of the wanted ones; all are read at once, so that what lacks is asked for once."""
-        wanted = np.flatnonzero(is_wanted).tolist()
-        if not wanted:
-            return
-        content = self.plain(first + wanted[0], wanted[-1] - wanted[0] + 1)
-        for index in wanted:
-            start = (index - wanted[0]) * self._cluster_bytes
-            yield index, content[start : start + self._cluster_bytes]
 
 
 @dataclass(frozen=True, slots=True)
