@@ -81,6 +81,10 @@ class ResolvedBlocks(BlockSource):
         """Fill ``out``, one block, from the bytes of its place; False when they cannot be decoded."""
         raise AssertionError("this format has no packed blocks")
 
+    def _unpacked_bytes(self, guest: int) -> int:
+        """How long the packed block at ``guest`` is: a format's last one may end with the disk."""
+        return self._block_bytes
+
     def _truncated(self, what: str) -> ImageRefused:
         return self._refusals.truncated(what)
 
@@ -144,11 +148,12 @@ class ResolvedBlocks(BlockSource):
 
     def _expand(self, block: PackedBlock, content: memoryview, offset: int, buffer: memoryview) -> None:
         """Decode a block into the part of ``buffer`` (the disk from ``offset``) that it covers."""
+        block_bytes = self._unpacked_bytes(block.guest)
         low = max(block.guest, offset)
-        high = min(block.guest + self._block_bytes, offset + len(buffer))
+        high = min(block.guest + block_bytes, offset + len(buffer))
         target = buffer[low - offset : high - offset]
-        is_whole = high - low == self._block_bytes
-        out = target if is_whole else memoryview(bytearray(self._block_bytes))
+        is_whole = high - low == block_bytes
+        out = target if is_whole else memoryview(bytearray(block_bytes))
         if not self._unpack_into(content, out):
             if block.is_cut:
                 raise self._truncated(f"it ends inside the compressed block at {block.place.offset}")
