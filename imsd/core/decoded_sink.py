@@ -161,6 +161,8 @@ class DecodedSink(ChunkedSink):
         actual = self._hasher.digest()
         require_digest(digest, actual)
         check_tail(self._tail, self._decoder.name)
+        if disk.zeros_at_end:
+            await self._ingest.write_zeros(disk.zeros_at_end)
         if self._ingest.position != disk.size_bytes:
             raise ImageRefused(
                 f"the {self._decoder.name} file has {self._ingest.position} bytes of its {disk.size_bytes}",

@@ -30,10 +30,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class StreamedDisk:
-    """A disk that came whole. ``size_bytes``: a multiple of 512."""
+    """A disk that came whole. ``size_bytes``: a multiple of 512.
+
+    ``zeros_at_end``: so many of its last bytes are zeros that no step gave, the file ending before them.
+    """
 
     size_bytes: int
     findings: Sequence[Finding] = ()
+    zeros_at_end: int = 0
 
 
 class StreamDecoder(ABC):
