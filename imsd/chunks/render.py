@@ -42,8 +42,10 @@ async def render(
             pass
     async with aclosing(in_order(pool, _in_pool(pool, writer.pieces()), held_bytes, depth)) as pieces:
         async for outputs in pieces:
-            yield outputs
+            yield writer.in_turn(outputs)
             del outputs  # or it would stay in memory, uncounted, until the next piece is ready
+    if closing := writer.closing():
+        yield closing
 
 
 async def in_order(

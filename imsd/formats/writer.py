@@ -2,7 +2,8 @@
 
 A writer never sees the whole disk and never seeks: the file's length and every table are known from
 the *measuring* pass (free for formats whose layout follows from the extents), then `pieces` come out
-front to back, so that any output will do: a stream, a pipe, a bucket.
+front to back, so that any output will do: a stream, a pipe, a bucket. A format that has its tables after
+its data needs no measuring: it finds out where things are as they come, `in_turn`.
 
 All callables run in the decode pool and may raise `NeedBytes`; the driver of the writer fetches and
 calls again. Tasks and pieces may be rendered in parallel, ahead of their turn.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 from .output import Output
 
@@ -19,7 +21,12 @@ Piece = Callable[[], Sequence[Output]]
 
 
 class FormatWriter(ABC):
-    """Writes one `BlockSource` as a file of one format."""
+    """Writes one `BlockSource` as a file of one format, once.
+
+    ``is_length_known``: otherwise the length of the file is known only after `closing`.
+    """
+
+    is_length_known: ClassVar[bool] = True
 
     @abstractmethod
     def measure(self) -> Iterator[Callable[[], None]]:
@@ -27,8 +34,20 @@ class FormatWriter(ABC):
 
     @abstractmethod
     def file_size_bytes(self) -> int:
-        """Length of the whole file; valid once every task of `measure` has run."""
+        """Length of the whole file; valid once every task of `measure` has run, if `is_length_known`."""
 
     @abstractmethod
     def pieces(self) -> Iterator[Piece]:
         """The file, front to back; each piece renders at most about 4 MiB."""
+
+    def in_turn(self, outputs: Sequence[Output]) -> Sequence[Output]:
+        """What comes next in the file when a piece rendered ``outputs``.
+
+        Asked once for each piece, in the order of `pieces`: for what depends on the pieces before it, such as
+        places in the file. Takes little time. Raises InvalidRequest for a disk that the format cannot hold.
+        """
+        return outputs
+
+    def closing(self) -> Sequence[Output]:
+        """What ends the file, after all pieces."""
+        return ()

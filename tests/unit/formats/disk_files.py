@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 import zstandard
@@ -79,20 +79,25 @@ def mixed_pieces(size: int, seed: int = 0, count: int = 24) -> list[tuple[int, b
 
 
 def write_file(writer: FormatWriter, path: Path) -> Path:
-    """Run a writer by the letter of its contract: measure, then the pieces in order."""
+    """Run a writer by the letter of its contract: measure, then the pieces in order, then what closes it."""
     for task in writer.measure():
         task()
     with path.open("wb") as file:
         for piece in writer.pieces():
-            for output in piece():
-                if isinstance(output, Zeros):
-                    assert output.length > 0
-                    file.seek(output.length, os.SEEK_CUR)
-                else:
-                    file.write(bytes_of([output]))
+            write_outputs(file, writer.in_turn(piece()))
+        write_outputs(file, writer.closing())
         file.truncate(file.tell())
     assert path.stat().st_size == writer.file_size_bytes()
     return path
+
+
+def write_outputs(file: IO[bytes], outputs: Iterable[Output]) -> None:
+    for output in outputs:
+        if isinstance(output, Zeros):
+            assert output.length > 0
+            file.seek(output.length, os.SEEK_CUR)
+        else:
+            file.write(bytes_of([output]))
 
 
 def bytes_of(outputs: Iterable[Output]) -> bytes:
