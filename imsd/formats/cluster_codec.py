@@ -17,6 +17,7 @@ from imsd.contract import Buffer
 # Old QEMU reads back at most 4 KiB in a cluster's deflate stream; every reader takes up to 32 KiB.
 WRITE_WINDOW_BITS = -12
 READ_WINDOW_BITS = -15
+ZLIB_WINDOW_BITS = 15  # with the frame of RFC 1950
 
 DEFLATE_LEVEL = 1
 # Seen were 1 and 2 bytes; see `deflate`.
@@ -63,6 +64,23 @@ def inflate_into(data: Buffer, out: memoryview) -> bool:
     except DeflateError:
         return False
     if len(plain) != len(out):
+        return False
+    out[:] = plain
+    return True
+
+
+def inflate_zlib_into(data: Buffer, out: memoryview) -> bool:
+    """As `inflate_into`, from a zlib stream (RFC 1950) that is not cut; its checksum must be right if the
+    stream ends with ``out``.
+    """
+    inflater = isal_zlib.decompressobj(ZLIB_WINDOW_BITS)
+    try:
+        plain = inflater.decompress(data, len(out))
+        if len(plain) != len(out):
+            return False
+        if not inflater.eof and not inflater.decompress(inflater.unconsumed_tail, 1) and not inflater.eof:
+            return False
+    except DeflateError:
         return False
     out[:] = plain
     return True

@@ -24,6 +24,8 @@ from .vhd import VhdReader
 from .vhd_writer import VhdWriter
 from .vhdx import VhdxReader
 from .vhdx_writer import VhdxWriter
+from .vmdk import VmdkReader
+from .vmdk_decoder import VmdkDecoder
 from .writer import FormatWriter
 from .zvhd import ZvhdReader
 from .zvhd2 import Zvhd2Reader
@@ -43,6 +45,7 @@ READERS: Mapping[str, FormatReader] = {
         VdiReader(),
         VhdReader(),
         VhdxReader(),
+        VmdkReader(),
         ZvhdReader(),
         Zvhd2Reader(),
     )
@@ -51,7 +54,7 @@ READERS: Mapping[str, FormatReader] = {
 
 # Formats whose files can be decoded in one forward pass; a file of theirs may still be of a kind that cannot.
 DECODERS: Mapping[str, type[StreamDecoder]] = {
-    decoder.name: decoder for decoder in (ZvhdDecoder, Zvhd2Decoder)
+    decoder.name: decoder for decoder in (VmdkDecoder, ZvhdDecoder, Zvhd2Decoder)
 }
 
 
@@ -78,16 +81,8 @@ WRITERS: Mapping[str, WritableFormat] = {
     "vdi": WritableFormat(lambda blocks, _, __: VdiWriter(blocks)),
 }
 
-# Every name that `imsd.formats.detect` may give. Formats without a reader yet have their summary here.
-SUMMARIES: Mapping[str, str] = {
-    **{reader.name: reader.summary for reader in READERS.values()},
-    "vhd": "Virtual PC and Hyper-V, up to 2040 GiB",
-    "qcow": "QEMU copy-on-write, version 1",
-    "qed": "QEMU enhanced disk",
-    "vhdx": "Hyper-V",
-    "vdi": "VirtualBox",
-    "vmdk": "VMware",
-}
+# Every name that `imsd.formats.detect` may give.
+SUMMARIES: Mapping[str, str] = {reader.name: reader.summary for reader in READERS.values()}
 
 
 @dataclass(frozen=True, slots=True)

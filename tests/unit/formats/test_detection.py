@@ -209,18 +209,22 @@ def test_the_catalogue_lists_all_formats_and_what_can_be_done() -> None:
     assert set(WRITERS) == {"raw", "qcow2", "vdi", "zvhd", "zvhd2"}
     assert set(WRITERS) == {"raw", "qcow2", "vhd", "vhdx", "zvhd", "zvhd2"}
     assert {known.name for known in FORMATS if known.is_streamable} == {"raw", "iso", "zvhd", "zvhd2"}
+    assert set(READERS) == {"raw", "iso", "qcow2", "qcow", "qed", "vdi", "vmdk", "zvhd", "zvhd2"}
+    assert {known.name for known in FORMATS if known.can_write} == set(WRITERS)
+    assert set(WRITERS) == {"raw", "qcow2", "vdi", "zvhd", "zvhd2"}
+    assert {known.name for known in FORMATS if known.is_streamable} == {"raw", "iso", "vmdk", "zvhd", "zvhd2"}
     assert all(known.summary for known in FORMATS)
     assert can_read("qcow2")
-    assert not can_read("vmdk")
+    assert not can_read("unheard")
     assert is_streamable("iso")
     assert not is_streamable("qcow2")
     assert not is_streamable("unheard")
-    assert writable_compressions("vmdk") is None
+    assert writable_compressions("qed") is None
     assert writable_compressions("raw") == ()
     assert set(writable_compressions("qcow2") or ()) == {"zstd", "zlib", "none"}
 
 
-@pytest.mark.parametrize(("name", "compression"), [("vmdk", ""), ("raw", "zstd"), ("qcow2", "lz4")])
+@pytest.mark.parametrize(("name", "compression"), [("qed", ""), ("raw", "zstd"), ("qcow2", "lz4")])
 def test_a_writer_that_does_not_exist_is_refused(name: str, compression: str) -> None:
     with pytest.raises(InvalidRequest):
         open_writer(name, CutDisk(MIB, []), compression)

@@ -36,6 +36,19 @@ EXPECTED = {
     "vhdx-oversized-virtual-size.vhdx": ("vhdx", "IMAGE_TOO_LARGE"),
     "vmdk-descriptor-nul-padded.vmdk": ("vmdk", "FORMAT_UNSUPPORTED"),
     "vmdk-flat-hostfile.vmdk": ("vmdk", "FORMAT_UNSUPPORTED"),
+    "vhdx-oversized-virtual-size.vhdx": ("vhdx", "FORMAT_UNSUPPORTED"),
+    "vmdk-descriptor-nul-padded.vmdk": ("vmdk", "IMAGE_EXTERNAL_DATA_FILE"),
+    "vmdk-embedded-flat-hostfile.vmdk": ("vmdk", "IMAGE_EXTERNAL_DATA_FILE"),
+    "vmdk-extent-with-path.vmdk": ("vmdk", "IMAGE_EXTERNAL_DATA_FILE"),
+    "vmdk-flat-hostfile.vmdk": ("vmdk", "IMAGE_EXTERNAL_DATA_FILE"),
+    "vmdk-footer-disagrees.vmdk": ("vmdk", "IMAGE_MALFORMED"),
+    "vmdk-huge-capacity.vmdk": ("vmdk", "IMAGE_TOO_LARGE"),
+    "vmdk-huge-grain.vmdk": ("vmdk", "IMAGE_MALFORMED"),
+    "vmdk-old-esx.vmdk": ("vmdk", "FORMAT_UNSUPPORTED"),
+    "vmdk-parent-file.vmdk": ("vmdk", "IMAGE_BACKING_FILE"),
+    "vmdk-part-of-split-disk.vmdk": ("vmdk", "IMAGE_EXTERNAL_DATA_FILE"),
+    "vmdk-raw-device-map.vmdk": ("vmdk", "IMAGE_EXTERNAL_DATA_FILE"),
+    "vmdk-sent-as-text.vmdk": ("vmdk", "IMAGE_MALFORMED"),
 }
 
 
