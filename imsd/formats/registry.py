@@ -26,6 +26,8 @@ from .vhdx import VhdxReader
 from .vhdx_writer import VhdxWriter
 from .vmdk import VmdkReader
 from .vmdk_decoder import VmdkDecoder
+from .vmdk_writer import COMPRESSIONS as VMDK_COMPRESSIONS
+from .vmdk_writer import VmdkWriter
 from .writer import FormatWriter
 from .zvhd import ZvhdReader
 from .zvhd2 import Zvhd2Reader
@@ -76,6 +78,7 @@ WRITERS: Mapping[str, WritableFormat] = {
     ),
     "vhd": WritableFormat(lambda blocks, _, __: VhdWriter(blocks)),
     "vhdx": WritableFormat(lambda blocks, _, __: VhdxWriter(blocks)),
+    "vmdk": WritableFormat(lambda blocks, compression, _: VmdkWriter(blocks, compression), VMDK_COMPRESSIONS),
     "zvhd": WritableFormat(lambda blocks, _, __: ZvhdWriter(blocks), ZVHD_COMPRESSIONS),
     "zvhd2": WritableFormat(lambda blocks, _, __: Zvhd2Writer(blocks), ZVHD2_COMPRESSIONS),
     "vdi": WritableFormat(lambda blocks, _, __: VdiWriter(blocks)),

@@ -211,7 +211,7 @@ def test_the_catalogue_lists_all_formats_and_what_can_be_done() -> None:
     assert {known.name for known in FORMATS if known.is_streamable} == {"raw", "iso", "zvhd", "zvhd2"}
     assert set(READERS) == {"raw", "iso", "qcow2", "qcow", "qed", "vdi", "vmdk", "zvhd", "zvhd2"}
     assert {known.name for known in FORMATS if known.can_write} == set(WRITERS)
-    assert set(WRITERS) == {"raw", "qcow2", "vdi", "zvhd", "zvhd2"}
+    assert set(WRITERS) == {"raw", "qcow2", "vdi", "vmdk", "zvhd", "zvhd2"}
     assert {known.name for known in FORMATS if known.is_streamable} == {"raw", "iso", "vmdk", "zvhd", "zvhd2"}
     assert all(known.summary for known in FORMATS)
     assert can_read("qcow2")
