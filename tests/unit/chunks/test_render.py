@@ -103,6 +103,28 @@ async def test_an_empty_file_has_no_pieces(pool: DecodePool) -> None:
     assert [output async for output in render(PiecesWriter([], tasks=1), pool)] == []
 
 
+class NumberingWriter(PiecesWriter):
+    """Numbers its pieces as they come, and says at the end how many there were."""
+
+    def __init__(self, pieces: Sequence[Callable[[], Sequence[Output]]]) -> None:
+        super().__init__(pieces)
+        self.count = 0
+
+    def in_turn(self, outputs: Sequence[Output]) -> Sequence[Output]:
+        self.count += 1
+        return [bytes([self.count]), *outputs]
+
+    def closing(self) -> Sequence[Output]:
+        return [b"of", bytes([self.count])]
+
+
+async def test_pieces_are_placed_in_their_turn_and_the_file_is_closed(pool: DecodePool) -> None:
+    writer = NumberingWriter([slow(n, 0.003 * (n % 3)) for n in range(20)])
+    outputs = [output async for output in render(writer, pool)]
+    assert outputs[:-1] == [[bytes([n + 1]), n.to_bytes(4, "big"), Zeros(n + 1)] for n in range(20)]
+    assert outputs[-1] == [b"of", bytes([20])]
+
+
 async def test_no_more_than_the_depth_is_rendered_ahead(pool: DecodePool) -> None:
     writer = PiecesWriter([slow(n) for n in range(40)])
     async with aclosing(render(writer, pool, depth=3)) as rendering:
