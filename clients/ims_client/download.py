@@ -34,14 +34,14 @@ class Download:
 
     @property
     def size_bytes(self) -> int:
-        """Of the file; 0 until the header is there."""
+        """Of the file; 0 until the header is there, or until the end if the header does not say it."""
         return self.header.file_size_bytes
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """The whole file, once. Raises `CallFailed`; what came before an error is worthless."""
         async for message in self._messages:
             if (piece := self._piece(message)) is not None:
-                if not 0 <= piece.length <= self.header.file_size_bytes - self.position:
+                if not self._may_follow(piece):
                     raise damaged_download(f"{piece.length} bytes are announced where they cannot be")
                 self.position += piece.length
                 yield piece
@@ -67,11 +67,14 @@ class Download:
         length = message.decoded_length or len(message.content)
         return Piece(self.position, length, message.content, is_framed=message.decoded_length != 0)
 
+    def _may_follow(self, piece: Piece) -> bool:
+        size = self.header.file_size_bytes
+        return piece.length >= 0 and (not size or piece.length <= size - self.position)
+
     def _check(self, sent_bytes: int) -> None:
-        if not self.position == sent_bytes == self.header.file_size_bytes:
-            raise damaged_download(
-                f"{self.position} bytes arrived of a file of {self.header.file_size_bytes}"
-            )
+        size = self.header.file_size_bytes or sent_bytes
+        if not self.position == sent_bytes == size:
+            raise damaged_download(f"{self.position} bytes arrived of a file of {size}")
 
 
 async def download_to_file(

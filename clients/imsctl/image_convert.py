@@ -47,7 +47,10 @@ class ConvertOptions:
 
 
 class LocalConversion:
-    """A disk as a file of another format. ``size_bytes``: 0 until the first piece is there."""
+    """A disk as a file of another format.
+
+    ``size_bytes``: 0 until the first piece is there, or for ever if the format tells it only at the end.
+    """
 
     def __init__(self, writer: FormatWriter, pool: DecodePool) -> None:
         self._writer = writer
@@ -61,7 +64,8 @@ class LocalConversion:
 
         async with aclosing(render(self._writer, self._pool)) as rendering:
             async for outputs in rendering:
-                self.size_bytes = self._writer.file_size_bytes()
+                if self._writer.is_length_known:
+                    self.size_bytes = self._writer.file_size_bytes()
                 for output in outputs:
                     piece = _piece(self.position, output)
                     self.position += piece.length

@@ -64,37 +64,39 @@ async def download_image(session: Session, name_or_id: str, options: DownloadOpt
             def advance(position: int, total: int) -> None:
                 row.show(meter.at(position, total))
 
-            header = await _fetch(download, options, advance)
+            await _fetch(download, options, advance)
     if is_stream:
         return
     seconds = time.monotonic() - begin
     if session.is_json:
-        print_json(_fields(image, options.file, header))
+        print_json(_fields(image, options.file, download))
     else:
-        size = wording.size(header.file_size_bytes)
-        kind = disk_format(header.disk_format)
+        size = wording.size(download.position)
+        kind = disk_format(download.header.disk_format)
         print(printable(f"{options.file}: {image.name} as {kind}, {size} in {seconds:.1f} s"))
 
 
-async def _fetch(download: Download, options: DownloadOptions, advance: Any) -> Any:
-    """Returns the header of the download. Raises `Interrupted` when it is broken off."""
+async def _fetch(download: Download, options: DownloadOptions, advance: Any) -> None:
+    """Raises `Interrupted` when it is broken off."""
     try:
         if options.file == "-":
-            return await download_to_stream(download, sys.stdout.fileno(), advance)
-        return await download_to_file(download, Path(options.file), advance, must_sync=options.fsync)
+            await download_to_stream(download, sys.stdout.fileno(), advance)
+        else:
+            await download_to_file(download, Path(options.file), advance, must_sync=options.fsync)
     except asyncio.CancelledError:
         is_stream = options.file == "-"
         left = "what was written is not the whole disk" if is_stream else "nothing of the download is kept"
         raise Interrupted(f"interrupted: {left}") from None
 
 
-def _fields(image: image_pb2.Image, file: str, header: Any) -> dict[str, Any]:
+def _fields(image: image_pb2.Image, file: str, download: Download) -> dict[str, Any]:
+    header = download.header
     return {
         "id": image.id,
         "name": image.name,
         "file": file,
         "disk_format": disk_format(header.disk_format),
-        "file_size": header.file_size_bytes,
+        "file_size": download.position,
         "virtual_size": header.virtual_size_bytes,
         "digest": header.digest,
     }

@@ -147,7 +147,9 @@ def format_fields(found: catalog_pb2.Format) -> Fields:
         "can_read": found.can_read,
         "can_write": found.can_write,
         "ingested_while_arriving": found.is_ingested_while_arriving,
-        "compressions": [enum_text(image_pb2.Compression, value) for value in found.compressions],
+        "compressions": [
+            enum_text(image_pb2.Compression, value).replace("_", "-") for value in found.compressions
+        ],
     }
 
 

@@ -22,7 +22,7 @@ from .sweeper import Sweeper
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that is ready to flow: its length in bytes is known before its first byte."""
+    """A file that is ready to flow. ``file_size_bytes``: 0 when its length is known only at its end."""
 
     image: ImageRecord
     disk_format: str
@@ -55,7 +55,8 @@ class Downloads:
             rendering = await stack.enter_async_context(aclosing(render(writer, self._runtime.pool)))
             # The first step runs the measuring pass, after which the length is known.
             first = await anext(rendering, ())
-            yield Download(image, disk_format, writer.file_size_bytes(), _chain(first, rendering))
+            size = writer.file_size_bytes() if writer.is_length_known else 0
+            yield Download(image, disk_format, size, _chain(first, rendering))
 
 
 @asynccontextmanager

@@ -48,11 +48,13 @@ def format_from_pb(value: int, field: str = "disk_format") -> str:
 
 
 def compression_from_pb(value: int) -> str:
-    return _name(image_pb2.Compression, "COMPRESSION_", value, "compression") if value else ""
+    """The name of a compression; empty when unspecified. Raises InvalidRequest for an unknown number."""
+    name = _name(image_pb2.Compression, "COMPRESSION_", value, "compression") if value else ""
+    return name.replace("_", "-")
 
 
 def compression_to_pb(name: str) -> image_pb2.Compression.ValueType:
-    return image_pb2.Compression.Value(f"COMPRESSION_{name.upper()}")
+    return image_pb2.Compression.Value(f"COMPRESSION_{name.upper().replace('-', '_')}")
 
 
 def formats_from_pb(values: Collection[int], field: str) -> tuple[str, ...]:

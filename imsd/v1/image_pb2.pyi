@@ -103,23 +103,27 @@ class _Compression:
 class _CompressionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Compression.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     COMPRESSION_UNSPECIFIED: _Compression.ValueType  # 0
-    """zstd"""
+    """the first that the format has"""
     COMPRESSION_NONE: _Compression.ValueType  # 1
     COMPRESSION_ZLIB: _Compression.ValueType  # 2
     """readable by every QEMU"""
     COMPRESSION_ZSTD: _Compression.ValueType  # 3
     """QEMU 5.1 and newer; leaves the store without being compressed again"""
+    COMPRESSION_ZLIB_SMALL: _Compression.ValueType  # 4
+    """as zlib, smaller, in several times the time"""
 
 class Compression(_Compression, metaclass=_CompressionEnumTypeWrapper):
-    """Compression of the clusters of a downloaded QCOW2."""
+    """Compression of the data in a downloaded file. CatalogService says which ones a format has."""
 
 COMPRESSION_UNSPECIFIED: Compression.ValueType  # 0
-"""zstd"""
+"""the first that the format has"""
 COMPRESSION_NONE: Compression.ValueType  # 1
 COMPRESSION_ZLIB: Compression.ValueType  # 2
 """readable by every QEMU"""
 COMPRESSION_ZSTD: Compression.ValueType  # 3
 """QEMU 5.1 and newer; leaves the store without being compressed again"""
+COMPRESSION_ZLIB_SMALL: Compression.ValueType  # 4
+"""as zlib, smaller, in several times the time"""
 Global___Compression: _TypeAlias = Compression  # noqa: Y015
 
 @_typing.final
@@ -739,7 +743,7 @@ class DownloadImageRequest(_message.Message):
     disk_format: Global___DiskFormat.ValueType
     """unspecified: RAW; CatalogService says which can be written"""
     compression: Global___Compression.ValueType
-    """of a QCOW2; other formats take none"""
+    """one that the format has, see CatalogService"""
     accepts_frames: _builtins.bool
     """the file's bytes may come as zstd frames; see DownloadImageResponse.decoded_length"""
     def __init__(
@@ -772,7 +776,7 @@ class DownloadImageResponse(_message.Message):
         DIGEST_FIELD_NUMBER: _builtins.int
         DISK_FORMAT_FIELD_NUMBER: _builtins.int
         file_size_bytes: _builtins.int
-        """of the file that follows, 1 or more"""
+        """of the file that follows, 1 or more; 0: known only at its end, see Complete"""
         virtual_size_bytes: _builtins.int
         """of the disk, 1 or more"""
         digest: _builtins.str
@@ -799,7 +803,7 @@ class DownloadImageResponse(_message.Message):
 
         FILE_SIZE_BYTES_FIELD_NUMBER: _builtins.int
         file_size_bytes: _builtins.int
-        """bytes sent, zeros included; equal to the header's"""
+        """bytes sent, zeros included; equal to the header's unless that is 0"""
         def __init__(
             self,
             *,

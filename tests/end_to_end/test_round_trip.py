@@ -14,6 +14,7 @@ from tests.end_to_end.daemon_process import DaemonProcess, Stubs
 from tests.end_to_end.disks import MIB, as_qcow2, patterned_disk, qemu_img, random_disk
 
 RAW, QCOW2 = image_pb2.DISK_FORMAT_RAW, image_pb2.DISK_FORMAT_QCOW2
+VMDK = image_pb2.DISK_FORMAT_VMDK
 
 
 @pytest.mark.parametrize("size", [512, 65536, 3 * MIB + 512, 20 * MIB])
@@ -82,6 +83,32 @@ async def test_a_downloaded_qcow2_is_the_disk(stubs: Stubs, tmp_path: Path, comp
     raw.write_bytes(disk)
     qemu_img("check", "-f", "qcow2", out)
     assert "identical" in qemu_img("compare", "-f", "raw", "-F", "qcow2", raw, out)
+
+
+@pytest.mark.parametrize("subformat", ["monolithicSparse", "streamOptimized"])
+async def test_a_vmdk_and_its_raw_disk_are_the_same_image(
+    stubs: Stubs, tmp_path: Path, subformat: str
+) -> None:
+    disk = patterned_disk(9 * MIB) + bytes(3 * MIB)
+    raw, vmdk = tmp_path / "disk.raw", tmp_path / "disk.vmdk"
+    raw.write_bytes(disk)
+    qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat}", raw, vmdk)
+    image = await wire.import_disk(stubs, vmdk.read_bytes())
+    assert image.disk_format == VMDK
+    assert image.virtual_size_bytes == len(disk)
+    assert await wire.download(stubs, image.id) == disk
+
+
+@pytest.mark.parametrize("compression", [image_pb2.COMPRESSION_ZLIB, image_pb2.COMPRESSION_ZLIB_SMALL])
+async def test_a_downloaded_vmdk_is_the_disk(stubs: Stubs, tmp_path: Path, compression: int) -> None:
+    disk = patterned_disk(10 * MIB + 512)
+    image = await wire.import_disk(stubs, disk)
+    out, raw = tmp_path / "out.vmdk", tmp_path / "in.raw"
+    out.write_bytes(await wire.download(stubs, image.id, disk_format=VMDK, compression=compression))
+    raw.write_bytes(disk)
+    assert "identical" in qemu_img("compare", "-f", "raw", "-F", "vmdk", raw, out)
+    again = await wire.import_disk(stubs, out.read_bytes(), name="again")
+    assert again.digest == image.digest
 
 
 async def test_a_second_import_of_the_same_disk_stores_nothing(daemon: DaemonProcess, stubs: Stubs) -> None:

@@ -59,14 +59,15 @@ async def test_a_cancelled_download_leaves_nothing(
 
 
 class BrokenImages:
-    """A daemon that announces 100 bytes and sends something else."""
+    """A daemon that announces a file of some length, sends something else, and then says 100 bytes."""
 
-    def __init__(self, *messages: image_pb2.DownloadImageResponse) -> None:
+    def __init__(self, *messages: image_pb2.DownloadImageResponse, announced: int = 100) -> None:
         self._messages = messages
+        self._announced = announced
 
     async def download(self, *_: object) -> AsyncIterator[image_pb2.DownloadImageResponse]:
         answer = image_pb2.DownloadImageResponse
-        yield answer(header=answer.Header(file_size_bytes=100))
+        yield answer(header=answer.Header(file_size_bytes=self._announced))
         for message in self._messages:
             yield message
         yield answer(complete=answer.Complete(file_size_bytes=100))
@@ -95,6 +96,32 @@ async def test_a_download_that_is_not_what_was_announced_is_refused(
         await download_to_file(download, tmp_path / "out")
     assert refused.value.reason == "DATA_LOSS"
     assert not os.listdir(tmp_path)
+
+
+async def test_a_file_whose_length_is_known_at_its_end_is_received(tmp_path: Path) -> None:
+    images = BrokenImages(ANSWER(data=b"x" * 60), ANSWER(zero_length=40), announced=0)
+    download = Download(images, "id")  # type: ignore[arg-type]
+    await download_to_file(download, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"x" * 60 + bytes(40)
+    assert download.position == 100
+    assert download.size_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [ANSWER(data=b"x" * 99)],
+        [ANSWER(data=b"x" * 101)],
+        [ANSWER(data=b"x" * 150), ANSWER(zero_length=-50)],
+    ],
+)
+async def test_a_file_whose_length_is_known_at_its_end_must_have_it(
+    messages: list[image_pb2.DownloadImageResponse], tmp_path: Path
+) -> None:
+    download = Download(BrokenImages(*messages, announced=0), "id")  # type: ignore[arg-type]
+    with pytest.raises(CallFailed) as refused:
+        await download_to_file(download, tmp_path / "out")
+    assert refused.value.reason == "DATA_LOSS"
 
 
 async def test_a_stream_gets_every_zero(client: ImsClient, daemon: FakeDaemon, tmp_path: Path) -> None:

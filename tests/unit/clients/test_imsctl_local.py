@@ -50,6 +50,17 @@ async def test_a_file_becomes_another_format_by_its_suffix_and_back(
     assert (tmp_path / "again.img").stat().st_blocks * 512 < 2 * MIB
 
 
+@pytest.mark.parametrize("compression", ["zlib", "zlib-small"])
+async def test_a_file_whose_length_is_known_at_its_end_is_made(
+    imsctl: Imsctl, raw: bytes, tmp_path: Path, compression: str
+) -> None:
+    made = await imsctl(
+        "image", "convert", "disk.raw", "disk.vmdk", "--compress", compression, "--output", "json", *ALONE
+    )
+    assert made.json["file_size"] == (tmp_path / "disk.vmdk").stat().st_size
+    assert is_same(tmp_path / "disk.raw", tmp_path / "disk.vmdk")
+
+
 async def test_a_disk_goes_to_standard_output(imsctl: Imsctl, raw: bytes) -> None:
     outcome = await imsctl("image", "convert", "disk.raw", "-", "--to", "raw")
     assert outcome.code == 0

@@ -4,6 +4,7 @@ import pytest
 
 from imsd.contract import InvalidRequest
 from imsd.core.page_token import PageTokens
+from imsd.formats.registry import FORMATS
 from imsd.grpc_server import convert
 from imsd.grpc_server.convert_image import image_query_from_pb
 from imsd.v1 import image_pb2
@@ -47,3 +48,8 @@ def test_formats_are_bounded_as_well() -> None:
 def test_an_unknown_value_is_refused(value: int) -> None:
     with pytest.raises(InvalidRequest):
         convert.formats_from_pb([value], "filter.disk_formats")
+
+
+@pytest.mark.parametrize("name", sorted({name for known in FORMATS for name in known.compressions}))
+def test_every_compression_of_a_format_has_a_number(name: str) -> None:
+    assert convert.compression_from_pb(convert.compression_to_pb(name)) == name
