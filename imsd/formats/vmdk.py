@@ -17,7 +17,7 @@ from .cluster_codec import inflate_zlib_into
 from .mapped_blocks import ABSENT, PACKED, MappedBlocks, PackedBlock, Places
 from .page_cache import FileTable, PageCache, TableShape, TwoLevelTable, Words
 from .raw import SECTOR_BYTES
-from .reader import Finding, FormatReader, OpenedImage
+from .reader import Finding, FormatReader, OpenedImage, binary_size
 from .source import ByteSource
 from .vmdk_descriptor import MAX_TEXT_BYTES, check_embedded, refuse_bare
 from .vmdk_layout import (
@@ -48,7 +48,7 @@ class VmdkReader(FormatReader):
 
     def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
         header = _read_header(source, max_virtual_size_bytes)
-        return OpenedImage(self.name, VmdkBlocks(source, header), list(findings_of(header)))
+        return OpenedImage(self.name, VmdkBlocks(source, header), list(findings_of(header)), _variant(header))
 
 
 class VmdkBlocks(MappedBlocks):
@@ -137,6 +137,11 @@ def findings_of(header: Header) -> Iterator[Finding]:
         yield Finding(
             "VMDK_NOT_CLOSED", "the file was not closed cleanly: the last writes to the disk may be missing"
         )
+
+
+def _variant(header: Header) -> str:
+    kind = "streamOptimized" if header.is_compressed else "monolithicSparse"
+    return f"{kind}, version {header.version}, grains of {binary_size(header.grain_bytes)}"
 
 
 def _read_header(source: ByteSource, max_virtual_size_bytes: int) -> Header:

@@ -227,6 +227,17 @@ def test_a_grain_may_be_compressed_to_more_than_it_is() -> None:
     assert decoded(VmdkDecoder, content)[0].startswith(noise(GRAIN))
 
 
+@pytest.mark.parametrize(
+    ("file", "variant"),
+    [
+        (sparse({}, Fields(grain=8)), "monolithicSparse, version 1, grains of 4 KiB"),
+        (stream({}), "streamOptimized, version 3, grains of 64 KiB"),
+    ],
+)
+def test_the_variant_is_told(file: bytes, variant: str) -> None:
+    assert opened(file).variant == variant
+
+
 def test_a_sparse_file_is_not_for_one_pass() -> None:
     assert not is_stream_optimized(sparse({0: text(GRAIN)}))
     assert not is_stream_optimized(Fields(flags=NEWLINE | MARKERS).pack())
