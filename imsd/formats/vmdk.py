@@ -11,13 +11,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from imsd.contract import ByteRange, ImageRefused
+from imsd.contract import ByteRange
 
 from .cluster_codec import inflate_zlib_into
 from .mapped_blocks import ABSENT, PACKED, MappedBlocks, PackedBlock, Places
 from .page_cache import FileTable, PageCache, TableShape, TwoLevelTable, Words
 from .raw import SECTOR_BYTES
 from .reader import Finding, FormatReader, OpenedImage, binary_size
+from .refusals import Refusals
 from .source import ByteSource
 from .vmdk_descriptor import MAX_TEXT_BYTES, check_embedded, refuse_bare
 from .vmdk_layout import (
@@ -26,6 +27,7 @@ from .vmdk_layout import (
     GRAIN_MARKER,
     MAGIC,
     OLD_ESX_MAGIC,
+    REFUSALS,
     SE_SPARSE_MAGIC,
     TABLE_ENTRIES,
     TABLE_SECTORS,
@@ -54,6 +56,8 @@ class VmdkReader(FormatReader):
 class VmdkBlocks(MappedBlocks):
     """The disk of a sparse VMDK."""
 
+    _refusals: ClassVar[Refusals] = REFUSALS
+
     def __init__(self, source: ByteSource, header: Header) -> None:
         super().__init__(source, header.size_bytes, header.grain_bytes)
         assert header.directory_sector is not None
@@ -68,7 +72,7 @@ class VmdkBlocks(MappedBlocks):
     def _table_places(self, entries: Words) -> Words:
         last = self._source.size_bytes // SECTOR_BYTES - TABLE_SECTORS
         if np.any(entries > max(last, 0)):
-            raise self._truncated(f"a grain table at sector {int(entries.max())} lies beyond its end")
+            raise truncated(f"a grain table at sector {int(entries.max())} lies beyond its end")
         return entries * np.uint64(SECTOR_BYTES)
 
     def _grain_sectors(self, first: int, count: int) -> Words:
@@ -77,7 +81,7 @@ class VmdkBlocks(MappedBlocks):
         if self._header.has_zero_grains:
             entries = np.where(entries == ZERO_GRAIN, np.uint64(0), entries)
         if np.any((entries > 0) & (entries < self._header.first_data_sector)):
-            raise self._malformed("a grain lies where the header and the tables are")
+            raise malformed("a grain lies where the header and the tables are")
         return entries
 
     def _places(self, first: int, count: int) -> Places:
@@ -86,6 +90,9 @@ class VmdkBlocks(MappedBlocks):
             return np.where(entries > 0, PACKED, ABSENT).astype(np.int64)
         return np.where(entries > 0, entries.astype(np.int64) * SECTOR_BYTES, ABSENT)
 
+    def _absent_from(self, first: int, count: int) -> int:
+        return self._table.absent_from(first, count)
+
     def _packed(self, blocks: Sequence[int]) -> Sequence[PackedBlock]:
         """How long a compressed grain is only its marker says: at most up to the next one, or the limit."""
         first = blocks[0]
@@ -93,7 +100,7 @@ class VmdkBlocks(MappedBlocks):
         starts = entries.astype(np.int64) * SECTOR_BYTES
         file_end = self._source.size_bytes
         if int(starts.max()) >= file_end:
-            raise self._truncated(f"a compressed grain at {int(starts.max())} lies beyond its end")
+            raise truncated(f"a compressed grain at {int(starts.max())} lies beyond its end")
         known = np.append(np.unique(starts), file_end)
         following = known[np.searchsorted(known, starts, "right")]
         ends = np.minimum(starts + GRAIN_MARKER.size + self._header.max_packed_bytes, following)
@@ -105,25 +112,22 @@ class VmdkBlocks(MappedBlocks):
     def _expand(self, block: PackedBlock, content: memoryview, offset: int, buffer: memoryview) -> None:
         marker_bytes = GRAIN_MARKER.size
         if len(content) < marker_bytes:
-            raise self._truncated(f"it ends inside the marker of the grain at {block.place.offset}")
+            raise truncated(f"it ends inside the marker of the grain at {block.place.offset}")
         lba, size = GRAIN_MARKER.unpack_from(content)
         if lba * SECTOR_BYTES != block.guest:
-            raise self._malformed(f"the grain at {block.place.offset} is marked as another one")
+            raise malformed(f"the grain at {block.place.offset} is marked as another one")
         check_packed_bytes(size, self._header)
         if marker_bytes + size > len(content):
             if block.place.end == self._source.size_bytes:
-                raise self._truncated(f"it ends inside the compressed grain at {block.place.offset}")
-            raise self._malformed(f"the compressed grain at {block.place.offset} reaches into the next one")
+                raise truncated(f"it ends inside the compressed grain at {block.place.offset}")
+            raise malformed(f"the compressed grain at {block.place.offset} reaches into the next one")
         super()._expand(block, content[marker_bytes : marker_bytes + size], offset, buffer)
+
+    def _unpacked_bytes(self, guest: int) -> int:
+        return min(self._block_bytes, self.size_bytes - guest)
 
     def _unpack_into(self, content: memoryview, out: memoryview) -> bool:
         return inflate_zlib_into(content, out)
-
-    def _truncated(self, what: str) -> ImageRefused:
-        return truncated(what)
-
-    def _malformed(self, what: str) -> ImageRefused:
-        return malformed(what)
 
 
 def check_packed_bytes(size: int, header: Header) -> None:

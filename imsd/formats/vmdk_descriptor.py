@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from imsd.contract import ImageRefused
 
-from .vmdk_layout import Header, elsewhere, malformed, unsupported
+from .vmdk_layout import REFUSALS, Header, elsewhere, malformed, unsupported
 
 MAX_TEXT_BYTES = 20 << 10
 
@@ -80,11 +80,7 @@ def check_embedded(content: bytes, header: Header) -> None:
     found = _parsed(text)
     _check_parent(found)
     if any(key.startswith(ENCRYPTION_PREFIX) for key in found.settings):
-        raise ImageRefused(
-            "the VMDK file is encrypted",
-            reason="IMAGE_ENCRYPTED",
-            hint="decrypt the disk with the program that wrote it, and export it again",
-        )
+        raise REFUSALS.encrypted()
     _check_type(found.settings.get("createtype", "").lower(), header)
     _check_extents(found, header)
 

@@ -14,6 +14,7 @@ from enum import IntEnum
 from imsd.contract import ImageRefused
 
 from .raw import SECTOR_BYTES, check_virtual_size
+from .refusals import Refusals
 
 MAGIC = b"KDMV"
 OLD_ESX_MAGIC = b"COWD"
@@ -55,6 +56,12 @@ MAX_DIRECTORY_BYTES = 32 << 20
 MAX_SECTOR = 0xFFFF_FFFF
 # A compressed grain may be larger than the grain, as in QEMU at most twice as large.
 MAX_PACKED_FACTOR = 2
+
+
+REFUSALS = Refusals(
+    "VMDK", "copy the file again in binary mode, or write it anew with the program that made it"
+)
+malformed, truncated = REFUSALS.malformed, REFUSALS.truncated
 
 
 class MarkerKind(IntEnum):
@@ -166,22 +173,6 @@ def parse_footer(content: bytes, header: Header, max_virtual_size_bytes: int) ->
     )
 
 
-def malformed(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the VMDK file is malformed: {what}",
-        reason="IMAGE_MALFORMED",
-        hint="copy the file again in binary mode, or write it anew with the program that made it",
-    )
-
-
-def truncated(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the VMDK file is cut short: {what}",
-        reason="IMAGE_TRUNCATED",
-        hint="copy the file again from its origin",
-    )
-
-
 def unsupported(what: str) -> ImageRefused:
     return ImageRefused(
         what,
@@ -205,10 +196,10 @@ def _check_flags(flags: int, compression: int) -> bool:
     """Whether grains are compressed."""
     if unknown := flags & ~(COMPATIBLE_FLAGS | FLAG_COMPRESSED | FLAG_MARKERS):
         bits = ", ".join(str(bit) for bit in range(32) if unknown >> bit & 1)
-        raise _unknown_feature(f"features that are not known (bits {bits})")
+        raise REFUSALS.unknown_feature(f"the features of bits {bits}")
     is_compressed = bool(flags & FLAG_COMPRESSED)
     if compression not in (0, COMPRESSION_DEFLATE):
-        raise _unknown_feature(f"compression type {compression}, which is not known")
+        raise REFUSALS.unknown_feature(f"compression type {compression}")
     if is_compressed != (compression == COMPRESSION_DEFLATE):
         raise malformed("its compression type and its flags disagree")
     if is_compressed != bool(flags & FLAG_MARKERS):
@@ -216,21 +207,9 @@ def _check_flags(flags: int, compression: int) -> bool:
     return is_compressed
 
 
-def _unknown_feature(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the VMDK file uses {what}",
-        reason="IMAGE_UNKNOWN_FEATURE",
-        hint="convert the disk with the program that wrote it, to a stream-optimized VMDK",
-    )
-
-
 def _check_sizes(capacity: int, grain: int, entries: int, max_virtual_size_bytes: int) -> None:
     if not capacity:
-        raise ImageRefused(
-            "the disk in the VMDK file has no byte",
-            reason="IMAGE_EMPTY",
-            hint="send a file that holds a disk",
-        )
+        raise REFUSALS.empty()
     check_virtual_size(capacity * SECTOR_BYTES, max_virtual_size_bytes)
     if not MIN_GRAIN_SECTORS <= grain <= MAX_GRAIN_SECTORS or grain & (grain - 1):
         raise malformed(
