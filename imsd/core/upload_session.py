@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from typing import Self, TypeVar
 
-from imsd.contract import Buffer, ImageRefused, ImsError, InvalidRequest, LimitExceeded, Unavailable, settle
+from imsd.contract import Buffer, ImsError, InvalidRequest, LimitExceeded, Unavailable, settle
 from imsd.formats.detect import HEAD_BYTES, SIGNED_AT_END, ambiguous, head_formats, require_declared
-from imsd.formats.registry import can_decode, can_read, is_streamable
+from imsd.formats.registry import can_decode, is_streamable
 from imsd.metadata.records import UploadRecord
 
 from . import limits
@@ -238,9 +238,9 @@ class UploadSession:
 
 
 def begins_as(head: bytes, declared: str) -> str:
-    """The format of a file by its first bytes, if it can be read and is not another than declared.
+    """The format of a file by its first bytes, if it is not another than declared.
 
-    Raises ImageRefused (FORMAT_AMBIGUOUS, FORMAT_MISMATCH, FORMAT_UNSUPPORTED).
+    Raises ImageRefused (FORMAT_AMBIGUOUS, FORMAT_MISMATCH).
     """
     formats = head_formats(head)
     if len(formats) > 1:
@@ -248,12 +248,6 @@ def begins_as(head: bytes, declared: str) -> str:
     found = formats[0] if formats else "raw"
     if formats or declared not in SIGNED_AT_END:
         require_declared(declared, found)
-    if not can_read(found):
-        raise ImageRefused(
-            f"the file begins as {found}, which imsd cannot read yet",
-            reason="FORMAT_UNSUPPORTED",
-            hint="convert it first, for example with `qemu-img convert -O qcow2`, and upload the result",
-        )
     return found
 
 

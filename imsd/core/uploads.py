@@ -20,7 +20,6 @@ from imsd.contract import (
     LimitExceeded,
     NotFound,
 )
-from imsd.formats.registry import can_read
 from imsd.metadata import chunk_index
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import UploadRecord, UploadState
@@ -281,13 +280,6 @@ class Uploads:
         checks.text("file_name", new.file_name, limits.MAX_FILE_NAME)
         checks.matching("expected_sha256", new.expected_sha256, limits.SHA256, "a SHA-256 is 64 hex digits")
         _fingerprint(new.fingerprint)
-        if new.disk_format and not can_read(new.disk_format):
-            raise InvalidRequest(
-                f"imsd cannot read {new.disk_format} yet",
-                reason="FORMAT_UNSUPPORTED",
-                field="disk_format",
-                hint="convert the file first, for example with qemu-img convert -O qcow2",
-            )
 
 
 def _fingerprint(value: str) -> str:

@@ -121,14 +121,7 @@ def open_image(source: ByteSource, declared: str | None, max_virtual_size_bytes:
     """
     found = detect(source)
     require_declared(declared, found)
-    reader = READERS.get(found)
-    if reader is None:
-        raise ImageRefused(
-            f"imsd cannot read {found} files yet",
-            reason="FORMAT_UNSUPPORTED",
-            hint="convert the file first, for example with `qemu-img convert -O qcow2`",
-        )
-    return reader.open(source, max_virtual_size_bytes)
+    return READERS[found].open(source, max_virtual_size_bytes)
 
 
 def _matching(head: bytes, tail: bytes) -> Iterator[str]:

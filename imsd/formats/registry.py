@@ -84,9 +84,6 @@ WRITERS: Mapping[str, WritableFormat] = {
     "vdi": WritableFormat(lambda blocks, _, __: VdiWriter(blocks)),
 }
 
-# Every name that `imsd.formats.detect` may give.
-SUMMARIES: Mapping[str, str] = {reader.name: reader.summary for reader in READERS.values()}
-
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -98,10 +95,6 @@ class Format:
     can_write: bool
     is_streamable: bool
     compressions: Sequence[str]
-
-
-def can_read(name: str) -> bool:
-    return name in READERS
 
 
 def is_streamable(name: str) -> bool:
@@ -141,11 +134,11 @@ def open_writer(
 FORMATS: Sequence[Format] = tuple(
     Format(
         name=name,
-        summary=summary,
-        can_read=can_read(name),
+        summary=reader.summary,
+        can_read=True,  # imsd has a reader of every format it knows
         can_write=name in WRITERS,
         is_streamable=is_streamable(name) or name in DECODERS,
         compressions=writable_compressions(name) or (),
     )
-    for name, summary in SUMMARIES.items()
+    for name, reader in READERS.items()
 )

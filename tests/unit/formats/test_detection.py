@@ -15,8 +15,6 @@ from imsd.formats.detect import HEAD_BYTES, detect, head_formats, open_image
 from imsd.formats.registry import (
     FORMATS,
     READERS,
-    WRITERS,
-    can_read,
     is_streamable,
     open_writer,
     writable_compressions,
@@ -200,22 +198,11 @@ def _disc(*, bootable: bool) -> bytes:
 
 
 def test_the_catalogue_lists_all_formats_and_what_can_be_done() -> None:
-    assert {known.name for known in FORMATS} == ALL
-    assert {known.name for known in FORMATS if known.can_read} == set(READERS)
-    assert set(READERS) == {"raw", "iso", "qcow2", "qcow", "qed", "vdi", "zvhd", "zvhd2"}
-    assert set(READERS) == {"raw", "iso", "qcow2", "vhd", "zvhd", "zvhd2"}
-    assert set(READERS) == {"raw", "iso", "qcow2", "vhd", "vhdx", "zvhd", "zvhd2"}
-    assert {known.name for known in FORMATS if known.can_write} == set(WRITERS)
-    assert set(WRITERS) == {"raw", "qcow2", "vdi", "zvhd", "zvhd2"}
-    assert set(WRITERS) == {"raw", "qcow2", "vhd", "vhdx", "zvhd", "zvhd2"}
-    assert {known.name for known in FORMATS if known.is_streamable} == {"raw", "iso", "zvhd", "zvhd2"}
-    assert set(READERS) == {"raw", "iso", "qcow2", "qcow", "qed", "vdi", "vmdk", "zvhd", "zvhd2"}
-    assert {known.name for known in FORMATS if known.can_write} == set(WRITERS)
-    assert set(WRITERS) == {"raw", "qcow2", "vdi", "vmdk", "zvhd", "zvhd2"}
-    assert {known.name for known in FORMATS if known.is_streamable} == {"raw", "iso", "vmdk", "zvhd", "zvhd2"}
+    assert {known.name for known in FORMATS} == ALL == set(READERS)
+    assert {known.name for known in FORMATS if known.can_write} == ALL - {"iso", "qcow", "qed"}
+    arriving = {known.name for known in FORMATS if known.is_streamable}
+    assert arriving == {"raw", "iso", "vmdk", "zvhd", "zvhd2"}
     assert all(known.summary for known in FORMATS)
-    assert can_read("qcow2")
-    assert not can_read("unheard")
     assert is_streamable("iso")
     assert not is_streamable("qcow2")
     assert not is_streamable("unheard")
