@@ -47,11 +47,7 @@ class InspectingSide:
         return self._receive(length)
 
     def _receive(self, length: int) -> bytes:
-        content = bytearray(length)
-        rest = memoryview(content)
-        while rest:
-            count = self._channel.recv_into(rest)
-            if not count:
-                raise DiskGone
-            rest = rest[count:]
-        return bytes(content)
+        content = self._channel.recv(length, socket.MSG_WAITALL)
+        if len(content) != length:
+            raise DiskGone
+        return content

@@ -21,6 +21,7 @@ from .catalogue import tables
 from .channel import DiskGone, InspectingSide
 from .inspect import inspect
 from .report import GuestReport, not_inspected
+from .system_calls import leave_few_calls
 
 MAX_MEMORY_BYTES = 384 << 20
 # The kernel's own limit, for a process that does not end itself at the time it was given.
@@ -62,6 +63,7 @@ def confine(kept_fd: int) -> None:
     }
     for kind, most in limits.items():
         resource.setrlimit(kind, (most, most))
+    leave_few_calls(_libc)
 
 
 def serve(channel: socket.socket) -> None:

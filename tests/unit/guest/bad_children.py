@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from imsd.guest import child
 from imsd.guest.channel import READ, REPORT, REQUEST, InspectingSide
 from imsd.guest.report import GuestReport
 
@@ -33,7 +35,7 @@ def sleep(channel: socket.socket) -> None:
 
 def die(channel: socket.socket) -> None:
     InspectingSide(channel)
-    os.kill(os.getpid(), signal.SIGKILL)
+    ctypes.string_at(0)
 
 
 def die_unasked(channel: socket.socket) -> None:
@@ -127,7 +129,7 @@ def tell_what_it_can_do(channel: socket.socket) -> None:
 
 
 def _is_open(number: int) -> bool:
-    return _manages(lambda: os.fstat(number))
+    return _manages(lambda: os.read(number, 0))
 
 
 def _manages(attempt: Callable[[], object]) -> bool:
@@ -146,4 +148,18 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "raise-limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
     "fork": lambda: os.fork() or os._exit(0),
     "become-root": lambda: os.setuid(0),
+    "execute": lambda: os.execv("/bin/true", ["true"]),
+    "signal": lambda: os.kill(os.getppid(), 0),
+    "look": lambda: os.stat("/"),
 }
+
+
+def inspect_for_ever(channel: socket.socket) -> None:
+    """The real thing, with an inspection that does not end by itself."""
+
+    def endless(_: object) -> GuestReport:
+        while True:
+            pass
+
+    vars(child)["inspect"] = endless
+    child.serve(channel)

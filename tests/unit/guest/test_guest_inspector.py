@@ -62,7 +62,7 @@ async def test_an_empty_disk_is_inspected_and_has_no_system() -> None:
 async def test_a_disk_without_a_byte_is_inspected_too() -> None:
     async with inspecting() as inspector:
         report = await inspector.inspect(0, reader(b""))
-    assert report.is_inspected or report.findings
+    assert report.is_inspected
 
 
 def test_a_disk_at_hand_is_inspected_without_a_loop() -> None:
@@ -96,6 +96,11 @@ async def test_a_process_that_goes_wrong_becomes_a_report(job: str, reason: str)
 async def test_a_process_that_never_ends_is_ended(job: str) -> None:
     report = await report_of(job, InspectionLimits(seconds=0.5))
     assert "longer than 0.5 seconds" in reason_in(report)
+
+
+async def test_an_inspection_ends_with_its_processor_time() -> None:
+    report = await report_of("inspect_for_ever", InspectionLimits(cpu_seconds=0.2))
+    assert "processor time" in reason_in(report)
 
 
 @pytest.mark.parametrize("budget", [Budget(reads=100), Budget(read_bytes=1 << 20)])
