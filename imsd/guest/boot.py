@@ -110,18 +110,15 @@ def efi_loaders(file_system: FileSystem) -> tuple[tuple[str, ...], tuple[str, ..
 
 
 def _programs(tree: Tree) -> Iterator[str]:
-    """The .efi files one and two levels below \\EFI, where loaders are installed."""
+    """The .efi files in the directories of \\EFI, where loaders are installed, and Windows' one below."""
     efi = next((name for name, _ in tree.list("/") if name.casefold() == "efi"), None)
-    if efi is None:
-        return
-    for vendor, node in tree.list(f"/{efi}")[:MAX_VENDORS]:
-        if node.kind is not Kind.DIRECTORY:
-            continue
-        for name, inner in tree.list(f"/{efi}/{vendor}"):
-            path = f"/{efi}/{vendor}/{name}"
-            if inner.kind is Kind.FILE and name.casefold().endswith(".efi"):
-                yield path
-            elif inner.kind is Kind.DIRECTORY and name.casefold() == "boot":  # \EFI\Microsoft\Boot
-                yield from (
-                    f"{path}/{each}" for each, _ in tree.list(path) if each.casefold() == "bootmgfw.efi"
-                )
+    for vendor, node in tree.list(f"/{efi}")[:MAX_VENDORS] if efi else ():
+        if node.kind is Kind.DIRECTORY:
+            yield from _files(tree, f"/{efi}/{vendor}", ".efi")
+            yield from _files(tree, f"/{efi}/{vendor}/Boot", "bootmgfw.efi")
+
+
+def _files(tree: Tree, directory: str, ending: str) -> Iterator[str]:
+    for name, node in tree.list(directory):
+        if node.kind is Kind.FILE and name.casefold().endswith(ending):
+            yield f"{directory}/{name}"

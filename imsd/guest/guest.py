@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from .boot import BootWays
 from .disk import Place
@@ -66,7 +67,7 @@ class Guest:
     def command_lines(self) -> Sequence[CommandLine]:
         """All kernel command lines that boot loaders keep, up to a limit. Raises `GuestUnreadable`."""
         if self._lines is None:
-            self._lines = list(_command_lines(self.tree))[:MAX_COMMAND_LINES]
+            self._lines = list(islice(_command_lines(self.tree), MAX_COMMAND_LINES))
         return self._lines
 
     @property
@@ -83,16 +84,20 @@ def _is_sealed(place: Place) -> bool:
 
 def _command_lines(tree: Tree) -> Iterator[CommandLine]:
     for path in (*LOADER_FILES, *_entries(tree)):
-        text = tree.read_text(path, MAX_LOADER_BYTES) or ""
-        if path.endswith("cmdline"):
-            yield CommandLine(path, tuple(text.split()))
-            continue
-        for line in text.splitlines():
-            words = line.split()
-            if path.endswith("grubenv") and line.startswith("kernelopts="):
-                yield CommandLine(path, tuple(line.removeprefix("kernelopts=").split()))
-            elif words and words[0].casefold() in _KEYWORDS:
-                yield CommandLine(path, tuple(words[1:]))
+        for line in (tree.read_text(path, MAX_LOADER_BYTES) or "").splitlines():
+            arguments = _arguments(path, line)
+            if arguments is not None:
+                yield CommandLine(path, arguments)
+
+
+def _arguments(path: str, line: str) -> tuple[str, ...] | None:
+    """Those of a kernel that a line has; None when it is about something else."""
+    if path.endswith("cmdline"):
+        return tuple(line.split())
+    if path.endswith("grubenv"):
+        return tuple(line.removeprefix("kernelopts=").split()) if line.startswith("kernelopts=") else None
+    words = line.split()
+    return tuple(words[1:]) if words and words[0].casefold() in _KEYWORDS else None
 
 
 def _entries(tree: Tree) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .architecture import Architecture
@@ -19,6 +20,8 @@ PROGRAMS = (
     "/bin/busybox",
     "/lib/systemd/systemd",
 )
+# What is longer or has other characters is not the version of anything that is listed.
+_LISTED_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z. -]{0,63}")
 _LOADER_PLACES = ("/lib64", "/lib", "/usr/lib64", "/usr/lib", "/libexec")
 
 
@@ -47,7 +50,7 @@ class Identity:
     @property
     def os_version(self) -> str:
         """As the image service names it; ``Other_Linux (64_bit)`` where it has no name."""
-        if self.family and self.listed_version:
+        if self.family and _LISTED_VERSION.fullmatch(self.listed_version):
             return ims_name(NamedSystem(self.family, self.listed_version, self.bits or 64))
         return other_name(self.os_type, self.bits)
 

@@ -74,14 +74,18 @@ def initramfs_of(tree: Tree, kernel: Kernel) -> tuple[str, Node] | None:
     return None
 
 
-def built_in(tree: Tree, kernel: Kernel, name: str) -> str:
-    """The file that says that a driver is part of the kernel's image; empty when none does."""
+def built_in(tree: Tree, kernel: Kernel, names: Sequence[str]) -> str:
+    """Which of these drivers is part of the kernel's image, and which file says so; empty when none does."""
     path = f"{module_directory(tree, kernel)}/modules.builtin"
-    if f"/{name}.ko".encode() in (tree.read_file(path, MAX_MODULE_LIST_BYTES) or b""):
-        return path
+    listed = tree.read_file(path, MAX_MODULE_LIST_BYTES) or b""
+    for name in names:
+        if f"/{name}.ko".encode() in listed:
+            return f"{name} is built in: {path}"
     path = f"/boot/config-{kernel.version}"
-    if f"CONFIG_{name.upper()}=y\n".encode() in (tree.read_file(path, MAX_CONFIG_BYTES) or b""):
-        return path
+    config = tree.read_file(path, MAX_CONFIG_BYTES) or b""
+    for name in names:
+        if f"CONFIG_{name.upper()}=y\n".encode() in config:
+            return f"{name} is built in: {path}"
     return ""
 
 

@@ -60,7 +60,8 @@ def _suse(tree: Tree, fields: Mapping[str, str]) -> str:
 
 
 def _old_suse(tree: Tree, _: Mapping[str, str]) -> str:
-    fields = _spaced_assignments(tree.read_text("/etc/SuSE-release", MAX_RELEASE_BYTES) or "")
+    text = tree.read_text(_OLD_SUSE, MAX_RELEASE_BYTES) or ""
+    fields = parse_assignments(text.replace(" = ", "="))
     major, pack = fields.get("VERSION", ""), fields.get("PATCHLEVEL", "0")
     return f"{major} SP{pack}" if pack != "0" else major
 
@@ -103,21 +104,26 @@ DISTRIBUTIONS: dict[str, Distribution] = {
     "uos": Distribution("UnionTech", _version_id),
 }
 _OTHER = Distribution(None, _version_id)
-_OLD_SUSE = Distribution("SUSE Linux Enterprise", _old_suse)
 
-# Systems without os-release: the file that names them, how it begins, their ID.
+_OLD_SUSE = "/etc/SuSE-release"
+# Systems without os-release: the file that names them, how it begins, their ID, and their rule.
 _OLD_RELEASES = (
-    ("/etc/centos-release", "CentOS", "centos"),
-    ("/etc/oracle-release", "Oracle", "ol"),
-    ("/etc/euleros-release", "EulerOS", "euleros"),
-    ("/etc/neokylin-release", "NeoKylin", "neokylin"),
-    ("/etc/kylin-release", "Kylin", "kylin"),
-    ("/etc/fedora-release", "Fedora", "fedora"),
-    ("/etc/redhat-release", "Red Hat", "rhel"),
-    ("/etc/redhat-release", "CentOS", "centos"),
-    ("/etc/SuSE-release", "SUSE Linux Enterprise", "sles"),
-    ("/etc/SuSE-release", "openSUSE", "opensuse"),
-    ("/etc/debian_version", "", "debian"),
+    ("/etc/centos-release", "CentOS", "centos", DISTRIBUTIONS["centos"]),
+    ("/etc/oracle-release", "Oracle", "ol", DISTRIBUTIONS["ol"]),
+    ("/etc/euleros-release", "EulerOS", "euleros", DISTRIBUTIONS["euleros"]),
+    ("/etc/neokylin-release", "NeoKylin", "neokylin", DISTRIBUTIONS["neokylin"]),
+    ("/etc/kylin-release", "Kylin", "kylin", DISTRIBUTIONS["kylin"]),
+    (
+        "/etc/fedora-release",
+        "Fedora",
+        "fedora",
+        Distribution("Fedora", _from_file("/etc/fedora-release", _RELEASE)),
+    ),
+    ("/etc/redhat-release", "Red Hat", "rhel", _RED_HAT),
+    ("/etc/redhat-release", "CentOS", "centos", Distribution("CentOS", _RED_HAT.version)),
+    (_OLD_SUSE, "SUSE Linux Enterprise", "sles", Distribution("SUSE Linux Enterprise", _old_suse)),
+    (_OLD_SUSE, "openSUSE", "opensuse", Distribution("openSUSE", _old_suse)),
+    ("/etc/debian_version", "", "debian", DISTRIBUTIONS["debian"]),
 )
 # A root that none of these files names is still one when it has these.
 _ROOT_MARKS = ("/etc/fstab", "/sbin/init", "/lib/modules", "/etc/passwd")
@@ -141,22 +147,11 @@ def _from_os_release(tree: Tree, fields: Mapping[str, str]) -> Identity:
 
 
 def _from_old_release(tree: Tree) -> Identity | None:
-    for path, beginning, distribution in _OLD_RELEASES:
+    for path, beginning, distribution, known in _OLD_RELEASES:
         line = _first_line(tree, path)
-        if not line or not line.startswith(beginning):
-            continue
-        known = DISTRIBUTIONS[distribution]
-        fields = {"VERSION_ID": ""}
-        if path == "/etc/SuSE-release":
-            spaced = _spaced_assignments(tree.read_text(path, MAX_RELEASE_BYTES) or "")
-            fields["VERSION_ID"] = spaced.get("VERSION", "")
-            known = _OLD_SUSE if distribution == "sles" else known
-        elif path == "/etc/redhat-release" and distribution == "centos":
-            known = Distribution("CentOS", _from_file(path, _RELEASE))
-        elif path == "/etc/fedora-release":
-            known = Distribution("Fedora", _from_file(path, r"release (\d+)"))
-        name = f"Debian GNU/Linux {line}" if distribution == "debian" else line
-        return _identity(tree, distribution, name, known, fields, path)
+        if line and line.startswith(beginning):
+            name = f"Debian GNU/Linux {line}" if distribution == "debian" else line
+            return _identity(tree, distribution, name, known, {}, path)
     return None
 
 
@@ -189,7 +184,3 @@ def _unknown(tree: Tree) -> Identity | None:
 def _first_line(tree: Tree, path: str) -> str:
     lines = (tree.read_text(path, MAX_RELEASE_BYTES) or "").strip().splitlines()
     return lines[0].strip() if lines else ""
-
-
-def _spaced_assignments(text: str) -> dict[str, str]:
-    return parse_assignments(text.replace(" = ", "="))

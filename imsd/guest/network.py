@@ -3,7 +3,8 @@ machine.
 
 Sources: interfaces(5), netplan's reference, NetworkManager's nm-settings-keyfile(5), systemd.network(5),
 the ifcfg files of Red Hat and SUSE, udev's persistent names, rc.conf(5) of FreeBSD. The files are read
-line by line: no expression in them is evaluated.
+line by line: no expression in them is evaluated. No pattern goes beyond a line, or back over more than
+a few characters: the time it takes grows with the file, not with its square.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def connects_by_itself(tree: Tree) -> bool:
         return False
     texts = [text for _, text in _files(tree, "/etc/NetworkManager/NetworkManager.conf")]
     texts += [text for _, text in _files(tree, "/etc/NetworkManager/conf.d/*.conf")]
-    return not any(re.search(r"^\s*no-auto-default\s*=\s*\*", text, re.MULTILINE) for text in texts)
+    return not any(re.search(r"^[ \t]*no-auto-default[ \t]*=[ \t]*\*", text, re.MULTILINE) for text in texts)
 
 
 def _files(tree: Tree, pattern: str) -> Iterator[tuple[str, str]]:
@@ -76,28 +77,28 @@ def _without_comments(text: str) -> str:
 
 
 def _interfaces(facts: NetworkFacts, path: str, text: str) -> None:
-    if re.search(r"^\s*iface\s+\S+\s+inet6?\s+(?:dhcp|auto)\b", text, re.MULTILINE):
+    if re.search(r"^[ \t]*iface[ \t]+\S+[ \t]+inet6?[ \t]+(?:dhcp|auto)\b", text, re.MULTILINE):
         facts.dhcp.append(path)
-    if re.search(r"^\s*iface\s+\S+\s+inet\s+static\b", text, re.MULTILINE):
+    if re.search(r"^[ \t]*iface[ \t]+\S+[ \t]+inet[ \t]+static\b", text, re.MULTILINE):
         facts.static.append(path)
-    if re.search(r"^\s*hwaddress\b", text, re.MULTILINE):
+    if re.search(r"^[ \t]*hwaddress\b", text, re.MULTILINE):
         facts.fixed_mac.append(path)
 
 
 def _netplan(facts: NetworkFacts, path: str, text: str) -> None:
-    if re.search(r"\bdhcp[46]\"?\s*:\s*(?:yes|true|on)\b", text, re.IGNORECASE):
+    if re.search(r"\bdhcp[46]\"?[ \t]*:[ \t]*(?:yes|true|on)\b", text, re.IGNORECASE):
         facts.dhcp.append(path)
     if re.search(
-        r"^\s*\"?addresses\"?\s*:\s*(?:\[\s*[\"\d]|$)", text, re.MULTILINE
+        r"^[ \t]*\"?addresses\"?[ \t]*:[ \t]*(?:\[[ \t]*[\"\d]|$)", text, re.MULTILINE
     ) and not _only_nameservers(text):
         facts.static.append(path)
-    if re.search(r"\bmacaddress\"?\s*:", text) and _MAC.search(text):
+    if re.search(r"\bmacaddress\"?[ \t]*:", text) and _MAC.search(text):
         facts.fixed_mac.append(path)
 
 
 def _only_nameservers(text: str) -> bool:
     """Whether no address has a length of its prefix: name servers have none, interfaces must."""
-    return re.search(r"[\da-f][.:][\da-f:.]+/\d", text, re.IGNORECASE) is None
+    return re.search(r"[\da-f][.:][\da-f:.]{1,45}/\d", text, re.IGNORECASE) is None
 
 
 def _keyfile(facts: NetworkFacts, path: str, text: str) -> None:
@@ -125,7 +126,9 @@ def _networkd(facts: NetworkFacts, path: str, text: str) -> None:
 
 
 def _link(facts: NetworkFacts, path: str, text: str) -> None:
-    if re.search(r"^\s*(?:Permanent)?MACAddress\s*=\s*[0-9a-f]{2}[:-]", text, re.MULTILINE | re.IGNORECASE):
+    if re.search(
+        r"^[ \t]*(?:Permanent)?MACAddress[ \t]*=[ \t]*[0-9a-f]{2}[:-]", text, re.MULTILINE | re.IGNORECASE
+    ):
         facts.fixed_mac.append(path)
 
 

@@ -13,7 +13,7 @@ from .file_system import Tree
 MAX_BYTES = 64 << 10
 # The last one: a /usr on a partition of its own.
 PLACES = ("/etc/os-release", "/usr/lib/os-release", "/lib/os-release")
-_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*(\+?)=\s*(.*?)\s*$")
+_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*(\+?)=(.*)$")
 _ESCAPED = re.compile(r"\\(.)")
 
 
@@ -24,7 +24,7 @@ def parse_assignments(text: str) -> dict[str, str]:
         match = _LINE.match(line)
         if match:
             name, adds, value = match.groups()
-            value = _unquoted(value)
+            value = _unquoted(value.strip())
             found[name] = f"{found.get(name, '')} {value}".strip() if adds else value
     return found
 

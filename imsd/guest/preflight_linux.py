@@ -15,6 +15,7 @@ from .report import Readiness
 
 _DEVICE = re.compile(r"/dev/(?:(?:sd|hd|vd|xvd)[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?)$")
 _UUID = re.compile(r"(?:UUID=|/dev/disk/by-uuid/)[\"']?([0-9A-Fa-f-]{4,36})[\"']?$")
+_NETWORK_DISABLED = re.compile(r"^network:\s{0,9}\{?\s{0,9}config:\s{0,9}disabled", re.MULTILINE)
 _NOT_MOUNTED = ("noauto", "nofail")
 _WITHOUT_DEVICE = ("swap", "none", "")
 MAX_TOLD = 8
@@ -118,7 +119,7 @@ def _leaves_network_alone(guest: Guest) -> bool:
         guest.tree.read_text(f"{place}/{name}", 1 << 16) or ""
         for name, _ in guest.tree.list(place)[: MAX_TOLD * 8]
     )
-    return any(re.search(r"^network:\s*\{?\s*config:\s*disabled", text, re.MULTILINE) for text in texts)
+    return any(_NETWORK_DISABLED.search(text) for text in texts)
 
 
 def _is_missing(guest: Guest, entry: FstabEntry) -> bool:

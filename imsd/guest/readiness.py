@@ -39,10 +39,9 @@ class DriverState:
 
 def linux_disk_drivers(tree: Tree, kernel: Kernel) -> DriverState:
     """Whether ``kernel`` finds a virtio disk when it starts. Raises `GuestUnreadable`."""
-    for name in DISK_DRIVERS:
-        source = built_in(tree, kernel, name)
-        if source:
-            return DriverState(Readiness.READY, f"{name} is built in: {source}")
+    built = built_in(tree, kernel, DISK_DRIVERS)
+    if built:
+        return DriverState(Readiness.READY, built)
     listed = installed_modules(tree, kernel)
     if listed is not None and not any(_has_module(listed, name) for name in DISK_DRIVERS):
         return DriverState(Readiness.MISSING, f"no module {' or '.join(DISK_DRIVERS)} for {kernel.version}")
@@ -60,9 +59,9 @@ def linux_disk_drivers(tree: Tree, kernel: Kernel) -> DriverState:
 
 def linux_network_driver(tree: Tree, kernel: Kernel) -> DriverState:
     """Whether ``kernel`` has a driver for virtio networks. Raises `GuestUnreadable`."""
-    source = built_in(tree, kernel, NETWORK_DRIVER)
-    if source:
-        return DriverState(Readiness.READY, f"{NETWORK_DRIVER} is built in: {source}")
+    built = built_in(tree, kernel, (NETWORK_DRIVER,))
+    if built:
+        return DriverState(Readiness.READY, built)
     listed = installed_modules(tree, kernel)
     if listed is None:
         return DriverState(Readiness.UNKNOWN, f"no list of modules for {kernel.version or kernel.path}")

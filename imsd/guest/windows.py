@@ -21,6 +21,7 @@ from .volume import GuestUnreadable
 SYSTEM32 = "/Windows/System32"
 CURRENT_VERSION = r"Microsoft\Windows NT\CurrentVersion"
 FIRST_BUILD_OF_11 = 22_000
+MAX_VALUE = 256
 _PROGRAMS = ("ntoskrnl.exe", "cmd.exe")
 # How Windows says it, how the lists write it.
 _SPELLINGS = (
@@ -93,7 +94,7 @@ def _current_version(tree: Tree) -> Mapping[str, str]:
         value = key.value(name)
         text = value.text() if value else None
         if text:
-            values[name] = text
+            values[name] = text[:MAX_VALUE]
     return values
 
 

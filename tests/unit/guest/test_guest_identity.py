@@ -190,6 +190,11 @@ def test_what_is_no_root_is_none(paths: Paths) -> None:
     assert identify_linux(tree(paths)) is None
 
 
+@pytest.mark.parametrize("version", ["9" * 100, "29; reboot", "../x", ""])
+def test_a_version_that_is_none_is_named_in_no_list(version: str) -> None:
+    assert identified({OS: f'ID=fedora\nVERSION_ID="{version}"\n'}).os_version == "Other_Linux (64_bit)"
+
+
 def test_links_that_go_round_end() -> None:
     found = identified(
         {OS: "ID=fedora\nVERSION_ID=30", "/bin/sh": Link("/bin/ash"), "/bin/ash": Link("/bin/sh")}

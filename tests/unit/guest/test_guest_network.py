@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imsd.guest.network import connects_by_itself, network_facts
+from imsd.guest.network import MAX_BYTES, connects_by_itself, network_facts
 from tests.unit.guest.memory_tree import Paths, tree
 
 NETPLAN = "/etc/netplan/50-cloud-init.yaml"
@@ -85,3 +85,13 @@ def test_network_manager_asks_by_itself_unless_told(paths: Paths, answer: bool) 
 def test_only_so_many_files_are_read() -> None:
     many: Paths = {f"/etc/network/interfaces.d/{number:04}": "iface a inet dhcp\n" for number in range(500)}
     assert len(network_facts(tree(many)).dhcp) == 64
+
+
+@pytest.mark.parametrize("path", sorted({path for path, _, _ in CASES}))
+@pytest.mark.parametrize(
+    "filler", ["\n", " ", "a:", "a.", "addresses: [", "iface a inet ", "\t\n=", "0" * 50 + ":"]
+)
+def test_a_long_file_is_understood_without_going_back_and_forth(path: str, filler: str) -> None:
+    """A pattern that tries every length at every place would take hours here; the runner would end it."""
+    facts = network_facts(tree({path: filler * (MAX_BYTES // len(filler))}))
+    assert not facts.fixed_mac
