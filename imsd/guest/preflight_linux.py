@@ -40,8 +40,18 @@ def check_kernel(guest: Guest) -> Iterator[ReportFinding]:
         yield finding("BOOT_NO_KERNEL", "no kernel was found in /boot and /lib/modules")
         return
     kernel = kernels[0]
-    if initramfs_of(guest.tree, kernel) is None and not kernel.path.casefold().endswith(".efi"):
+    needs_none = kernel.path.casefold().endswith(".efi") or _starts_without_initramfs(guest)
+    if not needs_none and initramfs_of(guest.tree, kernel) is None:
         yield finding("BOOT_NO_INITRAMFS", f"the kernel {kernel.path} has no initramfs")
+
+
+def _starts_without_initramfs(guest: Guest) -> bool:
+    """Whether the kernel has its driver built in, and is not asked for a UUID, which it cannot look for."""
+    roots = [each for line in guest.command_lines() for each in line.arguments if each.startswith("root=")]
+    is_ready = guest.disk_driver is not None and guest.disk_driver.readiness is Readiness.READY
+    return (
+        is_ready and bool(roots) and not any(each.startswith(("root=UUID=", "root=LABEL=")) for each in roots)
+    )
 
 
 def check_drivers(guest: Guest) -> Iterator[ReportFinding]:

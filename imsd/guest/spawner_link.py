@@ -14,7 +14,9 @@ from pathlib import Path
 from .spawner import STARTED
 
 START_SECONDS = 20.0
-# The spawner sees no variable of the environment and no site directory; it finds modules where we find them.
+# Of a Python that finds its own library by it.
+_NEEDED_VARIABLES = ("LD_LIBRARY_PATH",)
+# The spawner sees no other variable and no site directory; it finds modules where we find them.
 _BOOTSTRAP = (
     "import sys; count = int(sys.argv[3]); sys.path[:0] = sys.argv[4:4 + count];"
     "from imsd.guest.spawner import main; main()"
@@ -86,7 +88,7 @@ class Spawner:
         self._control, theirs = socket.socketpair()
         self._control.settimeout(START_SECONDS)
         with theirs:
-            paths = [str(Path(__file__).parents[2]), *filter(None, map(os.path.abspath, sys.path))]
+            paths = [str(Path(__file__).parents[2]), *(os.path.abspath(path) for path in sys.path if path)]
             arguments = [str(theirs.fileno()), self._job, str(len(paths)), *paths]
             try:
                 self._process = subprocess.Popen(
@@ -95,7 +97,7 @@ class Spawner:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    env={},
+                    env={name: os.environ[name] for name in _NEEDED_VARIABLES if name in os.environ},
                     cwd="/",
                     start_new_session=True,  # a signal of the terminal is the daemon's affair
                 )

@@ -121,6 +121,24 @@ def test_a_kernel_without_initramfs_may_not_start() -> None:
     assert {"BOOT_NO_INITRAMFS", "VIRTIO_DISK_MISSING"} <= codes
 
 
+@pytest.mark.parametrize(
+    ("root", "found"),
+    [
+        ("PARTUUID=1-2", set()),
+        ("UUID=" + ROOT_UUID, {"BOOT_NO_INITRAMFS"}),
+        ("LABEL=x", {"BOOT_NO_INITRAMFS"}),
+    ],
+)
+def test_a_kernel_with_its_drivers_built_in_needs_no_initramfs_but_for_a_uuid(
+    root: str, found: set[str]
+) -> None:
+    changes: Paths = {
+        f"{MODULES}/modules.builtin": "a/virtio_blk.ko\n",
+        GRUB: f"linux /vmlinuz root={root} console=ttyS0\n",
+    }
+    assert codes_in(guest(changes, without=[f"/boot/initrd.img-{KERNEL}"])) == found
+
+
 def test_a_uuid_on_another_partition_is_known() -> None:
     fstab: Paths = {"/etc/fstab": f"UUID={ROOT_UUID} / ext4\nUUID={OTHER_UUID} /data ext4\n"}
     assert codes_in(guest(fstab, others=[place(2, {}, uuid=OTHER_UUID)])) == set()
