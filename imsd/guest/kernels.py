@@ -43,6 +43,13 @@ def kernels(tree: Tree) -> Sequence[Kernel]:
     return [Kernel(version, found[version]) for version in by_age] or _unnumbered(tree)
 
 
+def holds_kernels(tree: Tree, directory: str) -> bool:
+    """Whether ``directory`` looks like /boot: it has kernels, or unified ones. Raises `GuestUnreadable`."""
+    names = [name for name, node in tree.list(directory) if node.kind is not Kind.DIRECTORY]
+    unified = [name for name, _ in tree.list(f"{directory}/EFI/Linux")]
+    return any(map(_IMAGES.match, names)) or any(name.casefold().endswith(".efi") for name in unified)
+
+
 def module_directory(tree: Tree, kernel: Kernel) -> str:
     """Where the modules of ``kernel`` are, empty when it has none. Raises `GuestUnreadable`."""
     for place in MODULE_PLACES:

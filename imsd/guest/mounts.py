@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
 from .disk import Place
 from .file_system import FileSystem, Kind, Node, Tree
+from .kernels import holds_kernels
 from .volume import GuestUnreadable, Volume
 
 MAX_FSTAB_ENTRIES = 256
@@ -160,9 +162,21 @@ def mounted_tree(root: Place, seen: FileSystem, places: Sequence[Place]) -> tupl
         )
         if is_mounted or entry.path not in MOUNTED:
             used[entry.path] = place
+    if "/boot" not in used and not holds_kernels(tree, "/boot"):
+        used |= _found_boot(whole, root, places)
     # Systems of one immutable /usr (CoreOS, Flatcar) mount it from the initramfs, without fstab.
     usr = next((each for each in places if each.partition and each.partition.name == "USR-A"), None)
     is_free = usr is not None and usr is not root and "/usr" not in used
     if usr and is_free and usr.file_system and whole.mount("/usr", usr.file_system):
         used["/usr"] = usr
     return tree, used
+
+
+def _found_boot(whole: MountedFileSystem, root: Place, places: Sequence[Place]) -> dict[str, Place]:
+    """Mounts what looks like /boot, where fstab names it in another way (PARTUUID) or not at all."""
+    for place in places:
+        file_system = None if place is root else place.file_system
+        with suppress(GuestUnreadable):  # another one may be it
+            if file_system and holds_kernels(Tree(file_system), "/") and whole.mount("/boot", file_system):
+                return {"/boot": place}
+    return {}

@@ -36,6 +36,9 @@ def check_fstab(guest: Guest) -> Iterator[ReportFinding]:
 
 def check_kernel(guest: Guest) -> Iterator[ReportFinding]:
     kernels = guest.kernels()
+    if not kernels and _lacks_boot(guest):
+        yield finding("GUEST_UNREADABLE", "no kernel was found: /boot is on a part that is not on this disk")
+        return
     if not kernels:
         yield finding("BOOT_NO_KERNEL", "no kernel was found in /boot and /lib/modules")
         return
@@ -43,6 +46,11 @@ def check_kernel(guest: Guest) -> Iterator[ReportFinding]:
     needs_none = kernel.path.casefold().endswith(".efi") or _starts_without_initramfs(guest)
     if not needs_none and initramfs_of(guest.tree, kernel) is None:
         yield finding("BOOT_NO_INITRAMFS", f"the kernel {kernel.path} has no initramfs")
+
+
+def _lacks_boot(guest: Guest) -> bool:
+    is_named = any(entry.path == "/boot" for entry in read_fstab(guest.tree))
+    return is_named and "/boot" not in guest.mounts
 
 
 def _starts_without_initramfs(guest: Guest) -> bool:

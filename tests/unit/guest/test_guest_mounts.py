@@ -121,6 +121,23 @@ def test_a_usr_of_coreos_is_mounted_without_fstab() -> None:
     assert mounts["/usr"] is usr
 
 
+@pytest.mark.parametrize("image", ["/vmlinuz-6.1.0", "/EFI/Linux/debian-6.1.efi"])
+@pytest.mark.parametrize("fstab", ["", "PARTUUID=1-2 /boot ext4\n"])
+def test_what_looks_like_boot_is_mounted_where_fstab_does_not_help(image: str, fstab: str) -> None:
+    root = place(1, {"/boot": None, "/etc/fstab": fstab})
+    boot = place(3, {image: "x"})
+    seen, mounts = mounted(root, [root, place(2, {"/data": "y"}), boot])
+    assert seen.read_text(f"/boot{image}") == "x"
+    assert mounts["/boot"] is boot
+
+
+def test_a_boot_with_kernels_stays_as_it_is() -> None:
+    root = place(1, {"/boot/vmlinuz-6.1.0": "mine"})
+    seen, mounts = mounted(root, [root, place(2, {"/vmlinuz-6.1.0": "other"})])
+    assert seen.read_text("/boot/vmlinuz-6.1.0") == "mine"
+    assert list(mounts) == ["/"]
+
+
 def test_nodes_of_other_trees_are_refused() -> None:
     root = place(1, {"/a": "x"})
     seen, _ = mounted(root, [root])

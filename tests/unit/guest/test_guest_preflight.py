@@ -139,6 +139,13 @@ def test_a_kernel_with_its_drivers_built_in_needs_no_initramfs_but_for_a_uuid(
     assert codes_in(guest(changes, without=[f"/boot/initrd.img-{KERNEL}"])) == found
 
 
+def test_a_kernel_on_a_part_that_was_not_found_is_no_missing_one() -> None:
+    changes: Paths = {"/etc/fstab": f"UUID={ROOT_UUID} / ext4\nPARTUUID=1-2 /boot ext4\n"}
+    codes = codes_in(guest(changes, without=[f"/boot/vmlinuz-{KERNEL}"]))
+    assert "GUEST_UNREADABLE" in codes
+    assert "BOOT_NO_KERNEL" not in codes
+
+
 def test_a_uuid_on_another_partition_is_known() -> None:
     fstab: Paths = {"/etc/fstab": f"UUID={ROOT_UUID} / ext4\nUUID={OTHER_UUID} /data ext4\n"}
     assert codes_in(guest(fstab, others=[place(2, {}, uuid=OTHER_UUID)])) == set()
