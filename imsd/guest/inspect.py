@@ -169,7 +169,8 @@ def _choose_root(draft: _Draft, layout: DiskLayout) -> _Root | None:
         return None
     ranks = [draft.attempt("fstab", root.rank) or (False, False, False, 0) for root in roots]
     best = roots[ranks.index(max(ranks))]
-    known = [root for root, rank in zip(roots, ranks, strict=True) if rank[0] and root is not best]
+    parts = {id(place) for place in best.mounts.values()}  # a /usr of its own looks like a root too
+    known = [root for root, rank in zip(roots, ranks, strict=True) if rank[0] and id(root.place) not in parts]
     if known:
         told = ", ".join(f"{root.identity.name} on {root.place.name}" for root in known[:8])
         draft.add("GUEST_SEVERAL_SYSTEMS", f"beside {best.identity.name} there is {told}")

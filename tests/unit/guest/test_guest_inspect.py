@@ -155,6 +155,19 @@ def test_the_root_that_fstab_names_is_chosen_and_the_other_one_told(tmp_path: Pa
     assert "Fedora on partition 1" in report.findings[0].message
 
 
+def test_usr_on_a_partition_of_its_own_is_no_second_system(tmp_path: Path) -> None:
+    program = GOOD["/bin/sh"]
+    usr = {"/lib/os-release": "ID=debian\n", "/sbin/qemu-ga": program, "/bin/sh": program}
+    fstab = f"UUID={ROOT_UUID} / ext4\nUUID={BOOT_UUID} /usr ext4\n"
+    names = ("/etc/os-release", "/usr/sbin/qemu-ga")
+    rest = {path: content for path, content in GOOD.items() if path not in names}
+    root = {**rest, "/usr": None, "/etc/fstab": fstab, "/etc/os-release": Link("../usr/lib/os-release")}
+    disk = mbr_disk(ext4(tmp_path / "root", root), ext4(tmp_path / "usr", usr, BOOT_UUID, size="16M"))
+    report = inspect(BytesVolume(disk))
+    assert codes(report) == []
+    assert [partition.used_as for partition in report.partitions] == ["/", "/usr"]
+
+
 def test_the_larger_of_two_roots_is_chosen_where_fstab_does_not_help(tmp_path: Path) -> None:
     other = {**GOOD, "/etc/os-release": "ID=fedora\nVERSION_ID=29\n", "/etc/fstab": ""}
     small = {**GOOD, "/etc/fstab": ""}
