@@ -57,6 +57,7 @@ class GuestInspector:
         await run_blocking(self._spawner.start)
 
     async def close(self) -> None:
+        """For good: inspections that run, and later ones, end with a report that says so."""
         await run_blocking(self._spawner.close)
 
     async def inspect(self, size_bytes: int, read: Read) -> GuestReport:

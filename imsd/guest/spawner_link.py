@@ -35,6 +35,7 @@ class Spawner:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._is_closed = False
 
     def start(self) -> None:
         """Raises `CannotInspect`."""
@@ -43,7 +44,9 @@ class Spawner:
                 self._launch()
 
     def close(self) -> None:
+        """For good. Inspections that run end without a report."""
         with self._lock:
+            self._is_closed = True
             self._end()
 
     def start_child(self) -> tuple[socket.socket, int]:
@@ -85,6 +88,8 @@ class Spawner:
         return ours, descriptors[0]
 
     def _launch(self) -> None:
+        if self._is_closed:
+            raise CannotInspect("the inspector is closed")
         self._control, theirs = socket.socketpair()
         self._control.settimeout(START_SECONDS)
         with theirs:

@@ -18,6 +18,7 @@ from imsd.guest.budget import Budget
 from imsd.guest.inspector import GuestInspector, InspectionLimits, Read, inspect_disk
 from imsd.guest.report import GuestReport
 from imsd.guest.spawner_link import CannotInspect
+from imsd.guest.system_calls import CALLS
 
 EMPTY_DISK = bytes(1 << 20)
 BAD = "tests.unit.guest.bad_children:"
@@ -199,6 +200,22 @@ async def test_nothing_is_left_after_a_cancelled_inspection_and_a_close() -> Non
         await until(lambda: len(children_of_this_process() - before) == 1)
     assert children_of_this_process() <= before
     assert open_descriptors() == descriptors
+
+
+async def test_a_closed_inspector_inspects_nothing() -> None:
+    async with inspecting("sleep") as inspector:
+        await inspector.start()
+        inspection = asyncio.create_task(inspector.inspect(1 << 20, reader(EMPTY_DISK)))
+        before = children_of_this_process()
+        await until(lambda: len(children_of_this_process() - before) == 1)
+    assert "ended before its report" in reason_in(await inspection)
+    assert "closed" in reason_in(await inspector.inspect(1 << 20, reader(EMPTY_DISK)))
+
+
+def test_both_kinds_of_machines_are_left_the_same_calls() -> None:
+    names = [set(calls) for _, calls in CALLS.values()]
+    assert names[0] == names[1]
+    assert all(len(set(calls.values())) == len(calls) for _, calls in CALLS.values())
 
 
 async def test_inspections_run_side_by_side_and_take_turns() -> None:
