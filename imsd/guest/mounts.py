@@ -18,6 +18,7 @@ from .volume import GuestUnreadable, Volume
 
 MAX_FSTAB_ENTRIES = 256
 MAX_FSTAB_BYTES = 256 << 10
+MAX_LOOKED_UP = 4096
 MOUNTED = ("/usr", "/etc", "/var", "/boot", "/boot/efi", "/efi")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -96,6 +97,8 @@ class MountedFileSystem(FileSystem):
         self.label, self.uuid = root.label, root.uuid
         self._root = _place(root, root.root())
         self._mounts: dict[tuple[int, int], _Placed] = {}
+        # Rules ask for the same few paths again and again, some in directories of thousands of entries.
+        self._looked_up: dict[tuple[int, int, str], _Placed | None] = {}
 
     @classmethod
     def open(cls, volume: Volume) -> Self | None:
@@ -120,8 +123,14 @@ class MountedFileSystem(FileSystem):
 
     def lookup(self, directory: Node, name: str) -> Node | None:
         placed = _checked(directory)
-        node = placed.home.lookup(placed.inner, name)
-        return None if node is None else self._crossed(_place(placed.home, node))
+        key = (id(placed.home), placed.number, name)
+        if key not in self._looked_up:
+            node = placed.home.lookup(placed.inner, name)
+            if len(self._looked_up) == MAX_LOOKED_UP:
+                self._looked_up.clear()
+            self._looked_up[key] = None if node is None else _place(placed.home, node)
+        found = self._looked_up[key]
+        return None if found is None else self._crossed(found)
 
     def read(self, node: Node, offset: int, length: int) -> bytes:
         placed = _checked(node)
