@@ -31,6 +31,8 @@ MAX_CHAIN_CLUSTERS = 1 << 18
 MAX_RUN_CLUSTERS = 1024
 # The specification's own limit.
 MAX_DIRECTORY_BYTES = 2 << 20
+# Of the root, which has the label of the volume among its first entries.
+LABEL_BYTES = 16 << 10
 END_OF_CHAIN = {12: 0xFF8, 16: 0xFFF8, 32: 0x0FFFFFF8}
 ENTRY_MASK = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
 
@@ -45,8 +47,9 @@ class FatFileSystem(FileSystem):
         self._volume = cached(volume)
         self._boot = boot
         self.uuid = boot.uuid
-        labels = (e.name for e in self._all_entries(self.root()) if e.attributes & VOLUME_LABEL)
-        self.label = next(labels, boot.label)
+        place, content = next(self._directory_pieces(self.root()), (0, b""))
+        first = parse_entries([(place, content[:LABEL_BYTES])])
+        self.label = next((entry.name for entry in first if entry.attributes & VOLUME_LABEL), boot.label)
 
     @classmethod
     def open(cls, volume: Volume) -> Self | None:
@@ -112,8 +115,9 @@ class FatFileSystem(FileSystem):
         if directory.number != ROOT_NUMBER:
             cluster = self._cluster(self._entry(directory))
         elif boot.width != 32:
-            for place in range(boot.root_place, boot.root_place + boot.root_bytes, 512):
-                yield place, self._volume.read(place, 512)
+            end = boot.root_place + boot.root_bytes
+            for place in range(boot.root_place, end, LABEL_BYTES):
+                yield place, self._volume.read(place, min(LABEL_BYTES, end - place))
             return
         seen: set[int] = set()
         while cluster is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from zlib import crc32
 
 from .lvm_text import (
@@ -105,7 +106,7 @@ def read_logical_volumes(volumes: Sequence[Volume]) -> tuple[list[LogicalVolume]
             problems.append(str(problem))
     logical: list[LogicalVolume] = []
     for group in _groups(physical, problems):
-        logical += _logical_volumes(group)
+        logical += islice(_logical_volumes(group), MAX_LOGICAL_VOLUMES + 1 - len(logical))
     if len(logical) > MAX_LOGICAL_VOLUMES:
         problems.append(f"only the first {MAX_LOGICAL_VOLUMES} logical volumes count")
     return logical[:MAX_LOGICAL_VOLUMES], problems

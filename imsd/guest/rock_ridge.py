@@ -15,7 +15,7 @@ from .volume import GuestUnreadable, Volume
 
 # An entry: two letters, its length at 2, its version at 3, what it says from 4.
 HEADER_BYTES = 4
-MAX_ENTRIES = 256
+MAX_ENTRIES = 64
 MAX_CONTINUATIONS = 8
 MAX_CONTINUATION_BYTES = 2048
 
