@@ -6,7 +6,6 @@ Reference: Linux, Documentation/filesystems/ext4.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from typing import Self
 
@@ -24,7 +23,8 @@ from .ext_layout import (
     read_superblock,
 )
 from .ext_map import BlockMap
-from .file_system import MAX_DIRECTORY_BLOCKS, MAX_ENTRIES, FileSystem, Kind, Node, check_link_length
+from .file_system import MAX_DIRECTORY_BLOCKS, Node, check_link_length
+from .inodes import InodeFileSystem, Name, node_of
 from .record import Record, check_range
 from .runs import part_of_file, read_runs
 from .volume import GuestUnreadable, Volume
@@ -36,11 +36,10 @@ SHORT_LINK_BYTES = 60
 ENTRY_HEADER_BYTES = 8
 INLINE_PARENT_BYTES = 4
 
-KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.LINK}
 
-
-class ExtFileSystem(FileSystem):
+class ExtFileSystem(InodeFileSystem):
     name = "ext4"
+    root_number = ROOT_INODE
 
     def __init__(self, volume: Volume, superblock: Superblock) -> None:
         self._volume = cached(volume)
@@ -48,29 +47,12 @@ class ExtFileSystem(FileSystem):
         self.name = superblock.name
         self.label = superblock.label
         self.uuid = superblock.uuid
+        self.root()
 
     @classmethod
     def open(cls, volume: Volume) -> Self | None:
         superblock = read_superblock(volume)
-        if superblock is None:
-            return None
-        opened = cls(volume, superblock)
-        if opened.root().kind is not Kind.DIRECTORY:
-            raise GuestUnreadable("the root of ext4 is no directory")
-        return opened
-
-    def root(self) -> Node:
-        return self._node(ROOT_INODE)
-
-    def entries(self, directory: Node) -> Iterator[tuple[str, Node]]:
-        for name, number in self._names(directory):
-            yield name, self._node(number)
-
-    def lookup(self, directory: Node, name: str) -> Node | None:
-        for found, number in self._names(directory):
-            if found == name:
-                return self._node(number)
-        return None
+        return None if superblock is None else cls(volume, superblock)
 
     def read(self, node: Node, offset: int, length: int) -> bytes:
         inode = self._inode(node.number)
@@ -97,7 +79,7 @@ class ExtFileSystem(FileSystem):
 
     def _node(self, number: int) -> Node:
         inode = self._inode(number)
-        return Node(number, KINDS.get(stat.S_IFMT(inode.mode), Kind.OTHER), inode.size_bytes)
+        return node_of(number, inode.mode, inode.size_bytes)
 
     def _content(self, inode: Inode, offset: int, length: int) -> bytes:
         if inode.flags & (INODE_ENCRYPTED | INODE_COMPRESSED):
@@ -109,18 +91,9 @@ class ExtFileSystem(FileSystem):
     def _map(self, inode: Inode) -> BlockMap:
         return BlockMap(self._volume, self._superblock, inode)
 
-    def _names(self, directory: Node) -> Iterator[tuple[str, int]]:
-        """Names and inodes of a directory's entries."""
-        inode = self._inode(directory.number)
-        if stat.S_IFMT(inode.mode) != stat.S_IFDIR:
-            raise GuestUnreadable("what should be a directory is none")
-        left = MAX_ENTRIES
-        for block in self._directory_blocks(inode):
-            for entry in _entries_of(block):
-                if not left:
-                    raise GuestUnreadable(f"a directory with more than {MAX_ENTRIES} entries")
-                left -= 1
-                yield entry
+    def _names(self, directory: Node) -> Iterator[Name]:
+        for block in self._directory_blocks(self._inode(directory.number)):
+            yield from _entries_of(block)
 
     def _directory_blocks(self, inode: Inode) -> Iterator[bytes]:
         if inode.flags & INODE_INLINE:
@@ -135,8 +108,8 @@ class ExtFileSystem(FileSystem):
             yield read_runs(self._volume, find, offset, step)
 
 
-def _entries_of(block: bytes) -> Iterator[tuple[str, int]]:
-    """The used entries of one block, without ``.`` and ``..``."""
+def _entries_of(block: bytes) -> Iterator[Name]:
+    """The used entries of one block."""
     place = 0
     while place + ENTRY_HEADER_BYTES <= len(block):
         number = int.from_bytes(block[place : place + 4], "little")
@@ -147,7 +120,7 @@ def _entries_of(block: bytes) -> Iterator[tuple[str, int]]:
         end = place + length
         if length < ENTRY_HEADER_BYTES or end > len(block):
             raise GuestUnreadable("a directory of ext4 is damaged")
-        name = block[place + ENTRY_HEADER_BYTES : min(end, place + ENTRY_HEADER_BYTES + name_bytes)]
-        if number and name not in (b"", b".", b".."):
-            yield name.decode("utf-8", "surrogateescape"), number
+        if number:
+            start = place + ENTRY_HEADER_BYTES
+            yield block[start : min(end, start + name_bytes)], number
         place = end

@@ -5,15 +5,15 @@ Reference: XFS Algorithms & Data Structures, 3rd edition.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from typing import Self
 
 from .cached import cached
-from .file_system import MAX_DIRECTORY_BLOCKS, MAX_ENTRIES, FileSystem, Kind, Node, check_link_length
+from .file_system import MAX_DIRECTORY_BLOCKS, Node, check_link_length
+from .inodes import InodeFileSystem, Name, node_of
 from .runs import part_of_file, read_runs
 from .volume import GuestUnreadable, Volume
-from .xfs_directory import DATA_END, Name, block_names, short_names
+from .xfs_directory import DATA_END, block_names, short_names
 from .xfs_layout import Inode, Superblock, parse_inode, read_superblock
 from .xfs_map import BlockMap
 
@@ -23,41 +23,21 @@ LOCAL = 1  # di_format
 LINK_MAGIC = b"XSLM"
 LINK_HEADER_BYTES = 56
 
-KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.LINK}
 
-
-class XfsFileSystem(FileSystem):
+class XfsFileSystem(InodeFileSystem):
     name = "xfs"
 
     def __init__(self, volume: Volume, superblock: Superblock) -> None:
         self._volume = cached(volume)
         self._superblock = superblock
-        self.label = superblock.label
-        self.uuid = superblock.uuid
+        self.root_number = superblock.root_inode
+        self.label, self.uuid = superblock.label, superblock.uuid
+        self.root()
 
     @classmethod
     def open(cls, volume: Volume) -> Self | None:
         superblock = read_superblock(volume)
-        if superblock is None:
-            return None
-        opened = cls(volume, superblock)
-        if opened.root().kind is not Kind.DIRECTORY:
-            raise GuestUnreadable("the root of XFS is no directory")
-        return opened
-
-    def root(self) -> Node:
-        return self._node(self._superblock.root_inode)
-
-    def entries(self, directory: Node) -> Iterator[tuple[str, Node]]:
-        for name, number in self._names(directory):
-            yield name.decode("utf-8", "surrogateescape"), self._node(number)
-
-    def lookup(self, directory: Node, name: str) -> Node | None:
-        wanted = name.encode("utf-8", "surrogateescape")
-        for found, number in self._names(directory):
-            if found == wanted:
-                return self._node(number)
-        return None
+        return None if superblock is None else cls(volume, superblock)
 
     def read(self, node: Node, offset: int, length: int) -> bytes:
         inode = self._inode(node.number)
@@ -86,25 +66,13 @@ class XfsFileSystem(FileSystem):
 
     def _node(self, number: int) -> Node:
         inode = self._inode(number)
-        return Node(number, KINDS.get(stat.S_IFMT(inode.mode), Kind.OTHER), inode.size_bytes)
+        return node_of(number, inode.mode, inode.size_bytes)
 
     def _map(self, inode: Inode) -> BlockMap:
         return BlockMap(self._volume, self._superblock, inode)
 
     def _names(self, directory: Node) -> Iterator[Name]:
-        """Names and inodes of a directory's entries."""
         inode = self._inode(directory.number)
-        if stat.S_IFMT(inode.mode) != stat.S_IFDIR:
-            raise GuestUnreadable("what should be a directory is none")
-        left = MAX_ENTRIES
-        for name in self._all_names(inode):
-            if not left:
-                raise GuestUnreadable(f"a directory with more than {MAX_ENTRIES} entries")
-            left -= 1
-            if name[0] not in (b".", b".."):
-                yield name
-
-    def _all_names(self, inode: Inode) -> Iterator[Name]:
         has_file_type = self._superblock.has_file_type
         if inode.format == LOCAL:
             yield from short_names(inode.fork, has_file_type)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .inodes import Name
 from .record import Record
 from .volume import GuestUnreadable
-
-Name = tuple[bytes, int]
 
 # A short directory: entries at 0, whether inodes take 8 bytes at 1, the parent, then the entries: length of
 # the name at 0, a tag at 1, the name at 3, the type of the file if there is one, the inode.
