@@ -23,10 +23,10 @@ from .ext_layout import (
     read_superblock,
 )
 from .ext_map import BlockMap
-from .file_system import MAX_DIRECTORY_BLOCKS, Node, check_link_length
+from .file_system import MAX_DIRECTORY_BLOCKS, Node
 from .inodes import InodeFileSystem, Name, node_of
 from .record import Record, check_range
-from .runs import part_of_file, read_runs
+from .runs import read_runs
 from .volume import GuestUnreadable, Volume
 
 # Links shorter than this lie in the inode, where a file has its map.
@@ -54,17 +54,6 @@ class ExtFileSystem(InodeFileSystem):
         superblock = read_superblock(volume)
         return None if superblock is None else cls(volume, superblock)
 
-    def read(self, node: Node, offset: int, length: int) -> bytes:
-        inode = self._inode(node.number)
-        return self._content(inode, offset, part_of_file(inode.size_bytes, offset, length))
-
-    def link_target(self, node: Node) -> str:
-        inode = self._inode(node.number)
-        size = check_link_length(inode.size_bytes)
-        is_short = size < SHORT_LINK_BYTES and not inode.flags & (INODE_EXTENTS | INODE_INLINE)
-        content = inode.blocks[:size] if is_short else self._content(inode, 0, size)
-        return content.decode("utf-8", "surrogateescape")
-
     def _inode(self, number: int) -> Inode:
         superblock = self._superblock
         check_range(number, 1, superblock.inodes, "the number of an inode")
@@ -81,12 +70,18 @@ class ExtFileSystem(InodeFileSystem):
         inode = self._inode(number)
         return node_of(number, inode.mode, inode.size_bytes)
 
-    def _content(self, inode: Inode, offset: int, length: int) -> bytes:
+    def _content(self, number: int, offset: int, length: int) -> bytes:
+        inode = self._inode(number)
         if inode.flags & (INODE_ENCRYPTED | INODE_COMPRESSED):
             raise GuestUnreadable("the file is encrypted or compressed by ext4")
         if inode.flags & INODE_INLINE:
             return inline_content(inode)[offset : offset + length]
         return read_runs(self._volume, self._map(inode).find, offset, length)
+
+    def _target(self, number: int, length: int) -> bytes:
+        inode = self._inode(number)
+        is_short = length < SHORT_LINK_BYTES and not inode.flags & (INODE_EXTENTS | INODE_INLINE)
+        return inode.blocks[:length] if is_short else self._content(number, 0, length)
 
     def _map(self, inode: Inode) -> BlockMap:
         return BlockMap(self._volume, self._superblock, inode)

@@ -6,7 +6,8 @@ import stat
 from abc import abstractmethod
 from collections.abc import Iterator
 
-from .file_system import MAX_ENTRIES, FileSystem, Kind, Node
+from .file_system import MAX_ENTRIES, FileSystem, Kind, Node, check_link_length
+from .runs import part_of_file
 from .volume import GuestUnreadable
 
 KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.LINK}
@@ -32,6 +33,14 @@ class InodeFileSystem(FileSystem):
     def _names(self, directory: Node) -> Iterator[Name]:
         """Names and inodes in a directory, which may have ``.`` and ``..`` among them."""
 
+    @abstractmethod
+    def _content(self, number: int, offset: int, length: int) -> bytes:
+        """Bytes of a file, which has them all. Raises `GuestUnreadable`."""
+
+    @abstractmethod
+    def _target(self, number: int, length: int) -> bytes:
+        """The ``length`` bytes of a link. Raises `GuestUnreadable`."""
+
     def root(self) -> Node:
         node = self._node(self.root_number)
         if node.kind is not Kind.DIRECTORY:
@@ -48,6 +57,14 @@ class InodeFileSystem(FileSystem):
             if found == wanted:
                 return self._node(number)
         return None
+
+    def read(self, node: Node, offset: int, length: int) -> bytes:
+        count = part_of_file(node.size_bytes, offset, length)
+        return self._content(node.number, offset, count) if count else b""
+
+    def link_target(self, node: Node) -> str:
+        target = self._target(node.number, check_link_length(node.size_bytes))
+        return target.decode("utf-8", "surrogateescape")
 
     def _limited_names(self, directory: Node) -> Iterator[Name]:
         # A name may have led to another kind of inode than its directory says.

@@ -50,39 +50,49 @@ def read_unix_record(volume: Volume, system_use: bytes, block_bytes: int) -> Uni
     mode = 0
     link = _Link()
     for kind, content in _entries(volume, system_use, block_bytes):
-        if kind == b"NM" and not content.u8(0) & (IS_CURRENT | IS_PARENT):
-            name = (name or b"") + content.content[1:]
+        if kind == b"NM" and not content:
+            raise GuestUnreadable("a name of Rock Ridge is too short")
+        if kind == b"NM" and not content[0] & (IS_CURRENT | IS_PARENT):
+            name = (name or b"") + content[1:]
             check_range(len(name), 0, MAX_NAME_BYTES, "the length of a name")
         elif kind == b"PX":
-            mode = content.u32(0)
+            mode = int.from_bytes(content[:4], "little")
         elif kind == b"SL":
-            link.add(content.content[1:])
+            link.add(content[1:])
     return UnixRecord(name, mode, link.target())
 
 
-def _entries(volume: Volume, system_use: bytes, block_bytes: int) -> Iterator[tuple[bytes, Record]]:
-    area = Record(system_use, "little", "a record of Rock Ridge")
+def _entries(volume: Volume, area: bytes, block_bytes: int) -> Iterator[tuple[bytes, bytes]]:
     following: tuple[int, int] | None = None
     place = continuations = 0
     for _ in range(MAX_ENTRIES):
-        if place + HEADER_BYTES > len(area.content) or area.u8(place + 2) < HEADER_BYTES:
+        length = area[place + 2] if place + HEADER_BYTES <= len(area) else 0
+        if length < HEADER_BYTES:
             if following is None:
                 return
             continuations += 1
             if continuations > MAX_CONTINUATIONS:
                 break
-            area, place, following = Record(volume.read(*following), "little", area.what), 0, None
+            area, place, following = volume.read(*following), 0, None
             continue
-        kind, content = area.raw(place, 2), area.within(place + 4, area.u8(place + 2) - HEADER_BYTES)
-        place += area.u8(place + 2)
+        kind, content = area[place : place + 2], area[place + HEADER_BYTES : place + length]
+        place += length
+        if place > len(area):
+            raise GuestUnreadable("a record of Rock Ridge is cut off")
         if kind == b"ST":
-            place = len(area.content)
+            place = len(area)
         elif kind == b"CE":
-            length = check_range(content.u32(16), 1, MAX_CONTINUATION_BYTES, "the length of a continuation")
-            following = content.u32(0) * block_bytes + content.u32(8), length
+            following = _continuation(content, block_bytes)
         else:
             yield kind, content
     raise GuestUnreadable("a record of Rock Ridge that goes on for ever")
+
+
+def _continuation(content: bytes, block_bytes: int) -> tuple[int, int]:
+    """Offset and length of where a record goes on."""
+    record = Record(content, "little", "a continuation of Rock Ridge")
+    length = check_range(record.u32(16), 1, MAX_CONTINUATION_BYTES, "the length of a continuation")
+    return record.u32(0) * block_bytes + record.u32(8), length
 
 
 class _Link:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Self
 
 from .cached import cached
-from .file_system import MAX_DIRECTORY_BLOCKS, Node, check_link_length
+from .file_system import MAX_DIRECTORY_BLOCKS, Node
 from .inodes import InodeFileSystem, Name, node_of
-from .runs import part_of_file, read_runs
+from .runs import read_runs
 from .volume import GuestUnreadable, Volume
 from .xfs_directory import DATA_END, block_names, short_names
 from .xfs_layout import Inode, Superblock, parse_inode, read_superblock
@@ -39,16 +39,12 @@ class XfsFileSystem(InodeFileSystem):
         superblock = read_superblock(volume)
         return None if superblock is None else cls(volume, superblock)
 
-    def read(self, node: Node, offset: int, length: int) -> bytes:
-        inode = self._inode(node.number)
-        count = part_of_file(inode.size_bytes, offset, length)
-        return read_runs(self._volume, self._map(inode).find, offset, count) if count else b""
+    def _content(self, number: int, offset: int, length: int) -> bytes:
+        return read_runs(self._volume, self._map(self._inode(number)).find, offset, length)
 
-    def link_target(self, node: Node) -> str:
-        inode = self._inode(node.number)
-        size = check_link_length(inode.size_bytes)
-        content = inode.fork.raw(0, size) if inode.format == LOCAL else self._remote_link(inode, size)
-        return content.decode("utf-8", "surrogateescape")
+    def _target(self, number: int, length: int) -> bytes:
+        inode = self._inode(number)
+        return inode.fork.raw(0, length) if inode.format == LOCAL else self._remote_link(inode, length)
 
     def _remote_link(self, inode: Inode, size: int) -> bytes:
         step = self._superblock.block_bytes
