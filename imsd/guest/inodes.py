@@ -52,9 +52,9 @@ class InodeFileSystem(FileSystem):
             yield name.decode("utf-8", "surrogateescape"), self._node(number)
 
     def lookup(self, directory: Node, name: str) -> Node | None:
-        wanted = name.encode("utf-8", "surrogateescape")
+        # Decoded, for not every text can be encoded again.
         for found, number in self._limited_names(directory):
-            if found == wanted:
+            if found.decode("utf-8", "surrogateescape") == name:
                 return self._node(number)
         return None
 

@@ -85,6 +85,7 @@ def test_a_large_directory_is_read() -> None:
     assert sorted(name for name, _ in entries) == [f"name-{n:04}" for n in range(1500)]
     assert {node for _, node in entries} == {tree.find("reserved")}
     assert opened.lookup(opened.root(), "missing") is None
+    assert opened.lookup(opened.root(), "\ud800 is no text") is None
 
 
 def test_a_long_link_is_read() -> None:
