@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imsd.chunks.decode_pool import DecodePool
 from imsd.formats.reader import Finding
 from imsd.formats.source import BlockSource
 from imsd.guest.inspector import GuestInspector
-from imsd.guest.report import GuestReport
+from imsd.guest.preflight import check_declared_mode
+from imsd.guest.report import BootMode, GuestReport
 from imsd.metadata.records import ImageRecord
 
 from .downloads import open_image_reader
@@ -76,6 +77,9 @@ async def inspect_blocks(pool: DecodePool, inspector: GuestInspector, blocks: Bl
 
 def decide(declared: Declared, report: GuestReport) -> System:
     """What an image is taken for, by what was declared and what was found."""
+    if declared.boot_mode:
+        more = check_declared_mode(report, BootMode(declared.boot_mode))
+        report = replace(report, findings=(*more, *report.findings))
     architecture = report.architecture or declared.architecture
     found_mode = report.default_boot_mode.value if report.default_boot_mode else ""
     boot_mode = UEFI if architecture == ARM else declared.boot_mode or found_mode
@@ -98,12 +102,6 @@ def _contradictions(declared: Declared, report: GuestReport) -> Iterator[Finding
         yield Finding(
             "ARCHITECTURE_OVERRIDDEN",
             f"declared {declared.architecture}, but a system for {report.architecture} was found",
-        )
-    modes = [mode.value for mode in report.boot_modes]
-    if modes and declared.boot_mode and declared.boot_mode not in modes:
-        yield Finding(
-            "BOOT_MODE_NOT_FOUND",
-            f"declared {declared.boot_mode}, but the disk can be started by {' and '.join(modes)} only",
         )
 
 
