@@ -156,17 +156,23 @@ def _footer(source: ByteSource) -> tuple[Footer, tuple[Finding, ...]]:
     copy = _parsed(bytes(source.read(0, min(size, FOOTER_BYTES))))
     tail = bytes(source.read(end.offset, end.length))
     last = _parsed(tail) or _parsed(tail[-OLD_FOOTER_BYTES:])
-    if last is None and copy is None:
-        raise malformed("neither its footer nor the footer's copy at its start has a right checksum")
-    if last and copy and last != copy:
-        raise malformed("its footer and the footer's copy at its start contradict each other")
-    if last is None and copy is not None:
+    return _chosen(last, copy)
+
+
+def _chosen(last: Footer | None, copy: Footer | None) -> tuple[Footer, tuple[Finding, ...]]:
+    """Which of the footers with right checksums counts."""
+    if last is None:
+        if copy is None:
+            raise malformed("neither its footer nor the footer's copy at its start has a right checksum")
         if copy.disk_type == TYPE_FIXED:
             raise truncated("a fixed disk has its footer at the end, where there is none")
         return copy, (_damaged("the footer at the end is damaged or missing: its copy was used"),)
-    assert last is not None
-    if copy is None and last.disk_type == TYPE_DYNAMIC:
-        return last, (_damaged("the footer's copy at the start is damaged: the footer was used"),)
+    if copy is None:
+        is_missed = last.disk_type == TYPE_DYNAMIC
+        what = "the footer's copy at the start is damaged: the footer was used"
+        return last, (_damaged(what),) if is_missed else ()
+    if last != copy:
+        raise malformed("its footer and the footer's copy at its start contradict each other")
     return last, ()
 
 

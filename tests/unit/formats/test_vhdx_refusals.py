@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imsd.formats.detect import open_image
-from imsd.formats.source import MemorySource
+from imsd.formats.source import ByteSource, MemorySource
 from tests.unit.formats.crafted_vhdx import (
     BAT,
     BAT_REGION,
@@ -36,7 +38,7 @@ from tests.unit.formats.crafted_vhdx import (
     resealed,
     sound_file,
 )
-from tests.unit.formats.disk_files import LIMIT, MIB, noise, read_all, read_range, text
+from tests.unit.formats.disk_files import LIMIT, MIB, noise, read_all, read_range, sparse_file, text
 from tests.unit.formats.refused_files import open_reason, outcome, read_reason
 
 ENTRIES = [at(4), 0, 0]
@@ -220,14 +222,17 @@ def test_a_file_cut_in_its_data_is_refused(length: int) -> None:
     assert read_reason(ONE[:length], "vhdx") == "IMAGE_TRUNCATED"
 
 
-def test_little_memory_is_used_whatever_the_file_claims() -> None:
+def test_little_memory_is_used_whatever_the_file_claims(
+    tmp_path: Path, source_of: Callable[[Path], ByteSource]
+) -> None:
     table = region_table([METADATA_PLACE, (BAT_REGION, BAT, 513 * MIB, 1)])
     disk = Disk(size=64 << 40)
-    file = crafted([at(600), 0, 0], bytes(597 * MIB), Parts(tables=(table, table), disk=disk))
+    file = crafted([at(600), 0, 0], b"", Parts(tables=(table, table), disk=disk))
+    source = source_of(sparse_file(tmp_path / "disk.vhdx", 601 * MIB, [(0, file)]))
     content = bytes(MIB)
     tracemalloc.start()
     try:
-        blocks = open_image(MemorySource(file), "vhdx", LIMIT).blocks
+        blocks = open_image(source, "vhdx", LIMIT).blocks
         assert read_range(blocks, 0, MIB) == content
         assert len(blocks.extents(0, 1 << 40)) == 2
         assert tracemalloc.get_traced_memory()[1] < 32 * MIB
