@@ -158,7 +158,7 @@ def _from_tail(entries: Sequence[Entry]) -> Sequence[Entry]:
 
 
 def _sectors(content: bytes, descriptors: Descriptors) -> Descriptors | None:
-    """The data sectors after the descriptors, None when they are not just as many as these need."""
+    """The data sectors after the descriptors, None when there are fewer than these need."""
     used = ENTRY.size + len(descriptors) * DESCRIPTOR.itemsize
     start = -(-used // SECTOR_BYTES) * SECTOR_BYTES
     count = int((descriptors["kind"] == DATA_KIND).sum())

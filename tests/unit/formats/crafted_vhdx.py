@@ -92,9 +92,8 @@ class Disk:
             (DISK_ID, bytes(range(16)), 6),
             (LOGICAL, struct.pack("<I", self.logical), 6),
             (PHYSICAL, struct.pack("<I", self.physical), 6),
-            *self.more,
         ]
-        items = [item for item in items if item[0] != self.without]
+        items = [*(item for item in items if item[0] != self.without), *self.more]
         table = struct.pack("<8sHH20x", self.signature, 0, len(items) if self.count is None else self.count)
         content = b""
         for identity, item, flags in items:

@@ -194,7 +194,28 @@ def test_a_vhd_is_what_hyper_v_expects(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "mib",
-    [1, 3, 17, 40, 127, 503, 504, 505, 512, 1000, 2000, 8000, 32_000, 127_000, 139_260, 139_264, 1 << 20],
+    [
+        1,
+        3,
+        17,
+        40,
+        127,
+        140,
+        200,
+        247,
+        503,
+        504,
+        505,
+        512,
+        1000,
+        2000,
+        8000,
+        32_000,
+        127_000,
+        139_260,
+        139_264,
+        1 << 20,
+    ],
 )
 def test_the_geometry_is_that_of_qemu(mib: int, tmp_path: Path) -> None:
     """QEMU rounds a disk to its geometry, so that the geometry of the rounded size is the same again."""

@@ -166,6 +166,11 @@ def test_what_is_no_part_of_the_newest_sequence_is_passed_over(entry: Entry) -> 
     assert read_all(opened(dirty(STALE, CONTENT, GOOD + entry.pack())).blocks) == disk_of(NEW)
 
 
+def test_an_entry_without_the_sectors_of_its_descriptors_is_passed_over() -> None:
+    short = sealed(Entry(6, [(BAT, bytes(4096))], length=4096).pack()[:4096])
+    assert read_all(opened(dirty(STALE, CONTENT, GOOD + short)).blocks) == disk_of(NEW)
+
+
 def test_a_newer_sequence_counts_and_the_older_one_does_not() -> None:
     old = Entry(5, [(BAT, bat_sector([at(4), at(4), at(4)])), (DATA, 4096)]).pack()
     new = Entry(9, WRITES, tail=len(old)).pack()
