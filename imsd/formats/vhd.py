@@ -13,22 +13,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from imsd.contract import ByteRange, ImageRefused
+from imsd.contract import ByteRange
 
 from .mapped_blocks import ABSENT, MappedBlocks, Places
 from .page_cache import FileTable, PageCache
 from .raw import SECTOR_BYTES, RawBlocks
-from .reader import FormatReader, OpenedImage
-from .source import BlockSource, ByteSource
+from .reader import FormatReader, OpenedImage, binary_size
+from .refusals import Refusals
+from .source import ByteSource
 from .vhd_layout import (
     ENTRY_ABSENT,
     ENTRY_BYTES,
     FOOTER_BYTES,
+    REFUSALS,
     DynamicTable,
-    Layout,
-    malformed,
     read_layout,
-    truncated,
 )
 
 # Sectors that one byte of a bitmap speaks for.
@@ -41,13 +40,12 @@ class VhdReader(FormatReader):
 
     def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
         layout = read_layout(source, max_virtual_size_bytes)
-        return OpenedImage(self.name, _blocks(source, layout), layout.findings)
-
-
-def _blocks(source: ByteSource, layout: Layout) -> BlockSource:
-    if layout.table is None:
-        return RawBlocks(_Start(source, layout.size_bytes))
-    return DynamicVhdBlocks(source, layout.size_bytes, layout.table)
+        if layout.table is None:
+            blocks = RawBlocks(_Start(source, layout.size_bytes))
+            return OpenedImage(self.name, blocks, layout.findings, "fixed")
+        variant = f"dynamic, blocks of {binary_size(layout.table.block_bytes)}"
+        table_blocks = DynamicVhdBlocks(source, layout.size_bytes, layout.table)
+        return OpenedImage(self.name, table_blocks, layout.findings, variant)
 
 
 class _Start(ByteSource):
@@ -85,6 +83,8 @@ class _BitmapPart:
 class DynamicVhdBlocks(MappedBlocks):
     """The disk of a dynamic file whose layout was checked."""
 
+    _refusals: ClassVar[Refusals] = REFUSALS
+
     def __init__(self, source: ByteSource, size_bytes: int, table: DynamicTable) -> None:
         super().__init__(source, size_bytes, table.block_bytes)
         self._table = FileTable(PageCache(source, ">u4"), ENTRY_BYTES, table.offset, table.entries)
@@ -113,7 +113,7 @@ class DynamicVhdBlocks(MappedBlocks):
         for taken in self._taken:
             end = bitmaps + self._bitmap_bytes + self._block_bytes
             if ((bitmaps >= 0) & (bitmaps < taken.end) & (end > taken.offset)).any():
-                raise malformed(f"a block lies over the header or the table at {taken.offset}")
+                raise REFUSALS.malformed(f"a block lies over the header or the table at {taken.offset}")
         return np.where(bitmaps >= 0, bitmaps + self._bitmap_bytes, ABSENT)
 
     def _bitmap_parts(self, first: int, places: Places, start: int, end: int) -> Iterator[_BitmapPart]:
@@ -138,9 +138,3 @@ class DynamicVhdBlocks(MappedBlocks):
             if not sectors[low]:
                 begin = max((bitmap.first + low) * SECTOR_BYTES - offset, 0)
                 content[begin : max((bitmap.first + high) * SECTOR_BYTES - offset, 0)] = 0
-
-    def _truncated(self, what: str) -> ImageRefused:
-        return truncated(what)
-
-    def _malformed(self, what: str) -> ImageRefused:
-        return malformed(what)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from imsd.contract import ByteRange, ImageRefused
+from imsd.contract import ByteRange
 
 from .raw import SECTOR_BYTES, check_virtual_size, round_up
 from .reader import Finding
+from .refusals import Refusals
 from .source import ByteSource
 
 COOKIE = b"conectix"
@@ -47,6 +48,9 @@ MAX_SIZE_BYTES = 2040 << 30
 
 # The sectors a disk may have and still be described by its geometry.
 MAX_GEOMETRY_SECTORS = 65535 * 16 * 255
+
+REFUSALS = Refusals("vhd", "write it anew with the program it comes from, or with `qemu-img convert -O vpc`")
+malformed, truncated = REFUSALS.malformed, REFUSALS.truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,22 +132,6 @@ def read_layout(source: ByteSource, max_virtual_size_bytes: int) -> Layout:
     return Layout(footer.size_bytes, _dynamic_table(source, footer), findings)
 
 
-def malformed(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the vhd file is malformed: {what}",
-        reason="IMAGE_MALFORMED",
-        hint="write it anew with the program it comes from, or with `qemu-img convert -O vpc`",
-    )
-
-
-def truncated(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the vhd file is cut short: {what}",
-        reason="IMAGE_TRUNCATED",
-        hint="copy the file again from its origin",
-    )
-
-
 def _footer(source: ByteSource) -> tuple[Footer, tuple[Finding, ...]]:
     """The footer that counts: that of the end, or the copy at the start when only that one is whole."""
     size = source.size_bytes
@@ -191,15 +179,13 @@ def _parsed(content: bytes) -> Footer | None:
 
 def _check_footer(footer: Footer, max_virtual_size_bytes: int) -> None:
     if footer.version >> 16 != VERSION >> 16:
-        raise _unknown(f"version {footer.version:#x} of vhd is not known", "FORMAT_UNSUPPORTED")
+        raise REFUSALS.unsupported(f"version {footer.version:#x}")
     if footer.disk_type == TYPE_DIFFERENCING:
-        raise _needs_parent("the vhd file is a differencing disk: it needs its parent")
+        raise REFUSALS.needs_another_file("it is a differencing disk")
     if footer.disk_type not in (TYPE_FIXED, TYPE_DYNAMIC):
-        raise _unknown(f"type {footer.disk_type} of vhd is not known", "IMAGE_UNKNOWN_FEATURE")
+        raise REFUSALS.unknown_feature(f"type {footer.disk_type}")
     if not footer.size_bytes:
-        raise ImageRefused(
-            "the disk in the vhd file has no byte", reason="IMAGE_EMPTY", hint="send a file that holds a disk"
-        )
+        raise REFUSALS.empty()
     if footer.size_bytes % SECTOR_BYTES:
         raise malformed(f"a disk of {footer.size_bytes} bytes does not end with a sector")
     if footer.size_bytes > MAX_SIZE_BYTES:
@@ -231,9 +217,9 @@ def _dynamic_table(source: ByteSource, footer: Footer) -> DynamicTable:
     if stored != checksum(content, HEADER_CHECKSUM_OFFSET):
         raise malformed("the checksum of the dynamic disk's header is wrong")
     if version >> 16 != VERSION >> 16:
-        raise _unknown(f"version {version:#x} of a dynamic vhd is not known", "FORMAT_UNSUPPORTED")
+        raise REFUSALS.unsupported(f"version {version:#x} of the dynamic header")
     if any(any(content[part]) for part in (PARENT_UUID, PARENT_NAME, PARENT_LOCATORS)):
-        raise _needs_parent("the vhd file names a parent")
+        raise REFUSALS.needs_another_file("it names a parent")
     if block_bytes & (block_bytes - 1) or not MIN_BLOCK_BYTES <= block_bytes <= MAX_BLOCK_BYTES:
         raise malformed(f"blocks of {block_bytes} bytes are no power of two from 512 KiB to 256 MiB")
     needed = -(-footer.size_bytes // block_bytes)
@@ -245,17 +231,3 @@ def _dynamic_table(source: ByteSource, footer: Footer) -> DynamicTable:
     if table.place.end > source.size_bytes:
         raise truncated(f"its table ends at {table.place.end}, the file at {source.size_bytes}")
     return table
-
-
-def _unknown(what: str, reason: str) -> ImageRefused:
-    return ImageRefused(
-        what, reason=reason, hint="convert the image with the program that wrote it, to a dynamic vhd"
-    )
-
-
-def _needs_parent(what: str) -> ImageRefused:
-    return ImageRefused(
-        what,
-        reason="IMAGE_BACKING_FILE",
-        hint="merge the chain into one file, in Hyper-V with `Merge-VHD`",
-    )

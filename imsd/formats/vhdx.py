@@ -6,11 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from imsd.contract import ImageRefused
-
 from .mapped_blocks import ABSENT, MappedBlocks, Places
 from .page_cache import FileTable, PageCache, Words
-from .reader import Finding, FormatReader, OpenedImage
+from .reader import Finding, FormatReader, OpenedImage, binary_size
+from .refusals import Refusals
 from .source import ByteSource
 from .vhdx_layout import (
     BAT_ENTRY_BYTES,
@@ -21,11 +20,11 @@ from .vhdx_layout import (
     MAX_FILE_BYTES,
     NO_ID,
     PARTIALLY_PRESENT,
+    REFUSALS,
     UNMAPPED,
     Header,
     Regions,
     malformed,
-    needs_parent,
     read_header,
     read_regions,
     truncated,
@@ -48,11 +47,15 @@ class VhdxReader(FormatReader):
             )
         regions = read_regions(source, header)
         disk = read_disk(source, regions, max_virtual_size_bytes)
-        return OpenedImage(self.name, VhdxBlocks(source, disk, header, regions), findings)
+        blocks = VhdxBlocks(source, disk, header, regions)
+        kind = "fixed" if disk.is_fixed else "dynamic"
+        return OpenedImage(self.name, blocks, findings, f"{kind}, blocks of {binary_size(disk.block_bytes)}")
 
 
 class VhdxBlocks(MappedBlocks):
     """The disk of a file whose headers, regions and metadata were checked."""
+
+    _refusals: ClassVar[Refusals] = REFUSALS
 
     def __init__(self, source: ByteSource, disk: Disk, header: Header, regions: Regions) -> None:
         super().__init__(source, disk.size_bytes, disk.block_bytes)
@@ -66,7 +69,7 @@ class VhdxBlocks(MappedBlocks):
         entries = self._bat.read(int(numbers[0]), int(numbers[-1] - numbers[0]) + 1)[numbers - numbers[0]]
         states = entries & np.uint64(BAT_STATE_MASK)
         if (states == PARTIALLY_PRESENT).any():
-            raise needs_parent("one of its blocks is partly in it")
+            raise REFUSALS.needs_another_file("a block is only partly in it")
         is_present = states == FULLY_PRESENT
         if (~is_present & (states > UNMAPPED)).any():
             raise malformed("the state of one of its blocks is not known")
@@ -86,9 +89,3 @@ class VhdxBlocks(MappedBlocks):
             if ((places < taken.end) & (places + self._block_bytes > taken.offset)).any():
                 raise malformed(f"a block lies over the region at {taken.offset}")
         return places
-
-    def _truncated(self, what: str) -> ImageRefused:
-        return truncated(what)
-
-    def _malformed(self, what: str) -> ImageRefused:
-        return malformed(what)

@@ -18,8 +18,9 @@ from uuid import UUID
 
 import google_crc32c
 
-from imsd.contract import ByteRange, ImageRefused
+from imsd.contract import ByteRange
 
+from .refusals import Refusals
 from .source import ByteSource
 
 MIB = 1 << 20
@@ -65,6 +66,11 @@ BAT_STATE_MASK = 7
 BAT_OFFSET_SHIFT = 20
 NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED, FULLY_PRESENT, PARTIALLY_PRESENT = 0, 1, 2, 3, 6, 7
 
+REFUSALS = Refusals(
+    "vhdx", "write it anew with the program it comes from, or with `qemu-img convert -O vhdx`"
+)
+malformed, truncated = REFUSALS.malformed, REFUSALS.truncated
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -89,38 +95,6 @@ def crc(content: bytes) -> int:
     return int(google_crc32c.extend(start, content[CHECKSUM.stop :]))
 
 
-def malformed(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the vhdx file is malformed: {what}",
-        reason="IMAGE_MALFORMED",
-        hint="write it anew with the program it comes from, or with `qemu-img convert -O vhdx`",
-    )
-
-
-def truncated(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the vhdx file is cut short: {what}",
-        reason="IMAGE_TRUNCATED",
-        hint="copy the file again from its origin",
-    )
-
-
-def unknown(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the vhdx file needs what is not known: {what}",
-        reason="IMAGE_UNKNOWN_FEATURE",
-        hint="convert the image with the program that wrote it, to a dynamic vhdx without extensions",
-    )
-
-
-def needs_parent(what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the vhdx file needs a parent: {what}",
-        reason="IMAGE_BACKING_FILE",
-        hint="merge the chain into one file, in Hyper-V with `Merge-VHD`",
-    )
-
-
 def read_header(source: ByteSource) -> Header:
     """The newest valid header. Raises ImageRefused, `NeedBytes`."""
     if source.size_bytes < HEADER_SECTION_BYTES:
@@ -137,13 +111,9 @@ def read_header(source: ByteSource) -> Header:
         raise malformed("its headers have the same sequence number and contradict each other")
     _, _, _, _, _, log_id, log_version, version, length, offset = HEADER.unpack_from(content)
     if version != VERSION:
-        raise ImageRefused(
-            f"version {version} of vhdx is not known",
-            reason="FORMAT_UNSUPPORTED",
-            hint="convert the image with the program that wrote it, to vhdx version 1",
-        )
+        raise REFUSALS.unsupported(f"version {version}")
     if log_version != LOG_VERSION and log_id != NO_ID:
-        raise unknown(f"version {log_version} of the log")
+        raise REFUSALS.unknown_feature(f"version {log_version} of the log")
     _check_place("log", offset, length, source.size_bytes)
     return Header(sequence, log_id, ByteRange(offset, length))
 
@@ -161,7 +131,7 @@ def read_regions(source: ByteSource, header: Header) -> Regions:
     known: dict[bytes, ByteRange] = {}
     for identity, offset, length, flags in tables[0]:
         if identity not in (BAT_REGION, METADATA_REGION) and flags & REGION_REQUIRED:
-            raise unknown(f"region {UUID(bytes_le=identity)}")
+            raise REFUSALS.unknown_feature(f"region {UUID(bytes_le=identity)}")
         if identity in known:
             raise malformed(f"it has region {UUID(bytes_le=identity)} twice")
         _check_place("region", offset, length, source.size_bytes)

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from uuid import UUID
 
-from imsd.contract import ByteRange, ImageRefused
+from imsd.contract import ByteRange
 
 from .raw import check_virtual_size
 from .source import ByteSource
@@ -20,11 +20,10 @@ from .vhdx_layout import (
     MAX_SIZE_BYTES,
     MAX_TABLE_ENTRIES,
     MIN_BLOCK_BYTES,
+    REFUSALS,
     SECTOR_SIZES,
     Regions,
     malformed,
-    needs_parent,
-    unknown,
 )
 
 TABLE_BYTES = 64 << 10
@@ -59,6 +58,7 @@ class Disk:
     size_bytes: int
     block_bytes: int
     logical_sector_bytes: int
+    is_fixed: bool = False
 
     @property
     def blocks(self) -> int:
@@ -79,20 +79,20 @@ def read_disk(source: ByteSource, regions: Regions, max_virtual_size_bytes: int)
     places = _item_places(source, regions.metadata)
     missing = [identity for identity in ITEM_BYTES if identity not in places]
     if PARENT_LOCATOR in places:
-        raise needs_parent("its metadata name one")
+        raise REFUSALS.needs_another_file("its metadata name a parent")
     if missing:
         raise malformed(f"its metadata lack item {UUID(bytes_le=missing[0])}")
     source.require(list(places.values()))
     items = {identity: bytes(source.read(*place)) for identity, place in places.items()}
     block_bytes, flags = struct.unpack("<II", items[FILE_PARAMETERS])
     if flags & HAS_PARENT:
-        raise needs_parent("it says so")
+        raise REFUSALS.needs_another_file("it says that it has a parent")
     if flags & ~KNOWN_PARAMETERS:
-        raise unknown(f"flags {flags:#x} of the file")
+        raise REFUSALS.unknown_feature(f"flags {flags:#x} of the file")
     (size,) = struct.unpack("<Q", items[VIRTUAL_SIZE])
     (logical,) = struct.unpack("<I", items[LOGICAL_SECTOR])
     (physical,) = struct.unpack("<I", items[PHYSICAL_SECTOR])
-    disk = Disk(size, block_bytes, logical)
+    disk = Disk(size, block_bytes, logical, bool(flags & LEAVE_BLOCKS_ALLOCATED))
     _check_sectors(logical, physical)
     _check_size(disk, max_virtual_size_bytes)
     if disk.bat_entries * BAT_ENTRY_BYTES > regions.bat.length:
@@ -115,7 +115,7 @@ def _item_places(source: ByteSource, region: ByteRange) -> dict[bytes, ByteRange
         _check_item(offset, length, region)
         if identity not in (*ITEM_BYTES, PARENT_LOCATOR):
             if flags & ITEM_IS_REQUIRED:
-                raise unknown(f"metadata {UUID(bytes_le=identity)}")
+                raise REFUSALS.unknown_feature(f"metadata {UUID(bytes_le=identity)}")
             continue
         if identity in places:
             raise malformed(f"its metadata have item {UUID(bytes_le=identity)} twice")
@@ -140,11 +140,7 @@ def _check_size(disk: Disk, max_virtual_size_bytes: int) -> None:
     if block_bytes & (block_bytes - 1) or not MIN_BLOCK_BYTES <= block_bytes <= MAX_BLOCK_BYTES:
         raise malformed(f"blocks of {block_bytes} bytes are no power of two from 1 MiB to 256 MiB")
     if not disk.size_bytes:
-        raise ImageRefused(
-            "the disk in the vhdx file has no byte",
-            reason="IMAGE_EMPTY",
-            hint="send a file that holds a disk",
-        )
+        raise REFUSALS.empty()
     check_virtual_size(disk.size_bytes, min(max_virtual_size_bytes, MAX_SIZE_BYTES))
     if disk.size_bytes % disk.logical_sector_bytes:
         raise malformed(f"a disk of {disk.size_bytes} bytes does not end with a sector")

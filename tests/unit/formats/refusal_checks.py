@@ -11,6 +11,20 @@ from imsd.formats.detect import open_image
 from imsd.formats.source import MemorySource
 from tests.unit.formats.disk_files import LIMIT, read_all
 
+# What may come of a file that was damaged anywhere.
+OUTCOMES = {
+    "read",
+    "IMAGE_MALFORMED",
+    "IMAGE_TRUNCATED",
+    "IMAGE_BACKING_FILE",
+    "IMAGE_EMPTY",
+    "IMAGE_TOO_LARGE",
+    "IMAGE_UNKNOWN_FEATURE",
+    "FORMAT_UNSUPPORTED",
+    "FORMAT_MISMATCH",
+    "FORMAT_AMBIGUOUS",
+}
+
 
 def refusal(call: Callable[[], object]) -> str:
     """The reason for which ``call`` refuses."""
@@ -30,3 +44,12 @@ def read_reason(file: bytes, name: str) -> str:
     """Why a file that opens is refused when its disk is read."""
     blocks = open_image(MemorySource(file), name, LIMIT).blocks
     return refusal(lambda: read_all(blocks))
+
+
+def outcome(file: bytes, declared: str) -> str:
+    """``"read"``, or the reason for which the file is refused; anything else that comes out is a defect."""
+    try:
+        read_all(open_image(MemorySource(file), declared, 64 << 20).blocks)
+    except ImageRefused as refused:
+        return refused.reason
+    return "read"

@@ -29,7 +29,9 @@ from tests.unit.formats.disk_files import (
     text,
     with_fetches,
 )
-from tests.unit.formats.refused_files import outcome
+from tests.unit.formats.qemu_files import Layout, as_qemu_reads
+from tests.unit.formats.qemu_files import converted as converted_by_qemu
+from tests.unit.formats.refusal_checks import outcome
 
 ImageOf = Callable[[Path], OpenedImage]
 
@@ -38,12 +40,10 @@ def opened(file: bytes) -> OpenedImage:
     return open_image(MemorySource(file), "vhd", LIMIT)
 
 
-def converted(raw: Path, options: str) -> tuple[Path, Path]:
-    """A VHD file of ``raw`` that QEMU wrote, and what QEMU reads from it."""
-    path, again = raw.with_suffix(".vhd"), raw.with_suffix(".again")
-    qemu_img("convert", "-f", "raw", "-O", "vpc", *(["-o", options] if options else []), raw, path)
-    qemu_img("convert", "-f", "vpc", "-O", "raw", path, again)
-    return path, again
+def converted(raw: Path, options: str) -> tuple[Path, bytes]:
+    """A file of ``raw`` that QEMU wrote, and the disk that QEMU reads from it."""
+    path = converted_by_qemu(raw, Layout("vpc", options))
+    return path, as_qemu_reads(path, "vpc")
 
 
 # Around whole MiB, whole blocks, and where QEMU rounds to the geometry.
@@ -58,8 +58,9 @@ def test_what_qemu_writes_is_read_as_qemu_reads_it(
     path, again = converted(sparse_file(tmp_path / "disk.raw", size, mixed_pieces(size)), options)
     image = image_of(path)
     assert image.format_name == "vhd"
+    assert image.variant == ("fixed" if "fixed" in options else "dynamic, blocks of 2 MiB")
     assert not image.findings
-    assert read_all(image.blocks) == again.read_bytes()
+    assert read_all(image.blocks) == again
     assert ("force_size" not in options) or image.blocks.size_bytes == size
 
 
@@ -205,7 +206,7 @@ def test_disks_of_any_shape_are_read_as_qemu_reads_them(
     inside = [(s * 512, noise(n * 512, s)) for s, n in pieces if s + n <= sectors]
     raw = sparse_file(tmp_path / "disk.raw", sectors * 512, inside)
     path, again = converted(raw, "subformat=fixed" if is_fixed else "")
-    assert read_all(image_of(path).blocks) == again.read_bytes()
+    assert read_all(image_of(path).blocks) == again
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -50,7 +50,7 @@ from tests.unit.formats.disk_files import (
     text,
     with_fetches,
 )
-from tests.unit.formats.refused_files import open_reason, outcome
+from tests.unit.formats.refusal_checks import open_reason, outcome
 
 ImageOf = Callable[[Path], OpenedImage]
 

@@ -44,7 +44,9 @@ from tests.unit.formats.disk_files import (
     text,
     with_fetches,
 )
-from tests.unit.formats.refused_files import outcome
+from tests.unit.formats.qemu_files import Layout, as_qemu_reads
+from tests.unit.formats.qemu_files import converted as converted_by_qemu
+from tests.unit.formats.refusal_checks import outcome
 
 ImageOf = Callable[[Path], OpenedImage]
 
@@ -53,12 +55,10 @@ def opened(file: bytes) -> OpenedImage:
     return open_image(MemorySource(file), "vhdx", LIMIT)
 
 
-def converted(raw: Path, options: str) -> tuple[Path, Path]:
-    """A VHDX file of ``raw`` that QEMU wrote, and what QEMU reads from it."""
-    path, again = raw.with_suffix(".vhdx"), raw.with_suffix(".again")
-    qemu_img("convert", "-f", "raw", "-O", "vhdx", *(["-o", options] if options else []), raw, path)
-    qemu_img("convert", "-f", "vhdx", "-O", "raw", path, again)
-    return path, again
+def converted(raw: Path, options: str) -> tuple[Path, bytes]:
+    """A file of ``raw`` that QEMU wrote, and the disk that QEMU reads from it."""
+    path = converted_by_qemu(raw, Layout("vhdx", options))
+    return path, as_qemu_reads(path, "vhdx")
 
 
 OPTIONS = [
@@ -82,9 +82,10 @@ def test_what_qemu_writes_is_read_as_qemu_reads_it(
     path, again = converted(sparse_file(tmp_path / "disk.raw", size, mixed_pieces(size)), options)
     image = image_of(path)
     assert image.format_name == "vhdx"
+    assert image.variant.startswith("fixed" if "fixed" in options else "dynamic")
     assert not image.findings
     assert image.blocks.size_bytes == size
-    assert read_all(image.blocks) == again.read_bytes()
+    assert read_all(image.blocks) == again
 
 
 @pytest.mark.parametrize("options", ["", "block_size=256M", "block_size=32M"])
@@ -120,6 +121,13 @@ def test_blocks_that_are_not_there_read_as_zeros(state: int, mib: int) -> None:
     blocks = opened(crafted([at(mib, state), at(4), at(mib, state)], noise(MIB))).blocks
     assert read_all(blocks) == bytes(MIB) + noise(MIB) + bytes(MIB)
     assert [extent.is_zero for extent in blocks.extents(0, 3 * MIB)] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("flags", "variant"), [(0, "dynamic, blocks of 1 MiB"), (1, "fixed, blocks of 1 MiB")]
+)
+def test_the_variant_tells_kind_and_blocks(flags: int, variant: str) -> None:
+    assert opened(crafted([0, 0, 0], b"", Parts(disk=Disk(flags=flags)))).variant == variant
 
 
 def test_blocks_lie_in_any_order_and_any_range_is_read() -> None:
@@ -200,7 +208,7 @@ def test_disks_of_any_shape_are_read_as_qemu_reads_them(
     inside = [(s * 512, noise(n * 512, s)) for s, n in pieces if s + n <= sectors]
     raw = sparse_file(tmp_path / "disk.raw", sectors * 512, inside)
     path, again = converted(raw, options)
-    assert read_all(image_of(path).blocks) == again.read_bytes()
+    assert read_all(image_of(path).blocks) == again
 
 
 @pytest.mark.parametrize("seed", range(24))
