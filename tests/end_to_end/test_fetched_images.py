@@ -156,7 +156,7 @@ async def test_a_fetch_that_fails_leaves_nothing(start_with_web: StartDaemon, we
     daemon = start_with_web(url_import__retry_seconds=0.5)
     page = WebFile(random_disk(SIZE), has_ranges=False)
     web.offer("/cut", lambda seen: replace(page(seen), cut_after=20 * MIB))
-    web.offer("/picture", WebFile(b"KDMV\x01\x00\x00\x00" + bytes(MIB)))
+    web.offer("/picture", WebFile(b"COWD\x01\x00\x00\x00" + bytes(MIB)))
     expected = {"/missing": "URL_UNREACHABLE", "/cut": "URL_UNREACHABLE", "/picture": "FORMAT_UNSUPPORTED"}
     async with connected(daemon) as stubs:
         for path, reason in expected.items():
