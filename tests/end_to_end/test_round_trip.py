@@ -11,7 +11,7 @@ import pytest
 from imsd.v1 import image_pb2, job_pb2
 from tests.end_to_end import wire
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
-from tests.end_to_end.disks import MIB, as_qcow2, patterned_disk, qemu_img, random_disk
+from tests.end_to_end.disks import MIB, as_qcow2, patterned_disk, random_disk
 
 RAW, QCOW2 = image_pb2.DISK_FORMAT_RAW, image_pb2.DISK_FORMAT_QCOW2
 VMDK = image_pb2.DISK_FORMAT_VMDK
@@ -31,84 +31,6 @@ async def test_an_odd_raw_disk_is_rounded_up_to_a_sector(stubs: Stubs) -> None:
     assert image.virtual_size_bytes == 1024
     assert [finding.code for finding in image.findings] == ["RAW_SIZE_ROUNDED_UP"]
     assert await wire.download(stubs, image.id) == b"x" * 1000 + bytes(24)
-
-
-@pytest.mark.parametrize("options", [(), ("-c",), ("-c", "-o", "compression_type=zstd")])
-async def test_a_qcow2_and_its_raw_disk_are_the_same_image(
-    stubs: Stubs, tmp_path: Path, options: tuple[str, ...]
-) -> None:
-    disk = patterned_disk(12 * MIB)
-    raw = await wire.import_disk(stubs, disk)
-    qcow2 = await wire.import_disk(stubs, as_qcow2(tmp_path, disk, *options))
-    assert qcow2.disk_format == QCOW2
-    assert qcow2.digest == raw.digest
-    assert qcow2.new_size_bytes == 0
-    assert await wire.download(stubs, qcow2.id) == disk
-
-
-@pytest.mark.parametrize("name", ["qcow", "qed", "vdi"])
-async def test_a_file_of_another_format_and_its_raw_disk_are_the_same_image(
-    stubs: Stubs, tmp_path: Path, name: str
-) -> None:
-    disk = patterned_disk(12 * MIB)
-    raw, path = tmp_path / "disk.raw", tmp_path / "disk"
-    raw.write_bytes(disk)
-    qemu_img("convert", "-f", "raw", "-O", name, raw, path)
-    image = await wire.import_disk(stubs, path.read_bytes())
-    assert image.disk_format == image_pb2.DiskFormat.Value(f"DISK_FORMAT_{name.upper()}")
-    assert image.digest == (await wire.import_disk(stubs, disk)).digest
-    assert await wire.download(stubs, image.id) == disk
-
-
-@pytest.mark.parametrize("name", ["vdi"])
-async def test_a_download_in_another_format_is_the_disk(stubs: Stubs, tmp_path: Path, name: str) -> None:
-    disk = patterned_disk(10 * MIB + 512)
-    image = await wire.import_disk(stubs, disk)
-    out, raw = tmp_path / "out", tmp_path / "in.raw"
-    disk_format = image_pb2.DiskFormat.Value(f"DISK_FORMAT_{name.upper()}")
-    out.write_bytes(await wire.download(stubs, image.id, disk_format=disk_format))
-    raw.write_bytes(disk)
-    assert "identical" in qemu_img("compare", "-f", "raw", "-F", name, raw, out)
-
-
-@pytest.mark.parametrize(
-    "compression",
-    [image_pb2.COMPRESSION_NONE, image_pb2.COMPRESSION_ZLIB, image_pb2.COMPRESSION_ZSTD],
-)
-async def test_a_downloaded_qcow2_is_the_disk(stubs: Stubs, tmp_path: Path, compression: int) -> None:
-    disk = patterned_disk(10 * MIB + 512)
-    image = await wire.import_disk(stubs, disk)
-    out, raw = tmp_path / "out.qcow2", tmp_path / "in.raw"
-    out.write_bytes(await wire.download(stubs, image.id, disk_format=QCOW2, compression=compression))
-    raw.write_bytes(disk)
-    qemu_img("check", "-f", "qcow2", out)
-    assert "identical" in qemu_img("compare", "-f", "raw", "-F", "qcow2", raw, out)
-
-
-@pytest.mark.parametrize("subformat", ["monolithicSparse", "streamOptimized"])
-async def test_a_vmdk_and_its_raw_disk_are_the_same_image(
-    stubs: Stubs, tmp_path: Path, subformat: str
-) -> None:
-    disk = patterned_disk(9 * MIB) + bytes(3 * MIB)
-    raw, vmdk = tmp_path / "disk.raw", tmp_path / "disk.vmdk"
-    raw.write_bytes(disk)
-    qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat}", raw, vmdk)
-    image = await wire.import_disk(stubs, vmdk.read_bytes())
-    assert image.disk_format == VMDK
-    assert image.virtual_size_bytes == len(disk)
-    assert await wire.download(stubs, image.id) == disk
-
-
-@pytest.mark.parametrize("compression", [image_pb2.COMPRESSION_ZLIB, image_pb2.COMPRESSION_ZLIB_SMALL])
-async def test_a_downloaded_vmdk_is_the_disk(stubs: Stubs, tmp_path: Path, compression: int) -> None:
-    disk = patterned_disk(10 * MIB + 512)
-    image = await wire.import_disk(stubs, disk)
-    out, raw = tmp_path / "out.vmdk", tmp_path / "in.raw"
-    out.write_bytes(await wire.download(stubs, image.id, disk_format=VMDK, compression=compression))
-    raw.write_bytes(disk)
-    assert "identical" in qemu_img("compare", "-f", "raw", "-F", "vmdk", raw, out)
-    again = await wire.import_disk(stubs, out.read_bytes(), name="again")
-    assert again.digest == image.digest
 
 
 async def test_a_second_import_of_the_same_disk_stores_nothing(daemon: DaemonProcess, stubs: Stubs) -> None:
