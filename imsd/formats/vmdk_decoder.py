@@ -150,7 +150,7 @@ class VmdkDecoder(StreamDecoder):
             raise truncated(f"it ends at {file_size_bytes}, before the end of its stream")
         if header.directory_sector != self._state.directory_sector:
             raise malformed("its grain directory is not where it should be")
-        if not self._state.tally.agrees(header.directory_entries):
+        if not self._state.tally.agrees():
             raise malformed("its grain tables do not tell of the grains that it holds")
         rest = header.size_bytes - self._state.given_bytes
         return StreamedDisk(header.size_bytes, list(findings_of(header)), zeros_at_end=rest)

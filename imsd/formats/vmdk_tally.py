@@ -3,8 +3,8 @@
 A reader at random access finds grains by the tables, a reader in one pass by their markers; both must see
 the same disk. What was seen and what the tables tell are added up as keyed hashes, which are equal only if
 the pairs that went in are (but for one chance in 2^64 that nobody can force, the key being secret). A
-table in the stream does not say which one it is. Either every entry of the directory has a table, in
-order, or only those have one that hold grains, also in order.
+table in the stream does not say which one it is. Either the first entries of the directory, mostly all,
+have a table each, in order, or only those have one that hold grains, also in order.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class Tally:
     groups: int = 0
     group_count: int = 0
     last_group: int = -1
-    # Told by tables, numbered as they came: their entries, and where they are.
+    # Told by tables, numbered as they came: their entries, where they are, and the numbers.
     entries: int = 0
     tables: int = 0
+    table_numbers: int = 0
     table_count: int = 0
     # Told by the directory, its entries that are not 0 numbered: where tables are, and whose.
     directory: int = 0
@@ -71,6 +72,7 @@ class Tally:
         numbers = np.arange(self.table_count, self.table_count + count, dtype=np.uint64)
         places = np.uint64(sector) + np.arange(count, dtype=np.uint64) * np.uint64(TABLE_SECTORS)
         self.tables = self._add(self.tables, numbers, places)
+        self.table_numbers = self._add(self.table_numbers, numbers, numbers)
         self.table_count += count
 
     def see_directory(self, first: int, entries: Numbers) -> None:
@@ -81,11 +83,11 @@ class Tally:
         self.directory_groups = self._add(self.directory_groups, ranks, (told + first).astype(np.uint64))
         self.directory_count += len(told)
 
-    def agrees(self, directory_entries: int) -> bool:
+    def agrees(self) -> bool:
         """Whether the tables tell of just the grains that were seen."""
         if (self.directory, self.directory_count) != (self.tables, self.table_count):
             return False
-        if self.table_count == directory_entries and self.grains == self.entries:
+        if self.directory_groups == self.table_numbers and self.grains == self.entries:
             return True
         return (
             self.table_count == self.group_count

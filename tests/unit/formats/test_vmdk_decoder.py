@@ -105,6 +105,16 @@ def test_the_directory_may_be_where_the_header_says_at_the_end() -> None:
         assert read_all(open_image(MemorySource(content), "vmdk", LIMIT).blocks).startswith(text(GRAIN))
 
 
+def test_tables_without_grains_may_be_there_up_to_the_last_that_has_some() -> None:
+    file = StreamFile(WIDE).table(0).grain(600, text(GRAIN)).table(1).close()
+    assert decoded(VmdkDecoder, file)[0] == disk_of({600: text(GRAIN)}, WIDE)
+
+
+def test_some_tables_without_grains_and_not_others_are_refused() -> None:
+    file = StreamFile(WIDE).grain(0, text(GRAIN)).table(0).table(2).close()
+    assert decode_reason(file) == "IMAGE_MALFORMED"
+
+
 def test_a_grain_that_its_table_marks_zero_is_zero() -> None:
     fields = replace(WIDE, version=2, flags=STREAM_FLAGS | ZERO_GRAINS)
     file = StreamFile(fields).grain(0, text(GRAIN))
