@@ -111,12 +111,16 @@ def _whole_disk(disk: Volume, table: PartitionTable) -> Iterator[Place]:
 
 
 def _place(name: str, volume: Volume, partition: Partition | None) -> Place:
+    file_system, problem = None, ""
     try:
         file_system = find_file_system(volume)
+    except GuestUnreadable as damaged:
+        problem = str(damaged)
+    try:
         content = recognise(volume) if file_system is None else file_system.name
-    except GuestUnreadable as problem:
-        return Place(name, volume, partition, None, "", str(problem))
-    return Place(name, volume, partition, file_system, content, "")
+    except GuestUnreadable as damaged:
+        return Place(name, volume, partition, None, "", str(damaged))
+    return Place(name, volume, partition, file_system, content, "" if content else problem)
 
 
 def _logical_place(logical: LogicalVolume) -> Place:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from .btrfs import BtrfsFileSystem
 from .ext import ExtFileSystem
 from .fat import FatFileSystem
 from .file_system import FileSystem
 from .iso9660 import Iso9660FileSystem
+from .ntfs import NtfsFileSystem
 from .volume import GuestUnreadable, Volume
 from .xfs import XfsFileSystem
 
@@ -14,6 +16,8 @@ from .xfs import XfsFileSystem
 FILE_SYSTEMS: tuple[type[FileSystem], ...] = (
     XfsFileSystem,
     ExtFileSystem,
+    BtrfsFileSystem,
+    NtfsFileSystem,
     FatFileSystem,
     Iso9660FileSystem,
 )
