@@ -50,6 +50,12 @@ class FileBlocks(BlockSource):
         self.file_bytes = status.st_size
         self.size_bytes = self.file_bytes // BLOCK_BYTES * BLOCK_BYTES
 
+    @property
+    def identity(self) -> tuple[int, int, int, int]:
+        """Device, inode, size and time of the last change (ns): the same for the same unchanged file."""
+        status = self._status
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
     def extents(self, start: int, length: int) -> Sequence[Extent]:
         with translate_os_errors(SUBJECT, READING):
             return self._extents(start, length)

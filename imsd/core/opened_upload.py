@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.chunks.entry_rows import EntryRows
@@ -14,10 +13,8 @@ from imsd.chunks.ingest import DiskIngest
 from imsd.chunks.ingest_state import IngestResult
 from imsd.chunks.manifest_writer import ManifestWriter, WrittenManifest
 from imsd.chunks.pack_writer import IngestTarget
-from imsd.chunks.render import in_order
 from imsd.chunks.segment import decode_segment
 from imsd.chunks.staged_source import StagedPart, StagedSource, staging_blob
-from imsd.chunks.tree_digest import HashedWindow, TreeHasher, hash_window
 from imsd.contract import BlobStore, ByteRange, DataLoss
 from imsd.formats.detect import open_image, require_declared
 from imsd.formats.reader import Finding, OpenedImage
@@ -27,13 +24,11 @@ from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord
 
 from .chunked_sink import SealedDisk
+from .file_digest import digest_of
 from .job_run import JobRun
 
 CHECK_SPAN = (0.0, 5.0)
 STORE_SPAN = (20.0, 98.0)
-
-# Read at once when staged bytes are checked.
-CHECK_WINDOW = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,28 +150,11 @@ async def _check_staged(run: JobRun, file: ByteSource, upload: UploadRecord) -> 
     the image. Raises DataLoss.
     """
     run.enter("checksum", file.size_bytes, CHECK_SPAN)
-    pool, hasher = run.runtime.pool, TreeHasher()
-    calls = (partial(pool.run, _hash, file, window) for window in _check_windows(file))
-    async with aclosing(in_order(pool, calls, lambda _: 0)) as windows:
-        async for window in windows:
-            hasher.add_window(window)
-            run.advance(hasher.position)
-    hasher.zeros(file.size_bytes - hasher.position)
-    if hasher.digest() != upload.digest:
+    if await digest_of(run.runtime.pool, file, run.advance) != upload.digest:
         raise DataLoss(
             "the staged bytes of the upload are not the ones that arrived",
             hint="check the disk of the store, then upload the file again",
         )
-
-
-def _check_windows(file: ByteSource) -> Iterator[ByteRange]:
-    for span in file.data_ranges():
-        for start in range(span.offset, span.end, CHECK_WINDOW):
-            yield ByteRange(start, min(CHECK_WINDOW, span.end - start))
-
-
-def _hash(file: ByteSource, window: ByteRange) -> HashedWindow:
-    return hash_window(window.offset, memoryview(file.read(window.offset, window.length)))
 
 
 @asynccontextmanager

@@ -139,6 +139,16 @@ class UploadProgress:
             c, self.record.id, self.record.fence, part=part, values=values
         )
 
+    async def forget_parts(self) -> None:
+        """Begin anew, whatever came of an earlier file. Raises Conflict (UPLOAD_TAKEN_OVER)."""
+        values: dict[str, Any] = {"committed_offset": 0, "tree_state": b"", "is_direct": None}
+        async with self._changing:
+            async with self._runtime.database.transaction() as c:
+                if not await self._put(c, staged_bytes=self._reserved_bytes, **values):
+                    raise taken_over()
+                await upload_rows.delete_parts(c, self.record.id)
+            self.record = replace(self.record, staged_bytes=0, **values)
+
     async def seal(self, digest: str, tree_state: bytes, part: PartRecord | None = None) -> UploadRecord:
         """OPEN to COMMITTED, together with the last ``part``. Raises Conflict (UPLOAD_TAKEN_OVER)."""
         values = {

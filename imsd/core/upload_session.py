@@ -2,7 +2,7 @@
 
 The format, declared or recognised from the first bytes, decides where the bytes go: a disk whose blocks
 are the file's bytes (RAW, ISO), or that can be decoded in one pass, becomes chunks at once; anything else
-is staged until its job reads it.
+is staged until its job reads it. A file that a client of this machine handed over is read where it lies.
 """
 
 from __future__ import annotations
@@ -13,14 +13,23 @@ from contextlib import suppress
 from typing import Self, TypeVar
 
 from imsd.contract import Buffer, ImsError, InvalidRequest, LimitExceeded, Unavailable, settle
-from imsd.formats.detect import HEAD_BYTES, SIGNED_AT_END, ambiguous, head_formats, require_declared
+from imsd.formats.detect import (
+    HEAD_BYTES,
+    SIGNED_AT_END,
+    ambiguous,
+    head_formats,
+    open_image,
+    require_declared,
+)
+from imsd.formats.reader import OpenedImage
 from imsd.formats.registry import can_decode, is_streamable
 from imsd.metadata.records import UploadRecord
 
 from . import limits
 from .decoded_sink import DecodedSink, is_decoded
 from .direct_sink import DirectSink
-from .file_blocks import BLOCK_BYTES, FileRange
+from .file_blocks import BLOCK_BYTES, FileBlocks, FileRange
+from .in_place_sink import FileBytes, FinishedSink, InPlaceSink, is_finished, is_in_place
 from .runtime import Runtime
 from .staged_sink import StagedSink
 from .upload_progress import UploadProgress, taken_over
@@ -49,6 +58,7 @@ class UploadSession:
         self._progress = progress
         self._sink: UploadSink | None = None
         self._head = bytearray()
+        self._file: FileBlocks | None = None  # that was handed over
         self._received = progress.record.committed_offset
         self._closed = asyncio.Event()
         self._ends_with: ImsError | None = None
@@ -57,7 +67,8 @@ class UploadSession:
         self._closing_seconds = CLOSING_SECONDS  # for a checkpoint that runs at the end
 
     async def __aenter__(self) -> Self:
-        if self._progress.record.is_direct is not None:
+        record = self._progress.record
+        if record.is_direct is not None and not is_in_place(record.tree_state):
             self._sink = await open_sink(self._runtime, self._progress)
         return self
 
@@ -175,6 +186,7 @@ class UploadSession:
     async def copy(self, range_: FileRange) -> None:
         """Take a range of a file that was handed over."""
         if self._sink is None:  # the format is decided by the first bytes
+            self._file = range_.blocks
             length = min(range_.end - range_.start, HEAD_BLOCKS_BYTES)
             await self.write(await self._runtime.pool.run(range_.blocks.content, range_.start, length))
             range_ = range_._replace(start=range_.start + length)
@@ -208,14 +220,29 @@ class UploadSession:
     async def _decide(self) -> None:
         head, record = bytes(self._head), self._progress.record
         found = begins_as(head, record.disk_format)
+        # An expected SHA-256 is made of the file, read again by the job: it is staged.
+        image = await self._open_file() if self._file and not record.expected_sha256 else None
+        if self._file and image and not is_streamable(image.format_name):
+            self._sink = await InPlaceSink.begin(self._runtime, self._progress, self._file, image)
+            await self._sink.write(head)
+            self._head.clear()
+            return
+        if record.tree_state:  # of a file that was read in place, and now is sent
+            await self._progress.forget_parts()
         if is_streamable(found):
             self._sink = await DirectSink.open(self._runtime, self._progress)
-        elif can_decode(found, head) and not record.expected_sha256:  # which is made of the file, read again
+        elif can_decode(found, head) and not record.expected_sha256:
             self._sink = await DecodedSink.begin(self._runtime, self._progress, found)
         else:
             self._sink = await StagedSink.open(self._runtime, self._progress)
         await self._sink.write(head)
         self._head.clear()
+
+    async def _open_file(self) -> OpenedImage:
+        """The disk in the file that was handed over, all of which is there."""
+        assert self._file is not None
+        declared, limit = self._progress.record.disk_format, self._runtime.limits.max_virtual_size_bytes
+        return await self._runtime.pool.run(open_image, FileBytes(self._file), declared or None, limit)
 
     async def _make_room(self, length: int) -> None:
         """Wait until no more than a part would be lost when ``length`` bytes more have come."""
@@ -256,7 +283,11 @@ async def open_sink(runtime: Runtime, progress: UploadProgress) -> UploadSink:
     record = progress.record
     if not record.is_direct:
         return await StagedSink.open(runtime, progress)
-    sink_type: type[UploadSink] = DecodedSink if is_decoded(record.tree_state) else DirectSink
+    sink_type: type[DirectSink | DecodedSink | FinishedSink] = DirectSink
+    if is_decoded(record.tree_state):
+        sink_type = DecodedSink
+    elif is_finished(record.tree_state):
+        sink_type = FinishedSink
     return await sink_type.open(runtime, progress)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from typing import Any, Self
+from typing import Any
 
 import structlog
 
@@ -14,7 +14,6 @@ from imsd.metadata.records import UploadRecord
 
 from .file_blocks import FileRange, file_pieces
 from .runtime import Runtime
-from .upload_progress import UploadProgress
 
 log = structlog.get_logger(__name__)
 
@@ -34,11 +33,6 @@ class UploadSink(ABC):
         self.unsaved_bytes = 0
         self.saving_bytes = 0
         self._saving: asyncio.Task[None] | None = None
-
-    @classmethod
-    @abstractmethod
-    async def open(cls, runtime: Runtime, progress: UploadProgress) -> Self:
-        """Go on where the upload's durable state ends."""
 
     @abstractmethod
     async def write(self, data: Buffer) -> None:

@@ -81,6 +81,11 @@ async def count_parts(c: AsyncConnection, upload_id: str) -> int:
     return int((await c.execute(query)).scalar_one())
 
 
+async def delete_parts(c: AsyncConnection, upload_id: str) -> None:
+    """Forget all parts; their blobs go with the upload."""
+    await c.execute(delete(upload_part).where(upload_part.c.upload_id == upload_id))
+
+
 async def upload_parts(c: AsyncConnection, upload_id: str) -> list[PartRecord]:
     """The parts in the order of the file."""
     rows = select(upload_part).where(upload_part.c.upload_id == upload_id).order_by(upload_part.c.number)
