@@ -1,0 +1,216 @@
+"""Files that were handed over, read where they lie: never staged, and gone on with if they are the same."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from imsd.chunks.disk_digest import digest_blocks
+from imsd.chunks.tree_digest import TreeHasher
+from imsd.contract import FailedPrecondition, ImageRefused, NotFound
+from imsd.core.chunked_sink import SealedDisk
+from imsd.core.file_blocks import FileRange
+from imsd.core.handed_files import HandedFile
+from imsd.core.in_place_sink import is_in_place
+from imsd.core.requests import RequestKey
+from imsd.core.runtime import Runtime
+from imsd.core.sweeper import Sweeper
+from imsd.core.upload_session import UploadSession
+from imsd.core.uploads import NewUpload, Uploads
+from imsd.formats.raw import RawBlocks
+from imsd.formats.source import MemorySource
+from imsd.metadata import uploads as upload_rows
+from imsd.metadata.database import Database
+from imsd.metadata.records import PartKind, PartRecord, UploadRecord
+from imsd.testing.memory_store import MemoryStore
+from tests.unit.core.core_world import STORE, new_id, open_runtime, pool_of
+from tests.unit.formats.disk_files import MIB, qemu_img
+
+PROJECT = "default"
+DISK = random.Random(3).randbytes(7 * MIB) + bytes(4 * MIB) + b"text " * 300_000
+DISK += bytes(-len(DISK) % 512)
+OTHER = random.Random(4).randbytes(6 * MIB)
+
+FILES = {
+    "qcow2": ["-O", "qcow2"],
+    "qcow2, zlib": ["-O", "qcow2", "-c"],
+    "vmdk, stream": ["-O", "vmdk", "-o", "subformat=streamOptimized"],
+    "vhdx": ["-O", "vhdx"],
+    "vhd, fixed": ["-O", "vpc", "-o", "subformat=fixed,force_size=on"],
+}
+
+
+@pytest.fixture
+async def runtime(database: Database) -> AsyncIterator[Runtime]:
+    async with open_runtime(database, pool_of(**{STORE: MemoryStore()})) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def uploads(runtime: Runtime) -> Uploads:
+    return Uploads(runtime, Sweeper(runtime))
+
+
+def a_file(folder: Path, disk: bytes = DISK, kind: str = "qcow2", name: str = "disk") -> Path:
+    raw = folder / f"{name}.raw"
+    raw.write_bytes(disk)
+    qemu_img("convert", "-f", "raw", *FILES[kind], raw, folder / name)
+    return folder / name
+
+
+async def an_upload(uploads: Uploads, size_bytes: int, expected_sha256: str = "") -> str:
+    new = NewUpload(size_bytes=size_bytes, expected_sha256=expected_sha256)
+    return (await uploads.create(RequestKey(PROJECT, "", new_id()), new)).id
+
+
+async def take(runtime: Runtime, session: UploadSession, file: HandedFile, most_steps: int) -> None:
+    """What a call that names a handed file does, broken off after ``most_steps``."""
+    async for step in file.steps(session.committed_offset, runtime.pool, MIB):
+        if most_steps == 0:
+            return
+        most_steps -= 1
+        if isinstance(step, FileRange):
+            await session.copy(step)
+        elif isinstance(step, int):
+            await session.write_zeros(step)
+        else:
+            await session.write(step)
+    await session.flush()
+
+
+async def hand_over(
+    runtime: Runtime, uploads: Uploads, upload: str, path: Path, most_steps: int = -1
+) -> None:
+    offset = (await uploads.get(PROJECT, upload)).committed_offset
+    with HandedFile.examine(os.open(path, os.O_RDONLY)) as file:
+        async with uploads.writing(PROJECT, upload, offset) as session:
+            await take(runtime, session, file, most_steps)
+
+
+async def parts_of(runtime: Runtime, upload: str) -> list[PartRecord]:
+    async with runtime.database.reading() as c:
+        return await upload_rows.upload_parts(c, upload)
+
+
+async def commit(uploads: Uploads, upload: str, path: Path) -> UploadRecord:
+    return await uploads.commit(PROJECT, upload, path.stat().st_size, "")  # noqa: ASYNC240
+
+
+def digest_of_disk(disk: bytes) -> str:
+    return digest_blocks(RawBlocks(MemorySource(disk)))
+
+
+@pytest.mark.parametrize("kind", FILES)
+async def test_a_file_of_any_format_is_stored_without_being_staged(
+    runtime: Runtime, uploads: Uploads, tmp_path: Path, kind: str
+) -> None:
+    path = a_file(tmp_path, kind=kind)
+    upload = await an_upload(uploads, path.stat().st_size)
+    await hand_over(runtime, uploads, upload, path)
+    assert {part.kind for part in await parts_of(runtime, upload)} == {PartKind.SEGMENT}
+    sealed = await commit(uploads, upload, path)
+    assert SealedDisk.from_bytes(sealed.tree_state).result.digest == digest_of_disk(DISK)
+    hasher = TreeHasher()
+    hasher.update(path.read_bytes())
+    assert sealed.digest == hasher.digest()
+
+
+async def test_the_same_file_is_gone_on_with(runtime: Runtime, uploads: Uploads, tmp_path: Path) -> None:
+    path = a_file(tmp_path)
+    upload = await an_upload(uploads, path.stat().st_size)
+    await hand_over(runtime, uploads, upload, path, most_steps=20)
+    broken = await uploads.get(PROJECT, upload)
+    first_parts = await parts_of(runtime, upload)
+    assert is_in_place(broken.tree_state)
+    assert broken.committed_offset == 0
+    assert first_parts
+    await hand_over(runtime, uploads, upload, path)
+    assert (await parts_of(runtime, upload))[: len(first_parts)] == first_parts
+    sealed = await commit(uploads, upload, path)
+    assert SealedDisk.from_bytes(sealed.tree_state).result.digest == digest_of_disk(DISK)
+
+
+async def test_another_file_is_begun_anew(runtime: Runtime, uploads: Uploads, tmp_path: Path) -> None:
+    path, other = a_file(tmp_path), a_file(tmp_path, OTHER, name="other")
+    upload = await an_upload(uploads, 0)
+    await hand_over(runtime, uploads, upload, path, most_steps=20)
+    first_parts = await parts_of(runtime, upload)
+    await hand_over(runtime, uploads, upload, other)
+    assert not {part.number for part in first_parts} & {
+        part.number for part in await parts_of(runtime, upload)
+    }
+    sealed = await commit(uploads, upload, other)
+    assert SealedDisk.from_bytes(sealed.tree_state).result.digest == digest_of_disk(OTHER)
+
+
+async def test_a_file_that_is_sent_after_all_is_staged(
+    runtime: Runtime, uploads: Uploads, tmp_path: Path
+) -> None:
+    path = a_file(tmp_path)
+    content = path.read_bytes()
+    upload = await an_upload(uploads, len(content))
+    await hand_over(runtime, uploads, upload, path, most_steps=20)
+    async with uploads.writing(PROJECT, upload, 0) as session:
+        for start in range(0, len(content), MIB):
+            await session.write(content[start : start + MIB])
+        await session.flush()
+        assert session.committed_offset == len(content)
+    kinds = {part.kind for part in await parts_of(runtime, upload)}
+    assert PartKind.DATA in kinds
+    assert PartKind.SEGMENT not in kinds
+    assert (await commit(uploads, upload, path)).is_direct is False
+
+
+async def test_a_file_that_is_changed_meanwhile_is_not_believed(
+    runtime: Runtime, uploads: Uploads, tmp_path: Path
+) -> None:
+    path = a_file(tmp_path)
+    upload = await an_upload(uploads, path.stat().st_size)
+    await hand_over(runtime, uploads, upload, path, most_steps=20)
+    with path.open("r+b") as file:
+        file.seek(5 * MIB)
+        file.write(b"changed")
+    os.utime(path, ns=(1, 1))
+    await hand_over(runtime, uploads, upload, path)
+    sealed = await commit(uploads, upload, path)
+    assert SealedDisk.from_bytes(sealed.tree_state).result.digest != digest_of_disk(DISK)
+
+
+async def test_a_file_that_is_changed_while_it_is_read_is_refused(
+    runtime: Runtime, uploads: Uploads, tmp_path: Path
+) -> None:
+    path = a_file(tmp_path)
+    upload = await an_upload(uploads, path.stat().st_size)
+    with HandedFile.examine(os.open(path, os.O_RDONLY)) as file:
+        async with uploads.writing(PROJECT, upload, 0) as session:
+            await take(runtime, session, file, 5)
+            os.utime(path, ns=(1, 1))
+            with pytest.raises(FailedPrecondition):
+                await take(runtime, session, file, -1)
+
+
+async def test_a_hostile_file_is_refused_and_gone(runtime: Runtime, uploads: Uploads, tmp_path: Path) -> None:
+    path = tmp_path / "hostile"
+    qemu_img("create", "-f", "qcow2", "-b", "/etc/passwd", "-F", "raw", path, "1M")
+    with path.open("ab") as file:
+        file.write(bytes(1 << 20))
+    upload = await an_upload(uploads, path.stat().st_size)
+    with pytest.raises(ImageRefused) as refused:
+        await hand_over(runtime, uploads, upload, path)
+    assert refused.value.reason == "IMAGE_BACKING_FILE"
+    await runtime.background.settle()
+    with pytest.raises(NotFound):
+        await uploads.get(PROJECT, upload)
+
+
+async def test_a_file_whose_sha256_is_to_be_checked_is_staged(
+    runtime: Runtime, uploads: Uploads, tmp_path: Path
+) -> None:
+    path = a_file(tmp_path)
+    upload = await an_upload(uploads, path.stat().st_size, expected_sha256="0" * 64)
+    await hand_over(runtime, uploads, upload, path)
+    assert {part.kind for part in await parts_of(runtime, upload)} <= {PartKind.DATA, PartKind.ZERO}
