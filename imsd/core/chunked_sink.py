@@ -10,7 +10,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from imsd.chunks.entry import ChunkEntry
 from imsd.chunks.ingest import DiskIngest
@@ -65,6 +65,16 @@ class ChunkedSink(UploadSink):
         target = IngestTarget(self._store, record.store, runtime.index, record.project_id, progress.holder)
         self._ingest = DiskIngest(runtime.pool, target, self._segment, start=state)
         self._is_saved = True
+
+    async def _resumed(self, state: IngestState | None) -> Self:
+        """This sink, once what ``state`` had taken and not decided is given again; closed if that fails."""
+        try:
+            if state:
+                await self._ingest.write(state.undecided)
+        except BaseException:
+            await self.close()
+            raise
+        return self
 
     @abstractmethod
     def _kept(self) -> Kept:

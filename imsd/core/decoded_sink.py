@@ -97,12 +97,7 @@ class DecodedSink(ChunkedSink):
         sink = cls(runtime, progress, decoder, ingest)
         sink._hasher, sink._tail = TreeHasher.from_state(saved.file_hasher), saved.tail
         sink._pending += saved.pending
-        try:
-            await sink._ingest.write(ingest.undecided)
-        except BaseException:
-            await sink.close()
-            raise
-        return sink
+        return await sink._resumed(ingest)
 
     async def write(self, data: Buffer) -> None:
         await self._reserve(len(data))

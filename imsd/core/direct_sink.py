@@ -24,14 +24,7 @@ class DirectSink(ChunkedSink):
     async def open(cls, runtime: Runtime, progress: UploadProgress) -> Self:
         saved = progress.record.tree_state
         state = IngestState.from_bytes(saved) if saved else None
-        sink = cls(runtime, progress, state)
-        try:
-            if state:
-                await sink._ingest.write(state.undecided)
-        except BaseException:
-            await sink.close()
-            raise
-        return sink
+        return await cls(runtime, progress, state)._resumed(state)
 
     async def write(self, data: Buffer) -> None:
         await self._reserve(len(data))

@@ -80,14 +80,7 @@ class InPlaceSink(ChunkedSink):
         state = _kept_state(progress.record.tree_state, file)
         if state is None and progress.record.tree_state:
             await progress.forget_parts()
-        sink = cls(runtime, progress, file, image, state)
-        try:
-            if state:
-                await sink._ingest.write(state.undecided)
-        except BaseException:
-            await sink.close()
-            raise
-        return sink
+        return await cls(runtime, progress, file, image, state)._resumed(state)
 
     async def write(self, data: Buffer) -> None:
         await self._go_on(len(data), len(data))
