@@ -36,8 +36,8 @@ from imsd.core.store_pool import open_store_pool
 from imsd.core.store_sections import configured_stores
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
-from imsd.core.url_client import UrlLimits, open_url_client
 from imsd.core.url_policy import UrlPolicy
+from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
@@ -180,8 +180,12 @@ async def _open_sources(config: Config, pool: DecodePool) -> AsyncIterator[Sourc
         retry_seconds=said.retry_seconds,
     )
     roots = ImportRoots(config.import_roots)
-    async with open_url_client(policy, url_limits, said.ca_file) as client:
-        yield Sources(client, roots, pool, config.upload_part_bytes)
+    urls = UrlSettings(policy, url_limits, trusted_authorities(said.ca_file))
+    sources = Sources(urls, roots, pool, config.upload_part_bytes)
+    try:
+        yield sources
+    finally:
+        await sources.close()
 
 
 def run(config: Config) -> None:

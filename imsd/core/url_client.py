@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -21,29 +18,16 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 import imsd
-from imsd.contract import InvalidRequest
 
 from .url_answer import Answer, AskedRange, AttemptFailed, empty, read_answer, unreachable
 from .url_policy import CheckedUrl, UrlPolicy
+from .url_settings import UrlLimits, UrlSettings
 
 MAX_REDIRECTS: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 # Kept of an answer that nobody reads at the moment, in bytes; aiohttp holds up to twice as much.
 READ_AHEAD_BYTES: Final = 512 << 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UrlLimits:
-    """How much is asked at once, and how long a server may take; times in seconds, sizes in bytes."""
-
-    connections: int = 4  # of one file
-    max_connections: int = 16  # of all files together
-    piece_bytes: int = 4 << 20  # asked for at once; each connection holds one in memory
-    connect_seconds: float = 10.0
-    stall_seconds: float = 30.0  # without a byte
-    retry_seconds: float = 120.0  # of attempts that bring no byte
-    pause_seconds: float = 0.5  # after the first attempt that failed; doubled after each further one
 
 
 class UrlClient:
@@ -54,6 +38,10 @@ class UrlClient:
         self.limits = limits
         self.places = asyncio.Semaphore(limits.max_connections)
         self._session = session
+
+    async def close(self) -> None:
+        """Nothing is asked any more."""
+        await self._session.close()
 
     @asynccontextmanager
     async def ask(self, url: CheckedUrl, asked: AskedRange | None = None) -> AsyncGenerator[Answer, None]:
@@ -116,27 +104,13 @@ class JudgedResolver(AbstractResolver):
         """Nothing is kept."""
 
 
-@asynccontextmanager
-async def open_url_client(
-    policy: UrlPolicy, limits: UrlLimits, ca_file: Path | None = None
-) -> AsyncIterator[UrlClient]:
-    """``ca_file``: certificates (PEM) that are trusted beside those of the system.
-
-    Raises InvalidRequest (INVALID_CONFIGURATION) when it cannot be read.
-    """
-    trust = ssl.create_default_context()
-    if ca_file:
-        try:
-            trust.load_verify_locations(ca_file)
-        except OSError as error:  # an ssl.SSLError is one
-            raise InvalidRequest(
-                f"the certificates in {ca_file} cannot be read: {error.strerror or error}",
-                reason="INVALID_CONFIGURATION",
-                field="url_import",
-                hint="set url_import.ca_file to a file of certificates in PEM",
-            ) from error
-    connector = aiohttp.TCPConnector(resolver=JudgedResolver(policy), use_dns_cache=False, ssl=trust)
-    async with aiohttp.ClientSession(
+def new_url_client(settings: UrlSettings) -> UrlClient:
+    """A client, to be closed; needs a running event loop."""
+    limits = settings.limits
+    connector = aiohttp.TCPConnector(
+        resolver=JudgedResolver(settings.policy), use_dns_cache=False, ssl=settings.trust
+    )
+    session = aiohttp.ClientSession(
         connector=connector,
         headers={"Accept-Encoding": "identity", "User-Agent": f"imsd/{imsd.__version__}"},
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -146,8 +120,8 @@ async def open_url_client(
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=limits.connect_seconds, sock_read=limits.stall_seconds
         ),
-    ) as session:
-        yield UrlClient(policy, limits, session)
+    )
+    return UrlClient(settings.policy, limits, session)
 
 
 @contextmanager

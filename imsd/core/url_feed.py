@@ -18,8 +18,9 @@ from imsd.contract import ImsError
 from .feeds import Feed, FeedStep, OpenedFeed
 from .limits import MAX_FILE_NAME, MAX_WRITE_BYTES
 from .url_answer import Answer, AskedRange, AttemptFailed, changed, unreachable
-from .url_client import UrlClient, UrlLimits
+from .url_client import UrlClient
 from .url_policy import CheckedUrl
+from .url_settings import UrlLimits
 
 # The longest pause between two attempts.
 MAX_PAUSE_SECONDS = 15.0

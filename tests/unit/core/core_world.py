@@ -19,8 +19,8 @@ from imsd.core.runtime import Runtime, ServiceLimits
 from imsd.core.sources import Sources
 from imsd.core.store_pool import DriverState, StorePool, _Opened
 from imsd.core.store_sections import ConfiguredStore
-from imsd.core.url_client import UrlClient, UrlLimits
 from imsd.core.url_policy import UrlPolicy
+from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
 from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.database import Database
 
@@ -46,9 +46,8 @@ def pool_of(**stores: BlobStore) -> StorePool:
 
 def sources_of(runtime: Runtime, *roots: Path) -> Sources:
     """Sources of which only local paths can be opened."""
-    session: Any = None
-    client = UrlClient(UrlPolicy(), UrlLimits(), session)
-    return Sources(client, ImportRoots(roots), runtime.pool, runtime.limits.upload_part_bytes)
+    urls = UrlSettings(UrlPolicy(), UrlLimits(), trusted_authorities(None))
+    return Sources(urls, ImportRoots(roots), runtime.pool, runtime.limits.upload_part_bytes)
 
 
 @asynccontextmanager

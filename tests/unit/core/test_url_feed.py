@@ -17,9 +17,10 @@ import pytest
 from imsd.contract import Conflict, ImsError, InvalidRequest, Unavailable
 from imsd.core.feeds import OpenedFeed
 from imsd.core.url_answer import Answer, AttemptFailed
-from imsd.core.url_client import UrlClient, UrlLimits, open_url_client
+from imsd.core.url_client import UrlClient, new_url_client
 from imsd.core.url_feed import UrlFeed
 from imsd.core.url_policy import UrlPolicy
+from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
 from tests.web_server import Fault, Reply, WebFile, WebServer, serve_web
 
 PIECE = 64 << 10
@@ -41,7 +42,10 @@ async def open_client(web: WebServer, certificate: Path) -> AsyncIterator[OpenCl
             limits: UrlLimits = QUICK, ca_file: Path | None = certificate, **policy: Any
         ) -> UrlClient:
             policy = {"allowed_networks": LOOPBACK, "ports": [web.port]} | policy
-            return await stack.enter_async_context(open_url_client(UrlPolicy(**policy), limits, ca_file))
+            settings = UrlSettings(UrlPolicy(**policy), limits, trusted_authorities(ca_file))
+            client = new_url_client(settings)
+            stack.push_async_callback(client.close)
+            return client
 
         yield open_
 
