@@ -59,6 +59,7 @@ def print_image(session: Session, image: image_pb2.Image) -> None:
             "os version": image.os_version,
             "processor": enum_text(guest_pb2.Architecture, image.architecture),
             "boot mode": enum_text(guest_pb2.BootMode, image.boot_mode),
+            "supported on": ", ".join(image.guest.supported_server_types),
             "preflight": _preflight(image),
             "min disk": f"{image.min_disk_gb} GB" if image.min_disk_gb else "",
             "min ram": f"{image.min_ram_mb} MB" if image.min_ram_mb else "",
