@@ -113,4 +113,5 @@ def _preflight(image: image_pb2.Image) -> str:
         return ""
     if not blocking and not doubtful:
         return "nothing found against booting"
-    return f"{blocking} findings keep it from booting, {doubtful} may: see `imsctl image inspect`"
+    verdict = "will not boot" if blocking else "may not boot"
+    return f"{verdict}: `imsctl image inspect` says why, and what to do"
