@@ -25,7 +25,8 @@ MAX_ENTRIES = 1024
 MAX_TABLE_BYTES = 1 << 20
 MAX_PARTITIONS = 64
 
-# In an entry: type at 0, first sector at 32, last one at 40, attributes at 48, name in UTF-16 at 56.
+# In an entry: type at 0, its own GUID at 16, first sector at 32, last one at 40, attributes at 48, name in
+# UTF-16 at 56.
 NAME_OFFSET = 56
 NAME_BYTES = 72
 BIOS_BOOTABLE = 1 << 2
@@ -33,7 +34,7 @@ BIOS_BOOTABLE = 1 << 2
 
 @dataclass(frozen=True, slots=True)
 class GptEntry:
-    """One partition, in bytes of the disk. ``type_guid`` in lower case."""
+    """One partition, in bytes of the disk. ``type_guid`` and its own ``guid`` in lower case."""
 
     number: int
     start: int
@@ -41,6 +42,7 @@ class GptEntry:
     type_guid: str
     name: str
     is_bios_bootable: bool
+    guid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +111,5 @@ def _used(table: Record, count: int, width: int, sector: int) -> Iterator[GptEnt
                 guid_text(entry.raw(0, 16)),
                 name,
                 bool(entry.u64(48) & BIOS_BOOTABLE),
+                guid_text(entry.raw(16, 16)),
             )

@@ -14,8 +14,9 @@ from .volume import Volume
 
 SECTOR_BYTES = 512
 
-# 440 bytes of code; four entries of 16 bytes from 446; 55 AA at the end.
+# 440 bytes of code; a number of the disk; four entries of 16 bytes from 446; 55 AA at the end.
 CODE_BYTES = 440
+DISK_NUMBER_OFFSET = 440
 ENTRIES_OFFSET = 446
 ENTRY_BYTES = 16
 SIGNATURE_OFFSET = 510
@@ -44,12 +45,16 @@ class MbrEntry:
 
 @dataclass(frozen=True, slots=True)
 class Mbr:
-    """The primary entries, the logical ones, and whether their chain ended as it should."""
+    """The primary entries, the logical ones, and whether their chain ended as it should.
+
+    ``disk_number``: 0 when the disk has none.
+    """
 
     has_boot_code: bool
     primary: tuple[MbrEntry, ...]
     logical: tuple[MbrEntry, ...]
     is_chain_whole: bool
+    disk_number: int
 
     @property
     def is_protective(self) -> bool:
@@ -76,7 +81,8 @@ def read_mbr(disk: Volume) -> Mbr | None:
     has_boot_code = any(sector.raw(0, CODE_BYTES))
     if not entries and not has_boot_code:
         return None
-    return Mbr(has_boot_code, tuple(entries), tuple(chain.found), chain.is_whole)
+    number = sector.u32(DISK_NUMBER_OFFSET)
+    return Mbr(has_boot_code, tuple(entries), tuple(chain.found), chain.is_whole, number)
 
 
 class _Chain:

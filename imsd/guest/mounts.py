@@ -36,7 +36,7 @@ class FstabEntry:
 def is_named(place: Place, device: str) -> bool:
     """Whether fstab or a kernel command line may call ``place`` ``device``."""
     key, _, value = device.partition("=")
-    by_disk = re.fullmatch(r"/dev/disk/by-(uuid|label|partlabel)/(.+)", device)
+    by_disk = re.fullmatch(r"/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)", device)
     if by_disk:
         key, value = by_disk.group(1), by_disk.group(2)
     value = value.strip("\"'")
@@ -45,6 +45,8 @@ def is_named(place: Place, device: str) -> bool:
             return place.file_system is not None and _same(place.file_system.uuid, value)
         case "label":
             return place.file_system is not None and place.file_system.label == value != ""
+        case "partuuid":
+            return place.partition is not None and _same(place.partition.uuid, value)
         case "partlabel":
             return place.partition is not None and place.partition.name == value != ""
     return _is_device(place, device)

@@ -26,7 +26,8 @@ ESP_MBR_TYPE = "0xef"
 class Partition:
     """``start`` and ``length`` in bytes. ``type``: a GUID in lower case, or such as ``0x83`` in an MBR.
 
-    ``volume`` ends where the disk does, should the partition be longer.
+    ``volume`` ends where the disk does, should the partition be longer. ``uuid``: what Linux calls its
+    PARTUUID, empty when it has none.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Partition:
     name: str
     is_active: bool
     volume: Volume
+    uuid: str = ""
 
     @property
     def is_esp(self) -> bool:
@@ -70,7 +72,7 @@ def read_partitions(disk: Volume) -> PartitionTable:
         return PartitionTable("none", (), has_boot_code, ())
     findings = list(_mbr_findings(disk, mbr))
     used = [entry for entry in mbr.primary if entry.type_number not in EXTENDED_TYPES]
-    partitions = list(_mbr_partitions(disk, [*used, *mbr.logical]))
+    partitions = list(_mbr_partitions(disk, [*used, *mbr.logical], mbr.disk_number))
     findings += _cut_short(disk, partitions)
     return PartitionTable("mbr", tuple(partitions), has_boot_code, tuple(findings))
 
@@ -80,7 +82,7 @@ def _of_gpt(disk: Volume, mbr: Mbr | None, has_boot_code: bool) -> PartitionTabl
     try:
         gpt = read_gpt(disk)
     except GuestUnreadable as problem:
-        found = list(_mbr_partitions(disk, others))
+        found = list(_mbr_partitions(disk, others, mbr.disk_number if mbr else 0))
         damaged = Finding("GPT_DAMAGED", f"neither GUID partition table can be read: {problem}")
         return PartitionTable("mbr" if found else "gpt", tuple(found), has_boot_code, (damaged,))
     findings = []
@@ -105,19 +107,26 @@ def _mbr_findings(disk: Volume, mbr: Mbr) -> Iterator[Finding]:
         yield Finding("GPT_IGNORED", "the master boot record does not speak of the GUID table that is there")
 
 
-def _mbr_partitions(disk: Volume, entries: Iterable[MbrEntry]) -> Iterator[Partition]:
+def _mbr_partitions(disk: Volume, entries: Iterable[MbrEntry], disk_number: int) -> Iterator[Partition]:
     for entry in entries:
         volume = _volume(disk, entry)
         type_name = f"{entry.type_number:#04x}"
-        yield Partition(entry.number, entry.start, entry.length, type_name, "", entry.is_active, volume)
+        uuid = f"{disk_number:08x}-{entry.number:02x}" if disk_number else ""
+        yield Partition(entry.number, entry.start, entry.length, type_name, "", entry.is_active, volume, uuid)
 
 
 def _gpt_partitions(disk: Volume, gpt: Gpt, active: set[int]) -> Iterator[Partition]:
     for entry in gpt.entries:
         volume = _volume(disk, entry)
-        is_active = entry.is_bios_bootable or entry.start in active
         yield Partition(
-            entry.number, entry.start, entry.length, entry.type_guid, entry.name, is_active, volume
+            number=entry.number,
+            start=entry.start,
+            length=entry.length,
+            type=entry.type_guid,
+            name=entry.name,
+            is_active=entry.is_bios_bootable or entry.start in active,
+            volume=volume,
+            uuid=entry.guid,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from imsd.guest.boot import BootWays
 from imsd.guest.disk import BootFacts, Place
@@ -14,6 +15,7 @@ from imsd.guest.volume import BytesVolume
 from tests.unit.guest.memory_tree import ELF_X86, MemoryFileSystem, Paths
 
 ROOT_UUID = "11111111-2222-3333-4444-555555555555"
+ROOT_PARTUUID = "6f8a1f2e-01"
 KERNEL = "6.1.0-50-amd64"
 MODULES = f"/lib/modules/{KERNEL}"
 BIOS_BOOTABLE = BootFacts(has_boot_code=True, has_active_partition=True, has_bios_boot=False, has_esp=False)
@@ -68,6 +70,11 @@ def place(
     return Place(f"partition {number}", volume, partition, file_system, kind, "")
 
 
+def with_partition_uuid(place: Place, uuid: str) -> Place:
+    assert place.partition is not None
+    return replace(place, partition=replace(place.partition, uuid=uuid))
+
+
 def guest(
     changes: Paths | None = None,
     *,
@@ -77,7 +84,7 @@ def guest(
 ) -> Guest:
     """The good guest with ``changes``, ``without`` some paths, and with ``others`` on its disk."""
     paths = {path: content for path, content in {**GOOD, **(changes or {})}.items() if path not in without}
-    root = place(1, paths, uuid=ROOT_UUID)
+    root = with_partition_uuid(place(1, paths, uuid=ROOT_UUID), ROOT_PARTUUID)
     places = [root, *others]
     assert root.file_system is not None
     tree, mounts = mounted_tree(root, root.file_system, places)

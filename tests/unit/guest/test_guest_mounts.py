@@ -15,7 +15,7 @@ from imsd.guest.mounts import is_named, mounted_tree, read_fstab
 from imsd.guest.partitions import TableKind
 from imsd.guest.report import BootMode
 from imsd.guest.volume import BytesVolume, GuestUnreadable
-from tests.unit.guest.crafted_guest import BIOS_BOOTABLE, place
+from tests.unit.guest.crafted_guest import BIOS_BOOTABLE, place, with_partition_uuid
 from tests.unit.guest.memory_tree import ELF_X86, Broken, Link, MemoryFileSystem, tree
 
 ESP_GUID = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
@@ -31,6 +31,8 @@ LV = Place("vg-a/root", None, None, MemoryFileSystem({}), "ext4", "")
         (place(1, {}, label="root"), "LABEL=root"),
         (place(1, {}, label="root"), "/dev/disk/by-label/root"),
         (place(1, {}, partition_name="USR-A"), "PARTLABEL=USR-A"),
+        (with_partition_uuid(place(1, {}), "6f8a1f2e-01"), "PARTUUID=6F8A1F2E-01"),
+        (with_partition_uuid(place(1, {}), "6f8a1f2e-01"), "/dev/disk/by-partuuid/6f8a1f2e-01"),
         (place(2, {}), "/dev/sda2"),
         (place(2, {}), "/dev/vdb2"),
         (place(2, {}), "/dev/nvme0n1p2"),
@@ -48,6 +50,8 @@ def test_a_place_answers_to_its_names(subject: Place, device: str) -> None:
         (place(1, {}), "UUID="),
         (place(1, {}), "LABEL="),
         (place(1, {}), "PARTLABEL="),
+        (place(1, {}), "PARTUUID="),
+        (place(1, {}, uuid="ABCD"), "PARTUUID=ABCD"),
         (place(1, {}, uuid="ABCD"), "UUID=ABCDE"),
         (place(2, {}), "/dev/sda22"),
         (place(2, {}), "/dev/sda"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,20 @@ def test_an_mbr_by_sfdisk_with_logical_partitions(tmp_path: Path) -> None:
     ]
     assert [p.is_active for p in table.partitions] == [True, False, False, False, False]
     assert table.partitions[2].start == 17 * MIB
+
+
+@pytest.mark.parametrize(
+    "script", ["label: gpt\n,1M\n,1M\n", "label: dos\nlabel-id: 0x6f8a1f2e\n,1M\n,20M,E\n,1M\n"]
+)
+def test_partitions_have_the_uuids_that_sfdisk_says(tmp_path: Path, script: str) -> None:
+    table = table_by_sfdisk(tmp_path / "disk", script)
+    last = table.partitions[-1]
+    said = json.loads(run("sfdisk", "--json", tmp_path / "disk"))["partitiontable"]
+    assert len(table.partitions) == 2
+    if table.kind == "gpt":
+        assert [p.uuid for p in table.partitions] == [each["uuid"].lower() for each in said["partitions"]]
+    else:
+        assert (said["id"], last.number, last.uuid) == ("0x6f8a1f2e", 3, "6f8a1f2e-03")
 
 
 @pytest.mark.parametrize("sector", [512, 4096])
