@@ -1,8 +1,8 @@
 """Which kernel modules an initramfs holds: names only, without unpacking it anywhere.
 
 Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst: archives one after another,
-each a cpio archive (newc, maybe compressed as a whole), with zeros between them. The first ones are often
-small and hold microcode only.
+each a cpio archive (newc), or a compressed stream of such archives, with zeros between them. The first
+ones are often small and hold microcode only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Protocol
 
-from .unpacking import unpacking
+from .unpacking import Unpacking
 from .volume import GuestUnreadable, Volume
 
 MAX_INITRAMFS_BYTES = 48 << 20
@@ -63,8 +63,12 @@ def modules(initramfs: Volume) -> Iterator[str]:
             return
         head = initramfs.read(offset, min(6, initramfs.size_bytes - offset))
         if not head.startswith(MAGICS):
-            yield from _names(_Unpacked(unpacking(initramfs, offset, _compression(head))), entries)
-            return  # nothing can follow that a stream's reader would not have eaten
+            stream = Unpacking(initramfs, offset, _compression(head))
+            unpacked = _Unpacked(iter(stream))
+            while unpacked.skip_zeros():
+                yield from _names(unpacked, entries)
+            offset, entries = stream.position, entries + unpacked.entries
+            continue
         plain = _Plain(initramfs, offset)
         yield from _names(plain, entries)
         offset, entries = plain.position, entries + plain.entries
@@ -150,7 +154,7 @@ class _Plain:
 
 
 class _Unpacked:
-    """An archive that is unpacked as far as it is walked, and thrown away."""
+    """Archives that are unpacked as far as they are walked, and thrown away."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -175,11 +179,27 @@ class _Unpacked:
             if count:
                 self._ready, self._place = self._more(), 0
 
+    def skip_zeros(self) -> bool:
+        """Whether anything follows."""
+        while True:
+            rest = self._ready[self._place :].lstrip(b"\0")
+            if rest:
+                self._place = len(self._ready) - len(rest)
+                return True
+            piece = next(self._pieces, b"")
+            if not piece:
+                return False
+            self._count(piece)
+            self._ready, self._place = piece, 0
+
     def _more(self) -> bytes:
         piece = next(self._pieces, b"")
         if not piece:
             raise GuestUnreadable("an initramfs ends too early")
+        self._count(piece)
+        return piece
+
+    def _count(self, piece: bytes) -> None:
         self._total += len(piece)
         if self._total > MAX_UNPACKED_BYTES:
             raise InitramfsUnknown(f"an initramfs that unpacks to more than {MAX_UNPACKED_BYTES >> 20} MiB")
-        return piece

@@ -17,7 +17,7 @@ from imsd.guest.initramfs import InitramfsUnknown, is_initramfs, modules
 from imsd.guest.kernels import Kernel, initramfs_of, kernels
 from imsd.guest.readiness import linux_disk_drivers, linux_network_driver
 from imsd.guest.report import Readiness
-from imsd.guest.unpacking import OUTPUT_BYTES, unpacking
+from imsd.guest.unpacking import OUTPUT_BYTES, Unpacking
 from imsd.guest.volume import BytesVolume, GuestUnreadable
 from tests.unit.guest.crafted_guest import KERNEL, MODULES, cpio
 from tests.unit.guest.memory_tree import Link, Paths, tree
@@ -66,6 +66,27 @@ def test_modules_in_several_plain_archives_are_found() -> None:
     assert list(modules(BytesVolume(cpio(NAMES[:1]) + bytes(508) + cpio(NAMES[1:])))) == FOUND
 
 
+@pytest.mark.parametrize("pack", PACKERS)
+@pytest.mark.parametrize("then", PACKERS)
+def test_modules_in_what_follows_a_compressed_archive_are_found(
+    pack: Callable[[bytes], bytes], then: Callable[[bytes], bytes]
+) -> None:
+    content = MICROCODE + pack(cpio(NAMES[:1]) + bytes(700)) + bytes(20) + then(cpio(NAMES[1:]))
+    assert list(modules(BytesVolume(content))) == FOUND
+
+
+@pytest.mark.parametrize("pack", PACKERS)
+def test_modules_in_several_archives_of_one_stream_are_found(pack: Callable[[bytes], bytes]) -> None:
+    content = pack(MICROCODE + cpio(NAMES[:2]) + bytes(9000) + cpio(NAMES[2:]) + bytes(50_000))
+    assert list(modules(BytesVolume(content))) == FOUND
+
+
+@pytest.mark.parametrize("pack", PACKERS)
+def test_what_follows_and_is_no_archive_is_unreadable(pack: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(GuestUnreadable):
+        list(modules(BytesVolume(pack(cpio(NAMES)) + b"hello, world")))
+
+
 def test_no_more_is_unpacked_than_is_asked_for() -> None:
     content = gzip.compress(cpio(["a/virtio_blk.ko", *NAMES]))[:-20]
     assert next(modules(BytesVolume(content))) == "virtio_blk"
@@ -106,9 +127,11 @@ def test_damage_is_unreadable(content: bytes) -> None:
 def test_a_stream_unpacks_in_bounded_pieces(pack: Callable[[bytes], bytes]) -> None:
     volume = BytesVolume(pack(bytes(20 << 20)))
     names = {PACKERS[1]: "gzip", PACKERS[4]: "bzip2", PACKERS[5]: "zstd"}
-    lengths = [len(piece) for piece in unpacking(volume, 0, names.get(pack, "xz"))]
+    stream = Unpacking(volume, 0, names.get(pack, "xz"))
+    lengths = [len(piece) for piece in stream]
     assert sum(lengths) == 20 << 20
     assert max(lengths) <= OUTPUT_BYTES
+    assert stream.position == volume.size_bytes
 
 
 def test_an_initramfs_that_unpacks_for_ever_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
