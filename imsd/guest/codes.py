@@ -105,7 +105,11 @@ CODES: dict[str, tuple[Severity, str]] = {
         _ADVICE,
         "install cloud-init (Windows: cloudbase-init) to set keys, name and password",
     ),
-    "CLOUD_INIT_DISABLED": (_ADVICE, "remove /etc/cloud/cloud-init.disabled and enable cloud-init.service"),
+    "CLOUD_INIT_DISABLED": (
+        _ADVICE,
+        "remove /etc/cloud/cloud-init.disabled and enable its services: "
+        "systemctl enable cloud-init-local cloud-init cloud-config cloud-final",
+    ),
     "GUEST_AGENT_MISSING": (_ADVICE, "install qemu-guest-agent for clean shutdowns and consistent backups"),
     "MACHINE_ID_SET": (_ADVICE, "empty /etc/machine-id before export: truncate -s 0 /etc/machine-id"),
     "SSH_HOST_KEYS_PRESENT": (_ADVICE, "remove /etc/ssh/ssh_host_*_key*: every clone would share them"),

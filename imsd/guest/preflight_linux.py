@@ -10,11 +10,11 @@ from .guest import Guest
 from .kernels import initramfs_of
 from .mounts import FstabEntry, is_named, read_fstab
 from .network import connects_by_itself, network_facts
-from .readiness import has_cloud_init, is_cloud_init_disabled, is_cloud_init_ready
+from .readiness import has_cloud_init, is_cloud_init_ready, why_cloud_init_is_off
 from .report import Readiness
 
 _DEVICE = re.compile(r"/dev/(?:(?:sd|hd|vd|xvd)[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?)$")
-_UUID = re.compile(r"(?:UUID=|/dev/disk/by-uuid/)[\"']?([0-9A-Fa-f-]{4,36})[\"']?$")
+_UUID = re.compile(r"(?:(?:PART)?UUID=|/dev/disk/by-(?:part)?uuid/)[\"']?([0-9A-Fa-f-]{4,36})[\"']?$")
 _NETWORK_DISABLED = re.compile(r"^network:\s{0,9}\{?\s{0,9}config:\s{0,9}disabled", re.MULTILINE)
 _NOT_MOUNTED = ("noauto", "nofail")
 _WITHOUT_DEVICE = ("swap", "none", "")
@@ -112,8 +112,8 @@ def check_network(guest: Guest) -> Iterator[ReportFinding]:
 def check_cloud_init(guest: Guest) -> Iterator[ReportFinding]:
     if not has_cloud_init(guest.tree):
         yield finding("CLOUD_INIT_MISSING", "cloud-init is not installed")
-    elif is_cloud_init_disabled(guest.tree):
-        yield finding("CLOUD_INIT_DISABLED", "/etc/cloud/cloud-init.disabled is there")
+    elif reason := why_cloud_init_is_off(guest.tree):
+        yield finding("CLOUD_INIT_DISABLED", f"cloud-init is not started: {reason}")
 
 
 def check_leftovers(guest: Guest) -> Iterator[ReportFinding]:

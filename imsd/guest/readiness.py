@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .file_system import FileVolume, Node, Tree
+from .file_system import FileVolume, Kind, Node, Tree
 from .initramfs import InitramfsUnknown, is_initramfs, modules
 from .kernels import Kernel, built_in, initramfs_of, installed_modules
 from .os_release import parse_assignments
@@ -94,14 +94,22 @@ def has_cloud_init(tree: Tree) -> bool:
     )
 
 
-def is_cloud_init_disabled(tree: Tree) -> bool:
-    """Whether its own switch is set. Raises `GuestUnreadable`."""
-    return tree.find("/etc/cloud/cloud-init.disabled") is not None
+def why_cloud_init_is_off(tree: Tree) -> str:
+    """What keeps cloud-init from being started; empty when nothing does. Raises `GuestUnreadable`."""
+    if tree.find(_CLOUD_INIT_SWITCH) is not None:
+        return f"{_CLOUD_INIT_SWITCH} is there"
+    own_units = tree.list(_OWN_UNITS)
+    for name, node in own_units:
+        is_mask = node.kind is Kind.LINK and tree.file_system.link_target(node) == "/dev/null"
+        if is_mask and name in _CLOUD_INIT_UNITS:
+            return f"{_OWN_UNITS}/{name} masks it"
+    has_units = any(tree.find(f"{place}/cloud-init.target") for place in _UNIT_PLACES)
+    return "none of its services is enabled" if has_units and not _is_cloud_init_enabled(tree) else ""
 
 
 def is_cloud_init_ready(tree: Tree) -> bool:
-    """Whether cloud-init is installed and not disabled. Raises `GuestUnreadable`."""
-    return has_cloud_init(tree) and not is_cloud_init_disabled(tree)
+    """Whether cloud-init is installed and started. Raises `GuestUnreadable`."""
+    return has_cloud_init(tree) and not why_cloud_init_is_off(tree)
 
 
 def has_guest_agent(tree: Tree) -> bool:
@@ -109,6 +117,24 @@ def has_guest_agent(tree: Tree) -> bool:
     return any(tree.find(path) for path in _AGENTS)
 
 
+def _is_cloud_init_enabled(tree: Tree) -> bool:
+    """Whether a target of systemd wants a service of it: by `systemctl enable`, or by the distribution."""
+    return any(
+        name.startswith("cloud-") and name.endswith(".service")
+        for place in (_OWN_UNITS, *_UNIT_PLACES)
+        for target in _CLOUD_INIT_TARGETS
+        for name, _ in tree.list(f"{place}/{target}.wants")
+    )
+
+
+_CLOUD_INIT_SWITCH = "/etc/cloud/cloud-init.disabled"
+# Units of systemd, see systemd.unit(5): here a link to /dev/null masks one.
+_OWN_UNITS = "/etc/systemd/system"
+_UNIT_PLACES = ("/lib/systemd/system", "/usr/lib/systemd/system")
+# The stages that bring the network and the data of an instance; since version 24.3 all are one process.
+_CLOUD_INIT_UNITS = ("cloud-init.target", "cloud-init.service", "cloud-init-main.service")
+# By version: up to 0.7, in Red Hat's packages longer, the services hung on the second one.
+_CLOUD_INIT_TARGETS = ("cloud-init.target", "multi-user.target")
 _CLOUDBASE = (
     "/Program Files/Cloudbase Solutions/Cloudbase-Init",
     "/Program Files (x86)/Cloudbase Solutions/Cloudbase-Init",

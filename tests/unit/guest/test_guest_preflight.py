@@ -15,12 +15,14 @@ from imsd.guest.preflight import check_declared_mode, checks_for
 from imsd.guest.readiness import DriverState, linux_disk_drivers, linux_network_driver
 from imsd.guest.report import BootMode, GuestReport, Readiness
 from tests.unit.guest.crafted_guest import BIOS_BOOTABLE, KERNEL, MODULES, ROOT_UUID, cpio, guest, place
-from tests.unit.guest.memory_tree import Paths, elf
+from tests.unit.guest.memory_tree import Link, Paths, elf
 
 NO_BIOS = BootFacts(has_boot_code=False, has_active_partition=False, has_bios_boot=False, has_esp=True)
 OTHER_UUID = "99999999-2222-3333-4444-555555555555"
 GRUB = "/boot/grub/grub.cfg"
 INTERFACES = "/etc/network/interfaces"
+UNITS, OWN_UNITS = "/lib/systemd/system", "/etc/systemd/system"
+UNIT: Paths = {f"{UNITS}/cloud-init.target": "[Unit]\n"}
 
 
 def found_in(subject: Guest) -> list[ReportFinding]:
@@ -45,6 +47,7 @@ CHANGES: list[tuple[str, Paths, list[str]]] = [
     ("FSTAB_BY_DEVICE_NAME", {"/etc/fstab": "/dev/nvme0n1p1 / ext4\n"}, []),
     ("FSTAB_UNKNOWN_UUID", {"/etc/fstab": f"UUID={OTHER_UUID} /data ext4 defaults 0 2\n"}, []),
     ("FSTAB_UNKNOWN_UUID", {"/etc/fstab": f"/dev/disk/by-uuid/{OTHER_UUID} /data ext4\n"}, []),
+    ("FSTAB_UNKNOWN_UUID", {"/etc/fstab": "PARTUUID=6f8a1f2e-05 /data ext4\n"}, []),
     ("BOOT_NO_KERNEL", {}, [f"/boot/vmlinuz-{KERNEL}"]),
     ("BOOT_ROOT_BY_DEVICE_NAME", {GRUB: "linux /vmlinuz root=/dev/sda1 console=ttyS0\n"}, []),
     ("BOOT_ROOT_BY_DEVICE_NAME", {"/etc/kernel/cmdline": "root=/dev/xvda1 ro"}, []),
@@ -55,6 +58,7 @@ CHANGES: list[tuple[str, Paths, list[str]]] = [
     ),
     ("BOOT_ROOT_BY_DEVICE_NAME", {"/boot/grub2/grubenv": "# GRUB\nkernelopts=root=/dev/sda2 ro\n"}, []),
     ("BOOT_ROOT_UNKNOWN_UUID", {GRUB: f"linux /vmlinuz root=UUID={OTHER_UUID} console=ttyS0\n"}, []),
+    ("BOOT_ROOT_UNKNOWN_UUID", {GRUB: f"linux /vmlinuz root=PARTUUID={OTHER_UUID} console=ttyS0\n"}, []),
     ("SERIAL_CONSOLE_MISSING", {GRUB: f"linux /vmlinuz root=UUID={ROOT_UUID} quiet\n"}, []),
     ("VIRTIO_DISK_MISSING", {f"/boot/initrd.img-{KERNEL}": cpio(["a/ahci.ko", "b/nvme.ko"])}, []),
     ("VIRTIO_DISK_MISSING", {f"{MODULES}/modules.dep": "kernel/drivers/net/virtio_net.ko:\n"}, []),
@@ -69,6 +73,10 @@ CHANGES: list[tuple[str, Paths, list[str]]] = [
     ("NETWORK_FIXED_MAC", {INTERFACES: "iface ens3 inet dhcp\n hwaddress ether 52:54:00:00:00:01\n"}, []),
     ("CLOUD_INIT_MISSING", {}, ["/etc/cloud/cloud.cfg"]),
     ("CLOUD_INIT_DISABLED", {"/etc/cloud/cloud-init.disabled": ""}, []),
+    ("CLOUD_INIT_DISABLED", UNIT, []),
+    ("CLOUD_INIT_DISABLED", {f"{OWN_UNITS}/cloud-init.service": Link("/dev/null")}, []),
+    ("CLOUD_INIT_DISABLED", {f"{OWN_UNITS}/cloud-init.target": Link("/dev/null")}, []),
+    ("NETWORK_NO_DHCP", UNIT, [INTERFACES]),
     ("MACHINE_ID_SET", {"/etc/machine-id": "0123456789abcdef0123456789abcdef\n"}, []),
     ("SSH_HOST_KEYS_PRESENT", {"/etc/ssh/ssh_host_ed25519_key": "secret"}, []),
     ("GUEST_AGENT_MISSING", {}, ["/usr/sbin/qemu-ga"]),
@@ -107,6 +115,13 @@ HARMLESS: list[tuple[str, Paths]] = [
     ),
     ("NETWORK_NO", {INTERFACES: "", "/usr/sbin/NetworkManager": b"x", "/etc/cloud/cloud-init.disabled": ""}),
     ("NETWORK_NO", {INTERFACES: ""}),
+    ("BOOT_ROOT", {GRUB: "linux /vmlinuz root=PARTUUID=6f8a1f2e-01 console=ttyS0\n"}),
+    ("BOOT_ROOT", {GRUB: "linux /vmlinuz root=PARTUUID=6f8a1f2e-05/PARTNROFF=1 console=ttyS0\n"}),
+    ("FSTAB", {"/etc/fstab": "PARTUUID=6f8a1f2e-01 / ext4\n"}),
+    ("CLOUD_INIT", {**UNIT, f"{OWN_UNITS}/cloud-init.target.wants/cloud-init.service": Link("x")}),
+    ("CLOUD_INIT", {**UNIT, f"{UNITS}/cloud-init.target.wants/cloud-init-main.service": Link("x")}),
+    ("CLOUD_INIT", {**UNIT, f"{OWN_UNITS}/multi-user.target.wants/cloud-config.service": Link("x")}),
+    ("CLOUD_INIT", {f"{OWN_UNITS}/other.service": Link("/dev/null")}),
     ("NETWORK", {INTERFACES: "#iface ens3 inet static\niface ens3 inet dhcp\n"}),
 ]
 
@@ -124,7 +139,7 @@ def test_a_kernel_without_initramfs_may_not_start() -> None:
 @pytest.mark.parametrize(
     ("root", "found"),
     [
-        ("PARTUUID=1-2", set()),
+        ("PARTUUID=6f8a1f2e-01", set()),
         ("UUID=" + ROOT_UUID, {"BOOT_NO_INITRAMFS"}),
         ("LABEL=x", {"BOOT_NO_INITRAMFS"}),
     ],
