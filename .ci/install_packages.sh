@@ -11,7 +11,8 @@ PATH=$PATH:/usr/sbin:/sbin$(printf ':%s' /usr/lib/postgresql/*/bin)
 common=(qemu-img=qemu-utils mke2fs=e2fsprogs)
 tests=("${common[@]}" pg_ctl=postgresql systemd-analyze=systemd sfdisk=fdisk blkid=util-linux
        mkfs.xfs=xfsprogs mkfs.fat=dosfstools mcopy=mtools genisoimage=genisoimage
-       mkntfs=ntfs-3g hivexregedit=libwin-hivex-perl mkfs.btrfs=btrfs-progs)
+       mkntfs=ntfs-3g hivexregedit=libwin-hivex-perl mkfs.btrfs=btrfs-progs
+       mmdebstrap=mmdebstrap qemu-system-x86_64=qemu-system-x86)
 demo=("${common[@]}" mmdebstrap=mmdebstrap sfdisk=fdisk extlinux=extlinux
       /usr/lib/syslinux/mbr/mbr.bin=syslinux-common)
 bench=("${demo[@]}" borg=borgbackup restic=restic casync=casync)
