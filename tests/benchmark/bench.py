@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmark import dedup, downloads, imports, limits, report
+from tests.benchmark import dedup, downloads, imports, inspection, limits, report
 from tests.benchmark.disks import ROOT, Disks, describe, prepare
 from tests.benchmark.report import Row
 from tests.benchmark.stopwatch import Times
@@ -31,6 +31,7 @@ GROUPS: dict[str, Group] = {
     "two-builds": dedup.two_builds,
     "memory": limits.memory,
     "latency": limits.latency,
+    "inspect": inspection.stored_image,
 }
 
 
