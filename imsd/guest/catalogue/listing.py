@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -53,7 +54,9 @@ def listed_systems(
                 entry.tables.add(table.name)
                 entry.server_types |= set(table.server_types) - set(row.not_on)
     found = []
-    for (platform, version, bits, processor), entry in sorted(entries.items()):
+    for (platform, version, bits, processor), entry in sorted(
+        entries.items(), key=lambda each: _order(each[0])
+    ):
         name = ims_name(NamedSystem(platform, version, bits))
         types = [one for one in sorted(entry.server_types) if one.casefold() == server_type.casefold()]
         system = ListedSystem(
@@ -61,7 +64,7 @@ def listed_systems(
             os_version=name,
             bits=bits,
             architecture=processor,
-            is_uefi_supported=uefi_supported(name),
+            is_uefi_supported=processor == "arm" or uefi_supported(name),  # arm starts by nothing else
             server_types=types if server_type else sorted(entry.server_types),
             tables=sorted(entry.tables),
         )
@@ -69,6 +72,14 @@ def listed_systems(
         if fits and (types or not server_type) and (system.is_uefi_supported or not is_uefi_only):
             found.append(system)
     return found
+
+
+def _order(key: tuple[str, str, int, str]) -> tuple[object, ...]:
+    """By platform, then 6.9 before 6.10."""
+    platform, version, bits, processor = key
+    parts = re.findall(r"\d+|\D+", version)
+    numbered = [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return platform.casefold(), numbered, bits, processor
 
 
 def _versions(table: Table, row: Row) -> Iterator[tuple[str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imsd.guest.catalogue import Support, supported, tables, uefi_supported
+from imsd.guest.catalogue.listing import listed_systems
 from imsd.guest.naming import PATTERNS
 
 # Table → its rows (one a family), the versions in them, its server types.
@@ -104,3 +105,15 @@ def test_a_server_type_that_a_note_takes_out_of_a_row_is_out() -> None:
 )
 def test_which_systems_are_listed_for_uefi(os_version: str, is_there: bool) -> None:
     assert uefi_supported(os_version) is is_there
+
+
+def test_the_list_is_in_the_order_in_which_people_count() -> None:
+    versions = [system.os_version for system in listed_systems("x86", "S6") if system.platform == "CentOS"]
+    assert versions.index("CentOS 6.9 64bit") < versions.index("CentOS 6.10 64bit")
+    assert versions.index("CentOS 6.10 64bit") < versions.index("CentOS 7.0 64bit")
+
+
+def test_a_system_for_arm_starts_by_uefi() -> None:
+    found = listed_systems("arm")
+    assert {system.is_uefi_supported for system in found} == {True}
+    assert listed_systems("arm", is_uefi_only=True) == found
