@@ -63,7 +63,8 @@ class GuestInspection:
         """Raises InvalidRequest, NotFound, FailedPrecondition, DataLoss, Unavailable."""
         image = await self._images.get_active(project_id, image_id)
         async with open_image_reader(self._runtime, self._sweeper, image) as reader:
-            return await inspect_blocks(self._runtime.pool, self._inspector, reader)
+            report = await inspect_blocks(self._runtime.pool, self._inspector, reader)
+        return _with_mode_checked(report, image.boot_mode)
 
 
 async def inspect_blocks(pool: DecodePool, inspector: GuestInspector, blocks: BlockSource) -> GuestReport:
@@ -77,9 +78,7 @@ async def inspect_blocks(pool: DecodePool, inspector: GuestInspector, blocks: Bl
 
 def decide(declared: Declared, report: GuestReport) -> System:
     """What an image is taken for, by what was declared and what was found."""
-    if declared.boot_mode:
-        more = check_declared_mode(report, BootMode(declared.boot_mode))
-        report = replace(report, findings=(*more, *report.findings))
+    report = _with_mode_checked(report, declared.boot_mode)
     architecture = report.architecture or declared.architecture
     found_mode = report.default_boot_mode.value if report.default_boot_mode else ""
     boot_mode = UEFI if architecture == ARM else declared.boot_mode or found_mode
@@ -91,6 +90,13 @@ def decide(declared: Declared, report: GuestReport) -> System:
         guest=json.loads(report.to_json()),
         findings=list(_contradictions(declared, report)),
     )
+
+
+def _with_mode_checked(report: GuestReport, boot_mode: str) -> GuestReport:
+    """``report`` with what speaks against ``boot_mode``, which is empty when none is wanted."""
+    if not boot_mode:
+        return report
+    return replace(report, findings=(*check_declared_mode(report, BootMode(boot_mode)), *report.findings))
 
 
 def _contradictions(declared: Declared, report: GuestReport) -> Iterator[Finding]:
