@@ -65,7 +65,7 @@ def print_guest(guest: pb.GuestReport) -> None:
     """The system, the partitions, then what speaks against booting, each with its remedy."""
     bits = f" {guest.bits}-bit" if guest.bits else ""
     architecture = enum_text(pb.Architecture, guest.architecture)
-    modes = [enum_text(pb.BootMode, mode) for mode in guest.boot_modes]
+    modes = [enum_text(pb.BootMode, mode).upper() for mode in guest.boot_modes]
     print_fields(
         {
             "system": guest.name or ("none that is known" if guest.is_inspected else "not inspected"),

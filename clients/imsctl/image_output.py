@@ -60,7 +60,7 @@ def print_image(session: Session, image: image_pb2.Image) -> None:
             "processor": enum_text(guest_pb2.Architecture, image.architecture),
             "boot mode": enum_text(guest_pb2.BootMode, image.boot_mode),
             "supported on": ", ".join(image.guest.supported_server_types),
-            "preflight": _preflight(image),
+            "preflight": preflight(image),
             "min disk": f"{image.min_disk_gb} GB" if image.min_disk_gb else "",
             "min ram": f"{image.min_ram_mb} MB" if image.min_ram_mb else "",
             "max ram": f"{image.max_ram_mb} MB" if image.max_ram_mb else "",
@@ -104,7 +104,7 @@ def _stored(image: image_pb2.Image) -> str:
     return f"{wording.size(image.stored_size_bytes)}, {wording.size(image.new_size_bytes)} of it new"
 
 
-def _preflight(image: image_pb2.Image) -> str:
+def preflight(image: image_pb2.Image) -> str:
     """What may keep it from booting, in a few words."""
     severities = [found.severity for found in image.guest.findings]
     blocking = severities.count(guest_pb2.GuestFinding.SEVERITY_BLOCKS_BOOT)
@@ -114,4 +114,6 @@ def _preflight(image: image_pb2.Image) -> str:
     if not blocking and not doubtful:
         return "nothing found against booting"
     verdict = "will not boot" if blocking else "may not boot"
-    return f"{verdict}: `imsctl image inspect` says why, and what to do"
+    count = blocking or doubtful
+    findings = "1 finding" if count == 1 else f"{count} findings"
+    return f"{verdict}: {findings}, see `imsctl image inspect {image.id}`"

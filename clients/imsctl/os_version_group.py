@@ -30,7 +30,11 @@ async def list_(
         str, typer.Option(metavar="TYPE", help="Only what this type of server takes, for example S6.")
     ] = "",
 ) -> None:
-    """Show which operating systems are supported, and on which types of servers."""
+    """Show which operating systems are supported, and on which types of servers.
+
+    A version that ends in .x stands for all of them. An image may hold any other system too: it is then
+    for you to test that it works.
+    """
     architecture = guest_pb2.Architecture.ValueType(choice.choose(guest_pb2.Architecture, arch, "--arch"))
     async with session.connect() as client:
         found = await client.catalog.list_os_versions(architecture, server_type, is_uefi_supported=uefi)
@@ -38,15 +42,13 @@ async def list_(
         print_json([_fields(one) for one in found])
         return
     print_table(
-        ("PLATFORM", "OS VERSION", "ARCH", "UEFI", "TABLES", "SERVER TYPES"),
+        ("OS VERSION", "ARCH", "UEFI", "SERVER TYPES"),
         [
             (
-                one.platform,
                 one.os_version,
                 enum_text(guest_pb2.Architecture, one.architecture),
                 wording.yes_no(one.is_uefi_supported),
-                ", ".join(one.tables),
-                ", ".join(one.server_types),
+                " ".join(one.server_types),
             )
             for one in found
         ],

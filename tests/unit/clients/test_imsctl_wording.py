@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from imsctl import output, wording
+from imsctl.image_output import preflight
 from imsctl.json_fields import enum_text, enum_texts, enum_value
 from imsctl.progress import BarView, LineView, NoProgress, Snapshot, TransferMeter, job_snapshot
 
-from imsd.v1 import image_pb2, job_pb2
+from imsd.v1 import guest_pb2, image_pb2, job_pb2
 
 MIB = 1 << 20
 
@@ -114,3 +115,24 @@ def test_a_queued_job_says_its_place() -> None:
 def test_tables_align_numbers_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_table(("NAME", "SIZE>"), [("a", "1 B"), ("long\nname", "100 MiB")])
     assert capsys.readouterr().out == "NAME          SIZE\na              1 B\nlong\ufffdname  100 MiB\n"
+
+
+@pytest.mark.parametrize(
+    ("severities", "text"),
+    [
+        ([], "nothing found against booting"),
+        (["ADVICE"], "nothing found against booting"),
+        (["MAY_BLOCK_BOOT"], "may not boot: 1 finding, see `imsctl image inspect 42`"),
+        (["MAY_BLOCK_BOOT"] * 2, "may not boot: 2 findings, see `imsctl image inspect 42`"),
+        (["BLOCKS_BOOT", "MAY_BLOCK_BOOT"], "will not boot: 1 finding, see `imsctl image inspect 42`"),
+    ],
+)
+def test_a_preflight_says_the_worst_and_where_to_look(severities: list[str], text: str) -> None:
+    values = [guest_pb2.GuestFinding.Severity.Value(f"SEVERITY_{name}") for name in severities]
+    findings = [guest_pb2.GuestFinding(severity=value) for value in values]
+    guest = guest_pb2.GuestReport(is_verified=True, findings=findings)
+    assert preflight(image_pb2.Image(id="42", guest=guest)) == text
+
+
+def test_a_preflight_of_an_unknown_system_says_nothing() -> None:
+    assert preflight(image_pb2.Image(id="42")) == ""
