@@ -12,7 +12,7 @@ from .output import print_fields, print_table, printable
 
 SEVERITY_WORDS = {
     pb.GuestFinding.SEVERITY_BLOCKS_BOOT: "will not boot",
-    pb.GuestFinding.SEVERITY_MAY_BLOCK_BOOT: "may not boot",
+    pb.GuestFinding.SEVERITY_MAY_BLOCK_BOOT: "may not work",
     pb.GuestFinding.SEVERITY_ADVICE: "advice",
 }
 

@@ -113,7 +113,7 @@ def preflight(image: image_pb2.Image) -> str:
         return ""
     if not blocking and not doubtful:
         return "nothing found against booting"
-    verdict = "will not boot" if blocking else "may not boot"
+    verdict = "will not boot" if blocking else "may not work"
     count = blocking or doubtful
     findings = "1 finding" if count == 1 else f"{count} findings"
     return f"{verdict}: {findings}, see `imsctl image inspect {image.id}`"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole story on a real disk: build a Debian 12 disk, import it, look at it, download it, prove that
+# The whole story on a real disk: build a Debian 12 disk, import it, look inside it, download it, prove that
 # nothing changed, then import a second build of it and see how little that takes.
 #
 # usage: demo.sh [IMAGE]     with IMAGE: your own disk instead of the Debian one (needs qemu-img only)
@@ -120,7 +120,8 @@ show imsctl driver list || { tail -n 20 "$work/imsd.log" >&2; fail "the daemon d
 # ── 3. In ───────────────────────────────────────────────────────────────────────────────────────────
 say "3. The disk comes in: recognised, proved harmless, cut into chunks, digested, compressed, stored"
 show imsctl image import "$first" --name "$first_name"
-show imsctl image show "$first_name"
+note "Which system that is, and whether it will start, read from the store; nothing is mounted:"
+show imsctl image inspect "$first_name"
 
 # ── 4. Out ──────────────────────────────────────────────────────────────────────────────────────────
 say "4. It goes out as a compressed QCOW2, and nothing has changed"

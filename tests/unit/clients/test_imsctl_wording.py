@@ -122,8 +122,8 @@ def test_tables_align_numbers_to_the_right(capsys: pytest.CaptureFixture[str]) -
     [
         ([], "nothing found against booting"),
         (["ADVICE"], "nothing found against booting"),
-        (["MAY_BLOCK_BOOT"], "may not boot: 1 finding, see `imsctl image inspect 42`"),
-        (["MAY_BLOCK_BOOT"] * 2, "may not boot: 2 findings, see `imsctl image inspect 42`"),
+        (["MAY_BLOCK_BOOT"], "may not work: 1 finding, see `imsctl image inspect 42`"),
+        (["MAY_BLOCK_BOOT"] * 2, "may not work: 2 findings, see `imsctl image inspect 42`"),
         (["BLOCKS_BOOT", "MAY_BLOCK_BOOT"], "will not boot: 1 finding, see `imsctl image inspect 42`"),
     ],
 )
