@@ -58,9 +58,10 @@ bench: .venv/.installed  ## Measure against other tools and write BENCHMARKS.md 
 	@$(PYTHON) -m tests.benchmark.bench $(ARGS)
 
 .PHONY: fuzz
-fuzz: .venv/.installed  ## Feed mutated images to every format reader (FUZZ_SECONDS=60 each)
-	@for target in tests/fuzz/fuzz_*.py; do \
-	    echo "$$target"; $(PYTHON) "$$target" --seconds $(FUZZ_SECONDS); \
+fuzz: .venv/.installed  ## Feed damaged files to every reader, guided by coverage (FUZZ_SECONDS=60 each)
+	@.ci/install_packages.sh tests
+	@targets=$$($(PYTHON) tests/fuzz/coverage_fuzz.py --list); for target in $$targets; do \
+	    $(PYTHON) tests/fuzz/coverage_fuzz.py "$$target" --seconds $(FUZZ_SECONDS); \
 	done
 
 .PHONY: lock

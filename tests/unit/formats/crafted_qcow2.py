@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import zstandard
+
+from tests.unit.formats.crafted_tables import padded, some_bytes
 
 COMPRESSED, COPIED, ZERO = 1 << 62, 1 << 63, 1
 
@@ -103,3 +108,45 @@ def finely_divided(size: int) -> bytes:
         + l1.astype(">u8").tobytes().ljust(l1_bytes, b"\0")
         + l2.astype(">u8").tobytes()
     )
+
+
+def sound_file(chosen: random.Random) -> bytes:
+    """A small file with clusters of every kind, by the letter of the format."""
+    bits = chosen.choice([9, 12, 14, 16])
+    is_extended = bits >= 14 and chosen.random() < 0.4
+    is_zstd = chosen.random() < 0.5
+    cluster = 1 << bits
+    count = chosen.randrange(1, 12)
+    entries: list[int] = []
+    data = bytearray()
+    for _ in range(count):
+        entry, bitmap = _some_cluster(chosen, bits, data, is_zstd=is_zstd)
+        entries += [entry & ~ZERO if not entry & COMPRESSED else entry, bitmap] if is_extended else [entry]
+    features = (8 if is_zstd else 0) | (16 if is_extended else 0) | (chosen.random() < 0.2)
+    fields = Fields(
+        cluster_bits=bits,
+        size=count * cluster,
+        l1_offset=cluster,
+        incompatible=features,
+        compression=is_zstd,
+    )
+    return crafted(entries, bytes(data), fields)
+
+
+def _some_cluster(chosen: random.Random, bits: int, data: bytearray, *, is_zstd: bool) -> tuple[int, int]:
+    """An entry and its bitmap; appends to ``data``, which lies in the file from the fourth cluster on."""
+    cluster = 1 << bits
+    plain = some_bytes(chosen, cluster)
+    kind = chosen.randrange(4)
+    if kind == 0:
+        return chosen.choice([0, ZERO]), chosen.choice([0, 0xFFFF_FFFF << 32])
+    if kind == 1:
+        data[:] = padded(bytes(data), cluster)
+        place = 3 * cluster + len(data)
+        data += plain
+        return place | COPIED, chosen.choice([0xFFFF_FFFF, 0xFFFF, 0xFF | 0xFF00 << 32])
+    packer = zlib.compressobj(1, zlib.DEFLATED, -12)
+    content = zstandard.compress(plain, 1) if is_zstd else packer.compress(plain) + packer.flush()
+    place = 3 * cluster + len(data)
+    data += content
+    return compressed_entry(place, len(content), bits), 0

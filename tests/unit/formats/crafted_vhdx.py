@@ -188,9 +188,8 @@ def resealed(file: bytes) -> bytes:
     """``file`` with right checksums in headers, region tables and the first entries of its log."""
     found = bytearray(file)
     places = [(64 * KIB, 4096), (128 * KIB, 4096), (192 * KIB, 64 * KIB), (256 * KIB, 64 * KIB)]
-    places += [
-        (start, struct.unpack_from("<I", file, start + 8)[0]) for start in range(LOG, LOG + 65536, 4096)
-    ]
+    entries = range(LOG, min(LOG + 65536, len(file) - 12), 4096)
+    places += [(start, struct.unpack_from("<I", file, start + 8)[0]) for start in entries]
     for start, length in places:
         if length < METADATA - start and bytes(found[start : start + 4]) in (b"head", b"regi", b"loge"):
             found[start : start + length] = sealed(bytes(found[start : start + length]))

@@ -20,6 +20,7 @@ from imsd.formats.registry import (
     writable_compressions,
 )
 from imsd.formats.source import ByteSource, MemorySource
+from tests.unit.formats.crafted_iso import disc
 from tests.unit.formats.disk_files import LIMIT, MIB, CutDisk, LateSource, qemu_img, text, with_fetches
 
 ALL = {"raw", "iso", "qcow2", "qcow", "qed", "vhd", "vhdx", "vdi", "vmdk", "zvhd", "zvhd2"}
@@ -111,9 +112,9 @@ def test_other_layouts_of_a_format_are_recognised(
 
 
 def test_an_optical_disc_with_a_boot_sector_is_iso() -> None:
-    disc = bytearray(volume(b"CD001"))
-    disc[510:512] = b"\x55\xaa"
-    assert detect(MemorySource(bytes(disc))) == "iso"
+    hybrid = bytearray(volume(b"CD001"))
+    hybrid[510:512] = b"\x55\xaa"
+    assert detect(MemorySource(bytes(hybrid))) == "iso"
 
 
 @pytest.mark.parametrize("start", [b"QFI\xfb\0\0\0\3", b"KDMV", b"vhdxfile", b"conectix", b"z2strm\0\0"])
@@ -171,30 +172,17 @@ def test_detection_of_a_late_file_takes_one_fetch() -> None:
 
 
 def test_a_whole_optical_disc_opens_without_findings_when_it_boots() -> None:
-    source = LateSource(_disc(bootable=True))
+    source = LateSource(disc(bootable=True))
     opened, _ = with_fetches(source, lambda: open_image(source, "iso", LIMIT))
     assert opened.format_name == "iso"
     assert not opened.findings
 
 
 def test_a_disc_cut_short_or_without_boot_record_has_findings() -> None:
-    disc = _disc(bootable=False)
-    opened = open_image(MemorySource(disc[:-2048]), None, LIMIT)
+    content = disc(bootable=False)
+    opened = open_image(MemorySource(content[:-2048]), None, LIMIT)
     assert [finding.code for finding in opened.findings] == ["ISO_NOT_BOOTABLE", "ISO_SHORTER_THAN_VOLUME"]
-    assert opened.blocks.size_bytes == len(disc) - 2048
-
-
-def _disc(*, bootable: bool) -> bytes:
-    """The descriptors of a disc of 40 sectors, by the letter of ECMA-119."""
-    disc = bytearray(40 * 2048)
-    primary = bytearray(2048)
-    primary[:7] = b"\x01CD001\x01"
-    primary[80:84] = struct.pack("<I", 40)
-    primary[128:130] = struct.pack("<H", 2048)
-    boot = b"\x00CD001\x01EL TORITO SPECIFICATION" if bootable else b""
-    for sector, descriptor in enumerate([bytes(primary), boot, b"\xffCD001\x01"], 16):
-        disc[sector * 2048 : sector * 2048 + len(descriptor)] = descriptor
-    return bytes(disc)
+    assert opened.blocks.size_bytes == len(content) - 2048
 
 
 def test_the_catalogue_lists_all_formats_and_what_can_be_done() -> None:

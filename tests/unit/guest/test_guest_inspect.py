@@ -18,14 +18,11 @@ from imsd.guest.partitions import BIOS_BOOT_GUID, ESP_GUID
 from imsd.guest.report import BootMode, GuestReport, Readiness
 from imsd.guest.volume import BytesVolume, GuestUnreadable
 from tests.unit.guest.btrfs_disks import BtrfsWriter, suse_like, ubuntu_like
-from tests.unit.guest.crafted_guest import GOOD, KERNEL, ROOT_UUID
+from tests.unit.guest.crafted_guest import GOOD, KERNEL, ROOT_UUID, SECTORS, ext4, folder_of, mbr_disk
 from tests.unit.guest.guest_disks import (
     gpt_entry,
-    make_ext,
     make_fat,
     make_iso,
-    mbr_entry,
-    mbr_sector,
     sound_gpt,
     whole,
 )
@@ -33,36 +30,7 @@ from tests.unit.guest.memory_tree import Content, Link
 from tests.unit.guest.windows_disks import make_windows_volume
 
 MIB = 1 << 20
-SECTORS = MIB // 512
 BOOT_UUID = "22222222-2222-3333-4444-555555555555"
-
-
-def folder_of(folder: Path, paths: Mapping[str, Content]) -> Path:
-    for path, content in paths.items():
-        place = folder / path.lstrip("/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, Link):
-            place.symlink_to(content.target)
-        elif isinstance(content, str | bytes):
-            place.write_bytes(content.encode() if isinstance(content, str) else content)
-        else:
-            place.mkdir(exist_ok=True)
-    return folder
-
-
-def ext4(path: Path, paths: Mapping[str, Content], uuid: str = ROOT_UUID, size: str = "8M") -> bytes:
-    folder = path.with_suffix(".folder")
-    folder.mkdir()
-    return whole(make_ext(path, folder_of(folder, paths), "-t", "ext4", "-U", uuid, size=size))
-
-
-def mbr_disk(*file_systems: bytes, code: bytes = b"boot") -> bytes:
-    """Partitions one after another from 1 MiB on, the first one active."""
-    entries, first = [], SECTORS
-    for number, content in enumerate(file_systems):
-        entries.append(mbr_entry(0x83, first, len(content) // 512, 0 if number else 0x80))
-        first += len(content) // 512
-    return mbr_sector(*entries, code=code).ljust(MIB, b"\0") + b"".join(file_systems)
 
 
 def codes(report: GuestReport) -> list[str]:

@@ -1,0 +1,94 @@
+"""What a fuzz target is, and what no input may do: take long, take memory, or be answered in two ways."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from zlib import crc32
+
+from imsd.contract import ImageRefused
+
+# Of the process, for one answer to one input; time in which other processes run does not count.
+MAX_CPU_SECONDS = 2.0
+# More than before the input.
+MAX_MEMORY_BYTES = 256 << 20
+# Every so many inputs are answered twice.
+TWICE = 8
+
+ACCEPTED = "accepted"
+SEEDS = 24
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``ending``: `ACCEPTED`, or why not. ``content``: whatever else must be the same the next time."""
+
+    ending: str
+    content: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``answer(file, chosen)`` raises whatever must not come out; what is ``chosen`` must not matter.
+
+    ``seeds``: sound files. ``repair``: a file with right checksums, so that damage behind them is reached.
+    """
+
+    name: str
+    seeds: Callable[[], Iterable[bytes]]
+    answer: Callable[[bytes, random.Random], Answer]
+    repair: Callable[[bytearray], bytes] | None = None
+
+
+def refusable(call: Callable[[], object]) -> Answer:
+    """The answer of ``call``, which may refuse, but only with a reason and words."""
+    try:
+        return Answer(ACCEPTED, call())
+    except ImageRefused as refused:
+        reason, words = refused.reason, refused.message
+    assert reason, "refused without a reason"
+    assert words, "refused without a word"
+    return Answer(reason)
+
+
+def smallest(make: Callable[[random.Random], bytes | bytearray], tries: int = 3 * SEEDS) -> Iterable[bytes]:
+    """`SEEDS` of the files that ``make`` makes, the small ones."""
+    files = {bytes(make(random.Random(seed))) for seed in range(tries)}
+    return sorted(files, key=lambda file: (len(file.rstrip(b"\0")), file))[:SEEDS]
+
+
+def check(target: Target, file: bytes) -> str:
+    """How the target ends on ``file``. Raises AssertionError, and whatever the target raises."""
+    number = crc32(file)
+    first = _bounded(target, file, random.Random(number))
+    if number % TWICE == 0:
+        second = _bounded(target, file, random.Random(number + 1))
+        assert first == second, f"two answers: {first.ending} and {second.ending}"
+    return first.ending
+
+
+def _bounded(target: Target, file: bytes, chosen: random.Random) -> Answer:
+    before, highest = _resident_bytes(), _highest_bytes()
+    began = time.process_time()
+    answer = target.answer(file, chosen)
+    seconds = time.process_time() - began
+    assert seconds <= MAX_CPU_SECONDS, f"it took {seconds:.1f} s of the processor"
+    grown = _highest_bytes() - before
+    assert _highest_bytes() == highest or grown <= MAX_MEMORY_BYTES, f"it took {grown >> 20} MiB"
+    return answer
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * _PAGE_BYTES
+
+
+def _highest_bytes() -> int:
+    """The most memory this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
