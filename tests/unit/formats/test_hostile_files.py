@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from imsd.formats.source import MemorySource
 from tests.unit.formats.disk_files import LIMIT, LateSource, with_fetches
 
 VECTORS = Path(__file__).parent / "vectors"
+MAX_MEMORY_BYTES = 64 << 20
 
 EXPECTED = {
     "qcow1-aes.qcow": ("qcow", "IMAGE_ENCRYPTED"),
@@ -89,3 +91,16 @@ def test_a_wrong_declaration_is_refused(name: str, declared: str) -> None:
     with pytest.raises(ImageRefused) as refused:
         open_image(MemorySource(content(name)), declared, LIMIT)
     assert refused.value.reason == "FORMAT_MISMATCH"
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_cve_2015_5162_looking_at_a_hostile_file_takes_little_memory(name: str) -> None:
+    source = MemorySource(content(name))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageRefused):
+            open_image(source, None, LIMIT)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < MAX_MEMORY_BYTES
