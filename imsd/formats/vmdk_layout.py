@@ -163,6 +163,9 @@ def parse_footer(content: bytes, header: Header, max_virtual_size_bytes: int) ->
         raise malformed("its header says that a footer ends it, but none does")
     if MARKER.unpack_from(content, 2 * SECTOR_BYTES) != (0, 0, MarkerKind.END_OF_STREAM):
         raise malformed("its footer is not followed by the mark of its end")
+    marks = content[:SECTOR_BYTES], content[2 * SECTOR_BYTES : 3 * SECTOR_BYTES]
+    if any(any(mark[MARKER.size :]) for mark in marks):
+        raise malformed("its footer is marked with other bytes than zeros behind the mark")
     footer = parse_header(content[SECTOR_BYTES : 2 * SECTOR_BYTES], max_virtual_size_bytes)
     if footer.directory_sector is None:
         raise malformed("its footer does not say where the grain directory is")

@@ -136,6 +136,14 @@ def test_a_footer_must_have_its_marks() -> None:
         assert decode_reason(bytes(bad)) in ("IMAGE_MALFORMED", "IMAGE_TRUNCATED", "FORMAT_UNSUPPORTED")
 
 
+@pytest.mark.parametrize("from_end", [3 * SECTOR - 16, 2 * SECTOR + 1, SECTOR - 16, 1])
+def test_the_marks_of_a_footer_have_zeros_behind_them(from_end: int) -> None:
+    bad = bytearray(stream(ONE))
+    bad[-from_end] = 1
+    assert open_reason(bytes(bad)) == "IMAGE_MALFORMED"
+    assert decode_reason(bytes(bad)) == "IMAGE_MALFORMED"
+
+
 def entry_of(file: bytes, sector: int) -> int:
     """Where in ``file`` the entry is that says ``sector``."""
     return file.index(struct.pack("<I", sector), 21 * SECTOR)
