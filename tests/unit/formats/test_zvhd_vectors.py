@@ -18,6 +18,7 @@ VECTORS = Path(__file__).parent / "vectors" / "zvhd"
 
 # Size and SHA-256 of the disk.
 DISKS = {
+    "ipxe": (2_097_152, "d3934ddd42ded2879e41cd9667614ec15294b9a3a3a75cb4a4320a3346b168d7"),
     "mixed": (9_437_696, "bbb76136f2e21795936f42347833f2409be2b330e11ec21ce4fb86b685da8c97"),
     "zero-5M512": (5_243_392, "6d135e687ff114dbf34358b8629b220782be1830d804c2412de9bdf65d2019b3"),
 }
