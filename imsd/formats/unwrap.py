@@ -13,11 +13,12 @@ import bz2
 import lzma
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
 
 from isal import igzip_lib
 
 from imsd.contract import Buffer, ImageRefused
+
+from .members import GZIP_MAGIC, Decompressor, GzipMember, ZstdFrame
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -28,47 +29,20 @@ else:
 PIECE_BYTES = 1 << 20
 # The dictionary of `xz -9` takes 65 MiB; a file may ask for 4 GiB.
 MAX_XZ_MEMORY_BYTES = 80 << 20
-# As for the clusters of a qcow2, but `zstd --ultra -22` and `--long` take windows of 128 MiB.
-MAX_ZSTD_WINDOW_LOG = 27
 # A disk without data may shrink so far. gzip reaches 1,032.
 MAX_RATIO = 4096
 # Up to here the ratio does not matter: an empty disk of 16 GiB is no bomb.
 FREE_BYTES = 16 << 30
 
 
-class _Decompressor(Protocol):
-    """What those of bz2, lzma, zstd and isal have in common."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-def _gzip() -> _Decompressor:
-    decompressor: _Decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-    return decompressor
-
-
-def _xz() -> _Decompressor:
+def _xz() -> Decompressor:
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY_BYTES)
 
 
-def _zstd() -> _Decompressor:
-    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: MAX_ZSTD_WINDOW_LOG}
-    return zstd.ZstdDecompressor(options=options)
-
-
-WRAPPERS: Mapping[str, tuple[bytes, Callable[[], _Decompressor]]] = {
-    "gzip": (b"\x1f\x8b\x08", _gzip),
+WRAPPERS: Mapping[str, tuple[bytes, Callable[[], Decompressor]]] = {
+    "gzip": (GZIP_MAGIC, GzipMember),
     "xz": (b"\xfd7zXZ\x00", _xz),
-    "zstd": (b"\x28\xb5\x2f\xfd", _zstd),
+    "zstd": (b"\x28\xb5\x2f\xfd", ZstdFrame),
     "bzip2": (b"BZh", bz2.BZ2Decompressor),
 }
 
@@ -104,7 +78,7 @@ class Unwrapper:
         self._wrapper = wrapper
         self._starts = magic[:2]
         self._max_bytes = max_file_size_bytes
-        self._member: _Decompressor | None = None
+        self._member: Decompressor | None = None
         self._has_member = False
         self.taken_bytes = 0
         self.given_bytes = 0
@@ -161,7 +135,7 @@ class Unwrapper:
             )
         return rest
 
-    def _decompress(self, member: _Decompressor, data: bytes) -> bytes:
+    def _decompress(self, member: Decompressor, data: bytes) -> bytes:
         try:
             return member.decompress(data, PIECE_BYTES)
         except _FAULTS as error:

@@ -6,6 +6,8 @@ import bz2
 import gzip
 import lzma
 import random
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -53,6 +55,70 @@ def test_members_that_follow_one_another_are_one_file(wrapper: str, step: int) -
     file = PACK[wrapper](first) + PACK[wrapper](second) + bytes(8)
     assert wrapper_of(file) == wrapper
     assert unpacked(wrapper, file, step) == first + second
+
+
+def gzip_member(plain: bytes, extra: bytes, name: bytes, comment: bytes, *, has_checksum: bool) -> bytes:
+    """A member with any fields in its header, by the letter of RFC 1952."""
+    flags = bool(extra) * 4 | bool(name) * 8 | bool(comment) * 16 | has_checksum * 2
+    head = struct.pack("<HBBIBB", 0x8B1F, 8, flags, 0, 0, 255)
+    head += struct.pack("<H", len(extra)) + extra if extra else b""
+    head += b"".join(text + b"\0" for text in (name, comment) if text)
+    head += struct.pack("<H", zlib.crc32(head) & 0xFFFF) if has_checksum else b""
+    packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+    return head + packer.compress(plain) + packer.flush() + struct.pack("<II", zlib.crc32(plain), len(plain))
+
+
+@given(
+    extra=st.binary(max_size=400),
+    name=st.binary(max_size=30),
+    comment=st.binary(max_size=30),
+    has_checksum=st.booleans(),
+    step=st.sampled_from([1, 2, 7, 100, 1000, 1 << 20]),
+)
+def test_a_gzip_header_with_anything_in_it_may_come_in_pieces(
+    extra: bytes, name: bytes, comment: bytes, has_checksum: bool, step: int
+) -> None:
+    plains = [b"one" * 300, b"two" * 400, PLAIN[:500]]
+    texts = (extra, name.replace(b"\0", b"n"), comment.replace(b"\0", b"c"))
+    file = b"".join(gzip_member(plain, *texts, has_checksum=has_checksum) for plain in plains)
+    assert gzip.decompress(file) == unpacked("gzip", file, step) == b"".join(plains)
+
+
+@pytest.mark.parametrize("step", [1, 1000, 1 << 20])
+@pytest.mark.parametrize(
+    ("at", "content"),
+    [(3, b"\x20"), (3, b"\x80"), (2, b"\x07"), (20, b"\x01"), (10, b"\xff\xff")],
+)
+def test_a_gzip_header_that_is_wrong_is_refused_in_any_pieces(at: int, content: bytes, step: int) -> None:
+    file = bytearray(gzip_member(PLAIN[:99], b"extra field", b"name", b"", has_checksum=True))
+    file[at : at + len(content)] = content
+    with pytest.raises(ImageRefused) as refused:
+        unpacked("gzip", bytes(file), step)
+    assert refused.value.reason == ("IMAGE_TRUNCATED" if at == 10 else "IMAGE_MALFORMED")
+
+
+@pytest.mark.parametrize("step", [1000, 1 << 20])
+def test_a_gzip_header_without_an_end_is_refused(step: int) -> None:
+    file = b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * (1 << 20)
+    with pytest.raises(ImageRefused, match="too long"):
+        unpacked("gzip", file, step)
+
+
+@pytest.mark.parametrize("step", [1, 1000, 1 << 20])
+def test_a_zstd_frame_of_another_length_than_it_says_is_refused_in_any_pieces(step: int) -> None:
+    # Two bytes of content size, one block of 5 bytes as they are, an empty last block.
+    frame = b"\x28\xb5\x2f\xfd\x60\x2c\x01" + b"\x28\x00\x00" + b"12345" + b"\x01\x00\x00"
+    with pytest.raises(ImageRefused) as refused:
+        unpacked("zstd", frame, step)
+    assert refused.value.reason == "IMAGE_MALFORMED"
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_zstd_frames_to_be_skipped_are_skipped(step: int) -> None:
+    skipped = b"\x53\x2a\x4d\x18" + struct.pack("<I", 40) + b"anything" * 5
+    file = skipped + zstandard.compress(PLAIN[:5000]) + skipped
+    assert wrapper_of(file) == "zstd"
+    assert unpacked("zstd", file, step) == PLAIN[:5000]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
