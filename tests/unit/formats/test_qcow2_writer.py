@@ -137,13 +137,14 @@ def test_frames_of_any_cut_make_up_the_disk(
     assert read_all(image_of(path).blocks) == disk.content
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cuts=st.lists(st.tuples(st.integers(1, 400), st.integers(0, 3)), min_size=1, max_size=20),
-    cluster_bits=st.sampled_from([16, 20, 21]),
+    cluster_bits=st.sampled_from([12, 16, 20, 21]),
+    compression=st.sampled_from(COMPRESSIONS),
 )
-def test_frames_of_a_disk_of_any_shape_make_it_up(
-    cuts: list[tuple[int, int]], cluster_bits: int, tmp_path: Path, image_of: ImageOf
+def test_a_disk_of_any_shape_is_written(
+    cuts: list[tuple[int, int]], cluster_bits: int, compression: str, tmp_path: Path, image_of: ImageOf
 ) -> None:
     pieces, position = [], 0
     for sectors, kind in cuts:
@@ -155,7 +156,7 @@ def test_frames_of_a_disk_of_any_shape_make_it_up(
         position += length
     disk = CutDisk(position, pieces)
     raw = sparse_file(tmp_path / "disk.raw", position, [(0, disk.content)])
-    path = write_file(Qcow2Writer(disk, "zstd", cluster_bits), tmp_path / "disk.qcow2")
+    path = write_file(Qcow2Writer(disk, compression, cluster_bits), tmp_path / "disk.qcow2")
     check_with_qemu(path, raw)
     assert read_all(image_of(path).blocks) == disk.content
 
