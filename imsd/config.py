@@ -155,6 +155,9 @@ class Config(BaseSettings):
     # Bytes that the uploads of one project may hold in the store.
     staging_quota_bytes: ByteSize = Field(ByteSize(256 * GIB), ge=0, le=1 << 60)
 
+    # Bytes that running downloads may hold in the state directory, so that they need not compress twice.
+    spool_quota_bytes: ByteSize = Field(ByteSize(16 * GIB), ge=0, le=1 << 60)
+
     # An upload that nobody touches for so long is removed.
     upload_expiry_hours: float = Field(24.0, gt=0, le=24 * 365)
 

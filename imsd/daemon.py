@@ -15,6 +15,7 @@ import structlog
 import imsd
 from imsd.allocator import keep_loaded_objects
 from imsd.chunks.decode_pool import DecodePool
+from imsd.chunks.spool import SpoolFolder
 from imsd.config import Config
 from imsd.contract import run_blocking
 from imsd.core.background import Background
@@ -74,12 +75,13 @@ class Daemon:
         )
         self._jobs = Jobs(runtime, board, self._dispatcher)
         images = Images(runtime, self._sweeper)
+        spools = SpoolFolder(config.state_dir, config.spool_quota_bytes)
         self._server = GrpcServer(
             Core(
                 runtime=runtime,
                 images=images,
                 image_jobs=ImageJobs(runtime, self._dispatcher, self.uploads, sources),
-                downloads=Downloads(runtime, self._sweeper, images),
+                downloads=Downloads(runtime, self._sweeper, images, spools),
                 uploads=self.uploads,
                 jobs=self._jobs,
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),

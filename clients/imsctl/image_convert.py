@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from .local_work import watched
 from .output import print_json, printable
 from .progress import TransferMeter
 from .session import Interrupted, Session
-from .target import check_target, target_format
+from .target import check_target, target_compression, target_format
 
 if TYPE_CHECKING:
     from imsd.chunks.decode_pool import DecodePool
@@ -42,6 +43,9 @@ class ConvertOptions:
     compress: Annotated[
         str, typer.Option(metavar="METHOD", help="See `imsctl format list`; the format's first unless given.")
     ] = ""
+    smaller: Annotated[
+        bool, typer.Option("--smaller", help="Take more time to make OUT smaller: qcow2 and vmdk.")
+    ] = False
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False
     fsync: Annotated[bool, typer.Option("--fsync", help="Return when OUT would survive a power cut.")] = False
 
@@ -61,12 +65,13 @@ class LocalConversion:
     async def pieces(self) -> AsyncIterator[Piece]:
         """The whole file, once. Raises ImageRefused."""
         from imsd.chunks.render import render
+        from imsd.formats.output import joined
 
         async with aclosing(render(self._writer, self._pool)) as rendering:
             async for outputs in rendering:
                 if self._writer.is_length_known:
                     self.size_bytes = self._writer.file_size_bytes()
-                for output in outputs:
+                for output in joined(outputs):
                     piece = _piece(self.position, output)
                     self.position += piece.length
                     yield piece
@@ -84,15 +89,22 @@ def _piece(start: int, output: Output) -> Piece:
 
 async def convert_file(session: Session, source: str, target: str, options: ConvertOptions) -> None:
     """Convert the file ``source`` into the file ``target``; - is standard output."""
+    from imsd.chunks.spool import SpoolFolder
+    from imsd.formats.registry import open_writer
+
     refuse_standard_input(source, "IN")
     choice.choose(image_pb2.DiskFormat, options.format, "--format")
     wanted = disk_format(target_format(target, options.to, "--to"))
+    compression = target_compression(wanted, options.compress, is_smaller=options.smaller)
     check_target(target, may_replace=options.force, option="OUT")
     begin = time.monotonic()
     with ExitStack() as stack:
         opening = partial(open_local_image, Path(source), options.format)
         local = await watched(session, lambda on_phase: stack.enter_context(opening(on_phase)))
-        written = await _convert(session, local.image, target, wanted, options)
+        # What has to be kept until the end lies where a packed file is unpacked to, and is never larger.
+        spool = stack.enter_context(closing(SpoolFolder(Path(tempfile.gettempdir()), sys.maxsize).spool()))
+        writer = open_writer(wanted, local.image.blocks, compression, spool=spool)
+        written = await _convert(session, writer, target, must_sync=options.fsync)
     if target == "-":
         return
     image = local.image
@@ -105,16 +117,13 @@ async def convert_file(session: Session, source: str, target: str, options: Conv
         session.note(printable(f"note: {found.message} [{found.code}]"))
 
 
-async def _convert(
-    session: Session, image: OpenedImage, target: str, wanted: str, options: ConvertOptions
-) -> int:
+async def _convert(session: Session, writer: FormatWriter, target: str, *, must_sync: bool) -> int:
     """Returns the size of the file that was written. Raises `Interrupted`, `ClientError`."""
     from imsd.chunks.decode_pool import DecodePool
-    from imsd.formats.registry import open_writer
 
     pool = DecodePool()
     try:
-        conversion = LocalConversion(open_writer(wanted, image.blocks, options.compress), pool)
+        conversion = LocalConversion(writer, pool)
         with session.progress() as view:
             row, meter = view.row(), TransferMeter("convert", 0)
 
@@ -124,7 +133,7 @@ async def _convert(
             if target == "-":
                 await write_stream(conversion, sys.stdout.fileno(), advance)
             else:
-                await write_file(conversion, Path(target), advance, must_sync=options.fsync)
+                await write_file(conversion, Path(target), advance, must_sync=must_sync)
         return conversion.position
     except asyncio.CancelledError:
         left = "what was written is not the whole disk" if target == "-" else "nothing of OUT is kept"

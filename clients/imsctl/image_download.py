@@ -19,7 +19,7 @@ from .json_fields import disk_format
 from .output import print_json, printable
 from .progress import TransferMeter
 from .session import Interrupted, Session
-from .target import check_target, target_format
+from .target import check_target, target_compression, target_format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,9 @@ class DownloadOptions:
         str,
         typer.Option(metavar="METHOD", help="See `imsctl format list`; the format's first unless given."),
     ] = ""
+    smaller: Annotated[
+        bool, typer.Option("--smaller", help="Take more time to make FILE smaller: qcow2 and vmdk.")
+    ] = False
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False
     fsync: Annotated[bool, typer.Option("--fsync", help="Return when FILE would survive a power cut.")] = (
         False
@@ -43,9 +46,8 @@ class DownloadOptions:
         return target_format(self.file, self.format, "--format")
 
     def compression(self) -> image_pb2.Compression.ValueType:
-        return image_pb2.Compression.ValueType(
-            choice.choose(image_pb2.Compression, self.compress, "--compress")
-        )
+        wanted = target_compression(disk_format(self.disk_format()), self.compress, is_smaller=self.smaller)
+        return image_pb2.Compression.ValueType(choice.choose(image_pb2.Compression, wanted, "--compress"))
 
 
 async def download_image(session: Session, name_or_id: str, options: DownloadOptions) -> None:

@@ -16,6 +16,9 @@ from . import choice
 # Suffixes that are the name of a format need no entry.
 SUFFIXES = {"img": "raw"}
 WRITTEN = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "zvhd", "zvhd2")
+# What `--smaller` asks for.
+HINT = "--smaller"
+SMALLER = {"qcow2": "zlib-small", "vmdk": "zlib-small"}
 
 
 def target_format(file: str, wanted: str, option: str) -> image_pb2.DiskFormat.ValueType:
@@ -27,6 +30,23 @@ def target_format(file: str, wanted: str, option: str) -> image_pb2.DiskFormat.V
     by_suffix = SUFFIXES.get(suffix, suffix)
     name = wanted or (by_suffix if by_suffix in WRITTEN else "raw")
     return image_pb2.DiskFormat.ValueType(choice.choose(image_pb2.DiskFormat, name, option))
+
+
+def target_compression(format_name: str, method: str, *, is_smaller: bool) -> str:
+    """The compression that ``--compress`` and ``--smaller`` ask for, empty when neither does.
+
+    Raises typer.BadParameter.
+    """
+    if not is_smaller:
+        return method
+    if method:
+        raise typer.BadParameter(f"is a choice of its own: leave out --compress {method}", param_hint=HINT)
+    if format_name not in SMALLER:
+        known = " and ".join(SMALLER)
+        raise typer.BadParameter(
+            f"{format_name} has no compression that makes it smaller: only {known} have", param_hint=HINT
+        )
+    return SMALLER[format_name]
 
 
 def check_target(file: str, *, may_replace: bool, option: str) -> None:

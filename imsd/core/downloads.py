@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
 from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.render import render
-from imsd.contract import InvalidRequest
+from imsd.chunks.spool import SpoolFolder
+from imsd.contract import InvalidRequest, run_blocking
 from imsd.formats.output import Output
 from imsd.formats.registry import open_writer, writable_compressions
 from imsd.formats.writer import FormatWriter
@@ -31,8 +32,9 @@ class Download:
 
 
 class Downloads:
-    def __init__(self, runtime: Runtime, sweeper: Sweeper, images: Images) -> None:
+    def __init__(self, runtime: Runtime, sweeper: Sweeper, images: Images, spools: SpoolFolder) -> None:
         self._runtime = runtime
+        self._spools = spools
         self._sweeper = sweeper
         self._images = images
 
@@ -49,8 +51,10 @@ class Downloads:
         image = await self._images.get_active(project_id, image_id)
         async with AsyncExitStack() as stack:
             reader = await stack.enter_async_context(open_image_reader(self._runtime, self._sweeper, image))
+            spool = self._spools.spool()
+            stack.push_async_callback(run_blocking, spool.close)
             writer: FormatWriter = await self._runtime.pool.run(
-                open_writer, disk_format, reader, compression, may_frame=may_frame
+                open_writer, disk_format, reader, compression, may_frame=may_frame, spool=spool
             )
             rendering = await stack.enter_async_context(aclosing(render(writer, self._runtime.pool)))
             # The first step runs the measuring pass, after which the length is known.

@@ -20,11 +20,12 @@ WRITE_WINDOW_BITS = -12
 READ_WINDOW_BITS = -15
 ZLIB_WINDOW_BITS = 15  # with the frame of RFC 1950
 
-DEFLATE_LEVEL = 1
+# As fast as level 1, and 1 % smaller.
+DEFLATE_LEVEL = 2
 # Seen were 1 and 2 bytes; see `deflate`.
 DEFLATE_SPARE_BYTES = 32
-# As small as level 6 of zlib, which QEMU uses, in a third of the time.
-LIBDEFLATE_LEVEL = 4
+# About as small as level 6 of zlib, which QEMU uses, in a quarter of the time.
+LIBDEFLATE_LEVEL = 3
 # 30 % faster than level 3 and 3 % larger.
 ZSTD_LEVEL = 1
 
@@ -111,6 +112,14 @@ def deflate_smaller(data: Buffer) -> bytes:
     """As `deflate`, always the same and mostly smaller (text may be 5 % larger), at a tenth of the speed."""
     packer = zlib.compressobj(9, zlib.DEFLATED, WRITE_WINDOW_BITS, 9)
     return packer.compress(data) + packer.flush()
+
+
+def deflate_small(data: Buffer) -> bytes:
+    """As `deflate`, always the same and about 9 % smaller, in three times the time.
+
+    It looks back at up to 32 KiB: a reader must have a cluster in one buffer, as QEMU has, or such a window.
+    """
+    return bytes(libdeflate.deflate_compress(data, LIBDEFLATE_LEVEL))
 
 
 def zlib_stream(data: Buffer) -> bytes:

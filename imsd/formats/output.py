@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ from imsd.contract import Buffer
 
 # Zeros inside data are looked for in pieces of this size.
 GRANULE_BYTES = 64 << 10
+# Shorter buffers cost more to hand on than to copy.
+SHORT_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,24 @@ def held_bytes(outputs: Iterable[Output]) -> int:
             whole = buffer.obj if isinstance(buffer, memoryview) else buffer
             held[id(whole)] = memoryview(whole).nbytes
     return sum(held.values())
+
+
+def joined(outputs: Iterable[Output]) -> Iterator[Output]:
+    """``outputs`` with short buffers that follow one another as one."""
+    short: list[Buffer] = []
+    for output in outputs:
+        if not isinstance(output, Zeros | Framed) and len(output) < SHORT_BYTES:
+            short.append(output)
+            continue
+        yield from _as_one(short)
+        short.clear()
+        yield output
+    yield from _as_one(short)
+
+
+def _as_one(buffers: Sequence[Buffer]) -> Iterator[Output]:
+    if buffers:
+        yield buffers[0] if len(buffers) == 1 else b"".join(buffers)
 
 
 def without_zeros(data: memoryview) -> Iterator[PlainOutput]:

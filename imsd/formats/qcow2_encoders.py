@@ -21,6 +21,7 @@ from .guest_clusters import GuestClusters
 from .output import Output
 from .qcow2_plan import ClusterSizes, Sizes
 from .source import BlockSource, Frame, FrameSource
+from .writer import Spool
 
 
 class ClusterEncoder(GuestClusters, ABC):
@@ -73,6 +74,8 @@ class CompressingEncoder(ClusterEncoder):
     ``compress``: ways to do it, the first of which is used. It may give another length the second time:
     a cluster that became shorter is followed by zeros, which no reader looks at, for one that became
     longer there are ``spare_bytes``, and if that is not enough the other ways are tried.
+
+    ``spool``: keeps the clusters of the first time, so that there is no second one.
     """
 
     def __init__(
@@ -81,19 +84,31 @@ class CompressingEncoder(ClusterEncoder):
         cluster_bytes: int,
         *compress: Callable[[memoryview], bytes],
         spare_bytes: int = 0,
+        spool: Spool | None = None,
     ) -> None:
         super().__init__(blocks, cluster_bytes)
         self._compress = compress
         self._spare_bytes = spare_bytes
+        self._spool = spool
 
     def sizes(self, first: int, count: int) -> Sizes:
         found = np.zeros(count, np.uint32)
+        contents: list[bytes] = []
         for index, cluster in self.data(first, count):
-            found[index] = min(len(self._compress[0](cluster)) + self._spare_bytes, self._cluster_bytes)
+            content = self._compress[0](cluster)
+            size = min(len(content) + self._spare_bytes, self._cluster_bytes)
+            found[index] = size
+            if self._spool is not None and size < self._cluster_bytes:
+                contents.append(content.ljust(size, b"\0"))
+        if self._spool is not None and contents:
+            self._spool.keep(first, contents)
         return found
 
     def render(self, first: int, sizes: Sizes) -> Iterator[Sequence[Output]]:
         is_compressed = (sizes > 0) & (sizes < self._cluster_bytes)
+        if self._spool is not None and (content := self._spool.kept(first)) is not None:
+            yield from _cut(content, sizes[is_compressed].tolist())
+            return
         for index, cluster in self.each(first, is_compressed):
             yield self._fitted(cluster, int(sizes[index]))
 
@@ -209,6 +224,14 @@ class VerbatimEncoder(ClusterEncoder):
     def _range(self, first: int, count: int) -> tuple[int, int]:
         start = first * self._cluster_bytes
         return start, min(start + count * self._cluster_bytes, self._blocks.size_bytes)
+
+
+def _cut(content: bytes, lengths: Sequence[int]) -> Iterator[Sequence[Output]]:
+    """``content`` in pieces of ``lengths``."""
+    rest = memoryview(content)
+    for length in lengths:
+        yield [rest[:length]]
+        rest = rest[length:]
 
 
 def _part_frame(plain: memoryview, start: int, part: _Part) -> bytes:

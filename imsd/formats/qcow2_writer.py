@@ -13,16 +13,16 @@ import numpy as np
 
 from imsd.contract import DataLoss, InvalidRequest
 
-from .cluster_codec import DEFLATE_SPARE_BYTES, deflate, deflate_smaller, zstd_frame
+from .cluster_codec import DEFLATE_SPARE_BYTES, deflate, deflate_small, deflate_smaller, zstd_frame
 from .data_windows import WINDOW_BYTES, DataWindows
 from .output import Output, Zeros, length_of
 from .qcow2_encoders import ClusterEncoder, CompressingEncoder, PlainEncoder, VerbatimEncoder, measuring
 from .qcow2_layout import MAX_L1_BYTES, Compression
 from .qcow2_plan import ClusterSizes, Qcow2Plan, Sizes
 from .source import BlockSource, FrameSource
-from .writer import FormatWriter, Piece
+from .writer import FormatWriter, Piece, Spool
 
-COMPRESSIONS = ("zstd", "zlib", "none")
+COMPRESSIONS = ("zstd", "zlib", "zlib-small", "none")
 
 CLUSTER_BITS = 16
 # Large enough for many stored frames a cluster, so that few cross a border; not for a small disk, whose
@@ -36,10 +36,17 @@ PART_ENTRIES = 1 << 19
 
 
 class Qcow2Writer(FormatWriter):
-    """``compression``: one of `COMPRESSIONS`. ``cluster_bits``: 12 to 21, None for what suits best."""
+    """``compression``: one of `COMPRESSIONS`. ``cluster_bits``: 12 to 21, None for what suits best.
+
+    ``spool``: saves compressing everything twice; the file is the same without it, but for zlib clusters.
+    """
 
     def __init__(
-        self, blocks: BlockSource, compression: str = "zstd", cluster_bits: int | None = None
+        self,
+        blocks: BlockSource,
+        compression: str = "zstd",
+        cluster_bits: int | None = None,
+        spool: Spool | None = None,
     ) -> None:
         """Raises InvalidRequest."""
         if compression not in COMPRESSIONS:
@@ -54,7 +61,7 @@ class Qcow2Writer(FormatWriter):
             )
         self._compression = Compression.ZSTD if compression == "zstd" else Compression.ZLIB
         self._sizes = ClusterSizes(blocks.size_bytes, bits)
-        self._encoder = _encoder(blocks, compression, 1 << bits)
+        self._encoder = _encoder(blocks, compression, 1 << bits, spool)
         self._windows = DataWindows(blocks)
         self._plan: Qcow2Plan | None = None
 
@@ -120,16 +127,20 @@ def _cluster_bits(blocks: BlockSource, compression: str) -> int:
     return ZSTD_CLUSTER_BITS if compression == "zstd" and is_large else CLUSTER_BITS
 
 
-def _encoder(blocks: BlockSource, compression: str, cluster_bytes: int) -> ClusterEncoder:
+def _encoder(
+    blocks: BlockSource, compression: str, cluster_bytes: int, spool: Spool | None
+) -> ClusterEncoder:
     if compression == "none":
         return PlainEncoder(blocks, cluster_bytes)
     if compression == "zlib":
-        return CompressingEncoder(
-            blocks, cluster_bytes, deflate, deflate_smaller, spare_bytes=DEFLATE_SPARE_BYTES
-        )
+        spare_bytes = DEFLATE_SPARE_BYTES
+        ways = (deflate, deflate_smaller)
+        return CompressingEncoder(blocks, cluster_bytes, *ways, spare_bytes=spare_bytes, spool=spool)
+    if compression == "zlib-small":
+        return CompressingEncoder(blocks, cluster_bytes, deflate_small, spool=spool)
     if isinstance(blocks, FrameSource):
         return VerbatimEncoder(blocks, cluster_bytes)
-    return CompressingEncoder(blocks, cluster_bytes, zstd_frame)
+    return CompressingEncoder(blocks, cluster_bytes, zstd_frame, spool=spool)
 
 
 def _padded(render: Callable[[], bytes], length: int) -> Sequence[Output]:

@@ -28,7 +28,7 @@ from .vmdk import VmdkReader
 from .vmdk_decoder import VmdkDecoder
 from .vmdk_writer import COMPRESSIONS as VMDK_COMPRESSIONS
 from .vmdk_writer import VmdkWriter
-from .writer import FormatWriter
+from .writer import FormatWriter, Spool
 from .zvhd import ZvhdReader
 from .zvhd2 import Zvhd2Reader
 from .zvhd2_decoder import Zvhd2Decoder
@@ -61,27 +61,33 @@ DECODERS: Mapping[str, type[StreamDecoder]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a file is to be written; see `open_writer`."""
+
+    compression: str
+    may_frame: bool
+    spool: Spool | None
+
+
+@dataclass(frozen=True, slots=True)
 class WritableFormat:
-    """``open(blocks, compression, may_frame)`` makes a writer, see `open_writer`.
+    """``open`` makes a writer. The first of ``compressions``, if any, is the default."""
 
-    The first of ``compressions``, if any, is the default.
-    """
-
-    open: Callable[[BlockSource, str, bool], FormatWriter]
+    open: Callable[[BlockSource, Wanted], FormatWriter]
     compressions: Sequence[str] = ()
 
 
 WRITERS: Mapping[str, WritableFormat] = {
-    "raw": WritableFormat(lambda blocks, _, may_frame: RawWriter(blocks, may_frame=may_frame)),
+    "raw": WritableFormat(lambda blocks, wanted: RawWriter(blocks, may_frame=wanted.may_frame)),
     "qcow2": WritableFormat(
-        lambda blocks, compression, _: Qcow2Writer(blocks, compression), QCOW2_COMPRESSIONS
+        lambda blocks, wanted: Qcow2Writer(blocks, wanted.compression, spool=wanted.spool), QCOW2_COMPRESSIONS
     ),
-    "vhd": WritableFormat(lambda blocks, _, __: VhdWriter(blocks)),
-    "vhdx": WritableFormat(lambda blocks, _, __: VhdxWriter(blocks)),
-    "vmdk": WritableFormat(lambda blocks, compression, _: VmdkWriter(blocks, compression), VMDK_COMPRESSIONS),
-    "zvhd": WritableFormat(lambda blocks, _, __: ZvhdWriter(blocks), ZVHD_COMPRESSIONS),
-    "zvhd2": WritableFormat(lambda blocks, _, __: Zvhd2Writer(blocks), ZVHD2_COMPRESSIONS),
-    "vdi": WritableFormat(lambda blocks, _, __: VdiWriter(blocks)),
+    "vhd": WritableFormat(lambda blocks, _: VhdWriter(blocks)),
+    "vhdx": WritableFormat(lambda blocks, _: VhdxWriter(blocks)),
+    "vmdk": WritableFormat(lambda blocks, wanted: VmdkWriter(blocks, wanted.compression), VMDK_COMPRESSIONS),
+    "zvhd": WritableFormat(lambda blocks, _: ZvhdWriter(blocks), ZVHD_COMPRESSIONS),
+    "zvhd2": WritableFormat(lambda blocks, wanted: Zvhd2Writer(blocks, wanted.spool), ZVHD2_COMPRESSIONS),
+    "vdi": WritableFormat(lambda blocks, _: VdiWriter(blocks)),
 }
 
 
@@ -115,11 +121,17 @@ def writable_compressions(name: str) -> Sequence[str] | None:
 
 
 def open_writer(
-    name: str, blocks: BlockSource, compression: str = "", *, may_frame: bool = False
+    name: str,
+    blocks: BlockSource,
+    compression: str = "",
+    *,
+    may_frame: bool = False,
+    spool: Spool | None = None,
 ) -> FormatWriter:
     """A writer of ``blocks`` in a format; no ``compression`` means the format's default.
 
     ``may_frame``: parts of the file may be given out as `Framed`, when that saves decoding them.
+    ``spool``: keeps what would otherwise be made twice; closed when the file is written.
 
     Raises InvalidRequest (FORMAT_UNSUPPORTED; a compression the format does not have).
     """
@@ -128,7 +140,8 @@ def open_writer(
         raise InvalidRequest(f"imsd cannot write {name} files", reason="FORMAT_UNSUPPORTED")
     if compression and compression not in writable.compressions:
         raise InvalidRequest(f"{name} has no compression {compression}", field="compression")
-    return writable.open(blocks, compression or next(iter(writable.compressions), ""), may_frame)
+    wanted = Wanted(compression or next(iter(writable.compressions), ""), may_frame, spool)
+    return writable.open(blocks, wanted)
 
 
 FORMATS: Sequence[Format] = tuple(

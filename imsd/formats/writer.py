@@ -15,9 +15,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
+from imsd.contract import Buffer
+
 from .output import Output
 
 Piece = Callable[[], Sequence[Output]]
+
+
+class Spool(ABC):
+    """Keeps what was found out by measuring until it is written, as far as there is room. Thread-safe."""
+
+    @abstractmethod
+    def keep(self, key: int, content: Sequence[Buffer]) -> None:
+        """Keep ``content``, at most 1024 parts, or forget it when there is no room. Each key is used once."""
+
+    @abstractmethod
+    def kept(self, key: int) -> bytes | None:
+        """The content that was kept, as one piece; None if there was no room."""
 
 
 class FormatWriter(ABC):

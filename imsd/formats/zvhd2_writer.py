@@ -16,7 +16,7 @@ from .output import Output, Zeros
 from .qcow2_encoders import CompressingEncoder, VerbatimEncoder
 from .qcow2_plan import Sizes
 from .source import BlockSource, FrameSource
-from .writer import Piece
+from .writer import Piece, Spool
 from .zvhd_layout import (
     BITMAP_SEGMENT_BYTES,
     BLOCK_BYTES,
@@ -38,11 +38,12 @@ PART_SEGMENTS = 8
 class Zvhd2Writer(RecordWriter):
     name: ClassVar[str] = ZVHD2
 
-    def __init__(self, blocks: BlockSource) -> None:
+    def __init__(self, blocks: BlockSource, spool: Spool | None = None) -> None:
+        """``spool``: saves compressing what has no frames twice."""
         encoder = (
             VerbatimEncoder(blocks, BLOCK_BYTES)
             if isinstance(blocks, FrameSource)
-            else CompressingEncoder(blocks, BLOCK_BYTES, zstd_frame)
+            else CompressingEncoder(blocks, BLOCK_BYTES, zstd_frame, spool=spool)
         )
         super().__init__(blocks, encoder, PayloadSizes(full=stored_frame_bytes(BLOCK_BYTES)))
 

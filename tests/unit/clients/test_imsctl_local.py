@@ -10,7 +10,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from imsctl.target import SMALLER, WRITTEN
 
+from imsd.formats.registry import writable_compressions
 from tests.unit.clients.conftest import Imsctl
 from tests.unit.formats.disk_files import KIB, MIB, qemu_img, text
 
@@ -61,6 +63,23 @@ async def test_a_file_whose_length_is_known_at_its_end_is_made(
     assert is_same(tmp_path / "disk.raw", tmp_path / "disk.vmdk")
 
 
+@pytest.mark.parametrize("name", ["disk.qcow2", "disk.vmdk"])
+async def test_smaller_is_the_smaller_compression_of_a_format(
+    imsctl: Imsctl, raw: bytes, tmp_path: Path, name: str
+) -> None:
+    smaller = await imsctl("image", "convert", "disk.raw", name, "--smaller", "--output", "json", *ALONE)
+    assert is_same(tmp_path / "disk.raw", tmp_path / name)
+    default = await imsctl(
+        "image", "convert", "disk.raw", name, "--compress", "zlib", "--force", "--output", "json", *ALONE
+    )
+    assert smaller.json["file_size"] <= default.json["file_size"]
+
+
+def test_what_smaller_asks_for_the_formats_have() -> None:
+    assert set(SMALLER) <= set(WRITTEN)
+    assert all(name in (writable_compressions(kind) or ()) for kind, name in SMALLER.items())
+
+
 async def test_a_disk_goes_to_standard_output(imsctl: Imsctl, raw: bytes) -> None:
     outcome = await imsctl("image", "convert", "disk.raw", "-", "--to", "raw")
     assert outcome.code == 0
@@ -93,6 +112,8 @@ async def test_what_is_declared_raw_is_not_unpacked(imsctl: Imsctl, raw: bytes, 
         (["disk.raw", "disk.raw"], 1, "use --force to replace it"),
         (["disk.raw", "nowhere/out.raw"], 1, "choose a directory that exists"),
         (["disk.raw", "out.raw", "--compress", "zstd"], 1, "raw has no compression zstd"),
+        (["disk.raw", "out.raw", "--smaller"], 2, "raw has no compression that makes it smaller"),
+        (["disk.raw", "out.qcow2", "--smaller", "--compress", "zlib"], 2, "leave out --compress zlib"),
         (["disk.raw", "out.raw", "--format", "qcow2"], 1, "[FORMAT_MISMATCH]"),
         (["disk.raw", "out.raw", "--to", "floppy"], 2, "is none of"),
         (["-", "out.raw"], 2, "standard input cannot be read in any order"),

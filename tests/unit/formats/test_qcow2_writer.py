@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imsd.contract import DataLoss, InvalidRequest
-from imsd.formats.cluster_codec import deflate_smaller
+from imsd.contract import Buffer, DataLoss, InvalidRequest
+from imsd.formats.cluster_codec import deflate_small, deflate_smaller
 from imsd.formats.output import held_bytes
 from imsd.formats.qcow2_encoders import CompressingEncoder
 from imsd.formats.qcow2_writer import COMPRESSIONS, Qcow2Writer
+from imsd.formats.raw import RawBlocks
 from imsd.formats.reader import OpenedImage
-from imsd.formats.source import BlockSource, Frame
+from imsd.formats.source import BlockSource, Frame, MemorySource
+from imsd.formats.writer import Spool
 from tests.unit.formats.disk_files import (
     COMPRESSOR,
     GIB,
@@ -36,6 +40,9 @@ from tests.unit.formats.disk_files import (
 )
 
 ImageOf = Callable[[Path], OpenedImage]
+
+# Something real, as disks hold it.
+PROGRAM = b"".join(path.read_bytes() for path in sorted((Path(np.__file__).parent / "_core").glob("*.so")))
 
 SIZES = [512, 64 * KIB, 5 * MIB + 1536, 70 * MIB + 512]
 
@@ -254,6 +261,86 @@ def test_the_other_way_to_deflate_is_read_by_qemu_too(tmp_path: Path, image_of: 
     path = write_file(writer, tmp_path / "disk.qcow2")
     check_with_qemu(path, raw)
     assert read_all(image_of(path).blocks) == disk.content
+
+
+class Shelf(Spool):
+    """A spool with room for the first ``room`` things."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self.contents: dict[int, bytes] = {}
+
+    def keep(self, key: int, content: Sequence[Buffer]) -> None:
+        if len(self.contents) < self._room:
+            self.contents[key] = b"".join(content)
+
+    def kept(self, key: int) -> bytes | None:
+        return self.contents.get(key)
+
+
+class Counter:
+    """Compresses, and counts how often."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, data: memoryview) -> bytes:
+        self.calls += 1
+        return deflate_small(data)
+
+
+@pytest.mark.parametrize(("room", "again"), [(0, 3), (1, 2), (3, 0)])
+def test_what_a_spool_has_kept_is_not_compressed_again(room: int, again: int) -> None:
+    disk = CutDisk(12 * MIB, [(start * MIB, text(64 * KIB, start)) for start in (0, 4, 8)])
+    compress, shelf = Counter(), Shelf(room)
+    encoder = CompressingEncoder(disk, 64 * KIB, compress, spool=shelf)
+    sizes = [encoder.sizes(first, 64) for first in (0, 64, 128)]
+    compress.calls = 0
+    rendered = [bytes_of(next(encoder.render(64 * number, sizes[number]))) for number in range(3)]
+    assert compress.calls == again
+    assert rendered == [deflate_small(text(64 * KIB, start)) for start in (0, 4, 8)]
+
+
+@pytest.mark.parametrize("room", [2, 1000])
+@pytest.mark.parametrize("compression", ["zlib-small", "zstd"])
+@pytest.mark.parametrize("cluster_bits", [12, 16, 21])
+def test_a_spool_changes_no_byte_of_the_file(
+    tmp_path: Path, compression: str, room: int, cluster_bits: int
+) -> None:
+    content = cut_disk(13 * MIB + 512, seed=8).content
+    disk = RawBlocks(MemorySource(content))
+    expected = write_file(Qcow2Writer(disk, compression, cluster_bits), tmp_path / "expected")
+    shelf = Shelf(room)
+    spooled = write_file(Qcow2Writer(disk, compression, cluster_bits, shelf), tmp_path / "spooled")
+    assert spooled.read_bytes() == expected.read_bytes()
+    assert len(shelf.contents) == min(room, 4)
+
+
+def test_a_zlib_file_from_a_spool_is_sound(tmp_path: Path) -> None:
+    disk = cut_disk(13 * MIB + 512, seed=9)
+    raw = sparse_file(tmp_path / "disk.raw", 13 * MIB + 512, [(0, disk.content)])
+    path = write_file(Qcow2Writer(disk, "zlib", spool=Shelf(2)), tmp_path / "disk.qcow2")
+    check_with_qemu(path, raw)
+    assert path.stat().st_size < len(disk.content)
+
+
+def test_the_smaller_file_is_always_the_same_and_read_by_qemu(tmp_path: Path) -> None:
+    content = PROGRAM[: 3 * MIB].ljust(3 * MIB, b"\0")
+    raw = sparse_file(tmp_path / "disk.raw", 3 * MIB, [(0, content)])
+    disk = RawBlocks(MemorySource(content))
+    small = write_file(Qcow2Writer(disk, "zlib-small"), tmp_path / "small.qcow2")
+    check_with_qemu(small, raw)
+    assert small.read_bytes() == write_file(Qcow2Writer(disk, "zlib-small"), tmp_path / "again").read_bytes()
+
+
+def test_the_smaller_clusters_are_no_larger_than_those_of_qemu() -> None:
+    clusters = [PROGRAM[start : start + 64 * KIB] for start in range(0, min(len(PROGRAM), 3 * MIB), 64 * KIB)]
+    ours, of_qemu = 0, 0
+    for cluster in clusters:
+        packer = zlib.compressobj(-1, zlib.DEFLATED, -12, 9)
+        of_qemu += len(packer.compress(cluster) + packer.flush())
+        ours += len(deflate_small(cluster))
+    assert ours <= of_qemu
 
 
 class ChangingDisk(CutDisk):
