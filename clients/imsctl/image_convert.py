@@ -121,7 +121,7 @@ async def _convert(session: Session, writer: FormatWriter, target: str, *, must_
     """Returns the size of the file that was written. Raises `Interrupted`, `ClientError`."""
     from imsd.chunks.decode_pool import DecodePool
 
-    pool = DecodePool()
+    pool = DecodePool(is_nice=False)
     try:
         conversion = LocalConversion(writer, pool)
         with session.progress() as view:

@@ -86,15 +86,20 @@ class ByteBudget:
 
 
 class DecodePool:
-    """Threads for work on bytes; see the module."""
+    """Threads for work on bytes; see the module.
 
-    def __init__(self, threads: int | None = None, budget_bytes: int = 64 << 20) -> None:
+    ``is_nice``: they leave the processors to others who want them, such as the calls of a daemon.
+    """
+
+    def __init__(
+        self, threads: int | None = None, budget_bytes: int = 64 << 20, *, is_nice: bool = True
+    ) -> None:
         self.threads = threads or os.cpu_count() or 1
         self.budget = ByteBudget(budget_bytes)
         # What goes out takes of this one too, before it takes of the other: readers that are slow leave
         # at least half of the memory to what comes in.
         self.output_budget = ByteBudget(budget_bytes // 2)
-        self._executor = ThreadPoolExecutor(self.threads, "decode", initializer=_renice)
+        self._executor = ThreadPoolExecutor(self.threads, "decode", _renice if is_nice else None)
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call ``function`` in a thread, again whenever what it lacked has been fetched.

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmark import dedup, downloads, imports, inspection, limits, report
-from tests.benchmark.disks import ROOT, Disks, describe, prepare
+from tests.benchmark import conversions, dedup, downloads, imports, inspection, limits, report
+from tests.benchmark.disks import ROOT, Disks, describe
 from tests.benchmark.report import Row
 from tests.benchmark.stopwatch import Times
 
@@ -26,7 +26,11 @@ GROUPS: dict[str, Group] = {
     "raw-import": imports.raw_import,
     "qcow2-import": imports.qcow2_import,
     "qcow2-download": downloads.qcow2_download,
+    "zlib-qcow2": downloads.zlib_qcow2,
+    "vmdk": downloads.vmdk,
+    "zvhd2": downloads.zvhd2,
     "raw-download": downloads.raw_download,
+    "formats": conversions.formats,
     "same-again": dedup.same_again,
     "two-builds": dedup.two_builds,
     "memory": limits.memory,
@@ -43,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="imsd-bench.", dir=options.scratch))
     try:
-        disks = prepare(scratch / "run")
+        disks = Disks(scratch / "run")
         rows: list[Row] = []
         measured: list[Times] = []
         for name in options.only or GROUPS:
@@ -51,7 +55,7 @@ def main() -> None:
             new_rows, new_times = GROUPS[name](disks, options.rounds)
             rows += new_rows
             measured += new_times
-        text = page(disks, rows, measured, options.rounds)
+        text = "" if options.only else page(disks, rows, measured, options.rounds)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print()

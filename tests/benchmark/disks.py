@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tests.benchmark.stopwatch import allocated_bytes, command
@@ -25,6 +25,7 @@ FIRST_PACKAGES = (
 )
 MORE_PACKAGES = ("nginx", "postgresql", "redis-server")
 DISK_SIZE = "4G"
+HEAD_SIZE = 1 << 30
 
 SPARSE_SIZE = 120 << 30
 SPARSE_PIECE = 4 << 20
@@ -32,42 +33,61 @@ SMALL_SIZE = 1 << 20
 CROWD = 40
 
 
-@dataclass(frozen=True, slots=True)
 class Disks:
-    """The inputs, all in ``scratch``, a file system in memory. ``zlib``: ``first`` as compressed QCOW2."""
+    """The inputs, all in ``scratch``, a file system in memory; each is made when it is first asked for.
 
-    scratch: Path
-    first: Path
-    second: Path
-    zlib: Path
-    zstd: Path
+    What takes long to make is kept on disk, in `CACHE`.
+    """
 
+    def __init__(self, scratch: Path) -> None:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(parents=True)
+        self.scratch = scratch
 
-def prepare(scratch: Path) -> Disks:
-    """Build what is not in the cache and copy it to memory."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    scratch.mkdir(parents=True)
-    copies = []
-    for name, packages in (
-        ("debian", FIRST_PACKAGES),
-        ("debian-more", FIRST_PACKAGES + MORE_PACKAGES),
-    ):
+    @cached_property
+    def first(self) -> Path:
+        return self._built("debian", FIRST_PACKAGES)
+
+    @cached_property
+    def second(self) -> Path:
+        return self._built("debian-more", FIRST_PACKAGES + MORE_PACKAGES)
+
+    @cached_property
+    def zlib(self) -> Path:
+        """``first`` as compressed QCOW2."""
+        return self._packed("zlib")
+
+    @cached_property
+    def zstd(self) -> Path:
+        return self._packed("zstd")
+
+    @cached_property
+    def head(self) -> Path:
+        """The first GiB of ``first``, full of files."""
+        path = self.scratch / "head.raw"
+        window = ("bs=1M", f"count={HEAD_SIZE >> 20}")
+        command("dd", f"if={self.first}", f"of={path}", *window, "conv=sparse", "status=none")
+        return path
+
+    def _built(self, name: str, packages: tuple[str, ...]) -> Path:
         built = CACHE / f"{name}.raw"
         if not built.exists():
             print(f"building {built}", flush=True)
             command(BUILD_DISK, built, DISK_SIZE, *packages)
-        copies.append(scratch / built.name)
-        command("cp", "--sparse=always", built, copies[-1])
-    first, second = copies
-    for compression in ("zlib", "zstd"):
-        target = CACHE / f"debian-{compression}.qcow2"
-        if not target.exists() or target.stat().st_mtime < (CACHE / "debian.raw").stat().st_mtime:
-            partial = target.with_suffix(".partial")
+        path = self.scratch / built.name
+        command("cp", "--sparse=always", built, path)
+        return path
+
+    def _packed(self, compression: str) -> Path:
+        path = CACHE / f"debian-{compression}.qcow2"
+        first = self.first
+        if not path.exists() or path.stat().st_mtime < (CACHE / "debian.raw").stat().st_mtime:
+            partial = path.with_suffix(".partial")
             options = ("-O", "qcow2", "-c", "-o", f"compression_type={compression}")
             command("qemu-img", "convert", *options, first, partial)
-            partial.rename(target)
-        command("cp", target, scratch / target.name)
-    return Disks(scratch, first, second, scratch / "debian-zlib.qcow2", scratch / "debian-zstd.qcow2")
+            partial.rename(path)
+        command("cp", path, self.scratch / path.name)
+        return self.scratch / path.name
 
 
 def describe(path: Path) -> str:

@@ -31,6 +31,12 @@ def memory(disks: Disks, rounds: int) -> tuple[list[Row], list[Times]]:
         _peak(disks, "QCOW2 (zlib) import", lambda daemon: _import(daemon, disks.zlib)),
         _peak(disks, "QCOW2 (zstd) download", lambda daemon: _download(daemon, disks, "qcow2")),
         _peak(disks, "RAW download", lambda daemon: _download(daemon, disks, "raw")),
+        _peak(
+            disks,
+            "QCOW2 (zlib) download",
+            lambda daemon: _download(daemon, disks, "qcow2", "--compress", "zlib"),
+        ),
+        _peak(disks, "VMDK download", lambda daemon: _download(daemon, disks, "vmdk")),
         _peak(disks, "verify", lambda daemon: _verify(daemon, disks)),
         _peak(disks, "import of a 120 GiB sparse RAW", lambda daemon: _import_sparse(daemon, disks)),
         _peak(disks, f"{CROWD} imports at once", lambda daemon: _import_crowd(daemon, disks)),
@@ -60,10 +66,10 @@ def _import(daemon: OurDaemon, disk: Path) -> None:
     daemon.imsctl("image", "import", disk, "--name", "disk")
 
 
-def _download(daemon: OurDaemon, disks: Disks, format_name: str) -> None:
+def _download(daemon: OurDaemon, disks: Disks, format_name: str, *options: str) -> None:
     _import(daemon, disks.first)
     target = disks.scratch / f"out.{format_name}"
-    daemon.imsctl("image", "download", "disk", "-o", target, "--format", format_name)
+    daemon.imsctl("image", "download", "disk", "-o", target, "--format", format_name, *options)
     target.unlink()
 
 

@@ -19,6 +19,11 @@ START_PATIENCE_SECONDS = 30.0
 STOP_PATIENCE_SECONDS = 60.0
 
 
+def our_environment() -> dict[str, str]:
+    """Python may keep what it compiled, as it does for programs that are installed."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 class OurDaemon:
     """`imsd serve` on embedded defaults with its state in ``folder``, which is made and removed."""
 
@@ -74,7 +79,7 @@ class OurDaemon:
 
     def environment(self) -> dict[str, str]:
         """Defaults only, whatever this machine's own configuration says."""
-        return {**os.environ, "IMSD_ADDRESS": self.address, "IMSD_CONFIG": os.devnull}
+        return {**our_environment(), "IMSD_ADDRESS": self.address, "IMSD_CONFIG": os.devnull}
 
     def peak_memory_bytes(self) -> int:
         """The most memory the daemon held at once so far (VmHWM, see proc(5))."""
