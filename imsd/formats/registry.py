@@ -82,12 +82,12 @@ WRITERS: Mapping[str, WritableFormat] = {
     "qcow2": WritableFormat(
         lambda blocks, wanted: Qcow2Writer(blocks, wanted.compression, spool=wanted.spool), QCOW2_COMPRESSIONS
     ),
-    "vhd": WritableFormat(lambda blocks, _: VhdWriter(blocks)),
-    "vhdx": WritableFormat(lambda blocks, _: VhdxWriter(blocks)),
+    "vhd": WritableFormat(lambda blocks, wanted: VhdWriter(blocks, may_frame=wanted.may_frame)),
+    "vhdx": WritableFormat(lambda blocks, wanted: VhdxWriter(blocks, may_frame=wanted.may_frame)),
     "vmdk": WritableFormat(lambda blocks, wanted: VmdkWriter(blocks, wanted.compression), VMDK_COMPRESSIONS),
     "zvhd": WritableFormat(lambda blocks, _: ZvhdWriter(blocks), ZVHD_COMPRESSIONS),
     "zvhd2": WritableFormat(lambda blocks, wanted: Zvhd2Writer(blocks, wanted.spool), ZVHD2_COMPRESSIONS),
-    "vdi": WritableFormat(lambda blocks, _: VdiWriter(blocks)),
+    "vdi": WritableFormat(lambda blocks, wanted: VdiWriter(blocks, may_frame=wanted.may_frame)),
 }
 
 

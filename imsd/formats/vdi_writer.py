@@ -24,6 +24,7 @@ import numpy.typing as npt
 from imsd.contract import InvalidRequest
 
 from .data_windows import WINDOW_BYTES, DataWindows
+from .framed_reads import reading
 from .output import Output, Zeros
 from .raw import SECTOR_BYTES, round_up
 from .source import BlockSource
@@ -51,11 +52,15 @@ HEADS, SECTORS, MAX_CYLINDERS = 255, 63, 16383
 
 
 class VdiWriter(FormatWriter):
-    """``identity``: the UUID of the file, a new one if it is None."""
+    """``identity``: the UUID of the file, a new one if it is None.
 
-    def __init__(self, blocks: BlockSource, identity: UUID | None = None) -> None:
+    ``may_frame``: stored frames may be given out as they are.
+    """
+
+    def __init__(self, blocks: BlockSource, identity: UUID | None = None, *, may_frame: bool = False) -> None:
         """Raises InvalidRequest if the disk is too large for a VDI file."""
         self._blocks = blocks
+        self._read = reading(blocks, may_frame=may_frame)
         self._count = -(-blocks.size_bytes // BLOCK_BYTES)
         if self._count > MAX_BLOCKS:
             raise InvalidRequest(
@@ -118,7 +123,7 @@ class VdiWriter(FormatWriter):
 
     def _data(self, start: int, length: int) -> Sequence[Output]:
         """Blocks of the disk, the last one filled up with zeros."""
-        outputs: list[Output] = list(self._blocks.read(start, length))
+        outputs: list[Output] = list(self._read(start, length))
         if padding := -length % BLOCK_BYTES:
             outputs.append(Zeros(padding))
         return outputs

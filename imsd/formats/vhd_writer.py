@@ -19,6 +19,7 @@ import numpy as np
 from imsd.contract import InvalidRequest
 
 from .data_windows import DataWindows
+from .framed_reads import reading
 from .output import Output, Zeros
 from .raw import SECTOR_BYTES, round_up
 from .source import BlockSource
@@ -52,9 +53,14 @@ BITMAP = b"\xff" * bitmap_bytes(BLOCK_BYTES)
 
 
 class VhdWriter(FormatWriter):
-    """``new_id`` gives the disk's UUID. The same disk and UUID give the same file, byte for byte."""
+    """``new_id`` gives the disk's UUID. The same disk and UUID give the same file, byte for byte.
 
-    def __init__(self, blocks: BlockSource, new_id: Callable[[], UUID] = uuid4) -> None:
+    ``may_frame``: stored frames may be given out as they are.
+    """
+
+    def __init__(
+        self, blocks: BlockSource, new_id: Callable[[], UUID] = uuid4, *, may_frame: bool = False
+    ) -> None:
         """Raises InvalidRequest."""
         self._size_bytes = round_up(blocks.size_bytes, SIZE_UNIT_BYTES)
         if self._size_bytes > MAX_SIZE_BYTES:
@@ -63,7 +69,7 @@ class VhdWriter(FormatWriter):
                 field="disk_format",
                 hint="choose vhdx or qcow2",
             )
-        self._blocks = blocks
+        self._read = reading(blocks, may_frame=may_frame)
         self._id = new_id()
         self._windows = DataWindows(blocks, BLOCK_BYTES)
         self._entries = -(-self._size_bytes // BLOCK_BYTES)
@@ -98,7 +104,7 @@ class VhdWriter(FormatWriter):
         return [entries.astype(">u4").tobytes()]
 
     def _block(self, start: int, length: int) -> Sequence[Output]:
-        outputs: list[Output] = [BITMAP, *self._blocks.read(start, length)]
+        outputs: list[Output] = [BITMAP, *self._read(start, length)]
         if length < BLOCK_BYTES:
             outputs.append(Zeros(BLOCK_BYTES - length))
         return outputs

@@ -20,6 +20,7 @@ import numpy as np
 from imsd.contract import InvalidRequest
 
 from .data_windows import WINDOW_BYTES, DataWindows
+from .framed_reads import reading
 from .output import Output, Zeros
 from .raw import SECTOR_BYTES, round_up
 from .source import BlockSource
@@ -80,9 +81,14 @@ PART_ENTRIES = 1 << 19
 
 
 class VhdxWriter(FormatWriter):
-    """``new_id`` gives the UUIDs. The same disk and UUIDs give the same file, byte for byte."""
+    """``new_id`` gives the UUIDs. The same disk and UUIDs give the same file, byte for byte.
 
-    def __init__(self, blocks: BlockSource, new_id: Callable[[], UUID] = uuid4) -> None:
+    ``may_frame``: stored frames may be given out as they are.
+    """
+
+    def __init__(
+        self, blocks: BlockSource, new_id: Callable[[], UUID] = uuid4, *, may_frame: bool = False
+    ) -> None:
         """Raises InvalidRequest."""
         if blocks.size_bytes > MAX_SIZE_BYTES:
             raise InvalidRequest(
@@ -92,6 +98,7 @@ class VhdxWriter(FormatWriter):
             )
         block_bytes = LARGE_BLOCK_BYTES if blocks.size_bytes > LARGE_DISK_BYTES else BLOCK_BYTES
         self._blocks = blocks
+        self._read = reading(blocks, may_frame=may_frame)
         self._disk = Disk(blocks.size_bytes, block_bytes, SECTOR_BYTES)
         self._windows = DataWindows(blocks, block_bytes)
         self._file_write_id, self._data_write_id, self._disk_id = new_id(), new_id(), new_id()
@@ -165,7 +172,7 @@ class VhdxWriter(FormatWriter):
     def _block_part(self, start: int, length: int) -> Sequence[Output]:
         """The disk's bytes from ``start``, and zeros where it ends before the block."""
         inside = max(0, min(length, self._blocks.size_bytes - start))
-        outputs: list[Output] = list(self._blocks.read(start, inside)) if inside else []
+        outputs: list[Output] = list(self._read(start, inside)) if inside else []
         if inside < length:
             outputs.append(Zeros(length - inside))
         return outputs

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -12,6 +14,10 @@ from imsd.formats.raw import RawBlocks
 from imsd.formats.raw_writer import RawWriter
 from imsd.formats.reader import OpenedImage
 from imsd.formats.source import MemorySource
+from imsd.formats.vdi_writer import VdiWriter
+from imsd.formats.vhd_writer import VhdWriter
+from imsd.formats.vhdx_writer import VhdxWriter
+from imsd.formats.writer import FormatWriter
 from tests.unit.formats.disk_files import (
     GIB,
     KIB,
@@ -62,3 +68,27 @@ def test_a_source_without_frames_gives_none() -> None:
     outputs = [output for piece in writer.pieces() for output in piece()]
     assert bytes_of(outputs) == content
     assert not any(isinstance(output, Framed) for output in outputs)
+
+
+ID = UUID(int=7)
+
+
+@pytest.mark.parametrize(
+    "open_writer",
+    [
+        partial(VhdWriter, new_id=lambda: ID),
+        partial(VhdxWriter, new_id=lambda: ID),
+        partial(VdiWriter, identity=ID),
+    ],
+    ids=["vhd", "vhdx", "vdi"],
+)
+def test_formats_without_compression_give_frames_as_they_are_too(
+    open_writer: Callable[..., FormatWriter],
+) -> None:
+    pieces = [(start * 100 * KIB, text(100 * KIB, start)) for start in (0, 1, 2, 45, 50)]
+    disk = CutDisk(7 * MIB + 512, [*pieces, (6 * MIB, noise(64 * KIB))])
+    plain = [o for piece in open_writer(disk).pieces() for o in piece()]
+    framed = [o for piece in open_writer(disk, may_frame=True).pieces() for o in piece()]
+    assert bytes_of(framed) == bytes_of(plain)
+    assert sum(isinstance(output, Framed) for output in framed) == len(pieces)
+    assert not any(isinstance(output, Framed) for output in plain)
