@@ -6,6 +6,7 @@ import random
 import struct
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zlib import crc32
@@ -15,7 +16,7 @@ from imsd.guest.budget import Budget, PagedVolume
 from imsd.guest.disk import read_layout
 from imsd.guest.ext import ExtFileSystem
 from imsd.guest.fat import FatFileSystem
-from imsd.guest.file_system import FileSystem
+from imsd.guest.file_system import FileSystem, FileVolume, Kind, Node, Tree
 from imsd.guest.gpt import SECTOR_SIZES
 from imsd.guest.gpt import SIGNATURE as GPT_SIGNATURE
 from imsd.guest.inspect import inspect
@@ -27,11 +28,13 @@ from imsd.guest.xfs import XfsFileSystem
 from tests.fuzz.target import ACCEPTED, Answer, Target
 from tests.unit.guest.btrfs_disks import suse_like, ubuntu_like
 from tests.unit.guest.crafted_guest import GOOD, ext4, mbr_disk
-from tests.unit.guest.damage import WatchedVolume, look_at_btrfs, look_at_hive, look_at_ntfs
-from tests.unit.guest.guest_disks import look_at_all, sound_file_systems, sound_lvm, sound_tables, vector
+from tests.unit.guest.damage import WatchedVolume, look_at_hive
+from tests.unit.guest.guest_disks import sound_file_systems, sound_lvm, sound_tables, vector
 from tests.unit.guest.windows_disks import SOFTWARE_REG, make_hive, make_windows_volume
 
 MAX_NODES = 100
+MAX_READ_BYTES = 16 << 10
+PATHS = ("/etc/os-release", "/usr/lib/os-release", "/many/file-with-quite-a-long-name-77")
 UNREADABLE = "GUEST_UNREADABLE"
 
 
@@ -45,17 +48,73 @@ def look(at: Callable[[Volume], object], file: bytes, chosen: random.Random) -> 
     return Answer(UNREADABLE)
 
 
-def _file_system(reader: type[FileSystem], volume: Volume) -> object:
+def explore(reader: type[FileSystem], volume: Volume) -> object:
+    """Some of all that a file system holds. What cannot be read is passed over, and raises at the end."""
     opened = reader.open(volume)
     if opened is None:
         raise GuestUnreadable("another file system")
-    return look_at_all(opened, MAX_NODES), opened.label, list(opened.noticed)
+    found: list[tuple[str, object]] = []
+    problems: list[str] = []
+    for root in opened.roots():
+        _explore_root(root, found, problems)
+    if problems:
+        raise GuestUnreadable(problems[0])
+    return opened.label, opened.uuid, list(opened.noticed), found
 
 
-def _unless_another(reader: type[FileSystem], at: Callable[[Volume], object], volume: Volume) -> object:
-    if reader.open(volume) is None:
-        raise GuestUnreadable("another file system")
-    return at(volume)
+def _explore_root(system: FileSystem, found: list[tuple[str, object]], problems: list[str]) -> None:
+    waiting = [("", system.root())]
+    most = len(found) + MAX_NODES
+    while waiting and len(found) < most:
+        path, directory = waiting.pop()
+        try:
+            for name, node in islice(system.entries(directory), MAX_NODES):
+                found.append((f"{path}/{name}", _content(system, node, problems)))
+                if node.kind is Kind.DIRECTORY:
+                    waiting.append((f"{path}/{name}", node))
+        except GuestUnreadable as problem:
+            problems.append(str(problem))
+    for path in (*PATHS, *(path for path, _ in found[-3:])):
+        try:
+            Tree(system).read_text(path)
+        except GuestUnreadable as problem:
+            problems.append(str(problem))
+
+
+def _content(system: FileSystem, node: Node, problems: list[str]) -> object:
+    try:
+        if node.kind is Kind.LINK:
+            return system.link_target(node)
+        if node.kind is Kind.FILE:
+            assert node.size_bytes >= 0
+            return _start_and_end(system, node)
+    except GuestUnreadable as problem:
+        problems.append(str(problem))
+    return node.kind
+
+
+def _start_and_end(system: FileSystem, node: Node) -> int:
+    """A checksum of some of a file, which may claim to be large."""
+    length = min(node.size_bytes, MAX_READ_BYTES)
+    start = system.read(node, 0, length)
+    end = system.read(node, node.size_bytes - length, length)
+    assert len(start) == len(end) == length, "fewer bytes than were asked for"
+    return crc32(start + end)
+
+
+def _look_at_hive_of(volume: Volume) -> None:
+    """The registry inside a volume of Windows, read through its file system."""
+    system = NtfsFileSystem.open(volume)
+    node = None if system is None else Tree(system).find("/Windows/System32/config/SOFTWARE")
+    if system is None or node is None:
+        raise GuestUnreadable("no registry")
+    look_at_hive(FileVolume(system, node))
+
+
+def _ntfs(volume: Volume) -> object:
+    found = explore(NtfsFileSystem, volume)
+    _look_at_hive_of(volume)
+    return found
 
 
 def _layout(volume: Volume) -> object:
@@ -165,16 +224,16 @@ def _looking(name: str, seeds: Callable[[], Iterable[bytes]], at: Callable[[Volu
 
 
 _ALL = (
-    _looking("ext", partial(_systems, "ext4", "ext4 inline", "ext2"), partial(_file_system, ExtFileSystem)),
+    _looking("ext", partial(_systems, "ext4", "ext4 inline", "ext2"), partial(explore, ExtFileSystem)),
     _looking(
         "xfs",
         lambda: [*_systems("xfs"), vector("xfs-fragmented.img.gz")],
-        partial(_file_system, XfsFileSystem),
+        partial(explore, XfsFileSystem),
     ),
-    _looking("fat", partial(_systems, "vfat"), partial(_file_system, FatFileSystem)),
-    _looking("iso9660", partial(_systems, "iso9660", "joliet"), partial(_file_system, Iso9660FileSystem)),
-    _looking("ntfs", lambda: [_windows()], partial(_unless_another, NtfsFileSystem, look_at_ntfs)),
-    _looking("btrfs", _btrfs, partial(_unless_another, BtrfsFileSystem, look_at_btrfs)),
+    _looking("fat", partial(_systems, "vfat"), partial(explore, FatFileSystem)),
+    _looking("iso9660", partial(_systems, "iso9660", "joliet"), partial(explore, Iso9660FileSystem)),
+    _looking("ntfs", lambda: [_windows()], _ntfs),
+    _looking("btrfs", _btrfs, partial(explore, BtrfsFileSystem)),
     _looking("registry", lambda: [_hive()], look_at_hive),
     Target(
         "guest-partitions",
