@@ -65,6 +65,11 @@ class Loaders:
     efi: bytes
 
 
+def partition_uuid(number: int) -> str:
+    """What a partition of a GUID table is called here."""
+    return f"0a1b2c3d-0000-4000-8000-{number:012}"
+
+
 def make_loaders(root: Path) -> Loaders:
     """By the GRUB installed in ``root``: it looks for the file system `ROOT_UUID` and the menu there."""
     (root / "tmp/early.cfg").write_text(f"search.fs_uuid {ROOT_UUID} root\nset prefix=($root)/boot/grub\n")
@@ -85,9 +90,9 @@ def make_disk(path: Path, label: str, parts: Sequence[Part], loaders: Loaders | 
         position += part.length
     sparse(path, position + MIB)
     lines = [
-        f"start={start // SECTOR}, size={part.length // SECTOR}, type={types[part.kind]}"
-        + (", bootable" if label == "dos" and start == MIB else "")
-        for start, part in zip(starts, parts, strict=True)
+        f"start={start // SECTOR}, size={part.length // SECTOR}, type={types[part.kind]}, "
+        + (f"uuid={partition_uuid(number)}" if label == "gpt" else "bootable" if number == 1 else "")
+        for number, (start, part) in enumerate(zip(starts, parts, strict=True), 1)
     ]
     run_tool("sfdisk", "--quiet", path, entries="\n".join([f"label: {label}", *lines, ""]))
     with path.open("r+b") as disk:

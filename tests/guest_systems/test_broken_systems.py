@@ -13,6 +13,7 @@ from tests.guest_systems import disks
 from tests.guest_systems.looking import codes, looked_at
 from tests.guest_systems.systems import FALLBACK, SMALL_DISK_BYTES, Systems
 from tests.guest_systems.trees import ROOT_UUID, remove
+from tests.unit.guest.crafted_guest import cpio
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_root, pytest.mark.timeout(900)]
 
@@ -46,6 +47,15 @@ def of_another_disk(tree: Path) -> None:
 
 def by_partition_of_another_disk(tree: Path) -> None:
     edit(tree, "boot/grub/grub.cfg", f"root=UUID={ROOT_UUID}", f"root=PARTUUID={OTHER_UUID}")
+
+
+def by_partition(tree: Path) -> None:
+    """As Debian's own cloud images name their parts."""
+    root, esp = (f"PARTUUID={disks.partition_uuid(number)}" for number in (3, 2))
+    edit(tree, "etc/fstab", f"UUID={ROOT_UUID}", root)
+    with (tree / "etc/fstab").open("a") as fstab:
+        fstab.write(f"{esp} /boot/efi vfat defaults 0 0\n")
+    edit(tree, "boot/grub/grub.cfg", f"root=UUID={ROOT_UUID}", f"root={root}")
 
 
 def without_cloud_init(tree: Path) -> None:
@@ -98,6 +108,7 @@ def of_one_machine(tree: Path) -> None:
 BROKEN: list[tuple[Change, set[str], set[str], set[str]]] = [
     # what is changed, what then blocks the boot, what may, what is advised beside `ALWAYS`
     (nothing, set(), set(), set()),
+    (by_partition, set(), set(), set()),
     (by_device_name, set(), {"FSTAB_BY_DEVICE_NAME", "BOOT_ROOT_BY_DEVICE_NAME"}, set()),
     (of_another_disk, {"BOOT_ROOT_UNKNOWN_UUID"}, {"FSTAB_UNKNOWN_UUID"}, set()),
     (by_partition_of_another_disk, {"BOOT_ROOT_UNKNOWN_UUID"}, set(), set()),
@@ -158,8 +169,17 @@ def only_what_is_needed(tree: Path) -> None:
     edit(tree, "etc/initramfs-tools/initramfs.conf", "MODULES=most", "MODULES=dep")
 
 
-def test_drivers_are_found_in_a_real_initramfs(systems: Systems, tmp_path: Path) -> None:
-    report = looked_at(systems.broken(tmp_path / "disk", only_what_is_needed))
+def after_microcode(tree: Path) -> None:
+    """As an initramfs is put together on a machine with microcode for its processor."""
+    only_what_is_needed(tree)
+    (initramfs,) = tree.glob("boot/initrd.img-*")
+    microcode = cpio(["kernel/x86/microcode/GenuineIntel.bin"], bytes(50_000))
+    initramfs.write_bytes(microcode + bytes(-len(microcode) % 512) + initramfs.read_bytes())
+
+
+@pytest.mark.parametrize("change", [only_what_is_needed, after_microcode])
+def test_drivers_are_found_in_a_real_initramfs(systems: Systems, tmp_path: Path, change: Change) -> None:
+    report = looked_at(systems.broken(tmp_path / "disk", change))
     assert check(report, set(), set(), set())
     assert any(line.startswith("virtio: virtio_") and "initrd.img" in line for line in report.evidence)
 
