@@ -16,9 +16,12 @@ from .report import Readiness
 _DEVICE = re.compile(r"/dev/(?:(?:sd|hd|vd|xvd)[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|mmcblk\d+(?:p\d+)?)$")
 _UUID = re.compile(r"(?:(?:PART)?UUID=|/dev/disk/by-(?:part)?uuid/)[\"']?([0-9A-Fa-f-]{4,36})[\"']?$")
 _NETWORK_DISABLED = re.compile(r"^network:\s{0,9}\{?\s{0,9}config:\s{0,9}disabled", re.MULTILINE)
+_KEYS_KEPT = re.compile(r"^ssh_deletekeys:[ \t]{0,9}(?:false|no|off|0)\b", re.MULTILINE | re.IGNORECASE)
 _NOT_MOUNTED = ("noauto", "nofail")
 _WITHOUT_DEVICE = ("swap", "none", "")
 MAX_TOLD = 8
+MAX_SETTINGS = 64
+MAX_SETTINGS_BYTES = 64 << 10
 
 
 def check_fstab(guest: Guest) -> Iterator[ReportFinding]:
@@ -96,14 +99,15 @@ def check_command_line(guest: Guest) -> Iterator[ReportFinding]:
 
 def check_network(guest: Guest) -> Iterator[ReportFinding]:
     tree = guest.tree
-    facts = network_facts(tree)
+    is_set_up_anew = _is_set_up_by_cloud_init(guest)
+    facts = network_facts(tree, is_written_anew=is_set_up_anew)
     if facts.fixed_mac:
         yield finding("NETWORK_FIXED_MAC", f"{_told(facts.fixed_mac)} names a MAC address")
     if facts.static and not facts.dhcp:
         yield finding(
             "NETWORK_STATIC_ADDRESS", f"{_told(facts.static)} sets an address, and nothing asks for one"
         )
-    elif not facts.dhcp and not _is_set_up_at_start(guest):
+    elif not facts.dhcp and not is_set_up_anew and not connects_by_itself(tree):
         yield finding(
             "NETWORK_NO_DHCP", "no configuration of an interface that asks for an address was found"
         )
@@ -122,22 +126,29 @@ def check_leftovers(guest: Guest) -> Iterator[ReportFinding]:
     if machine_id not in ("", "uninitialized"):
         yield finding("MACHINE_ID_SET", "/etc/machine-id is not empty: all clones would be the same machine")
     keys = [name for name, _ in tree.list("/etc/ssh") if re.fullmatch(r"ssh_host_\w+_key", name)]
-    if keys:
+    if keys and not _renews_host_keys(guest):
         yield finding("SSH_HOST_KEYS_PRESENT", f"/etc/ssh has {_told(sorted(keys))}")
 
 
-def _is_set_up_at_start(guest: Guest) -> bool:
-    tree = guest.tree
-    return connects_by_itself(tree) or (is_cloud_init_ready(tree) and not _leaves_network_alone(guest))
+def _is_set_up_by_cloud_init(guest: Guest) -> bool:
+    return is_cloud_init_ready(guest.tree) and not _leaves_network_alone(guest)
 
 
 def _leaves_network_alone(guest: Guest) -> bool:
+    return any(_NETWORK_DISABLED.search(text) for text in _cloud_init_settings(guest))
+
+
+def _renews_host_keys(guest: Guest) -> bool:
+    """Whether cloud-init makes new ones for each new server, as it does unless it is told not to."""
+    is_told_not_to = any(_KEYS_KEPT.search(text) for text in _cloud_init_settings(guest))
+    return is_cloud_init_ready(guest.tree) and not is_told_not_to
+
+
+def _cloud_init_settings(guest: Guest) -> Iterator[str]:
     place = "/etc/cloud/cloud.cfg.d"
-    texts = (
-        guest.tree.read_text(f"{place}/{name}", 1 << 16) or ""
-        for name, _ in guest.tree.list(place)[: MAX_TOLD * 8]
-    )
-    return any(_NETWORK_DISABLED.search(text) for text in texts)
+    names = [f"{place}/{name}" for name, _ in guest.tree.list(place)[:MAX_SETTINGS]]
+    for path in ("/etc/cloud/cloud.cfg", *names):
+        yield guest.tree.read_text(path, MAX_SETTINGS_BYTES) or ""
 
 
 def _is_missing(guest: Guest, entry: FstabEntry) -> bool:

@@ -21,6 +21,20 @@ NO_BIOS = BootFacts(has_boot_code=False, has_active_partition=False, has_bios_bo
 OTHER_UUID = "99999999-2222-3333-4444-555555555555"
 GRUB = "/boot/grub/grub.cfg"
 INTERFACES = "/etc/network/interfaces"
+# As cloud-init writes them for one server.
+NETPLAN_OF_ONE = """network:
+  version: 2
+  ethernets:
+    ens3:
+      match: {macaddress: "52:54:00:12:34:56"}
+      addresses: [192.0.2.7/24]
+"""
+IFCFG_OF_ONE = (
+    "# Created by cloud-init on instance boot automatically, do not edit.\n#\n"
+    "BOOTPROTO=none\nHWADDR=52:54:00:12:34:56\nIPADDR=192.0.2.7\n"
+)
+LEFT_ALONE: Paths = {"/etc/cloud/cloud.cfg.d/99-x.cfg": "network: {config: disabled}\n"}
+HOST_KEY: Paths = {"/etc/ssh/ssh_host_ed25519_key": "secret"}
 UNITS, OWN_UNITS = "/lib/systemd/system", "/etc/systemd/system"
 UNIT: Paths = {f"{UNITS}/cloud-init.target": "[Unit]\n"}
 
@@ -71,6 +85,17 @@ CHANGES: list[tuple[str, Paths, list[str]]] = [
     ("NETWORK_NO_DHCP", {}, [INTERFACES, "/etc/cloud/cloud.cfg"]),
     ("NETWORK_STATIC_ADDRESS", {INTERFACES: "iface ens3 inet static\n address 10.0.0.2/24\n"}, []),
     ("NETWORK_FIXED_MAC", {INTERFACES: "iface ens3 inet dhcp\n hwaddress ether 52:54:00:00:00:01\n"}, []),
+    ("NETWORK_FIXED_MAC", {"/etc/netplan/01-site.yaml": NETPLAN_OF_ONE}, []),
+    (
+        "NETWORK_FIXED_MAC",
+        {"/etc/netplan/50-cloud-init.yaml": NETPLAN_OF_ONE, "/etc/cloud/cloud-init.disabled": ""},
+        [],
+    ),
+    (
+        "NETWORK_STATIC_ADDRESS",
+        {"/etc/netplan/50-cloud-init.yaml": NETPLAN_OF_ONE, **LEFT_ALONE},
+        [INTERFACES],
+    ),
     ("CLOUD_INIT_MISSING", {}, ["/etc/cloud/cloud.cfg"]),
     ("CLOUD_INIT_DISABLED", {"/etc/cloud/cloud-init.disabled": ""}, []),
     ("CLOUD_INIT_DISABLED", UNIT, []),
@@ -78,7 +103,9 @@ CHANGES: list[tuple[str, Paths, list[str]]] = [
     ("CLOUD_INIT_DISABLED", {f"{OWN_UNITS}/cloud-init.target": Link("/dev/null")}, []),
     ("NETWORK_NO_DHCP", UNIT, [INTERFACES]),
     ("MACHINE_ID_SET", {"/etc/machine-id": "0123456789abcdef0123456789abcdef\n"}, []),
-    ("SSH_HOST_KEYS_PRESENT", {"/etc/ssh/ssh_host_ed25519_key": "secret"}, []),
+    ("SSH_HOST_KEYS_PRESENT", HOST_KEY, ["/etc/cloud/cloud.cfg"]),
+    ("SSH_HOST_KEYS_PRESENT", {**HOST_KEY, "/etc/cloud/cloud.cfg": "ssh_deletekeys:   0\n"}, []),
+    ("SSH_HOST_KEYS_PRESENT", {**HOST_KEY, "/etc/cloud/cloud.cfg.d/1.cfg": "ssh_deletekeys: false\n"}, []),
     ("GUEST_AGENT_MISSING", {}, ["/usr/sbin/qemu-ga"]),
     ("GUEST_NOT_LISTED", {"/etc/debian_version": "12.15\n"}, []),
     ("GUEST_32_BIT", {"/bin/sh": elf(3, 32)}, []),
@@ -105,6 +132,8 @@ HARMLESS: list[tuple[str, Paths]] = [
     ("BOOT_ROOT", {GRUB: "linux /vmlinuz root=LABEL=root console=ttyS0\n# linux root=/dev/sda1\n"}),
     ("BOOT_ROOT", {GRUB: "linux /vmlinuz root=/dev/mapper/vg-root console=ttyS0\n"}),
     ("MACHINE_ID", {"/etc/machine-id": "uninitialized\n"}),
+    ("SSH_HOST", HOST_KEY),
+    ("SSH_HOST", {**HOST_KEY, "/etc/cloud/cloud.cfg": "# ssh_deletekeys: 0\nssh_deletekeys: true\n"}),
     ("SSH_HOST", {"/etc/ssh/ssh_host_rsa_key.pub": "public"}),
     (
         "VIRTIO_DISK",
@@ -115,6 +144,8 @@ HARMLESS: list[tuple[str, Paths]] = [
     ),
     ("NETWORK_NO", {INTERFACES: "", "/usr/sbin/NetworkManager": b"x", "/etc/cloud/cloud-init.disabled": ""}),
     ("NETWORK_NO", {INTERFACES: ""}),
+    ("NETWORK", {INTERFACES: "", "/etc/netplan/50-cloud-init.yaml": NETPLAN_OF_ONE}),
+    ("NETWORK", {INTERFACES: "", "/etc/sysconfig/network-scripts/ifcfg-eth0": IFCFG_OF_ONE}),
     ("BOOT_ROOT", {GRUB: "linux /vmlinuz root=PARTUUID=6f8a1f2e-01 console=ttyS0\n"}),
     ("BOOT_ROOT", {GRUB: "linux /vmlinuz root=PARTUUID=6f8a1f2e-05/PARTNROFF=1 console=ttyS0\n"}),
     ("FSTAB", {"/etc/fstab": "PARTUUID=6f8a1f2e-01 / ext4\n"}),
