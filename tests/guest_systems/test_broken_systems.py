@@ -102,6 +102,7 @@ def without_kernel(tree: Path) -> None:
 def of_one_machine(tree: Path) -> None:
     (tree / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     (tree / "etc/ssh/ssh_host_ed25519_key").write_text("secret\n")
+    (tree / "etc/cloud/cloud.cfg.d/99-keys.cfg").write_text("ssh_deletekeys: false\n")
     edit(tree, "boot/grub/grub.cfg", "console=ttyS0,115200", "quiet")
 
 
