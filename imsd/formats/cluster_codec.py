@@ -63,10 +63,15 @@ def inflate_into(data: Buffer, out: memoryview) -> bool:
 
     What the stream holds beyond, and what follows it, is ignored.
     """
+    plain: Buffer
     try:
-        plain = isal_zlib.decompressobj(READ_WINDOW_BITS).decompress(data, len(out))
-    except DeflateError:
-        return False
+        plain = libdeflate.deflate_decompress(data, len(out))
+    except libdeflate.DeflateError:
+        # Damaged, or it holds more, which only isal can stop at. For all others libdeflate is faster.
+        try:
+            plain = isal_zlib.decompressobj(READ_WINDOW_BITS).decompress(data, len(out))
+        except DeflateError:
+            return False
     if len(plain) != len(out):
         return False
     out[:] = plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,18 @@ async def test_a_download_in_any_format_is_the_disk(
         assert "identical" in qemu_img("compare", "-f", "raw", "-F", qemu_name, raw, out)
     again = await wire.import_disk(stubs, content, name="again")
     assert again.digest == image.digest
+
+
+@pytest.mark.parametrize("quota", [0, 100 << 10, 1 << 30])
+def test_a_smaller_file_is_the_same_whatever_room_its_spool_has(
+    start_daemon: Callable[..., DaemonProcess], tmp_path: Path, quota: int
+) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(DISK)
+    daemon = start_daemon(spool_quota_bytes=quota)
+    daemon.imsctl("image", "import", str(disk), "--name", "disk")
+    copy, made_here = tmp_path / "copy.qcow2", tmp_path / "here.qcow2"
+    daemon.imsctl("image", "download", "disk", "-o", str(copy), "--smaller")
+    daemon.imsctl("image", "convert", str(disk), str(made_here), "--smaller")
+    qemu_img("compare", "-f", "raw", "-F", "qcow2", disk, copy)
+    assert copy.read_bytes() == made_here.read_bytes()

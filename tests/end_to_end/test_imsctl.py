@@ -163,7 +163,7 @@ def test_an_image_comes_in_is_changed_goes_out_and_is_deleted(
     assert refusal(shared, "image", "show", image["id"]) == "NOT_FOUND"
 
 
-@pytest.mark.parametrize("compression", ["zstd", "zlib", "none"])
+@pytest.mark.parametrize("compression", ["zstd", "zlib", "zlib-small", "none"])
 def test_a_qcow2_comes_out_as_the_disk_that_came_in(
     shared: DaemonProcess, disk: Path, qcow2: Path, name: str, tmp_path: Path, compression: str
 ) -> None:
