@@ -14,7 +14,7 @@ from imsd.chunks.decode_pool import DecodePool
 from imsd.formats.reader import Finding
 from imsd.formats.source import BlockSource
 from imsd.guest.inspector import GuestInspector
-from imsd.guest.preflight import check_declared_mode
+from imsd.guest.preflight import check_boot_mode
 from imsd.guest.report import BootMode, GuestReport
 from imsd.metadata.records import ImageRecord
 
@@ -78,7 +78,6 @@ async def inspect_blocks(pool: DecodePool, inspector: GuestInspector, blocks: Bl
 
 def decide(declared: Declared, report: GuestReport) -> System:
     """What an image is taken for, by what was declared and what was found."""
-    report = _with_mode_checked(report, declared.boot_mode)
     architecture = report.architecture or declared.architecture
     found_mode = report.default_boot_mode.value if report.default_boot_mode else ""
     boot_mode = UEFI if architecture == ARM else declared.boot_mode or found_mode
@@ -87,8 +86,8 @@ def decide(declared: Declared, report: GuestReport) -> System:
         os_version=report.os_version if is_found else declared.os_version or report.os_version,
         architecture=architecture,
         boot_mode=boot_mode,
-        guest=json.loads(report.to_json()),
-        findings=list(_contradictions(declared, report)),
+        guest=json.loads(_with_mode_checked(report, boot_mode).to_json()),
+        findings=list(_contradictions(declared, report, boot_mode)),
     )
 
 
@@ -96,10 +95,10 @@ def _with_mode_checked(report: GuestReport, boot_mode: str) -> GuestReport:
     """``report`` with what speaks against ``boot_mode``, which is empty when none is wanted."""
     if not boot_mode:
         return report
-    return replace(report, findings=(*check_declared_mode(report, BootMode(boot_mode)), *report.findings))
+    return replace(report, findings=(*check_boot_mode(report, BootMode(boot_mode)), *report.findings))
 
 
-def _contradictions(declared: Declared, report: GuestReport) -> Iterator[Finding]:
+def _contradictions(declared: Declared, report: GuestReport, boot_mode: str) -> Iterator[Finding]:
     if declared.os_version and report.is_verified and declared.os_version != report.os_version:
         yield Finding(
             "OS_VERSION_OVERRIDDEN", f"declared {declared.os_version!r}, but {report.os_version!r} was found"
@@ -108,6 +107,10 @@ def _contradictions(declared: Declared, report: GuestReport) -> Iterator[Finding
         yield Finding(
             "ARCHITECTURE_OVERRIDDEN",
             f"declared {declared.architecture}, but a system for {report.architecture} was found",
+        )
+    if declared.boot_mode not in ("", boot_mode):
+        yield Finding(
+            "BOOT_MODE_OVERRIDDEN", f"declared {declared.boot_mode}, but a server for arm has {boot_mode} only"
         )
 
 

@@ -52,12 +52,12 @@ def check_loader(guest: Guest) -> Iterator[ReportFinding]:
         yield finding("BOOT_NO_FALLBACK_LOADER", f"the disk can be started by {loaders} only")
 
 
-def check_declared_mode(report: GuestReport, declared: BootMode) -> Sequence[ReportFinding]:
-    """What speaks against starting the disk in the mode that was declared for it."""
-    if not report.boot_modes or declared in report.boot_modes:
+def check_boot_mode(report: GuestReport, chosen: BootMode) -> Sequence[ReportFinding]:
+    """What speaks against starting the disk in the mode that was chosen for it."""
+    if not report.boot_modes or chosen in report.boot_modes:
         return ()
     found = " and ".join(mode.value for mode in report.boot_modes)
-    text = f"{declared.value} was declared, and the disk can be started with {found}"
+    text = f"its boot mode is {chosen.value}, but the disk can only be started with {found}"
     return (finding("BOOT_MODE_MISMATCH", text),)
 
 

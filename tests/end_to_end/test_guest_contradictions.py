@@ -104,7 +104,7 @@ def test_a_system_for_arm_starts_by_uefi_whatever_was_declared(
     declared = ("--arch", "x86", "--boot-mode", "bios")
     image = imported(holding({**GOOD, "/bin/sh": elf(183)}), *declared)
     assert (image["architecture"], image["boot_mode"]) == ("arm", "uefi")
-    assert codes(image) == {"ARCHITECTURE_OVERRIDDEN"}
+    assert codes(image) == {"ARCHITECTURE_OVERRIDDEN", "BOOT_MODE_OVERRIDDEN"}
     assert guest_codes(image)["BOOT_NO_LOADER"] == "blocks_boot"
 
 

@@ -11,7 +11,7 @@ from imsd.guest.codes import CODES, ReportFinding, Severity
 from imsd.guest.disk import BootFacts, Place
 from imsd.guest.guest import Guest
 from imsd.guest.kernels import kernels
-from imsd.guest.preflight import check_declared_mode, checks_for
+from imsd.guest.preflight import check_boot_mode, checks_for
 from imsd.guest.readiness import DriverState, linux_disk_drivers, linux_network_driver
 from imsd.guest.report import BootMode, GuestReport, Readiness
 from tests.unit.guest.crafted_guest import BIOS_BOOTABLE, KERNEL, MODULES, ROOT_UUID, cpio, guest, place
@@ -244,7 +244,7 @@ def test_a_machine_of_arm_needs_a_loader_for_uefi() -> None:
 
 
 @pytest.mark.parametrize(
-    ("modes", "declared", "count"),
+    ("modes", "chosen", "count"),
     [
         ((BootMode.BIOS,), BootMode.UEFI, 1),
         ((BootMode.UEFI,), BootMode.BIOS, 1),
@@ -252,8 +252,10 @@ def test_a_machine_of_arm_needs_a_loader_for_uefi() -> None:
         ((), BootMode.BIOS, 0),
     ],
 )
-def test_a_declared_boot_mode_must_fit(modes: tuple[BootMode, ...], declared: BootMode, count: int) -> None:
-    found = check_declared_mode(GuestReport(boot_modes=modes), declared)
+def test_a_boot_mode_that_is_chosen_must_fit(
+    modes: tuple[BootMode, ...], chosen: BootMode, count: int
+) -> None:
+    found = check_boot_mode(GuestReport(boot_modes=modes), chosen)
     assert len(found) == count
     assert all(each.code == "BOOT_MODE_MISMATCH" and each.severity is Severity.BLOCKS_BOOT for each in found)
 
