@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +37,7 @@ from tests.unit.formats.disk_files import (
     text,
     write_file,
 )
+from tests.unit.formats.writer_checks import SHAPES, disk_of, rendered_in_parallel
 
 ImageOf = Callable[[Path], OpenedImage]
 
@@ -146,23 +146,15 @@ def test_frames_of_any_cut_make_up_the_disk(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    cuts=st.lists(st.tuples(st.integers(1, 400), st.integers(0, 3)), min_size=1, max_size=20),
+    shape=SHAPES,
     cluster_bits=st.sampled_from([12, 16, 20, 21]),
     compression=st.sampled_from(COMPRESSIONS),
 )
 def test_a_disk_of_any_shape_is_written(
-    cuts: list[tuple[int, int]], cluster_bits: int, compression: str, tmp_path: Path, image_of: ImageOf
+    shape: list[tuple[int, int]], cluster_bits: int, compression: str, tmp_path: Path, image_of: ImageOf
 ) -> None:
-    pieces, position = [], 0
-    for sectors, kind in cuts:
-        length = sectors * 512 * (8 if kind else 1)
-        if kind:
-            pieces.append(
-                (position, [b"", text(length, position), noise(length, position), bytes(length)][kind])
-            )
-        position += length
-    disk = CutDisk(position, pieces)
-    raw = sparse_file(tmp_path / "disk.raw", position, [(0, disk.content)])
+    disk = disk_of(shape)
+    raw = sparse_file(tmp_path / "disk.raw", disk.size_bytes, [(0, disk.content)])
     path = write_file(Qcow2Writer(disk, compression, cluster_bits), tmp_path / "disk.qcow2")
     check_with_qemu(path, raw)
     assert read_all(image_of(path).blocks) == disk.content
@@ -198,13 +190,7 @@ def test_tasks_and_pieces_may_run_in_any_order_and_in_parallel(tmp_path: Path, i
     raw = sparse_file(tmp_path / "disk.raw", 40 * MIB, [(0, disk.content)])
     for compression in COMPRESSIONS:
         expected = write_file(Qcow2Writer(disk, compression), tmp_path / "expected")
-        writer = Qcow2Writer(disk, compression)
-        tasks = list(writer.measure())
-        random.Random(1).shuffle(tasks)
-        with ThreadPoolExecutor(4) as pool:
-            for done in [pool.submit(task) for task in tasks]:
-                done.result()
-            rendered = list(pool.map(lambda piece: piece(), writer.pieces()))
+        rendered = rendered_in_parallel(Qcow2Writer(disk, compression))
         content = bytes_of(output for outputs in rendered for output in outputs)
         path = tmp_path / "disk.qcow2"
         path.write_bytes(content)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import struct
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
@@ -18,7 +16,6 @@ from imsd.contract import InvalidRequest
 from imsd.formats.output import held_bytes
 from imsd.formats.reader import OpenedImage
 from imsd.formats.registry import open_writer
-from imsd.formats.source import BlockSource, Extent
 from imsd.formats.vdi_writer import VdiWriter
 from tests.unit.formats.disk_files import (
     GIB,
@@ -34,6 +31,7 @@ from tests.unit.formats.disk_files import (
     text,
     write_file,
 )
+from tests.unit.formats.writer_checks import EmptyDisk, rendered_in_parallel
 
 ImageOf = Callable[[Path], OpenedImage]
 
@@ -123,32 +121,13 @@ def test_tasks_and_pieces_may_run_in_any_order_and_in_parallel(tmp_path: Path) -
     pieces = [(at * MIB, noise(512 << 10, at)) for at in (0, 1, 2, 3, 4, 5, 9, 11, 12, 38)]
     disk = CutDisk(40 * MIB, pieces)
     expected = write_file(VdiWriter(disk, IDENTITY), tmp_path / "expected")
-    writer = VdiWriter(disk, IDENTITY)
-    tasks = list(writer.measure())
-    random.Random(1).shuffle(tasks)
-    with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(task) for task in tasks]:
-            done.result()
-        rendered = list(pool.map(lambda piece: piece(), writer.pieces()))
+    rendered = rendered_in_parallel(VdiWriter(disk, IDENTITY))
     assert bytes_of(output for outputs in rendered for output in outputs) == expected.read_bytes()
     assert all(held_bytes(outputs) <= 4 * MIB for outputs in rendered)
 
 
-class Zero(BlockSource):
-    """A disk of any size without a byte of data."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self.size_bytes = size_bytes
-
-    def extents(self, start: int, length: int) -> list[Extent]:
-        return [Extent(start, length, True)]
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        raise AssertionError("nobody should read a disk of zeros")
-
-
 def test_the_largest_disk_is_written_in_pieces_of_about_4_mib() -> None:
-    writer = VdiWriter(Zero(64 << 40))
+    writer = VdiWriter(EmptyDisk(64 << 40))
     for task in writer.measure():
         task()
     sizes = []
@@ -162,7 +141,7 @@ def test_the_largest_disk_is_written_in_pieces_of_about_4_mib() -> None:
 
 def test_a_disk_that_is_too_large_is_refused() -> None:
     with pytest.raises(InvalidRequest):
-        VdiWriter(Zero((64 << 40) + 512))
+        VdiWriter(EmptyDisk((64 << 40) + 512))
 
 
 def test_vdi_has_no_compression() -> None:

@@ -16,7 +16,7 @@ from imsd.contract import InvalidRequest
 from imsd.formats.output import Zeros, length_of
 from imsd.formats.reader import OpenedImage
 from imsd.formats.registry import open_writer
-from imsd.formats.source import BlockSource, Extent
+from imsd.formats.source import Extent
 from imsd.formats.vhd_layout import geometry
 from imsd.formats.vhd_writer import VhdWriter
 from imsd.formats.vhdx_writer import VhdxWriter
@@ -37,6 +37,7 @@ from tests.unit.formats.disk_files import (
     text,
     write_file,
 )
+from tests.unit.formats.writer_checks import EmptyDisk
 
 ImageOf = Callable[[Path], OpenedImage]
 
@@ -44,19 +45,6 @@ WRITERS: dict[str, type[VhdWriter] | type[VhdxWriter]] = {"vhd": VhdWriter, "vhd
 QEMU_NAMES = {"vhd": "vpc", "vhdx": "vhdx"}
 
 SIZES = [512, MIB - 512, MIB, 2 * MIB, 5 * MIB + 1536, 70 * MIB + 512]
-
-
-class EmptyDisk(BlockSource):
-    """A disk of any size without a byte of data."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self.size_bytes = size_bytes
-
-    def extents(self, start: int, length: int) -> Sequence[Extent]:
-        return [Extent(start, length, True)]
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        buffer[:] = bytes(len(buffer))
 
 
 def qemu_io(*arguments: str | Path) -> None:

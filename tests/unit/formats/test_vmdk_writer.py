@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,6 +34,7 @@ from tests.unit.formats.disk_files import (
     write_file,
 )
 from tests.unit.formats.stream_feeding import decoded, fed
+from tests.unit.formats.writer_checks import SHAPES, disk_of, rendered_in_parallel
 
 ImageOf = Callable[[Path], OpenedImage]
 
@@ -61,21 +61,14 @@ def test_a_written_disk_is_the_disk(compression: str, size: int, tmp_path: Path,
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    cuts=st.lists(st.tuples(st.integers(1, 400), st.integers(0, 3)), min_size=1, max_size=20),
+    shape=SHAPES,
     compression=st.sampled_from(COMPRESSIONS),
 )
 def test_a_disk_of_any_shape_is_written(
-    cuts: list[tuple[int, int]], compression: str, tmp_path: Path, image_of: ImageOf
+    shape: list[tuple[int, int]], compression: str, tmp_path: Path, image_of: ImageOf
 ) -> None:
-    pieces, position = [], 0
-    for sectors, kind in cuts:
-        length = sectors * 512 * (8 if kind else 1)
-        if kind:
-            content = [b"", text(length, position), noise(length, position), bytes(length)][kind]
-            pieces.append((position, content))
-        position += length
-    disk = CutDisk(position, pieces)
-    raw = sparse_file(tmp_path / "disk.raw", position, [(0, disk.content)])
+    disk = disk_of(shape)
+    raw = sparse_file(tmp_path / "disk.raw", disk.size_bytes, [(0, disk.content)])
     path = write_file(VmdkWriter(disk, compression), tmp_path / "disk.vmdk")
     check_with_qemu(path, raw)
     assert read_all(image_of(path).blocks) == disk.content
@@ -110,10 +103,7 @@ def test_pieces_may_be_rendered_in_any_order_and_in_parallel(tmp_path: Path) -> 
     disk = CutDisk(40 * MIB, mixed_pieces(40 * MIB, seed=5))
     expected = write_file(VmdkWriter(disk, "zlib-small", 1), tmp_path / "expected")
     writer = VmdkWriter(disk, "zlib-small", 1)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda task: task(), writer.measure()))
-        rendered = list(pool.map(lambda piece: piece(), writer.pieces()))
-    placed = [writer.in_turn(outputs) for outputs in rendered]
+    placed = [writer.in_turn(outputs) for outputs in rendered_in_parallel(writer)]
     content = bytes_of(output for outputs in [*placed, writer.closing()] for output in outputs)
     assert content == expected.read_bytes()
     assert len(content) == writer.file_size_bytes()

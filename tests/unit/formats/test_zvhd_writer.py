@@ -6,7 +6,6 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +40,7 @@ from tests.unit.formats.disk_files import (
     write_file,
 )
 from tests.unit.formats.test_zvhd_vectors import content
+from tests.unit.formats.writer_checks import SHAPES, disk_of, rendered_in_parallel
 
 ImageOf = Callable[[Path], OpenedImage]
 
@@ -76,14 +76,15 @@ def cut_disk(size: int, seed: int = 0) -> CutDisk:
     return CutDisk(size, pieces)
 
 
-def check_file(name: str, path: Path, expected: bytes, image_of: ImageOf) -> None:
+def disk_in(name: str, path: Path, image_of: ImageOf) -> bytes:
+    """The disk in a file without findings, the same by both ways of reading."""
     opened = image_of(path)
     assert opened.format_name == name
     assert not opened.findings
-    assert read_all(opened.blocks) == expected
     found, disk = decoded(name, path.read_bytes())
     assert not disk.findings
-    assert found == expected
+    assert read_all(opened.blocks) == found
+    return found
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -91,7 +92,7 @@ def check_file(name: str, path: Path, expected: bytes, image_of: ImageOf) -> Non
 def test_a_written_disk_is_the_disk(name: str, size: int, tmp_path: Path, image_of: ImageOf) -> None:
     raw = sparse_file(tmp_path / "disk.raw", size, mixed_pieces(size))
     path = write_file(open_writer(name, image_of(raw).blocks), tmp_path / "disk")
-    check_file(name, path, raw.read_bytes(), image_of)
+    assert disk_in(name, path, image_of) == raw.read_bytes()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -99,36 +100,27 @@ def test_a_written_disk_is_the_disk(name: str, size: int, tmp_path: Path, image_
 def test_frames_of_any_cut_make_up_the_disk(name: str, size: int, tmp_path: Path, image_of: ImageOf) -> None:
     disk = cut_disk(size, seed=size)
     path = write_file(open_writer(name, disk), tmp_path / "disk")
-    check_file(name, path, disk.content, image_of)
+    assert disk_in(name, path, image_of) == disk.content
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    cuts=st.lists(st.tuples(st.integers(1, 700), st.integers(0, 4)), min_size=1, max_size=20),
+    shape=SHAPES,
     name=st.sampled_from(NAMES),
 )
 def test_a_disk_of_any_shape_is_written(
-    cuts: list[tuple[int, int]], name: str, tmp_path: Path, image_of: ImageOf
+    shape: list[tuple[int, int]], name: str, tmp_path: Path, image_of: ImageOf
 ) -> None:
-    pieces, position = [], 0
-    for sectors, kind in cuts:
-        length = sectors * 512 * (8 if kind else 1)
-        if kind == 4:
-            position += length * 3
-        elif kind:
-            plain = [b"", text(length, position), noise(length, position), bytes(length)][kind]
-            pieces.append((position, plain))
-        position += length
-    disk = CutDisk(position, pieces)
+    disk = disk_of(shape)
     path = write_file(open_writer(name, disk), tmp_path / "disk")
-    check_file(name, path, disk.content, image_of)
+    assert disk_in(name, path, image_of) == disk.content
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_that_do_not_shrink_are_written(name: str, tmp_path: Path, image_of: ImageOf) -> None:
     disk = CutDisk(9 * MIB, [(start, noise(512 * KIB, start)) for start in range(0, 9 * MIB, 512 * KIB)])
     path = write_file(open_writer(name, disk), tmp_path / "disk")
-    check_file(name, path, disk.content, image_of)
+    assert disk_in(name, path, image_of) == disk.content
     assert path.stat().st_size < 9 * MIB + BLOCK + 800 * KIB
 
 
@@ -192,13 +184,7 @@ def test_the_geometry_is_that_of_vhd(size: int, cylinders: int, heads: int, per_
 def test_tasks_and_pieces_may_run_in_any_order_and_in_parallel(name: str, tmp_path: Path) -> None:
     disk = cut_disk(40 * MIB, seed=5)
     expected = write_file(open_writer(name, disk), tmp_path / "expected")
-    writer = open_writer(name, disk)
-    tasks = list(writer.measure())
-    random.Random(1).shuffle(tasks)
-    with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(task) for task in tasks]:
-            done.result()
-        rendered = list(pool.map(lambda piece: piece(), writer.pieces()))
+    rendered = rendered_in_parallel(open_writer(name, disk))
     found = bytes_of(output for outputs in rendered for output in outputs)
     if name == "zvhd2":
         assert found == expected.read_bytes()
