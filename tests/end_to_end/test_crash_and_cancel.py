@@ -209,3 +209,4 @@ async def test_blobs_without_a_row_are_swept(start_daemon: StartDaemon) -> None:
     async with asyncio.timeout(20):
         while daemon.blobs() != kept:
             await asyncio.sleep(0.1)
+    assert daemon.blobs() == kept

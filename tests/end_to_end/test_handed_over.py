@@ -197,3 +197,4 @@ async def test_the_descriptors_of_handed_files_do_not_stay(daemon: DaemonProcess
     async with asyncio.timeout(10):
         while opened():
             await asyncio.sleep(0.05)
+    assert opened() == 0

@@ -81,7 +81,8 @@ async def test_readers_that_stop_do_not_stop_an_import(daemon: DaemonProcess, st
             stack.callback(reading.cancel)
         await asyncio.sleep(1.0)  # each has now as much ready as it may
         async with asyncio.timeout(10):
-            await wire.import_disk(stubs, random_disk(MIB, seed=2), name="other")
+            other = await wire.import_disk(stubs, random_disk(MIB, seed=2), name="other")
+    assert other.status == image_pb2.IMAGE_STATUS_ACTIVE
 
 
 async def test_images_at_every_limit_are_listed_page_by_page(stubs: Stubs) -> None:

@@ -94,16 +94,18 @@ def test_spans_cover_the_range_and_skip_only_zeros(case: tuple[Outline, int]) ->
 def test_planning_ahead_covers_the_disk(case: tuple[Outline, int]) -> None:
     disk, start = case
 
-    async def plan() -> None:
+    async def plan() -> list[Span]:
         pool = DecodePool(1)
         spans: list[Span] = []
         async with aclosing(plan_ahead(pool, disk, start, disk.size_bytes)) as ahead:
             async for part in ahead:
                 spans += part
         pool.close()
-        check(disk, start, disk.size_bytes, spans)
+        return spans
 
-    asyncio.run(plan())
+    spans = asyncio.run(plan())
+    assert sum(span.length for span in spans) == disk.size_bytes - start
+    check(disk, start, disk.size_bytes, spans)
 
 
 def test_small_pieces_share_a_window() -> None:

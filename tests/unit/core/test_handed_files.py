@@ -215,5 +215,5 @@ async def test_files_in_memory_are_taken_too(files: HandedFiles) -> None:
         file.write(b"x" * 100)
         file.flush()
         files.put(TOKEN, HandedFile.examine(os.dup(file.fileno())))
-        with files.take(TOKEN):
-            pass
+        with files.take(TOKEN) as taken:
+            assert taken.status.st_size == 100
