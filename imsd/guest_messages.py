@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from imsd.guest import catalogue
 from imsd.guest.catalogue.listing import ListedSystem
-from imsd.guest.codes import Severity
-from imsd.guest.report import BootMode, GuestReport, Readiness
+from imsd.guest.codes import ReportFinding, Severity
+from imsd.guest.report import BootMode, GuestReport, PartitionSummary, Readiness
 from imsd.v1 import guest_pb2 as pb
 
 OS_TYPES: Mapping[str, pb.OsType.ValueType] = {
@@ -67,30 +67,29 @@ def guest_to_pb(report: GuestReport) -> pb.GuestReport:
         has_guest_agent=report.has_guest_agent,
         virtio_disk=READINESS[report.virtio_disk],
         virtio_network=READINESS[report.virtio_network],
-        partitions=[
-            pb.GuestPartition(
-                number=part.number,
-                name=part.name,
-                size_bytes=part.size_bytes,
-                type=part.type,
-                file_system=part.file_system,
-                label=part.label,
-                used_as=part.used_as,
-            )
-            for part in report.partitions
-        ],
-        findings=[
-            pb.GuestFinding(
-                code=found.code,
-                severity=SEVERITIES[found.severity],
-                message=found.message,
-                remedy=found.remedy,
-            )
-            for found in report.findings
-        ],
+        partitions=[_partition_to_pb(part) for part in report.partitions],
+        findings=[_finding_to_pb(found) for found in report.findings],
         evidence=report.evidence,
         supported_server_types=sorted({name for each in support for name in each.server_types}),
         is_uefi_supported=catalogue.uefi_supported(report.os_version),
+    )
+
+
+def _partition_to_pb(part: PartitionSummary) -> pb.GuestPartition:
+    return pb.GuestPartition(
+        number=part.number,
+        name=part.name,
+        size_bytes=part.size_bytes,
+        type=part.type,
+        file_system=part.file_system,
+        label=part.label,
+        used_as=part.used_as,
+    )
+
+
+def _finding_to_pb(found: ReportFinding) -> pb.GuestFinding:
+    return pb.GuestFinding(
+        code=found.code, severity=SEVERITIES[found.severity], message=found.message, remedy=found.remedy
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from imsd.v1 import guest_pb2 as pb
 
 from . import wording
@@ -15,50 +13,6 @@ SEVERITY_WORDS = {
     pb.GuestFinding.SEVERITY_MAY_BLOCK_BOOT: "may not work",
     pb.GuestFinding.SEVERITY_ADVICE: "advice",
 }
-
-
-def guest_fields(guest: pb.GuestReport) -> dict[str, Any]:
-    return {
-        "inspected": guest.is_inspected,
-        "verified": guest.is_verified,
-        "os_type": enum_text(pb.OsType, guest.os_type),
-        "distribution": guest.distribution,
-        "name": guest.name,
-        "version": guest.version,
-        "os_version": guest.os_version,
-        "bits": guest.bits,
-        "architecture": enum_text(pb.Architecture, guest.architecture),
-        "boot_modes": [enum_text(pb.BootMode, mode) for mode in guest.boot_modes],
-        "default_boot_mode": enum_text(pb.BootMode, guest.default_boot_mode),
-        "cloud_init": guest.has_cloud_init,
-        "guest_agent": guest.has_guest_agent,
-        "virtio_disk": enum_text(pb.Readiness, guest.virtio_disk),
-        "virtio_network": enum_text(pb.Readiness, guest.virtio_network),
-        "partitions": [
-            {
-                "number": part.number,
-                "name": part.name,
-                "size": part.size_bytes,
-                "type": part.type,
-                "file_system": part.file_system,
-                "label": part.label,
-                "used_as": part.used_as,
-            }
-            for part in guest.partitions
-        ],
-        "findings": [
-            {
-                "code": found.code,
-                "severity": enum_text(pb.GuestFinding.Severity, found.severity),
-                "message": found.message,
-                "remedy": found.remedy,
-            }
-            for found in guest.findings
-        ],
-        "evidence": list(guest.evidence),
-        "supported_server_types": list(guest.supported_server_types),
-        "uefi_supported": guest.is_uefi_supported,
-    }
 
 
 def print_guest(guest: pb.GuestReport) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from imsd.v1 import guest_pb2, image_pb2
 
 from . import choice, wording
-from .guest_output import guest_fields, print_guest
+from .guest_output import print_guest
+from .json_fields import guest_fields
 from .local_image import OnPhase, names_a_file, open_local_image, refuse_standard_input
 from .local_work import watched
 from .output import print_fields, print_json, printable

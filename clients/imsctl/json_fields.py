@@ -66,6 +66,7 @@ def image_fields(image: image_pb2.Image) -> Fields:
         "tags": dict(sorted(image.tags.items())),
         "properties": dict(sorted(image.properties.items())),
         "findings": [{"code": found.code, "message": found.message} for found in image.findings],
+        "guest": guest_fields(image.guest),
         "project_id": image.project_id,
         "region": image.region,
         "origin_image_id": image.origin_image_id,
@@ -75,6 +76,52 @@ def image_fields(image: image_pb2.Image) -> Fields:
         "created_at": wording.rfc3339(image.created_at),
         "updated_at": wording.rfc3339(image.updated_at),
         "active_at": wording.rfc3339(image.active_at),
+    }
+
+
+def guest_fields(guest: guest_pb2.GuestReport) -> Fields:
+    return {
+        "inspected": guest.is_inspected,
+        "verified": guest.is_verified,
+        "os_type": enum_text(guest_pb2.OsType, guest.os_type),
+        "distribution": guest.distribution,
+        "name": guest.name,
+        "version": guest.version,
+        "os_version": guest.os_version,
+        "bits": guest.bits,
+        "architecture": enum_text(guest_pb2.Architecture, guest.architecture),
+        "boot_modes": [enum_text(guest_pb2.BootMode, mode) for mode in guest.boot_modes],
+        "default_boot_mode": enum_text(guest_pb2.BootMode, guest.default_boot_mode),
+        "cloud_init": guest.has_cloud_init,
+        "guest_agent": guest.has_guest_agent,
+        "virtio_disk": enum_text(guest_pb2.Readiness, guest.virtio_disk),
+        "virtio_network": enum_text(guest_pb2.Readiness, guest.virtio_network),
+        "partitions": [_partition_fields(part) for part in guest.partitions],
+        "findings": [_guest_finding_fields(found) for found in guest.findings],
+        "evidence": list(guest.evidence),
+        "supported_server_types": list(guest.supported_server_types),
+        "uefi_supported": guest.is_uefi_supported,
+    }
+
+
+def _partition_fields(part: guest_pb2.GuestPartition) -> Fields:
+    return {
+        "number": part.number,
+        "name": part.name,
+        "size": part.size_bytes,
+        "type": part.type,
+        "file_system": part.file_system,
+        "label": part.label,
+        "used_as": part.used_as,
+    }
+
+
+def _guest_finding_fields(found: guest_pb2.GuestFinding) -> Fields:
+    return {
+        "code": found.code,
+        "severity": enum_text(guest_pb2.GuestFinding.Severity, found.severity),
+        "message": found.message,
+        "remedy": found.remedy,
     }
 
 

@@ -14,12 +14,13 @@ from imsctl.command_line import GROUPS, app
 from imsctl.image_output import CSV_COLUMNS
 from typer.testing import CliRunner
 
-from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2
+from imsd.v1 import catalog_pb2, driver_pb2, guest_pb2, image_pb2, job_pb2, upload_pb2
 
 README = (Path(__file__).parents[3] / "clients" / "README.md").read_text()
 
 DOCUMENTED = {
     "image": json_fields.image_fields(image_pb2.Image()),
+    "guest": json_fields.guest_fields(guest_pb2.GuestReport()),
     "job": json_fields.job_fields(job_pb2.Job()),
     "upload": json_fields.upload_fields(upload_pb2.Upload()),
     "driver": json_fields.driver_fields(driver_pb2.Driver()),
