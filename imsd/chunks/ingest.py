@@ -142,11 +142,15 @@ class DiskIngest:
         await self._drain(on_progress)
 
     async def copy_range(
-        self, blocks: BlockSource, end: int, on_progress: Callable[[int], None] | None = None
+        self,
+        blocks: BlockSource,
+        end: int,
+        on_progress: Callable[[int], None] | None = None,
+        is_enough: Callable[[], bool] = lambda: False,
     ) -> None:
         """As `copy_from`, up to ``end`` only: a multiple of 4 KiB, or the end of the disk and then `finish`.
 
-        The last of it is still being read when this returns: ``blocks`` is needed until a checkpoint, or
+        It stops before when ``is_enough`` says so, which is asked a window or a run of zeros at a time. The last of it is still being read when this returns: ``blocks`` is needed until a checkpoint, or
         until the ingest is left.
         """
         self._submit_window()
@@ -157,6 +161,8 @@ class DiskIngest:
                 for span in spans:
                     await self._copy_span(blocks, span)
                     await self._make_room(on_progress)
+                    if is_enough():
+                        return
 
     async def _copy_span(self, blocks: BlockSource, span: Span) -> None:
         if span.is_zero:

@@ -35,6 +35,9 @@ class SegmentSink(EntrySink):
     def __init__(self) -> None:
         self._entries: list[ChunkEntry] = []
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     async def add(self, entries: Sequence[ChunkEntry]) -> None:
         self._entries += entries
 

@@ -25,6 +25,10 @@ from .runtime import Runtime
 from .upload_progress import UploadProgress
 from .upload_sink import UploadSink
 
+# So many chunks that no segment tells of begin a checkpoint, however few bytes of the file they came of: a
+# small file may hold a disk of any number of chunks.
+MAX_UNTOLD_CHUNKS = 4096
+
 # From the state of the ingest at a checkpoint: the offset up to which nothing need be sent again, and
 # what the upload's row keeps.
 Kept = Callable[[IngestState], tuple[int, bytes]]
@@ -90,6 +94,9 @@ class ChunkedSink(UploadSink):
             self._reserved_bytes += more
             self._room_bytes += more
         self._room_bytes -= length
+
+    def _has_many_chunks(self) -> bool:
+        return len(self._segment) >= MAX_UNTOLD_CHUNKS
 
     def _save(self) -> Coroutine[Any, Any, None] | None:
         if self._is_saved:

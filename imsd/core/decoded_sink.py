@@ -112,6 +112,9 @@ class DecodedSink(ChunkedSink):
                     await self._ingest.write_zeros(output.length)
                 else:
                     await self._ingest.write(output)
+            if self._has_many_chunks():
+                await self.begin_checkpoint()
+                self._is_saved = False
 
     async def write_zeros(self, length: int) -> None:
         # No format has long runs of zeros: a long one is refused before it ends.

@@ -94,15 +94,19 @@ class InPlaceSink(ChunkedSink):
     async def _go_on(self, length: int, data_bytes: int) -> None:
         """Store as much of the disk as ``length`` bytes more are of the file."""
         await self._reserve(data_bytes)
-        self._position += length
+        position = self._position + length
         blocks, file_bytes = self._image.blocks, self._file.file_bytes
         end = blocks.size_bytes
-        if self._position < file_bytes:
-            end = end * self._position // file_bytes // BLOCK_BYTES * BLOCK_BYTES
-        if end > self._ingest.position:
+        if position < file_bytes:
+            end = end * position // file_bytes // BLOCK_BYTES * BLOCK_BYTES
+        while end > self._ingest.position:
             self._is_saved = False
-            await self._ingest.copy_range(blocks, end)
-            self.unsaved_bytes += data_bytes
+            await self._ingest.copy_range(blocks, end, is_enough=self._has_many_chunks)
+            if self._has_many_chunks():
+                await self.begin_checkpoint()
+        # Not before: a checkpoint at the end of the file is the last one.
+        self._position = position
+        self.unsaved_bytes += data_bytes
 
     def _save(self) -> Coroutine[Any, Any, None] | None:
         if self._position < self._file.file_bytes:

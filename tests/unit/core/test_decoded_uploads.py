@@ -12,6 +12,7 @@ from imsd.chunks.disk_digest import digest_blocks
 from imsd.chunks.staged_source import staging_prefix
 from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import ImageRefused, NotFound
+from imsd.core import chunked_sink
 from imsd.core.chunked_sink import SealedDisk
 from imsd.core.decoded_sink import DecodedState
 from imsd.core.requests import RequestKey
@@ -25,6 +26,7 @@ from imsd.metadata import uploads as upload_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import PartKind, UploadRecord
 from imsd.testing.memory_store import MemoryStore
+from tests.unit.core import many_chunks
 from tests.unit.core.core_world import STORE, new_id, open_runtime, pool_of
 from tests.unit.formats.disk_files import MIB, write_file
 
@@ -171,3 +173,16 @@ async def test_a_disk_above_the_limit_is_refused_by_its_header(runtime: Runtime,
 def test_a_state_that_is_none_is_refused(damage: bytes) -> None:
     with pytest.raises(ValueError, match="the state of a decoded upload"):
         DecodedState.from_bytes(damage)
+
+
+async def test_a_small_file_of_many_chunks_is_told_of_in_small_segments(
+    runtime: Runtime, uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked_sink, "MAX_UNTOLD_CHUNKS", many_chunks.LIMIT)
+    upload = await an_upload(uploads)
+    sealed = await send_and_commit(uploads, upload, many_chunks.a_zvhd())
+    told = await many_chunks.chunks_told(runtime, upload)
+    assert sum(told) == many_chunks.CHUNKS
+    assert max(told) <= many_chunks.LIMIT + many_chunks.UNDER_WAY
+    digest = digest_blocks(RawBlocks(MemorySource(many_chunks.DISK)))
+    assert SealedDisk.from_bytes(sealed.tree_state).result.digest == digest

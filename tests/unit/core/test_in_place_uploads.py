@@ -12,6 +12,7 @@ import pytest
 from imsd.chunks.disk_digest import digest_blocks
 from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import FailedPrecondition, ImageRefused, NotFound
+from imsd.core import chunked_sink
 from imsd.core.chunked_sink import SealedDisk
 from imsd.core.file_blocks import FileRange
 from imsd.core.handed_files import HandedFile
@@ -27,6 +28,7 @@ from imsd.metadata import uploads as upload_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord
 from imsd.testing.memory_store import MemoryStore
+from tests.unit.core import many_chunks
 from tests.unit.core.core_world import STORE, new_id, open_runtime, pool_of
 from tests.unit.formats.disk_files import MIB, qemu_img
 
@@ -214,3 +216,19 @@ async def test_a_file_whose_sha256_is_to_be_checked_is_staged(
     upload = await an_upload(uploads, path.stat().st_size, expected_sha256="0" * 64)
     await hand_over(runtime, uploads, upload, path)
     assert {part.kind for part in await parts_of(runtime, upload)} <= {PartKind.DATA, PartKind.ZERO}
+
+
+async def test_a_small_file_of_many_chunks_is_told_of_in_small_segments(
+    runtime: Runtime, uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunked_sink, "MAX_UNTOLD_CHUNKS", many_chunks.LIMIT)
+    path = tmp_path / "disk.vdi"
+    path.write_bytes(many_chunks.a_vdi())
+    upload = await an_upload(uploads, 0)
+    await hand_over(runtime, uploads, upload, path)
+    sealed = await commit(uploads, upload, path)
+    told = await many_chunks.chunks_told(runtime, upload)
+    assert sum(told) == many_chunks.CHUNKS
+    assert max(told) <= many_chunks.LIMIT + many_chunks.UNDER_WAY
+    digest = digest_of_disk(many_chunks.DISK)
+    assert SealedDisk.from_bytes(sealed.tree_state).result.digest == digest
