@@ -14,6 +14,9 @@ from .rows import Marker, beyond, in_batches, to_row
 from .states import UPLOAD_NEXT_STATES, require_move
 from .tables import upload, upload_part
 
+# Rows that are read many at a time come without what a writer keeps, which may be megabytes each.
+_WITHOUT_STATE = select(*(column for column in upload.c if column is not upload.c.tree_state))
+
 
 async def insert_upload(c: AsyncConnection, record: UploadRecord) -> None:
     await c.execute(insert(upload).values(to_row(record)))
@@ -27,8 +30,11 @@ async def get_upload(c: AsyncConnection, project_id: str, upload_id: str) -> Upl
 async def list_uploads(
     c: AsyncConnection, project_id: str, fingerprint: str, limit: int, after: Marker | None
 ) -> list[UploadRecord]:
-    """The newest first; ``fingerprint`` empty: all. ``after``: creation time and id of the last one seen."""
-    rows = select(upload).where(upload.c.project_id == project_id)
+    """The newest first, without ``tree_state``; ``fingerprint`` empty: all.
+
+    ``after``: creation time and id of the last one seen.
+    """
+    rows = _WITHOUT_STATE.where(upload.c.project_id == project_id)
     if fingerprint:
         rows = rows.where(upload.c.fingerprint == fingerprint)
     if after is not None:
@@ -134,10 +140,12 @@ async def delete_upload_row(c: AsyncConnection, upload_id: str) -> None:
 
 
 async def expired_uploads(c: AsyncConnection, now: datetime, limit: int) -> list[UploadRecord]:
-    """Uploads of all projects whose time is over and that no job uses, the longest over first."""
+    """Uploads of all projects whose time is over and that no job uses, the longest over first.
+
+    Without ``tree_state``.
+    """
     rows = (
-        select(upload)
-        .where(upload.c.expires_at <= now, upload.c.job_id == "")
+        _WITHOUT_STATE.where(upload.c.expires_at <= now, upload.c.job_id == "")
         .order_by(upload.c.expires_at)
         .limit(limit)
     )

@@ -51,6 +51,15 @@ async def test_uploads_are_listed_newest_first_in_pages(database: Database) -> N
     assert of_one_file == [record for record in newest_first if record.fingerprint == "f1"]
 
 
+async def test_rows_that_are_read_many_at_a_time_leave_the_state_of_writers_out(database: Database) -> None:
+    record = an_upload(tree_state=b"megabytes", expires_at=at(1))
+    await put(database, record)
+    async with database.reading() as c:
+        listed = await uploads.list_uploads(c, "lab", "", 9, None)
+        expired = await uploads.expired_uploads(c, at(2), 9)
+    assert listed == expired == [dataclasses.replace(record, tree_state=b"")]
+
+
 async def test_a_newer_writer_fences_the_older_off(database: Database) -> None:
     record = an_upload()
     await put(database, record)
