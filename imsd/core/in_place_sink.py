@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from imsd.chunks.ingest_state import IngestState
 from imsd.chunks.layout import BLOCK_BYTES
-from imsd.contract import Buffer
+from imsd.contract import Buffer, InvalidRequest
 from imsd.formats.reader import OpenedImage
 from imsd.formats.source import ByteSource
 from imsd.metadata.records import UploadRecord
@@ -151,10 +151,10 @@ class FinishedSink(UploadSink):
         return cls(runtime, progress)
 
     async def write(self, data: Buffer) -> None:
-        raise AssertionError("the upload has all of its bytes")
+        raise self._too_long()
 
     async def write_zeros(self, length: int) -> None:
-        raise AssertionError("the upload has all of its bytes")
+        raise self._too_long()
 
     def _save(self) -> Coroutine[Any, Any, None] | None:
         return None
@@ -166,6 +166,13 @@ class FinishedSink(UploadSink):
 
     async def _drop(self) -> None:
         return None
+
+    def _too_long(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"the file that was handed over has {self._progress.record.committed_offset} bytes, no more",
+            reason="UPLOAD_TOO_LONG",
+            hint="commit the upload; a file that grew goes into a new one",
+        )
 
 
 def _kept_state(saved: bytes, file: FileBlocks) -> IngestState | None:

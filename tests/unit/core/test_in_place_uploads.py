@@ -11,7 +11,7 @@ import pytest
 
 from imsd.chunks.disk_digest import digest_blocks
 from imsd.chunks.tree_digest import TreeHasher
-from imsd.contract import FailedPrecondition, ImageRefused, NotFound
+from imsd.contract import FailedPrecondition, ImageRefused, InvalidRequest, NotFound
 from imsd.core import chunked_sink
 from imsd.core.chunked_sink import SealedDisk
 from imsd.core.file_blocks import FileRange
@@ -232,3 +232,25 @@ async def test_a_small_file_of_many_chunks_is_told_of_in_small_segments(
     assert max(told) <= many_chunks.LIMIT + many_chunks.UNDER_WAY
     digest = digest_of_disk(many_chunks.DISK)
     assert SealedDisk.from_bytes(sealed.tree_state).result.digest == digest
+
+
+@pytest.mark.parametrize("more", ["bytes", "zeros", "a file"])
+async def test_nothing_follows_a_file_that_was_read_to_its_end(
+    runtime: Runtime, uploads: Uploads, tmp_path: Path, more: str
+) -> None:
+    path = a_file(tmp_path)
+    upload = await an_upload(uploads, 0)
+    await hand_over(runtime, uploads, upload, path)
+    grown = tmp_path / "grown"
+    grown.write_bytes(path.read_bytes() + b"more" * 4096)
+
+    async def go_on() -> None:
+        if more == "a file":
+            await hand_over(runtime, uploads, upload, grown)
+        async with uploads.writing(PROJECT, upload, path.stat().st_size) as session:
+            await (session.write(b"more") if more == "bytes" else session.write_zeros(4))
+
+    with pytest.raises(InvalidRequest) as refused:
+        await go_on()
+    assert refused.value.reason == "UPLOAD_TOO_LONG"
+    assert (await commit(uploads, upload, path)).size_bytes == path.stat().st_size
