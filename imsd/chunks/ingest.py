@@ -150,8 +150,9 @@ class DiskIngest:
     ) -> None:
         """As `copy_from`, up to ``end`` only: a multiple of 4 KiB, or the end of the disk and then `finish`.
 
-        It stops before when ``is_enough`` says so, which is asked a window or a run of zeros at a time. The last of it is still being read when this returns: ``blocks`` is needed until a checkpoint, or
-        until the ingest is left.
+        It stops before when ``is_enough``, asked after each window or run of zeros, says so. The last of it
+        is still being read when this returns: ``blocks`` is needed until a checkpoint, or until the ingest
+        is left.
         """
         self._submit_window()
         if self._rest:
