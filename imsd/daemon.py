@@ -24,6 +24,7 @@ from imsd.core.downloads import Downloads
 from imsd.core.fetching import Fetching
 from imsd.core.guest_inspection import GuestInspection
 from imsd.core.image_jobs import ImageJobs
+from imsd.core.image_making import ImageMaker
 from imsd.core.images import Images
 from imsd.core.import_roots import ImportRoots
 from imsd.core.job_board import JobBoard
@@ -68,7 +69,7 @@ class Daemon:
             board,
             {
                 JobKind.CREATE_IMAGE: CreateImage(
-                    self.uploads, self._sweeper, Fetching(runtime, sources), inspector
+                    self.uploads, self._sweeper, Fetching(sources), ImageMaker(inspector)
                 ),
                 JobKind.VERIFY_IMAGE: VerifyImage(self._sweeper),
             },

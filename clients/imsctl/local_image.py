@@ -96,11 +96,11 @@ def _opened(path: Path) -> Iterator[int]:
 @contextmanager
 def _unpacked(source: FileSource, format_name: str, on_phase: OnPhase) -> Iterator[tuple[FileSource, str]]:
     """The file itself, or what it unpacks to in a file of no name; and what it was packed with."""
+    from imsd.formats.detect import find_wrapper
     from imsd.formats.source import FileSource
-    from imsd.formats.unwrap import HEAD_BYTES, wrapper_of
 
-    wrapper = wrapper_of(source.read(0, min(HEAD_BYTES, source.size_bytes)))
-    if wrapper is None or format_name == "raw":
+    wrapper = find_wrapper(source, format_name)
+    if wrapper is None:
         yield source, ""
         return
     with tempfile.TemporaryFile(prefix="imsctl-") as unpacked:

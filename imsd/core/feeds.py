@@ -33,6 +33,10 @@ class OpenedFeed(ABC):
     def require_same(self, mark: str) -> None:
         """Raises `ImsError` when this is not surely the file that had ``mark`` when it was opened before."""
 
+    def progress(self, received: int) -> tuple[int, int]:
+        """Bytes done, and in all (0: not known), when the bytes up to offset ``received`` were handed on."""
+        return received, self.size_bytes or 0
+
     @abstractmethod
     def steps(self) -> AsyncGenerator[FeedStep, None]:
         """The bytes from the offset to the end of the file, once; at most 64 MiB in a step.
@@ -52,7 +56,7 @@ class Feed(ABC):
 
 
 async def pump(feed: OpenedFeed, session: UploadSession, advance: Callable[[int], None]) -> None:
-    """Take all of ``feed`` into an upload and make it durable; ``advance`` hears the bytes received."""
+    """Take all of ``feed`` into an upload and make it durable; ``advance`` hears the bytes done."""
     async with aclosing(feed.steps()) as steps:
         async for step in steps:
             if isinstance(step, FileRange):
@@ -62,7 +66,7 @@ async def pump(feed: OpenedFeed, session: UploadSession, advance: Callable[[int]
             else:
                 for piece in _writes(step):
                     await session.write(piece)
-            advance(session.received_offset)
+            advance(feed.progress(session.received_offset)[0])
     await session.flush()
 
 

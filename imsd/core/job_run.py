@@ -27,17 +27,19 @@ class JobRun:
         self._begins_at = 0.0
 
     def begin_at(self, percent: float) -> None:
-        """Something came before: from now on, spans are of what is left of the job from ``percent`` on."""
-        self._begins_at = percent
+        """Something came before, up to ``percent``: from now on, spans are of what is left of the job."""
+        self._begins_at = self._of_whole(percent)
 
     def enter(self, phase: str, bytes_total: int, span: tuple[float, float], bytes_done: int = 0) -> None:
         """Begin a phase that takes the whole job from ``span[0]`` to ``span[1]`` percent.
 
         ``bytes_done``: of the phase, by an earlier run.
         """
-        left = (100.0 - self._begins_at) / 100.0
-        low, high = (self._begins_at + left * percent for percent in span)
+        low, high = map(self._of_whole, span)
         self._board.enter(self.record.id, phase, bytes_total, (low, high), bytes_done)
+
+    def _of_whole(self, percent: float) -> float:
+        return self._begins_at + percent * (100.0 - self._begins_at) / 100.0
 
     def advance(self, bytes_done: int) -> None:
         """Say how many bytes of the phase are done; cheap, call it as often as you like."""

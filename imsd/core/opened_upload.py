@@ -14,20 +14,18 @@ from imsd.chunks.ingest_state import IngestResult
 from imsd.chunks.manifest_writer import ManifestWriter, WrittenManifest
 from imsd.chunks.pack_writer import IngestTarget
 from imsd.chunks.segment import decode_segment
-from imsd.chunks.staged_source import StagedPart, StagedSource, staging_blob
-from imsd.contract import BlobStore, ByteRange, DataLoss
+from imsd.chunks.staged_source import staging_blob
+from imsd.contract import BlobStore, ByteRange
 from imsd.formats.detect import open_image, require_declared
 from imsd.formats.reader import Finding, OpenedImage
 from imsd.formats.registry import is_streamable
 from imsd.formats.source import BlockSource, ByteSource
-from imsd.metadata import uploads as upload_rows
-from imsd.metadata.records import PartKind, PartRecord, UploadRecord
+from imsd.metadata.records import PartRecord, UploadRecord
 
 from .chunked_sink import SealedDisk
-from .file_digest import digest_of
 from .job_run import JobRun
+from .staged_file import check_staged, staged_file, upload_parts
 
-CHECK_SPAN = (0.0, 5.0)
 STORE_SPAN = (20.0, 98.0)
 
 
@@ -132,29 +130,10 @@ class DiskBytes(ByteSource):
 
 @asynccontextmanager
 async def _open_staged(run: JobRun, upload: UploadRecord, declared: str) -> AsyncIterator[OpenedUpload]:
-    store = run.runtime.stores.get(upload.store)
-    parts = [
-        StagedPart(part.number, part.start, part.length, part.kind is PartKind.ZERO)
-        for part in await _parts(run, upload)
-    ]
-    file = StagedSource(store, upload.id, parts)
-    await _check_staged(run, file, upload)
+    file = await staged_file(run, upload)
+    await check_staged(run, file, upload)
     image = await _open_image(run, file, declared)
-    yield StagedUpload(file, image, _target(run, upload, store))
-
-
-async def _check_staged(run: JobRun, file: ByteSource, upload: UploadRecord) -> None:
-    """Compare the staged bytes with the digest they had when they arrived.
-
-    Chunks carry their digests, staged parts do not: a byte that changed in between would become a part of
-    the image. Raises DataLoss.
-    """
-    run.enter("checksum", file.size_bytes, CHECK_SPAN)
-    if await digest_of(run.runtime.pool, file, run.advance) != upload.digest:
-        raise DataLoss(
-            "the staged bytes of the upload are not the ones that arrived",
-            hint="check the disk of the store, then upload the file again",
-        )
+    yield StagedUpload(file, image, _target(run, upload, run.runtime.stores.get(upload.store)))
 
 
 @asynccontextmanager
@@ -163,7 +142,7 @@ async def _open_direct(run: JobRun, upload: UploadRecord, declared: str) -> Asyn
     target = _target(run, upload, store)
     sealed = SealedDisk.from_bytes(upload.tree_state)
     async with ManifestWriter(target) as manifest:
-        async for rows in _segments(store, upload, await _parts(run, upload)):
+        async for rows in _segments(store, upload, await upload_parts(run, upload)):
             await manifest.add_rows(rows)
         written = await manifest.commit(sealed.result.size_bytes, sealed.result.digest)
     async with open_chunk_reader(store, written.manifest_id, run.runtime.pool) as reader:
@@ -187,11 +166,6 @@ async def _segments(
         blob = await store.stat(staging_blob(upload.id, part.number))
         content = await store.read(blob.id, [ByteRange(0, blob.size_bytes)])
         yield decode_segment(content[0])
-
-
-async def _parts(run: JobRun, upload: UploadRecord) -> list[PartRecord]:
-    async with run.runtime.database.reading() as c:
-        return await upload_rows.upload_parts(c, upload.id)
 
 
 async def _open_image(run: JobRun, file: ByteSource, declared: str) -> OpenedImage:

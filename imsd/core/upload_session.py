@@ -1,8 +1,9 @@
 """One writer of one upload: bytes in, and the offset that would survive a crash.
 
 The format, declared or recognised from the first bytes, decides where the bytes go: a disk whose blocks
-are the file's bytes (RAW, ISO), or that can be decoded in one pass, becomes chunks at once; anything else
-is staged until its job reads it. A file that a client of this machine handed over is read where it lies.
+are the file's bytes (RAW, ISO), or that can be decoded in one pass, becomes chunks at once; anything else,
+and what was compressed whole, is staged until its job reads it. A disk image that a client of this machine
+handed over is read where it lies.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from imsd.formats.detect import (
     head_formats,
     open_image,
     require_declared,
+    wrapper_at,
 )
 from imsd.formats.reader import OpenedImage
-from imsd.formats.registry import can_decode, is_streamable
+from imsd.formats.registry import READERS, can_decode, is_streamable
 from imsd.metadata.records import UploadRecord
 
 from . import limits
@@ -221,7 +223,8 @@ class UploadSession:
         head, record = bytes(self._head), self._progress.record
         found = begins_as(head, record.disk_format)
         # An expected SHA-256 is made of the file, read again by the job: it is staged.
-        image = await self._open_file() if self._file and not record.expected_sha256 else None
+        may_open = found in READERS and not record.expected_sha256
+        image = await self._open_file() if self._file and may_open else None
         if self._file and image and not is_streamable(image.format_name):
             self._sink = await InPlaceSink.begin(self._runtime, self._progress, self._file, image)
             await self._sink.write(head)
@@ -267,8 +270,11 @@ class UploadSession:
 def begins_as(head: bytes, declared: str) -> str:
     """The format of a file by its first bytes, if it is not another than declared.
 
+    Of a file that was compressed whole it is the wrapper's name, and its job sees what is inside.
     Raises ImageRefused (FORMAT_AMBIGUOUS, FORMAT_MISMATCH).
     """
+    if wrapper := wrapper_at(head, declared):
+        return wrapper
     formats = head_formats(head)
     if len(formats) > 1:
         raise ambiguous(formats)

@@ -19,6 +19,7 @@ from .qed_layout import MAGIC as QED_MAGIC
 from .reader import OpenedImage
 from .registry import READERS
 from .source import ByteSource
+from .unwrap import wrapper_of
 from .vdi_layout import SIGNATURE as VDI_SIGNATURE
 from .zvhd_layout import ZVHD2_COOKIE, ZVHD_COOKIE
 
@@ -64,15 +65,9 @@ def detect(source: ByteSource) -> str:
 
     Raises ImageRefused (IMAGE_EMPTY, FORMAT_AMBIGUOUS), `NeedBytes`.
     """
-    size = source.size_bytes
-    if not size:
+    if not source.size_bytes:
         raise ImageRefused("the file is empty", reason="IMAGE_EMPTY", hint="send a file that holds a disk")
-    head, tail = (
-        ByteRange(0, min(size, HEAD_BYTES)),
-        ByteRange(max(0, size - TAIL_BYTES), min(size, TAIL_BYTES)),
-    )
-    source.require([head, tail])
-    found = list(_matching(_bytes(source, head), _bytes(source, tail)))
+    found = list(_matching(*_ends(source)))
     if len(found) > 1:
         raise ambiguous(found)
     return found[0] if found else "raw"
@@ -94,6 +89,27 @@ def check_tail(tail: bytes, found: str) -> None:
     """
     if others := [name for name in _matching(b"", tail) if name != found]:
         raise ambiguous([found, *others])
+
+
+def wrapper_at(head: bytes, declared: str) -> str | None:
+    """What a file that starts with ``head`` was compressed with; None for one that is a disk image itself.
+
+    The declared format speaks of what is inside, but for `raw`: then the disk itself starts like this.
+    Raises ImageRefused (FORMAT_AMBIGUOUS).
+    """
+    wrapper = None if declared == "raw" else wrapper_of(head)
+    if wrapper and (formats := head_formats(head)):
+        raise ambiguous([wrapper, *formats])
+    return wrapper
+
+
+def find_wrapper(source: ByteSource, declared: str) -> str | None:
+    """As `wrapper_at`, of a whole file. Raises ImageRefused (FORMAT_AMBIGUOUS), `NeedBytes`."""
+    head, tail = _ends(source)
+    wrapper = wrapper_at(head, declared)
+    if wrapper:
+        check_tail(tail, wrapper)
+    return wrapper
 
 
 def require_declared(declared: str | None, found: str) -> None:
@@ -130,6 +146,15 @@ def _matching(head: bytes, tail: bytes) -> Iterator[str]:
 
 def _has_vhd_footer(tail: bytes) -> bool:
     return any(tail[-length:].startswith(VHD_COOKIE) for length in (VHD_FOOTER_BYTES, VHD_OLD_FOOTER_BYTES))
+
+
+def _ends(source: ByteSource) -> tuple[bytes, bytes]:
+    """The first `HEAD_BYTES` of a file and its last `TAIL_BYTES`, or what there is of them."""
+    size = source.size_bytes
+    head = ByteRange(0, min(size, HEAD_BYTES))
+    tail = ByteRange(max(0, size - TAIL_BYTES), min(size, TAIL_BYTES))
+    source.require([head, tail])
+    return _bytes(source, head), _bytes(source, tail)
 
 
 def _bytes(source: ByteSource, place: ByteRange) -> bytes:

@@ -412,7 +412,7 @@ class CreateImageRequest(_message.Message):
     description: _builtins.str
     """see Image.description"""
     disk_format: Global___DiskFormat.ValueType
-    """unspecified: recognised; otherwise it must be what the bytes are"""
+    """unspecified: recognised; otherwise it must be what the bytes are, unpacked unless it is RAW"""
     os_version: _builtins.str
     """0..255 characters; counts where no system is found inside"""
     min_disk_gb: _builtins.int

@@ -94,6 +94,8 @@ class ImageServiceServicer:
         image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
         every byte is stored, durable and verified; otherwise it vanishes with the failed job. A URL or a file is
         fetched into an upload of the job's own, which nobody else can write and which goes with a job that fails.
+        A file that was compressed whole, with gzip, xz, zstd or bzip2, is unpacked by the job into another such
+        upload, unless disk_format is RAW.
         Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
         REQUEST_ID_REUSED, URL_REFUSED, LIMIT_EXCEEDED (open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
         The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,

@@ -87,9 +87,9 @@ class Progress(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """one word: queued, fetch, inspect, checksum, store, guest, commit, verify, clean-up, done; when FAIL: where it failed"""
+    """one word: queued, fetch, unpack, inspect, checksum, store, guest, commit, verify, clean-up, done; when FAIL: where it failed"""
     bytes_done: _builtins.int
-    """bytes of the phase's input done so far, 0 or more; when done: of the last phase that counted any"""
+    """bytes of the phase's input (unpack: of the packed file) done so far, 0 or more; when done: of the last phase that counted any"""
     bytes_total: _builtins.int
     """bytes of the phase's input, 0 when unknown; when done: as bytes_done"""
     percent: _builtins.float

@@ -139,9 +139,9 @@ class CreateUploadRequest(_message.Message):
     file_name: _builtins.str
     """0..255 characters; shown, never opened"""
     disk_format: _image_pb2.DiskFormat.ValueType
-    """unspecified: recognised from the bytes"""
+    """unspecified: recognised from the bytes; of a file compressed whole: what is inside, or RAW to leave it as it is"""
     expected_sha256: _builtins.str
-    """64 hex digits; checked by the job before it stores an image"""
+    """64 hex digits, of the file as it is sent; checked by the job before it stores an image"""
     fingerprint: _builtins.str
     """0..128 characters"""
     def __init__(

@@ -30,7 +30,7 @@ RPCS = [
 REASONS = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys() if "UNSPECIFIED" not in name]  # noqa: SIM118
 
 
-ENTERED = re.compile(r"\.enter\((?:[\w.]+, )?\"([a-z-]+)\"")
+ENTERED = re.compile(r"(?:\.enter\((?:[\w.]+, )?|\bFilling\([^\"]*)\"([a-z-]+)\"")
 
 PHASES = {
     "queued",

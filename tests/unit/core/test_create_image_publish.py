@@ -5,12 +5,13 @@ import pytest
 from imsd.contract import Conflict
 from imsd.core.fetching import Fetching
 from imsd.core.guest_inspection import Declared, decide
+from imsd.core.image_making import ImageMaker, MadeImage
 from imsd.core.job_board import JobBoard
 from imsd.core.job_run import JobRun
 from imsd.core.opened_upload import StoredDisk
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
-from imsd.core.workflows.create_image import CreateImage, Subject
+from imsd.core.workflows.create_image import CreateImage
 from imsd.guest.inspector import GuestInspector
 from imsd.guest.report import not_inspected
 from imsd.metadata import images as image_rows
@@ -49,10 +50,10 @@ async def test_a_job_whose_image_is_gone_does_not_succeed(database: Database, is
     async with open_runtime(database, pool_of(main=MemoryStore())) as runtime:
         run, sweeper = JobRun(runtime, JobBoard(), record), Sweeper(runtime)
         await runtime.index.begin_manifest(run.holder, MANIFEST, STORE)
-        fetching = Fetching(runtime, sources_of(runtime))
-        workflow = CreateImage(Uploads(runtime, sweeper), sweeper, fetching, GuestInspector())
+        maker = ImageMaker(GuestInspector())
+        workflow = CreateImage(Uploads(runtime, sweeper), sweeper, Fetching(sources_of(runtime)), maker)
         system = decide(Declared("", "", ""), not_inspected("nobody looks"))
-        publish = workflow._publish(run, Subject(image, upload), disk, system)
+        publish = workflow._publish(run, MadeImage(image, upload, disk, system))
         if is_gone:
             with pytest.raises(Conflict):
                 await publish

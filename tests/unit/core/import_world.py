@@ -1,0 +1,132 @@
+"""The whole way of an import in one process: uploads, the jobs that make images of them, stop and start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from imsd.core.dispatcher import Dispatcher
+from imsd.core.fetching import Fetching
+from imsd.core.image_jobs import ImageJobs, NewImage
+from imsd.core.image_making import ImageMaker
+from imsd.core.job_board import JobBoard
+from imsd.core.jobs import Jobs, JobView
+from imsd.core.requests import RequestKey
+from imsd.core.runtime import Runtime
+from imsd.core.sweeper import Sweeper
+from imsd.core.uploads import NewUpload, Uploads
+from imsd.core.workflows.create_image import CreateImage
+from imsd.guest.inspector import GuestInspector, Read
+from imsd.guest.report import GuestReport, not_inspected
+from imsd.metadata import images as image_rows
+from imsd.metadata.database import Database
+from imsd.metadata.records import ImageRecord, JobKind, JobState
+from imsd.testing.memory_store import MemoryStore
+from tests.unit.core.core_world import STORE, new_id, open_runtime, pool_of, sources_of
+from tests.unit.metadata.samples import count
+
+PROJECT = "default"
+MIB = 1 << 20
+# What a finished import may leave in the database.
+TABLES = ("image", "upload", "upload_part", "pack", "manifest", "pack_reference", "manifest_holder", "chunk")
+
+
+class Blind(GuestInspector):
+    """Needs no process of its own."""
+
+    async def inspect(self, size_bytes: int, read: Read) -> GuestReport:
+        return not_inspected("nobody looks")
+
+
+class ImportService:
+    """One run of a daemon's core."""
+
+    def __init__(self, runtime: Runtime, *roots: Path) -> None:
+        self.runtime = runtime
+        self.sweeper = Sweeper(runtime)
+        self.uploads = Uploads(runtime, self.sweeper)
+        sources, board = sources_of(runtime, *roots), JobBoard()
+        workflow = CreateImage(self.uploads, self.sweeper, Fetching(sources), ImageMaker(Blind()))
+        self.dispatcher = Dispatcher(runtime, board, {JobKind.CREATE_IMAGE: workflow})
+        self.jobs = Jobs(runtime, board, self.dispatcher)
+        self.images = ImageJobs(runtime, self.dispatcher, self.uploads, sources)
+
+    async def send(self, file: bytes, **wanted: Any) -> str:
+        """A committed upload of ``file``."""
+        record = await self.uploads.create(RequestKey(PROJECT, "", new_id()), NewUpload(**wanted))
+        async with self.uploads.writing(PROJECT, record.id, 0) as session:
+            for start in range(0, len(file), MIB):
+                await session.write(file[start : start + MIB])
+            await session.flush()
+        await self.uploads.commit(PROJECT, record.id, len(file), "")
+        return record.id
+
+    async def start(self, **wanted: Any) -> str:
+        """A job that makes an image."""
+        return await self.images.create(
+            RequestKey(PROJECT, "", new_id()), NewImage(**({"name": "disk"} | wanted))
+        )
+
+    async def import_file(self, file: bytes, **wanted: Any) -> JobView:
+        """Send ``file`` and make an image of it; the job as it ended."""
+        about_file = {key: wanted.pop(key) for key in ("expected_sha256",) if key in wanted}
+        upload_id = await self.send(file, disk_format=wanted.get("disk_format", ""), **about_file)
+        return await self.end_of(await self.start(upload_id=upload_id, **wanted))
+
+    async def end_of(self, job_id: str) -> JobView:
+        return [view async for view in self.jobs.watch(PROJECT, job_id)][-1]
+
+    async def until(self, job_id: str, is_reached: Callable[[JobView], bool]) -> JobView:
+        """Wait until a job is where a test wants it."""
+        while not is_reached(view := await self.jobs.get(PROJECT, job_id)):
+            assert not view.is_final, view
+            await asyncio.sleep(0.001)
+        return view
+
+    async def image(self, image_id: str) -> ImageRecord:
+        async with self.runtime.database.reading() as c:
+            found = await image_rows.get_image(c, PROJECT, image_id)
+        assert found is not None
+        return found
+
+    async def left(self) -> dict[str, int]:
+        """Rows and blobs that are there when all work in the background is done."""
+        while self.dispatcher._supervisors:
+            await asyncio.sleep(0.001)
+        await self.runtime.background.settle()
+        await self.sweeper.free(STORE)
+        rows = {table: await count(self.runtime.database, table) for table in TABLES}
+        blobs = len([blob async for blob in self.runtime.stores.get(STORE).list()])
+        return {name: number for name, number in (rows | {"blobs": blobs}).items() if number}
+
+
+class ImportWorld:
+    """Runs of a daemon's core, one after the other, on one database and one store."""
+
+    def __init__(self, database: Database, roots: tuple[Path, ...] = ()) -> None:
+        self._database = database
+        self._store = MemoryStore()
+        self._roots = roots
+
+    @asynccontextmanager
+    async def serving(self, **limits: Any) -> AsyncIterator[ImportService]:
+        """A run; at its end it stops at once, and what it had not done is left to the next one."""
+        async with open_runtime(self._database, pool_of(**{STORE: self._store})) as runtime:
+            runtime = replace(runtime, limits=replace(runtime.limits, **limits))
+            service = ImportService(runtime, *self._roots)
+            await service.dispatcher.start()
+            try:
+                yield service
+            finally:
+                await service.dispatcher.stop(0)
+
+
+def failed(view: JobView) -> str:
+    """The reason of a job that failed."""
+    assert view.record.state is JobState.FAIL, view
+    assert view.record.error_hint or view.record.error_reason in ("QUOTA_EXCEEDED", "CONFLICT"), view
+    return view.record.error_reason
