@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from imsd.contract import ByteRange, ImageRefused
 
 from .iso import DESCRIPTORS_END, DESCRIPTORS_OFFSET, is_iso
+from .ova import NAME as OVA
+from .ova import holds_disks, is_ova
 from .qcow2_layout import MAGIC as QCOW_MAGIC
 from .qed_layout import MAGIC as QED_MAGIC
 from .reader import OpenedImage
@@ -39,6 +41,9 @@ VMDK_MAGICS = (b"KDMV", b"COWD", struct.pack("<Q", 0xCAFEBABE))  # sparse, old E
 # Formats whose only signature may stand at the end of the file: its start looks like a raw disk.
 SIGNED_AT_END = frozenset({"vhd"})
 
+# Files that hold disks and are none: what was declared speaks of the disks.
+PACKAGES = frozenset({OVA})
+
 # A VMDK descriptor starts with its comment, or with any comments and blank lines before `version=`: what
 # QEMU takes for one is one.
 VMDK_DESCRIPTOR = re.compile(
@@ -57,11 +62,12 @@ SIGNATURES: list[tuple[str, Callable[[bytes, bytes], bool]]] = [
     ("zvhd", lambda head, tail: head.startswith(ZVHD_COOKIE) or tail.startswith(ZVHD_COOKIE)),
     ("zvhd2", lambda head, tail: head.startswith(ZVHD2_COOKIE) or tail.startswith(ZVHD2_COOKIE)),
     ("iso", lambda head, tail: is_iso(head[DESCRIPTORS_OFFSET:])),
+    (OVA, lambda head, tail: is_ova(head)),
 ]
 
 
 def detect(source: ByteSource) -> str:
-    """The format of a whole file.
+    """The format of a whole file, one of `PACKAGES` among them.
 
     Raises ImageRefused (IMAGE_EMPTY, FORMAT_AMBIGUOUS), `NeedBytes`.
     """
@@ -114,11 +120,13 @@ def find_wrapper(source: ByteSource, declared: str) -> str | None:
 
 def require_declared(declared: str | None, found: str) -> None:
     """Raises ImageRefused (FORMAT_MISMATCH) unless nothing, or what was found, was declared."""
+    if found in PACKAGES and declared != "raw":
+        return
     if declared and declared != found:
         raise ImageRefused(
             f"the file was declared {declared} but is {found}",
             reason="FORMAT_MISMATCH",
-            hint=f"declare {found}, or leave the format out",
+            hint="leave the format out" if found in PACKAGES else f"declare {found}, or leave the format out",
         )
 
 
@@ -137,6 +145,8 @@ def open_image(source: ByteSource, declared: str | None, max_virtual_size_bytes:
     """
     found = detect(source)
     require_declared(declared, found)
+    if found in PACKAGES:
+        raise holds_disks(found)
     return READERS[found].open(source, max_virtual_size_bytes)
 
 

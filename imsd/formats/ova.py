@@ -1,0 +1,137 @@
+"""OVA: a tar archive of a descriptor, disks and perhaps a manifest. It is a package, no disk format.
+
+Every disk in it is a file of its own, in a format of its own: a range of the package.
+
+Reference: DMTF DSP0243, Open Virtualization Format Specification 2.1.1, section 5.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from imsd.contract import ByteRange, ImageRefused
+
+from .ovf import (
+    MAX_DESCRIPTOR_BYTES,
+    MAX_MANIFEST_BYTES,
+    REFUSALS,
+    Checksum,
+    Descriptor,
+    elsewhere,
+    parse_descriptor,
+    parse_manifest,
+)
+from .source import ByteSource
+from .tar_members import TarMember, TarWalk, first_name
+
+NAME = "ova"
+DESCRIPTOR_SUFFIX, MANIFEST_SUFFIX = ".ovf", ".mf"
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedDisk:
+    """A file that holds a disk. ``wrapper``: what it is compressed with, as the descriptor says, or empty."""
+
+    member: TarMember
+    wrapper: str
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """``disks`` in the order of the descriptor; ``checksums``: of members, empty without a manifest."""
+
+    descriptor: Descriptor
+    disks: Sequence[PackagedDisk]
+    checksums: Sequence[tuple[TarMember, Checksum]]
+
+
+class MemberSource(ByteSource):
+    """One member of a package, as a file."""
+
+    def __init__(self, package: ByteSource, member: TarMember) -> None:
+        self._package = package
+        self._start = member.offset
+        self.size_bytes = member.size_bytes
+
+    def require(self, ranges: Sequence[ByteRange]) -> None:
+        self._package.require([ByteRange(self._start + wanted.offset, wanted.length) for wanted in ranges])
+
+    def _read(self, offset: int, length: int) -> bytes | memoryview:
+        return self._package.read(self._start + offset, length)
+
+    def data_ranges(self) -> Iterator[ByteRange]:
+        end = self._start + self.size_bytes
+        for data in self._package.data_ranges():
+            first, last = max(data.offset, self._start), min(data.end, end)
+            if first < last:
+                yield ByteRange(first - self._start, last - first)
+
+
+def is_ova(head: bytes) -> bool:
+    """Whether a file that starts with ``head`` is a package."""
+    name = first_name(head)
+    return name is not None and name.lower().endswith(DESCRIPTOR_SUFFIX)
+
+
+def open_package(source: ByteSource) -> Package:
+    """As `describe`, of a file whose bytes are at hand."""
+    walk, members = TarWalk(source), []
+    while member := walk.next():
+        members.append(member)
+    return describe(source, members)
+
+
+def describe(source: ByteSource, members: Sequence[TarMember]) -> Package:
+    """What the package of these ``members`` holds.
+
+    Raises ImageRefused (IMAGE_*, FORMAT_UNSUPPORTED), `NeedBytes`.
+    """
+    if not members or not members[0].name.lower().endswith(DESCRIPTOR_SUFFIX):
+        raise REFUSALS.malformed("its first member is no descriptor")
+    by_name = {member.name: member for member in members}
+    descriptor = parse_descriptor(_content(source, members[0], MAX_DESCRIPTOR_BYTES))
+    disks = [
+        PackagedDisk(_disk_member(by_name, disk.file_name, disk.size_bytes), disk.compression)
+        for disk in descriptor.disks
+    ]
+    return Package(descriptor, disks, list(_checksums(source, members, by_name)))
+
+
+def holds_disks(package: str) -> ImageRefused:
+    """Why a package is not opened as a disk."""
+    return ImageRefused(
+        f"the file is an {package.upper()} package, which holds disks and is none",
+        reason="FORMAT_UNSUPPORTED",
+        hint="unpack it, for example with `tar -xf`, and send the disk image that is in it",
+    )
+
+
+def _disk_member(by_name: Mapping[str, TarMember], name: str, size_bytes: int | None) -> TarMember:
+    member = by_name.get(name)
+    if member is None:
+        raise elsewhere(name)
+    if size_bytes not in (None, member.size_bytes):
+        raise REFUSALS.malformed(
+            f"its member {name!r} has {member.size_bytes} bytes, the descriptor says {size_bytes}"
+        )
+    return member
+
+
+def _checksums(
+    source: ByteSource, members: Sequence[TarMember], by_name: Mapping[str, TarMember]
+) -> Iterator[tuple[TarMember, Checksum]]:
+    manifest = next((member for member in members if member.name.lower().endswith(MANIFEST_SUFFIX)), None)
+    if manifest is None:
+        return
+    for name, checksum in parse_manifest(_content(source, manifest, MAX_MANIFEST_BYTES)).items():
+        if name not in by_name:
+            raise REFUSALS.truncated(f"its manifest has {name[:255]!r}, which is not there")
+        yield by_name[name], checksum
+
+
+def _content(source: ByteSource, member: TarMember, limit: int) -> bytes:
+    if member.size_bytes > limit:
+        raise REFUSALS.malformed(f"its member {member.name!r} has more than {limit} bytes")
+    source.require([ByteRange(member.offset, member.size_bytes)])
+    return bytes(source.read(member.offset, member.size_bytes))
