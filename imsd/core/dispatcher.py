@@ -23,7 +23,7 @@ from imsd.metadata import jobs as job_rows
 from imsd.metadata.records import JobKind, JobRecord, JobState
 
 from .job_board import JobBoard
-from .job_run import JobRun, Workflow
+from .job_run import JobRun, Workflow, failure
 from .runtime import Runtime
 from .waiting_line import WaitingLine
 
@@ -66,7 +66,8 @@ class Dispatcher:
     async def start(self) -> int:
         """Take up every job that an earlier run of the daemon left; returns how many."""
         async with self._runtime.database.reading() as c:
-            left = await job_rows.unfinished_jobs(c)
+            # What a parent has in hand is its own to go on with.
+            left = [each for each in await job_rows.unfinished_jobs(c) if not each.parent_job_id]
         for record in left:
             self.dispatch(record.id, record.kind)
         self._flusher = asyncio.create_task(self._flush_forever(), name="job progress")
@@ -240,7 +241,7 @@ class Dispatcher:
             cause if isinstance(cause, ImsError) else ImsError("an internal error ended the job", hint=hint)
         )
         async with self._runtime.database.transaction() as c:
-            await self._move(c, run, JobState.RUNNING, JobState.FAIL, run.reached() | _failure(error))
+            await self._move(c, run, JobState.RUNNING, JobState.FAIL, run.reached() | failure(error))
             await workflow.undo(c, run, error)
         log.info("job failed", reason=error.reason, detail=error.message)
         return JobState.FAIL
@@ -305,10 +306,6 @@ class Dispatcher:
                     await job_rows.save_progress(c, rows, self._runtime.clock() + LEASE)
             except Exception:
                 log.exception("progress could not be saved")
-
-
-def _failure(error: ImsError) -> dict[str, object]:
-    return {"error_reason": error.reason, "error_message": error.message, "error_hint": error.hint}
 
 
 def _cancel_once(task: asyncio.Task[None]) -> None:

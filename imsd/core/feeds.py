@@ -15,6 +15,8 @@ from .file_blocks import FileRange
 from .limits import MAX_WRITE_BYTES
 from .upload_session import UploadSession
 
+_ZEROS = bytes(MAX_WRITE_BYTES)
+
 # The next bytes of a file: as they are, a number of zeros, or a range of an open file.
 FeedStep = Buffer | int | FileRange
 
@@ -68,6 +70,12 @@ async def pump(feed: OpenedFeed, session: UploadSession, advance: Callable[[int]
                     await session.write(piece)
             advance(feed.progress(session.received_offset)[0])
     await session.flush()
+
+
+def with_zeros(piece: bytes | memoryview) -> FeedStep:
+    """``piece``, of 1 to `MAX_WRITE_BYTES`, as it is or, if all of it is zero, as their number."""
+    # As bytes: views are compared byte by byte.
+    return piece if piece[0] or bytes(piece) != _ZEROS[: len(piece)] else len(piece)
 
 
 def _writes(content: Buffer) -> Iterator[memoryview]:

@@ -84,6 +84,45 @@ class JobRun:
             raise Conflict("the job is no longer this run's to finish")
 
 
+class SubRun(JobRun):
+    """A job that another one has in hand; what it unpacks counts for that one, too."""
+
+    def __init__(self, parent: JobRun, record: JobRecord, bytes_before: int) -> None:
+        """``bytes_before``: of the parent's phase, done by other sub-jobs."""
+        super().__init__(parent.runtime, parent._board, record)
+        self._parent = parent
+        self._bytes_before = bytes_before
+        self._phase = ""
+        self._board.open(record.id, record.fence, record.percent)
+
+    def enter(self, phase: str, bytes_total: int, span: tuple[float, float], bytes_done: int = 0) -> None:
+        self._phase = phase
+        super().enter(phase, bytes_total, span, bytes_done)
+
+    def advance(self, bytes_done: int) -> None:
+        super().advance(bytes_done)
+        if self._phase == "unpack":
+            self._parent.advance(self._bytes_before + bytes_done)
+
+    async def fail(self, c: AsyncConnection, error: ImsError) -> None:
+        """Make the job FAIL. Raises Conflict."""
+        values = self.reached() | failure(error) | {"finished_at": self.runtime.clock()}
+        fence = self.record.fence
+        if not await job_rows.move_job(
+            c, self.record.id, [JobState.RUNNING], JobState.FAIL, fence=fence, values=values
+        ):
+            raise Conflict("the job is no longer this run's to fail")
+
+    def close(self) -> None:
+        """Its progress is not told any more."""
+        self._board.close(self.record.id)
+
+
+def failure(error: ImsError) -> dict[str, object]:
+    """What the row of a job that failed says of it."""
+    return {"error_reason": error.reason, "error_message": error.message, "error_hint": error.hint}
+
+
 class Workflow(ABC):
     """What a kind of job does.
 

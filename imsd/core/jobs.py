@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
-from imsd.contract import NotFound, Unavailable
+from imsd.contract import FailedPrecondition, NotFound, Unavailable
 from imsd.metadata import jobs as job_rows
 from imsd.metadata.records import JobRecord, JobState
 from imsd.metadata.states import JOB_NEXT_STATES
@@ -22,9 +22,14 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job's row with its newest progress; rate in bytes a second, ETA in seconds, 0 when unknown."""
+    """A job's row with its newest progress; rate in bytes a second, ETA in seconds, 0 when unknown.
+
+    ``image_ids``: of the images it makes or works on; ``sub_job_ids``: of the jobs that it has in hand.
+    """
 
     record: JobRecord
+    image_ids: Sequence[str] = ()
+    sub_job_ids: Sequence[str] = ()
     rate: int = 0
     eta_seconds: int = 0
     queue_position: int = 0
@@ -45,9 +50,10 @@ class Jobs:
         project_id, job_id = checks.project_id(project_id), checks.uuid("job_id", job_id)
         async with self._runtime.database.reading() as c:
             record = await job_rows.get_job(c, project_id, job_id)
+            parts = await job_rows.sub_jobs(c, [job_id])
         if record is None:
             raise NotFound(f"there is no job {job_id} in project {project_id}")
-        return self._view(record)
+        return self._view(record, parts)
 
     async def list(
         self, query: job_rows.JobQuery, page_size: int, page_token: str
@@ -57,11 +63,12 @@ class Jobs:
         after = self._runtime.tokens.read(query, page_token)
         async with self._runtime.database.reading() as c:
             records = await job_rows.list_jobs(c, query, limit + 1, after)
+            parts = await job_rows.sub_jobs(c, [record.id for record in records])
         token = ""
         if len(records) > limit:
             last = records[limit - 1]
             token = self._runtime.tokens.make(query, (last.created_at, last.id))
-        return [self._view(record) for record in records[:limit]], token
+        return [self._view(record, parts) for record in records[:limit]], token
 
     async def watch(self, project_id: str, job_id: str) -> AsyncIterator[JobView]:
         """The newest state whenever it changed, ten times a second at most, until it is final."""
@@ -87,6 +94,11 @@ class Jobs:
         view = await self.get(project_id, job_id)
         if view.is_final:
             return view
+        if view.record.parent_job_id:
+            raise FailedPrecondition(
+                "this job makes one disk of a package, of which all disks or none become images",
+                hint=f"cancel job {view.record.parent_job_id}",
+            )
         async with self._runtime.database.transaction() as c:
             moved = await job_rows.move_job(
                 c,
@@ -107,12 +119,16 @@ class Jobs:
         """End every watch: the daemon stops."""
         self._stopping.set()
 
-    def _view(self, record: JobRecord) -> JobView:
-        if not JOB_NEXT_STATES[record.state]:
-            return JobView(record)
+    def _view(self, record: JobRecord, parts: Sequence[JobRecord]) -> JobView:
+        """``parts``: of this job and perhaps of others."""
+        own = sorted((part for part in parts if part.parent_job_id == record.id), key=number_of)
+        image_ids = dict.fromkeys(filter(None, (record.image_id, *(part.image_id for part in own))))
+        view = JobView(record, tuple(image_ids), tuple(part.id for part in own))
+        if view.is_final:
+            return view
         live = self._board.find(record.id)
         if live is None:
-            return JobView(record, queue_position=self._dispatcher.queue_position(record.id, record.kind))
+            return replace(view, queue_position=self._dispatcher.queue_position(record.id, record.kind))
         current = replace(
             record,
             phase=live.phase,
@@ -120,4 +136,9 @@ class Jobs:
             bytes_total=live.bytes_total,
             percent=max(live.percent, record.percent),
         )
-        return JobView(current, live.rate(), live.eta_seconds())
+        return replace(view, record=current, rate=live.rate(), eta_seconds=live.eta_seconds())
+
+
+def number_of(sub_job: JobRecord) -> int:
+    """Which disk of its package a sub-job makes an image of, 1 for the first."""
+    return int(sub_job.spec.get("disk", 0))

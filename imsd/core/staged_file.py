@@ -52,21 +52,26 @@ async def check_sha256(run: JobRun, file: ByteSource, expected: str) -> None:
     """Compare a file with the SHA-256 its sender gave, if any. Raises InvalidRequest (DIGEST_MISMATCH)."""
     if not expected:
         return
-    done = 0
     run.enter("checksum", file.size_bytes, SHA256_SPAN)
-    digest = hashlib.sha256()
-    while done < file.size_bytes:
-        length = min(HASH_WINDOW, file.size_bytes - done)
-        await run.runtime.pool.run(_update, digest, file, done, length)
-        done += length
-        run.advance(done)
-    if digest.hexdigest() != expected:
+    actual = await hash_file(run, file, hashlib.sha256())
+    if actual != expected:
         raise InvalidRequest(
-            f"the SHA-256 of the file is {digest.hexdigest()}, not {expected}",
+            f"the SHA-256 of the file is {actual}, not {expected}",
             reason="DIGEST_MISMATCH",
             field="expected_sha256",
             hint="the file is not the one the checksum was made of: fetch it again",
         )
+
+
+async def hash_file(run: JobRun, file: ByteSource, digest: hashlib._Hash, done_before: int = 0) -> str:
+    """The hex digits of the digest of a file; ``done_before``: bytes of the job's phase."""
+    done = 0
+    while done < file.size_bytes:
+        length = min(HASH_WINDOW, file.size_bytes - done)
+        await run.runtime.pool.run(_update, digest, file, done, length)
+        done += length
+        run.advance(done_before + done)
+    return digest.hexdigest()
 
 
 def _update(digest: hashlib._Hash, file: ByteSource, offset: int, length: int) -> None:

@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from imsd.chunks.decode_pool import DecodePool
 from imsd.contract import Buffer, Conflict, ImageRefused
 from imsd.formats.source import ByteSource
-from imsd.formats.unwrap import HEAD_BYTES, PIECE_BYTES, Unwrapper, wrapper_of
+from imsd.formats.unwrap import HEAD_BYTES, Unwrapper, wrapper_of
 
-from .feeds import Feed, FeedStep, OpenedFeed
+from .feeds import Feed, FeedStep, OpenedFeed, with_zeros
 
 # Read of the file at once.
-READ_BYTES = 1 << 20
+READ_BYTES = 256 << 10
 # Given to the decompressor at once. It copies what is left for each of the members that follow one another,
 # and a hostile file has one every 20 bytes.
 SLICE_BYTES = 64 << 10
 # Taken from the decompressor in one call of a thread; such a call cannot be cancelled.
 BATCH_BYTES = 1 << 20
-_ZEROS = bytes(PIECE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class _Unpacking(OpenedFeed):
                     yield memoryview(piece)[skip:]
                     skip = 0
                 else:
-                    yield _step(piece)
+                    yield with_zeros(piece)
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """All of what is inside, not empty. Raises ImageRefused (IMAGE_*, FORMAT_UNSUPPORTED)."""
@@ -122,8 +121,3 @@ def _take_batch(unpacked: Iterator[bytes]) -> list[bytes]:
         if size >= BATCH_BYTES:
             break
     return batch
-
-
-def _step(piece: bytes) -> FeedStep:
-    is_zero = piece == (_ZEROS if len(piece) == len(_ZEROS) else _ZEROS[: len(piece)])
-    return len(piece) if is_zero else piece

@@ -7,7 +7,6 @@ import uuid
 from dataclasses import dataclass, replace
 from functools import partial
 
-from imsd.chunks.staged_source import StagedSource
 from imsd.contract import FailedPrecondition
 from imsd.formats.detect import find_wrapper
 from imsd.metadata import uploads as upload_rows
@@ -16,6 +15,7 @@ from imsd.metadata.records import UploadRecord, UploadState
 from .filling import Filling, fill
 from .job_run import JobRun
 from .limits import MAX_UNPACKERS
+from .runtime import Runtime
 from .staged_file import check_sha256, check_staged, staged_file
 from .unpack_feed import UnpackFeed, WrappedFile
 from .uploads import NewUpload, Uploads
@@ -48,46 +48,46 @@ class Unpacking:
         Raises FailedPrecondition, ImageRefused, DataLoss, InvalidRequest (DIGEST_MISMATCH), and `ImsError` of
         uploads.
         """
-        packed = await _upload(run, run.record.upload_id)
-        if packed is None or packed.state is not UploadState.COMMITTED:
-            raise FailedPrecondition("the upload of this job is gone")
+        packed = await committed_upload(run, run.record.upload_id)
         if packed.is_direct:
             return Unpacked(packed)
         file, declared = await staged_file(run, packed), str(run.record.spec["disk_format"])
         wrapper = await run.runtime.pool.run(find_wrapper, file, declared)
         if wrapper is None:
             return Unpacked(packed)
-        inner = await self._inner_upload(run, packed, declared)
+        inner = await self.own_upload(run, packed.file_name)
         if inner.state is UploadState.OPEN:
-            await self._unpack(run, packed, file, wrapper)
+            await check_staged(run, file, packed)
+            await check_sha256(run, file, packed.expected_sha256)
+            wrapped = WrappedFile(file, wrapper, packed.file_name, packed.digest)
+            await fill(
+                run, Filling(inner.id, partial(self.feed, run.runtime, wrapped), "unpack", UNPACK_SPAN)
+            )
         run.begin_at(UNPACK_SPAN[1])
-        unpacked = await _upload(run, inner.id)
-        assert unpacked is not None
-        return Unpacked(unpacked, wrapper)
+        return Unpacked(await committed_upload(run, inner.id), wrapper)
 
-    async def _inner_upload(self, run: JobRun, packed: UploadRecord, declared: str) -> UploadRecord:
-        """Of this run or, if the job runs again, of an earlier one."""
-        inner_id = unpacked_upload_id(run.record.id)
-        wanted = NewUpload(file_name=packed.file_name, disk_format=declared)
-        new = self._uploads.prepare(packed.project_id, wanted, run.record.id)
+    def feed(self, runtime: Runtime, wrapped: WrappedFile) -> UnpackFeed:
+        """What is in a packed file, of at most the size of an upload."""
+        return UnpackFeed(runtime.pool, wrapped, runtime.limits.max_upload_size_bytes, self._places)
+
+    async def own_upload(self, run: JobRun, file_name: str) -> UploadRecord:
+        """The upload into which the job unpacks; that of an earlier run, if there is one."""
+        record, upload_id = run.record, unpacked_upload_id(run.record.id)
+        wanted = NewUpload(file_name=file_name, disk_format=str(record.spec["disk_format"]))
+        new = self._uploads.prepare(record.project_id, wanted, record.id)
         async with run.runtime.database.transaction() as c:
             await run.require_fence(c)
-            inner = await upload_rows.get_upload(c, packed.project_id, inner_id)
-            if inner is None:
-                inner = replace(new, id=inner_id, store=packed.store)
-                await upload_rows.insert_upload(c, inner)
-        return inner
-
-    async def _unpack(self, run: JobRun, packed: UploadRecord, file: StagedSource, wrapper: str) -> None:
-        await check_staged(run, file, packed)
-        await check_sha256(run, file, packed.expected_sha256)
-        wrapped = WrappedFile(file, wrapper, packed.file_name, packed.digest)
-        runtime = run.runtime
-        most = runtime.limits.max_upload_size_bytes
-        feed = partial(UnpackFeed, runtime.pool, wrapped, most, self._places)
-        await fill(run, Filling(unpacked_upload_id(run.record.id), feed, "unpack", UNPACK_SPAN))
+            upload = await upload_rows.get_upload(c, record.project_id, upload_id)
+            if upload is None:
+                upload = replace(new, id=upload_id, store=str(record.spec["store"]))
+                await upload_rows.insert_upload(c, upload)
+        return upload
 
 
-async def _upload(run: JobRun, upload_id: str) -> UploadRecord | None:
+async def committed_upload(run: JobRun, upload_id: str) -> UploadRecord:
+    """Raises FailedPrecondition."""
     async with run.runtime.database.reading() as c:
-        return await upload_rows.get_upload(c, run.record.project_id, upload_id)
+        upload = await upload_rows.get_upload(c, run.record.project_id, upload_id)
+    if upload is None or upload.state is not UploadState.COMMITTED:
+        raise FailedPrecondition("the upload of this job is gone")
+    return upload

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from imsd.contract import Conflict
 
 from .records import JobKind, JobRecord, JobState
-from .rows import Marker, beyond, plain, to_row
+from .rows import Marker, beyond, in_batches, plain, to_row
 from .states import JOB_NEXT_STATES, require_move
 from .tables import job
 
@@ -79,6 +79,15 @@ async def list_jobs(c: AsyncConnection, query: JobQuery, limit: int, after: Mark
         rows = rows.where(beyond(job.c.created_at, job.c.id, after, descending=True))
     rows = rows.order_by(job.c.created_at.desc(), job.c.id.desc()).limit(limit)
     return [_known(row) for row in await c.execute(rows)]
+
+
+async def sub_jobs(c: AsyncConnection, parent_ids: Collection[str]) -> list[JobRecord]:
+    """The jobs that these jobs have in hand, in the order in which they were made."""
+    found: list[JobRecord] = []
+    for batch in in_batches(list(parent_ids)):
+        rows = select(job).where(job.c.parent_job_id.in_(batch)).order_by(job.c.created_at, job.c.id)
+        found += [_known(row) for row in await c.execute(rows)]
+    return found
 
 
 async def unfinished_jobs(c: AsyncConnection) -> list[JobRecord]:

@@ -1,4 +1,4 @@
-"""Create an image from a committed upload, or from a file that is fetched into one first.
+"""Create an image, or one for each disk of a package, from a committed upload or a file that is fetched.
 
 The story: a file that was compressed whole is unpacked into an upload of the job's own; the upload's bytes
 are opened as a disk (or are chunks already), checked, stored chunk by chunk, listed in a manifest; then one
@@ -9,18 +9,28 @@ chunks it stored by their digests and goes on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.contract import ImsError
 from imsd.core.fetching import Fetching
 from imsd.core.image_making import ImageMaker, MadeImage, forget_upload, publish
 from imsd.core.job_run import JobRun, Workflow
+from imsd.core.package_import import (
+    PackagedImage,
+    PackageImport,
+    end_cancelled_sub_jobs,
+    find_package,
+    undo_sub_jobs,
+)
 from imsd.core.sources import Source
 from imsd.core.sweeper import Sweeper
 from imsd.core.unpacking import Unpacking, unpacked_upload_id
 from imsd.core.uploads import Uploads
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
+from imsd.metadata import jobs as job_rows
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import JobState
 
@@ -35,16 +45,23 @@ class CreateImage(Workflow):
         self._sweeper = sweeper
         self._fetching = fetching
         self._unpacking = Unpacking(uploads)
+        self._packages = PackageImport(self._unpacking, maker)
         self._maker = maker
 
     async def run(self, run: JobRun) -> None:
         await self._fetching.fetch(run)
         source = await self._unpacking.unpack(run)
+        if file := await find_package(run, source.upload):
+            async with self._packages.making(run, source.upload, file) as images:
+                run.enter("commit", 0, (99.0, 100.0))
+                await self._publish_all(run, images)
+            return
         made = await self._maker.make(run, source)
         run.enter("commit", 0, (99.0, 100.0))
         await self._publish(run, made)
 
     async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
+        await undo_sub_jobs(c, run, error)
         await chunk_index.release_holder(c, run.holder)
         await image_rows.delete_image_row(c, run.record.image_id)
         await forget_upload(c, unpacked_upload_id(run.record.id))
@@ -60,22 +77,40 @@ class CreateImage(Workflow):
         Whoever cancels is told that nothing is left; after any other end the sweep comes soon enough.
         """
         store_name = str(run.record.spec["store"])
-        uploads = (run.record.upload_id, unpacked_upload_id(run.record.id))
         async with run.runtime.database.reading() as c:
+            parts = await job_rows.sub_jobs(c, [run.record.id])
+            uploads = [*_uploads_of(run), *(part.upload_id for part in parts)]
             kept = await upload_rows.known_uploads(c, uploads)
         for upload_id in uploads:
             if upload_id not in kept:
                 await self._uploads.discard_bytes(store_name, upload_id)
         if state is JobState.CANCELLING:
             await self._sweeper.free(store_name)
+            await end_cancelled_sub_jobs(run)
         else:
             self._sweeper.wake(store_name)
 
     async def _publish(self, run: JobRun, made: MadeImage) -> None:
         async with run.runtime.database.transaction() as c:
             await publish(c, run, made)
-            await forget_upload(c, run.record.upload_id)
-            await run.succeed(c, {"image_id": made.image.id})
+            await _finish(c, run, [made])
+
+    async def _publish_all(self, run: JobRun, images: Sequence[PackagedImage]) -> None:
+        async with run.runtime.database.transaction() as c:
+            for each in images:
+                await publish(c, each.run, each.made)
+                await each.run.succeed(c, {"image_id": each.made.image.id})
+            await _finish(c, run, [each.made for each in images])
+
+
+async def _finish(c: AsyncConnection, run: JobRun, made: Sequence[MadeImage]) -> None:
+    for upload_id in _uploads_of(run):
+        await forget_upload(c, upload_id)
+    await run.succeed(c, {"image_ids": [each.image.id for each in made]})
+
+
+def _uploads_of(run: JobRun) -> tuple[str, str]:
+    return run.record.upload_id, unpacked_upload_id(run.record.id)
 
 
 def is_hopeless(error: ImsError) -> bool:

@@ -36,21 +36,30 @@ TABLES = ("image", "upload", "upload_part", "pack", "manifest", "pack_reference"
 
 
 class Blind(GuestInspector):
-    """Needs no process of its own."""
+    """Needs no process of its own. Once it has been asked ``hold_at`` times it does not answer any more."""
+
+    def __init__(self, hold_at: int) -> None:
+        super().__init__()
+        self._hold_at = hold_at
+        self.asked = 0
 
     async def inspect(self, size_bytes: int, read: Read) -> GuestReport:
+        self.asked += 1
+        if self.asked == self._hold_at:
+            await asyncio.Event().wait()
         return not_inspected("nobody looks")
 
 
 class ImportService:
     """One run of a daemon's core."""
 
-    def __init__(self, runtime: Runtime, *roots: Path) -> None:
+    def __init__(self, runtime: Runtime, roots: tuple[Path, ...], hold_at: int) -> None:
+        self.inspector = Blind(hold_at)
         self.runtime = runtime
         self.sweeper = Sweeper(runtime)
         self.uploads = Uploads(runtime, self.sweeper)
         sources, board = sources_of(runtime, *roots), JobBoard()
-        workflow = CreateImage(self.uploads, self.sweeper, Fetching(sources), ImageMaker(Blind()))
+        workflow = CreateImage(self.uploads, self.sweeper, Fetching(sources), ImageMaker(self.inspector))
         self.dispatcher = Dispatcher(runtime, board, {JobKind.CREATE_IMAGE: workflow})
         self.jobs = Jobs(runtime, board, self.dispatcher)
         self.images = ImageJobs(runtime, self.dispatcher, self.uploads, sources)
@@ -113,11 +122,14 @@ class ImportWorld:
         self._roots = roots
 
     @asynccontextmanager
-    async def serving(self, **limits: Any) -> AsyncIterator[ImportService]:
-        """A run; at its end it stops at once, and what it had not done is left to the next one."""
+    async def serving(self, *, hold_at: int = 0, **limits: Any) -> AsyncIterator[ImportService]:
+        """A run; at its end it stops at once, and what it had not done is left to the next one.
+
+        ``hold_at``: of the disks that are looked into, the one with which it stays.
+        """
         async with open_runtime(self._database, pool_of(**{STORE: self._store})) as runtime:
             runtime = replace(runtime, limits=replace(runtime.limits, **limits))
-            service = ImportService(runtime, *self._roots)
+            service = ImportService(runtime, self._roots, hold_at)
             await service.dispatcher.start()
             try:
                 yield service
