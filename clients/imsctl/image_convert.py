@@ -40,6 +40,10 @@ class ConvertOptions:
         str, typer.Option(metavar="FORMAT", help="What OUT is to be; otherwise by its suffix, else raw.")
     ] = ""
     format: Annotated[str, typer.Option(metavar="FORMAT", help="What IN must be.")] = ""
+    disk: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Which disk of an OVA, 1 for the first; 0: the only one."),
+    ] = 0
     compress: Annotated[
         str, typer.Option(metavar="METHOD", help="See `imsctl format list`; the format's first unless given.")
     ] = ""
@@ -99,7 +103,7 @@ async def convert_file(session: Session, source: str, target: str, options: Conv
     check_target(target, may_replace=options.force, option="OUT")
     begin = time.monotonic()
     with ExitStack() as stack:
-        opening = partial(open_local_image, Path(source), options.format)
+        opening = partial(open_local_image, Path(source), options.format, disk=options.disk)
         local = await watched(session, lambda on_phase: stack.enter_context(opening(on_phase)))
         # What has to be kept until the end lies where a packed file is unpacked to, and is never larger.
         spool = stack.enter_context(closing(SpoolFolder(Path(tempfile.gettempdir()), sys.maxsize).spool()))

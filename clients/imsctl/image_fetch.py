@@ -12,8 +12,7 @@ from ims_client import ClientError, ImsClient, patiently
 from imsd.v1 import image_pb2, job_pb2
 
 from . import choice
-from .image_import import ImportOptions, image_of
-from .image_output import print_image
+from .image_import import ImportOptions, print_images_of
 from .job_output import print_job
 from .job_watch import cancel_own_job, watch_own_job
 from .outage_notes import OutageNotes
@@ -43,8 +42,8 @@ async def fetch_image(session: Session, what: str, options: ImportOptions) -> No
             if options.detach:
                 print_job(session, job)
                 return
-            job = await watch_own_job(client, job.id, row)
-        print_image(session, await image_of(client, job, options.request_id))
+            job = await watch_own_job(client, job.id, row, view)
+        await print_images_of(session, client, job, options.request_id)
 
 
 def _request(what: str, options: ImportOptions) -> image_pb2.CreateImageRequest:

@@ -26,7 +26,7 @@ from ims_client import (
 from imsd.v1 import guest_pb2, image_pb2, job_pb2, upload_pb2
 
 from . import choice, wording
-from .image_output import print_image
+from .image_output import print_image, print_images
 from .job_output import print_job
 from .job_watch import watch_own_job
 from .outage_notes import OutageNotes
@@ -149,12 +149,19 @@ async def import_image(session: Session, file: str, options: ImportOptions) -> N
                 print_job(session, job)
                 return
             job = await work.watch(job)
-        print_image(session, await image_of(client, job, options.request_id))
+        await print_images_of(session, client, job, options.request_id)
 
 
-async def image_of(client: ImsClient, job: job_pb2.Job, request_id: str) -> image_pb2.Image:
-    """What ``job``, of this or of an earlier command with the same ``request_id``, made."""
-    image_id = job.image_ids[0]
+async def print_images_of(session: Session, client: ImsClient, job: job_pb2.Job, request_id: str) -> None:
+    """Print what ``job``, of this or of an earlier command with the same ``request_id``, made."""
+    images = [await _image_of(client, image_id, request_id) for image_id in job.image_ids]
+    if job.sub_job_ids:
+        print_images(session, images)
+    else:
+        print_image(session, images[0])
+
+
+async def _image_of(client: ImsClient, image_id: str, request_id: str) -> image_pb2.Image:
     try:
         return await patiently(lambda: client.images.get(image_id), client.backoff())
     except CallFailed as error:
@@ -203,7 +210,8 @@ class _Import:
     async def watch(self, job: job_pb2.Job) -> job_pb2.Job:
         """Wait until the image is made."""
         try:
-            return await watch_own_job(self._client, job.id, OutageNotes(self._client, self._view))
+            row = OutageNotes(self._client, self._view)
+            return await watch_own_job(self._client, job.id, row, self._view)
         except JobFailed as failed:
             if failed.reason in NO_ROOM and failed.job.upload_ids:
                 failed.hint = _joined(failed.hint, self._what_a_failed_job_left(failed.job.upload_ids[0]))

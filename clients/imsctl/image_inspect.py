@@ -12,7 +12,7 @@ from imsd.v1 import guest_pb2, image_pb2
 from . import choice, wording
 from .guest_output import print_guest
 from .json_fields import guest_fields
-from .local_image import OnPhase, names_a_file, open_local_image, refuse_standard_input
+from .local_image import LocalImage, OnPhase, names_a_file, open_local_disks, refuse_standard_input
 from .local_work import watched
 from .output import print_fields, print_json, printable
 from .session import Session
@@ -26,7 +26,10 @@ RUN_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was seen; sizes in bytes. ``allocated_size``: of the disk, what is not left out as zeros."""
+    """What was seen; sizes in bytes. ``allocated_size``: of the disk, what is not left out as zeros.
+
+    ``member``: the name of the disk in a package, or empty.
+    """
 
     source: str
     disk_format: str
@@ -37,6 +40,7 @@ class Inspection:
     allocated_size: int
     findings: list[dict[str, str]]
     guest: guest_pb2.GuestReport
+    member: str = ""
 
 
 async def inspect(session: Session, what: str, format_name: str) -> None:
@@ -64,9 +68,20 @@ async def _inspect_image(session: Session, name_or_id: str) -> None:
 
 async def _inspect_file(session: Session, what: str, format_name: str) -> None:
     found = await watched(session, partial(_inspect, what, format_name))
+    is_package = bool(found[0].member)
     if session.is_json:
-        print_json(_fields(found))
+        disks = [_fields(each) for each in found]
+        print_json({"source": what, "package": "ova", "disks": disks} if is_package else disks[0])
         return
+    if is_package:
+        print(printable(f"{what}: a package of {len(found)} disks"))
+    for number, each in enumerate(found, 1):
+        if is_package:
+            print(printable(f"\ndisk {number}: {each.member}"))
+        _print(each)
+
+
+def _print(found: Inspection) -> None:
     wrapped = f" in {found.wrapper}" if found.wrapper else ""
     variant = f" ({found.variant})" if found.variant else ""
     print_fields(
@@ -82,23 +97,32 @@ async def _inspect_file(session: Session, what: str, format_name: str) -> None:
     print_guest(found.guest)
 
 
-def _inspect(source: str, format_name: str, on_phase: OnPhase) -> Inspection:
+def _inspect(source: str, format_name: str, on_phase: OnPhase) -> list[Inspection]:
+    found = []
+    with open_local_disks(Path(source), format_name, on_phase) as disks:
+        for disk in disks:
+            with disk.open() as local:
+                found.append(_inspection(source, disk.member, local, on_phase))
+    return found
+
+
+def _inspection(source: str, member: str, local: LocalImage, on_phase: OnPhase) -> Inspection:
     from imsd.guest.inspector import inspect_disk
     from imsd.guest_messages import guest_to_pb
 
-    with open_local_image(Path(source), format_name, on_phase) as local:
-        image = local.image
-        return Inspection(
-            source=source,
-            disk_format=image.format_name,
-            variant=image.variant,
-            wrapper=local.wrapper,
-            file_size=local.file_size,
-            virtual_size=image.blocks.size_bytes,
-            allocated_size=_allocated(image.blocks, on_phase),
-            findings=[{"code": found.code, "message": found.message} for found in image.findings],
-            guest=guest_to_pb(inspect_disk(image.blocks)),
-        )
+    image = local.image
+    return Inspection(
+        source=source,
+        disk_format=image.format_name,
+        variant=image.variant,
+        wrapper=local.wrapper,
+        file_size=local.file_size,
+        virtual_size=image.blocks.size_bytes,
+        allocated_size=_allocated(image.blocks, on_phase),
+        findings=[{"code": found.code, "message": found.message} for found in image.findings],
+        guest=guest_to_pb(inspect_disk(image.blocks)),
+        member=member,
+    )
 
 
 def _allocated(blocks: BlockSource, on_phase: OnPhase) -> int:
@@ -112,7 +136,7 @@ def _allocated(blocks: BlockSource, on_phase: OnPhase) -> int:
 
 def _fields(found: Inspection) -> dict[str, Any]:
     return {
-        "source": found.source,
+        **({"member": found.member} if found.member else {"source": found.source}),
         "disk_format": found.disk_format,
         "variant": found.variant,
         "wrapper": found.wrapper,

@@ -131,7 +131,8 @@ def _left_running(jobs: list[str]) -> Interrupted:
 
 
 async def _watch_one(client: ImsClient, job_id: str, view: ProgressView, is_labelled: bool) -> job_pb2.Job:
-    return await watch_job(client, job_id, view.row(job_id[:8] if is_labelled else ""))
+    row = view.row(job_id[:8] if is_labelled else "")
+    return await watch_job(client, job_id, row, None if is_labelled else view)
 
 
 async def _settled(client: ImsClient, job_id: str) -> job_pb2.Job:

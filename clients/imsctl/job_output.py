@@ -36,6 +36,8 @@ def print_job(session: Session, job: job_pb2.Job) -> None:
             "error": f"{error.message} [{error.reason}]" if error.reason else "",
             "hint": error.hint,
             "images": ", ".join(job.image_ids),
+            "sub-jobs": ", ".join(job.sub_job_ids),
+            "parent": job.parent_job_id,
             "uploads": ", ".join(job.upload_ids),
             "attempt": str(job.attempt) if job.attempt > 1 else "",
             "created": wording.local_time(job.created_at),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from ims_client import ClientError, LocalFileFailed, cannot_read
 # numpy and the readers of all formats take longer to load than most commands: functions load them.
 if TYPE_CHECKING:
     from imsd.formats.reader import OpenedImage
-    from imsd.formats.source import FileSource
+    from imsd.formats.source import ByteSource
 
 # Called with a phase, the bytes done and those of all, 0 when unknown.
 OnPhase = Callable[[str, int, int], None]
@@ -33,11 +34,19 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LocalImage:
-    """An opened file. ``file_size`` in bytes; ``wrapper``: what it was packed with, or empty."""
+    """An opened disk. ``file_size`` in bytes; ``wrapper``: what its file was packed with, or empty."""
 
     image: OpenedImage
     file_size: int
     wrapper: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDisk:
+    """A disk in a file. ``member``: the name it has in a package; empty when it is all of the file."""
+
+    member: str
+    open: Callable[[], AbstractContextManager[LocalImage]]
 
 
 def names_a_file(what: str) -> bool:
@@ -55,27 +64,86 @@ def refuse_standard_input(what: str, param_hint: str) -> None:
 
 @contextmanager
 def open_local_image(
-    path: Path, format_name: str = "", on_phase: OnPhase = lambda phase, done, total: None
+    path: Path, format_name: str = "", on_phase: OnPhase = lambda phase, done, total: None, disk: int = 0
 ) -> Iterator[LocalImage]:
-    """Open the disk in a file, unpacking the file first when it was compressed whole.
+    """Open the disk in a file; ``disk``: which one of a package, 1 for the first, 0 for the only one.
 
-    ``format_name``: what the file must be; empty: any. Raises `ClientError`, and what ``on_phase`` raises.
+    Arguments and errors are else those of `open_local_disks`.
+    """
+    with open_local_disks(path, format_name, on_phase) as disks:
+        if not 1 <= (number := disk or (1 if len(disks) == 1 else 0)) <= len(disks):
+            raise _no_such_disk(path, disks)
+        with disks[number - 1].open() as image:
+            yield image
+
+
+@contextmanager
+def open_local_disks(
+    path: Path, format_name: str = "", on_phase: OnPhase = lambda phase, done, total: None
+) -> Iterator[Sequence[LocalDisk]]:
+    """What a file holds: one disk, or those of a package. What was compressed whole is unpacked first.
+
+    ``format_name``: what the disks must be; empty: any. Raises `ClientError`, and what ``on_phase`` raises.
     """
     from imsd.contract import ImsError
-    from imsd.formats.detect import open_image
-    from imsd.formats.reader import MAX_VIRTUAL_SIZE_BYTES
     from imsd.formats.source import FileSource
 
     try:
         with _opened(path) as fd, _unpacked(FileSource(fd), format_name, on_phase) as (file, wrapper):
-            image = open_image(file, format_name or None, MAX_VIRTUAL_SIZE_BYTES)
-            yield LocalImage(image, os.lseek(fd, 0, os.SEEK_END), wrapper)
+            file_size = os.lseek(fd, 0, os.SEEK_END)
+            disks = _packaged_disks(file, format_name, on_phase)
+            yield disks or [LocalDisk("", partial(_open, file, format_name, file_size, wrapper))]
     except BrokenPipeError:  # of the output
         raise
     except OSError as error:
         raise cannot_read(path, error) from error
     except ImsError as error:
         raise ClientError(error.reason, error.message, error.hint) from error
+
+
+def _packaged_disks(file: ByteSource, format_name: str, on_phase: OnPhase) -> list[LocalDisk]:
+    """The disks of a package; none of any other file."""
+    from imsd.formats.detect import PACKAGES, detect
+    from imsd.formats.ova import MemberSource, open_package
+
+    if format_name == "raw" or detect(file) not in PACKAGES:
+        return []
+    return [
+        LocalDisk(
+            disk.member.name,
+            partial(_open_member, MemberSource(file, disk.member), disk.wrapper, format_name, on_phase),
+        )
+        for disk in open_package(file).disks
+    ]
+
+
+@contextmanager
+def _open_member(
+    member: ByteSource, wrapper: str, format_name: str, on_phase: OnPhase
+) -> Iterator[LocalImage]:
+    with (
+        _unpacked(member, format_name, on_phase, wrapper) as (file, wrapper),
+        _open(file, format_name, member.size_bytes, wrapper) as image,
+    ):
+        yield image
+
+
+@contextmanager
+def _open(file: ByteSource, format_name: str, file_size: int, wrapper: str) -> Iterator[LocalImage]:
+    from imsd.formats.detect import open_image
+    from imsd.formats.reader import MAX_VIRTUAL_SIZE_BYTES
+
+    yield LocalImage(open_image(file, format_name or None, MAX_VIRTUAL_SIZE_BYTES), file_size, wrapper)
+
+
+def _no_such_disk(path: Path, disks: Sequence[LocalDisk]) -> ClientError:
+    if not disks[0].member:
+        return LocalFileFailed(f"{path} holds one disk", "leave --disk out")
+    names = ", ".join(f"{number} {disk.member!r}" for number, disk in enumerate(disks, 1))
+    return LocalFileFailed(
+        f"{path} is a package of {len(disks)} disks: {names}",
+        f"choose one: `imsctl image convert --disk N`, 1 to {len(disks)}",
+    )
 
 
 @contextmanager
@@ -94,13 +162,15 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _unpacked(source: FileSource, format_name: str, on_phase: OnPhase) -> Iterator[tuple[FileSource, str]]:
+def _unpacked(
+    source: ByteSource, format_name: str, on_phase: OnPhase, known_wrapper: str = ""
+) -> Iterator[tuple[ByteSource, str]]:
     """The file itself, or what it unpacks to in a file of no name; and what it was packed with."""
     from imsd.formats.detect import find_wrapper
     from imsd.formats.source import FileSource
 
-    wrapper = find_wrapper(source, format_name)
-    if wrapper is None:
+    wrapper = known_wrapper or find_wrapper(source, format_name)
+    if not wrapper:
         yield source, ""
         return
     with tempfile.TemporaryFile(prefix="imsctl-") as unpacked:
@@ -108,7 +178,7 @@ def _unpacked(source: FileSource, format_name: str, on_phase: OnPhase) -> Iterat
         yield FileSource(unpacked.fileno()), wrapper
 
 
-def _unpack(source: FileSource, wrapper: str, fd: int, on_phase: OnPhase) -> None:
+def _unpack(source: ByteSource, wrapper: str, fd: int, on_phase: OnPhase) -> None:
     from imsd.formats.reader import MAX_VIRTUAL_SIZE_BYTES
     from imsd.formats.unwrap import Unwrapper
 

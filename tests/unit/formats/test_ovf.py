@@ -147,11 +147,13 @@ def test_any_damage_is_refused_or_harmless(seed: int) -> None:
 
 @given(st.text(alphabet="<>/=\"'&;!-[]? abA:", max_size=300))
 def test_any_text_is_elements_or_refused(text: str) -> None:
+    depths, reason = [], "IMAGE_MALFORMED"
     try:
-        depth = max(len(element.path) for element in elements(text, ovf.REFUSALS))
+        depths = [len(element.path) for element in elements(text, ovf.REFUSALS)]
     except ImageRefused as refused:
-        depth = len(refused.reason.removeprefix("IMAGE_MALFORME"))
-    assert 1 <= depth <= MAX_DEPTH
+        reason = refused.reason
+    assert reason == "IMAGE_MALFORMED"
+    assert all(1 <= depth <= MAX_DEPTH for depth in depths)
 
 
 # -- manifests --
