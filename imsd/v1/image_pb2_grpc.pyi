@@ -42,11 +42,13 @@ class ImageServiceStub:
     every byte is stored, durable and verified; otherwise it vanishes with the failed job. A URL or a file is
     fetched into an upload of the job's own, which nobody else can write and which goes with a job that fails.
     A file that was compressed whole, with gzip, xz, zstd or bzip2, is unpacked by the job into another such
-    upload, unless disk_format is RAW.
+    upload, unless disk_format is RAW. Of an OVA package every disk becomes an image, the first with the name asked for,
+    the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
+    the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
     Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
     REQUEST_ID_REUSED, URL_REFUSED, LIMIT_EXCEEDED (open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
     The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
-    MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
+    MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
     DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
     UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
     FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
@@ -111,11 +113,13 @@ class ImageServiceAsyncStub(ImageServiceStub):
     every byte is stored, durable and verified; otherwise it vanishes with the failed job. A URL or a file is
     fetched into an upload of the job's own, which nobody else can write and which goes with a job that fails.
     A file that was compressed whole, with gzip, xz, zstd or bzip2, is unpacked by the job into another such
-    upload, unless disk_format is RAW.
+    upload, unless disk_format is RAW. Of an OVA package every disk becomes an image, the first with the name asked for,
+    the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
+    the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
     Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
     REQUEST_ID_REUSED, URL_REFUSED, LIMIT_EXCEEDED (open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
     The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
-    MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
+    MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
     DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
     UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
     FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
@@ -183,11 +187,13 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         every byte is stored, durable and verified; otherwise it vanishes with the failed job. A URL or a file is
         fetched into an upload of the job's own, which nobody else can write and which goes with a job that fails.
         A file that was compressed whole, with gzip, xz, zstd or bzip2, is unpacked by the job into another such
-        upload, unless disk_format is RAW.
+        upload, unless disk_format is RAW. Of an OVA package every disk becomes an image, the first with the name asked for,
+        the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
+        the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
         Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
         REQUEST_ID_REUSED, URL_REFUSED, LIMIT_EXCEEDED (open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
         The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
-        MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
+        MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
         DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
         UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
         FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.

@@ -251,7 +251,7 @@ class Job(_message.Message):
     state: Global___JobState.ValueType
     """never unspecified"""
     parent_job_id: _builtins.str
-    """UUID; empty unless a sub-job"""
+    """UUID of the job of the package; empty unless a sub-job"""
     attempt: _builtins.int
     """0 while INIT, 1 for the first run; grows when a restart of the daemon goes on with the job"""
     @_builtins.property
@@ -260,7 +260,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """UUIDs of the images this job makes or works on; today one"""
+        """UUIDs of the images this job makes or works on: one, or one for each disk of a package, in its order"""
 
     @_builtins.property
     def upload_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -268,7 +268,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def sub_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """UUIDs; today none"""
+        """UUIDs: one for each disk of a package, in its order; else none"""
 
     @_builtins.property
     def error(self) -> Global___JobError:

@@ -89,8 +89,9 @@ class JobServiceServicer:
 
     def CancelJob(self, request, context):
         """CancelJob asks a job to end and returns it, CANCELLING or already final. What the job made is
-        removed before it is CANCELLED. Cancelling a final job changes nothing and is no error.
-        Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
+        removed before it is CANCELLED. Cancelling a final job changes nothing and is no error. A sub-job is not
+        cancelled alone: cancel its parent.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (a sub-job). Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

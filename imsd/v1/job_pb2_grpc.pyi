@@ -49,8 +49,9 @@ class JobServiceStub:
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.Job]
     """CancelJob asks a job to end and returns it, CANCELLING or already final. What the job made is
-    removed before it is CANCELLED. Cancelling a final job changes nothing and is no error.
-    Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
+    removed before it is CANCELLED. Cancelling a final job changes nothing and is no error. A sub-job is not
+    cancelled alone: cancel its parent.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (a sub-job). Retry: safe.
     """
 
 @_typing.type_check_only
@@ -74,8 +75,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """CancelJob asks a job to end and returns it, CANCELLING or already final. What the job made is
-    removed before it is CANCELLED. Cancelling a final job changes nothing and is no error.
-    Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
+    removed before it is CANCELLED. Cancelling a final job changes nothing and is no error. A sub-job is not
+    cancelled alone: cancel its parent.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (a sub-job). Retry: safe.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -120,8 +122,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """CancelJob asks a job to end and returns it, CANCELLING or already final. What the job made is
-        removed before it is CANCELLED. Cancelling a final job changes nothing and is no error.
-        Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
+        removed before it is CANCELLED. Cancelling a final job changes nothing and is no error. A sub-job is not
+        cancelled alone: cancel its parent.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (a sub-job). Retry: safe.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
