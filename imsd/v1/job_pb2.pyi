@@ -264,7 +264,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def upload_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """UUIDs of the uploads this job consumes, or fetches into; today one or none"""
+        """UUIDs of the uploads this job consumes, or fetches into: one or none; one that it unpacks into is listed with its sub-job only"""
 
     @_builtins.property
     def sub_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

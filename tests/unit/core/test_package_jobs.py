@@ -16,6 +16,7 @@ from imsd.core.jobs import JobView
 from imsd.formats.raw import RawBlocks
 from imsd.formats.registry import open_writer
 from imsd.formats.source import MemorySource
+from imsd.metadata import jobs as job_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import ImageStatus, JobState
 from tests.packages import ova
@@ -204,6 +205,43 @@ async def test_a_cancellation_that_the_daemon_did_not_finish_is_finished(
         done = await service.end_of(job)
         assert [part.record.state for part in await sub_jobs(service, done)] == [JobState.CANCELLED] * 3
         assert await service.left() == {}
+
+
+async def test_a_disk_that_failed_before_a_crash_fails_the_package_after_it(
+    world: ImportWorld, package: bytes
+) -> None:
+    async with world.serving(hold_at=2) as service:
+        job = await service.start(upload_id=await service.send(package))
+        await reach(service, job, (2, "guest"))
+        second = (await service.jobs.get(PROJECT, job)).sub_job_ids[1]
+        await service.dispatcher.stop(0)
+        told = {"error_reason": "IMAGE_TRUNCATED", "error_message": "cut", "error_hint": "copy it"}
+        async with service.runtime.database.transaction() as c:
+            await job_rows.move_job(c, second, [JobState.RUNNING], JobState.FAIL, fence=None, values=told)
+    async with world.serving() as service:
+        done = await service.end_of(job)
+        assert failed(done) == "IMAGE_TRUNCATED"
+        assert (done.record.error_message, done.record.error_hint) == ("disk 2: cut", "copy it")
+        states = [part.record.state for part in await sub_jobs(service, done)]
+        assert states == [JobState.CANCELLED, JobState.FAIL, JobState.CANCELLED]
+        assert await service.left() == {}
+
+
+async def test_a_defect_while_one_disk_is_made_fails_all(
+    world: ImportWorld, package: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ValueError("a defect")
+
+    async with world.serving() as service:
+        monkeypatch.setattr("imsd.core.image_making.inspect_blocks", broken)
+        done = await service.import_file(package)
+        assert failed(done) == "INTERNAL"
+        parts = await sub_jobs(service, done)
+        assert [part.record.error_reason for part in parts] == ["INTERNAL", "", ""]
+        left = await service.left()  # the upload may be tried again
+        assert left.keys() == {"upload", "upload_part", "blobs"}
+        assert left["upload"] == 1
 
 
 async def test_one_disk_alone_is_not_cancelled(world: ImportWorld, package: bytes) -> None:
