@@ -110,7 +110,8 @@ def _contradictions(declared: Declared, report: GuestReport, boot_mode: str) -> 
         )
     if declared.boot_mode not in ("", boot_mode):
         yield Finding(
-            "BOOT_MODE_OVERRIDDEN", f"declared {declared.boot_mode}, but a server for arm has {boot_mode} only"
+            "BOOT_MODE_OVERRIDDEN",
+            f"declared {declared.boot_mode}, but a server for arm has {boot_mode} only",
         )
 
 

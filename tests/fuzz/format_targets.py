@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import lzma
 import random
+import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -17,11 +18,13 @@ import zstandard
 from imsd.contract import ImageRefused
 from imsd.formats.detect import HEAD_BYTES, TAIL_BYTES, check_tail, detect, head_formats, open_image
 from imsd.formats.output import Zeros
+from imsd.formats.ova import MemberSource, open_package
 from imsd.formats.registry import DECODERS, READERS
 from imsd.formats.source import BlockSource, ByteSource, MemorySource, NeedBytes
 from imsd.formats.stream_decoder import MAX_UNIT_BYTES, StreamDecoder
 from imsd.formats.unwrap import PIECE_BYTES, WRAPPERS, Unwrapper, wrapper_of
 from tests.fuzz.target import Answer, Target, refusable, small_ones
+from tests.packages import ova
 from tests.unit.formats import (
     crafted_iso,
     crafted_qcow,
@@ -258,6 +261,50 @@ def unwrap(name: str, file: bytes, chosen: random.Random) -> Answer:
     return refusable(plain)
 
 
+def take_apart(file: bytes, chosen: random.Random) -> Answer:
+    """A package and its members, each of which is unpacked when it was packed."""
+    source = MemorySource(file)
+
+    def members() -> object:
+        found = hashlib.blake2b()
+        for disk in open_package(source).disks:
+            member = MemberSource(source, disk.member)
+            content = bytes(member.read(0, min(member.size_bytes, MAX_READ_BYTES)))
+            unwrapper = Unwrapper(disk.wrapper, LIMIT) if disk.wrapper else None
+            for piece in unwrapper.feed(content) if unwrapper else [content]:
+                found.update(piece)
+        return found.hexdigest()
+
+    return refusable(members)
+
+
+def _package(chosen: random.Random) -> bytes:
+    """A few disks, perhaps packed, in any kind of tar."""
+    pack = chosen.choice(["", "", "gzip"])
+    disks = {}
+    for number in range(chosen.randrange(1, 4)):
+        content = chosen.randbytes(chosen.randrange(1, 3000))
+        folders = "long/" * chosen.choice([0, 0, 15])
+        disks[f"{folders}disk{number}"] = PACK[pack](content) if pack else content
+    return ova(
+        disks,
+        algorithm=chosen.choice(["", "SHA1", "SHA256"]),
+        compression=pack,
+        firmware=chosen.choice(["", "efi"]),
+        tar_format=chosen.choice([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    )
+
+
+def _right_headers(file: bytearray) -> bytes:
+    """A tar whose headers have their checksums."""
+    for start in range(0, len(file) - 511, 512):
+        block = file[start : start + 512]
+        if block[257:262] == b"ustar":
+            block[148:156] = b" " * 8
+            file[start + 148 : start + 156] = b"%06o\0 " % sum(block)
+    return bytes(file)
+
+
 def _wrapped(name: str, chosen: random.Random) -> bytes:
     """One or two members of any content, with zeros behind them or none."""
     members = [PACK[name](some_bytes(chosen, chosen.choice([1, 512, 5000, 100_000]))) for _ in range(2)]
@@ -283,6 +330,7 @@ def _targets() -> Iterable[Target]:
         yield Target(f"decode-{name}", partial(_decodable, name), partial(decode, name), REPAIRS.get(name))
     for name in WRAPPERS:
         yield Target(f"unwrap-{name}", partial(small_ones, partial(_wrapped, name)), partial(unwrap, name))
+    yield Target("ova", partial(small_ones, _package), take_apart, _right_headers)
     yield Target("detection", _of_all_formats, find_out)
 
 
