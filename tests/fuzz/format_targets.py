@@ -1,4 +1,4 @@
-"""Targets of `imsd.formats`: every reader, every decoder, unpacking, detection."""
+"""Targets of `imsd.formats`: every reader, every decoder, unpacking, packages, detection."""
 
 from __future__ import annotations
 
@@ -16,17 +16,27 @@ from zlib import crc32
 import zstandard
 
 from imsd.contract import ImageRefused
-from imsd.formats.detect import HEAD_BYTES, TAIL_BYTES, check_tail, detect, head_formats, open_image
+from imsd.formats.detect import (
+    HEAD_BYTES,
+    PACKAGES,
+    TAIL_BYTES,
+    check_tail,
+    detect,
+    head_formats,
+    open_image,
+)
 from imsd.formats.output import Zeros
-from imsd.formats.ova import MemberSource, open_package
+from imsd.formats.ova import MemberSource, describe
 from imsd.formats.registry import DECODERS, READERS
 from imsd.formats.source import BlockSource, ByteSource, MemorySource, NeedBytes
 from imsd.formats.stream_decoder import MAX_UNIT_BYTES, StreamDecoder
+from imsd.formats.tar_members import MAX_MEMBERS, TarWalk
 from imsd.formats.unwrap import PIECE_BYTES, WRAPPERS, Unwrapper, wrapper_of
 from tests.fuzz.target import Answer, Target, refusable, small_ones
 from tests.packages import ova
 from tests.unit.formats import (
     crafted_iso,
+    crafted_ova,
     crafted_qcow,
     crafted_qcow2,
     crafted_qed,
@@ -143,7 +153,7 @@ def find_out(file: bytes, chosen: random.Random) -> Answer:
         found = _fetched(lambda: detect(source))
         at_start = head_formats(file)
         assert len(at_start) <= 1, "several formats at the start of an accepted file"
-        assert found in READERS
+        assert found in {*READERS, *PACKAGES}
         assert at_start in ([], [found])
         check_tail(file[-TAIL_BYTES:], found)
         opened = _fetched(lambda: open_image(source, found, LIMIT))
@@ -262,47 +272,23 @@ def unwrap(name: str, file: bytes, chosen: random.Random) -> Answer:
 
 
 def take_apart(file: bytes, chosen: random.Random) -> Answer:
-    """A package and its members, each of which is unpacked when it was packed."""
-    source = MemorySource(file)
+    """The members of a package, its disks and what is to be checked; every byte of them is inside."""
+    source = _source(file, chosen)
 
-    def members() -> object:
+    def disks() -> object:
+        walk, members = TarWalk(source), []
+        while member := _fetched(walk.next):
+            members.append(member)
+        assert len(members) <= MAX_MEMBERS
+        package = _fetched(lambda: describe(source, members))
         found = hashlib.blake2b()
-        for disk in open_package(source).disks:
-            member = MemberSource(source, disk.member)
-            content = bytes(member.read(0, min(member.size_bytes, MAX_READ_BYTES)))
-            unwrapper = Unwrapper(disk.wrapper, LIMIT) if disk.wrapper else None
-            for piece in unwrapper.feed(content) if unwrapper else [content]:
-                found.update(piece)
-        return found.hexdigest()
+        for disk in package.disks:
+            assert disk.member.offset + disk.member.size_bytes <= len(file)
+            content = MemberSource(MemorySource(file), disk.member).read(0, disk.member.size_bytes)
+            found.update(content)
+        return package.descriptor, package.checksums, found.hexdigest()
 
-    return refusable(members)
-
-
-def _package(chosen: random.Random) -> bytes:
-    """A few disks, perhaps packed, in any kind of tar."""
-    pack = chosen.choice(["", "", "gzip"])
-    disks = {}
-    for number in range(chosen.randrange(1, 4)):
-        content = chosen.randbytes(chosen.randrange(1, 3000))
-        folders = "long/" * chosen.choice([0, 0, 15])
-        disks[f"{folders}disk{number}"] = PACK[pack](content) if pack else content
-    return ova(
-        disks,
-        algorithm=chosen.choice(["", "SHA1", "SHA256"]),
-        compression=pack,
-        firmware=chosen.choice(["", "efi"]),
-        tar_format=chosen.choice([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
-    )
-
-
-def _right_headers(file: bytearray) -> bytes:
-    """A tar whose headers have their checksums."""
-    for start in range(0, len(file) - 511, 512):
-        block = file[start : start + 512]
-        if block[257:262] == b"ustar":
-            block[148:156] = b" " * 8
-            file[start + 148 : start + 156] = b"%06o\0 " % sum(block)
-    return bytes(file)
+    return refusable(disks)
 
 
 def _wrapped(name: str, chosen: random.Random) -> bytes:
@@ -330,7 +316,7 @@ def _targets() -> Iterable[Target]:
         yield Target(f"decode-{name}", partial(_decodable, name), partial(decode, name), REPAIRS.get(name))
     for name in WRAPPERS:
         yield Target(f"unwrap-{name}", partial(small_ones, partial(_wrapped, name)), partial(unwrap, name))
-    yield Target("ova", partial(small_ones, _package), take_apart, _right_headers)
+    yield Target("package", partial(small_ones, crafted_ova.sound_file), take_apart, crafted_ova.resealed)
     yield Target("detection", _of_all_formats, find_out)
 
 
