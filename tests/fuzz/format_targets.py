@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import lzma
 import random
-import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -33,7 +32,6 @@ from imsd.formats.stream_decoder import MAX_UNIT_BYTES, StreamDecoder
 from imsd.formats.tar_members import MAX_MEMBERS, TarWalk
 from imsd.formats.unwrap import PIECE_BYTES, WRAPPERS, Unwrapper, wrapper_of
 from tests.fuzz.target import Answer, Target, refusable, small_ones
-from tests.packages import ova
 from tests.unit.formats import (
     crafted_iso,
     crafted_ova,
