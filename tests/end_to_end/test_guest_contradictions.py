@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.daemon_process import DaemonProcess
-from tests.end_to_end.disks import patterned_disk
-from tests.unit.guest.crafted_guest import GOOD
-from tests.unit.guest.guest_disks import MIB, make_ext, mbr_entry, mbr_sector, whole
+from tests.end_to_end.disks import MIB, patterned_disk
+from tests.unit.guest.crafted_guest import GOOD, ext4, mbr_disk
 from tests.unit.guest.memory_tree import Paths, elf
 
 DEBIAN = "Debian GNU/Linux 10.2.0 64bit"
@@ -47,18 +46,7 @@ def imported(daemon: DaemonProcess, tmp_path: Path) -> Import:
 def holding(tmp_path: Path) -> Callable[[Paths], bytes]:
     """A disk that a BIOS starts, with some files in its one file system."""
 
-    def make(paths: Paths) -> bytes:
-        tree = tmp_path / "tree"
-        for path, content in paths.items():
-            place = tree / path.lstrip("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            assert isinstance(content, str | bytes)
-            place.write_bytes(content.encode() if isinstance(content, str) else content)
-        root = whole(make_ext(tmp_path / "ext4", tree, "-t", "ext4", size="8M"))
-        table = mbr_sector(mbr_entry(0x83, MIB // 512, len(root) // 512, 0x80), code=b"boot")
-        return table.ljust(MIB, b"\0") + root
-
-    return make
+    return lambda paths: mbr_disk(ext4(tmp_path / "root", paths))
 
 
 def codes(image: dict[str, Any]) -> set[str]:
