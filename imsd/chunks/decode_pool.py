@@ -118,6 +118,7 @@ class DecodePool:
             raise ImageRefused(
                 "reading one piece of the image refers to ever more places of the file",
                 reason="IMAGE_MALFORMED",
+                hint="write the image anew with the program it comes from",
             )
 
     def close(self) -> None:

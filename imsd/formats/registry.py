@@ -137,9 +137,19 @@ def open_writer(
     """
     writable = WRITERS.get(name)
     if writable is None:
-        raise InvalidRequest(f"imsd cannot write {name} files", reason="FORMAT_UNSUPPORTED")
+        raise InvalidRequest(
+            f"imsd cannot write {name} files",
+            reason="FORMAT_UNSUPPORTED",
+            hint="choose one of " + ", ".join(WRITERS),
+        )
     if compression and compression not in writable.compressions:
-        raise InvalidRequest(f"{name} has no compression {compression}", field="compression")
+        raise InvalidRequest(
+            f"{name} has no compression {compression}",
+            field="compression",
+            hint=f"choose one of {', '.join(writable.compressions)}"
+            if writable.compressions
+            else "choose none",
+        )
     wanted = Wanted(compression or next(iter(writable.compressions), ""), may_frame, spool)
     return writable.open(blocks, wanted)
 

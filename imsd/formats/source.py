@@ -112,7 +112,7 @@ class FileSource(ByteSource):
         while length:
             piece = os.pread(self._fd, length, offset)
             if not piece:
-                raise ImageRefused("the file shrank while it was read", reason="IMAGE_TRUNCATED")
+                raise _shrunk()
             pieces.append(piece)
             offset += len(piece)
             length -= len(piece)
@@ -123,7 +123,7 @@ class FileSource(ByteSource):
         while buffer:
             count = os.preadv(self._fd, [buffer], offset)
             if not count:
-                raise ImageRefused("the file shrank while it was read", reason="IMAGE_TRUNCATED")
+                raise _shrunk()
             offset += count
             buffer = buffer[count:]
 
@@ -218,3 +218,11 @@ class FrameSource(BlockSource):
     @abstractmethod
     def frames(self, start: int, length: int) -> Sequence[Frame]:
         """The pieces that touch the range, in order, with their bytes. Raises `NeedBytes`."""
+
+
+def _shrunk() -> ImageRefused:
+    return ImageRefused(
+        "the file shrank while it was read",
+        reason="IMAGE_TRUNCATED",
+        hint="send it again when nothing writes to it any more",
+    )
