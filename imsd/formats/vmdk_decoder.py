@@ -173,7 +173,7 @@ class VmdkDecoder(StreamDecoder):
             return Step(0)
         header = parse_header(bytes(data[:SECTOR_BYTES]), self._max_virtual_size_bytes)
         if not is_stream_optimized(bytes(data[:SECTOR_BYTES])):
-            raise unsupported("this kind of VMDK file cannot be read while it arrives")
+            raise unsupported("this kind of vmdk file cannot be read while it arrives")
         at = header.descriptor_sector * SECTOR_BYTES
         end = at + min(header.descriptor_sectors * SECTOR_BYTES, MAX_TEXT_BYTES + 1)
         if len(data) < end:
@@ -256,7 +256,7 @@ class VmdkDecoder(StreamDecoder):
         if lba % self._header.grain_sectors or lba >= self._header.capacity:
             raise malformed(f"a grain is marked with sector {lba}, where none can be")
         if lba < self._state.next_lba:
-            raise unsupported("the grains of this VMDK file are not in the order of the disk")
+            raise unsupported("the grains of this vmdk file are not in the order of the disk")
 
     def _decoded(self, data: memoryview, grains: _Grains) -> Sequence[PlainOutput]:
         header, state = self._header, self._state
@@ -358,4 +358,4 @@ class VmdkDecoder(StreamDecoder):
 
 
 def _other_order() -> Exception:
-    return unsupported("the grain tables of this VMDK file do not lie one after another before its grains")
+    return unsupported("the grain tables of this vmdk file do not lie one after another before its grains")

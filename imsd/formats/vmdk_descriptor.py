@@ -125,7 +125,7 @@ def _check_parent(found: _Text) -> None:
     has_parent = found.settings.get("parentcid", NO_PARENT).lower() != NO_PARENT
     if has_parent or any(key in found.settings for key in PARENT_KEYS):
         raise ImageRefused(
-            "the VMDK file is a snapshot or linked clone: it names a parent file",
+            "the vmdk file is a snapshot or linked clone: it names a parent file",
             reason="IMAGE_BACKING_FILE",
             hint="merge the chain: delete the snapshots or make a full clone, and export that",
         )
@@ -137,7 +137,7 @@ def _check_type(kind: str, header: Header) -> None:
     if kind in ESX_TYPES:
         raise unsupported(f"VMDK of the kind {kind} cannot be read")
     if kind not in (SPARSE_TYPE, STREAM_TYPE):
-        raise unsupported("the descriptor of the VMDK file names no kind of disk that is known")
+        raise unsupported("the descriptor of the vmdk file names no kind of disk that is known")
     if header.is_compressed != (kind == STREAM_TYPE):
         raise malformed("its header and its descriptor disagree on whether it is stream-optimized")
 

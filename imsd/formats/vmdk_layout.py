@@ -29,7 +29,6 @@ GRAIN_MARKER = struct.Struct("<QI")
 MARKER = struct.Struct("<QII")
 
 FLAG_NEWLINE_DETECTION = 1 << 0
-FLAG_REDUNDANT_DIRECTORY = 1 << 1
 FLAG_ZERO_GRAINS = 1 << 2
 FLAG_COMPRESSED = 1 << 16
 FLAG_MARKERS = 1 << 17
@@ -59,7 +58,7 @@ MAX_PACKED_FACTOR = 2
 
 
 REFUSALS = Refusals(
-    "VMDK", "copy the file again in binary mode, or write it anew with the program that made it"
+    "vmdk", "copy the file again in binary mode, or write it anew with the program that made it"
 )
 malformed, truncated = REFUSALS.malformed, REFUSALS.truncated
 
@@ -188,7 +187,7 @@ def unsupported(what: str) -> ImageRefused:
 def elsewhere(what: str) -> ImageRefused:
     """The data is in another file."""
     return ImageRefused(
-        f"the VMDK file keeps its data in another file: {what}",
+        f"the vmdk file keeps its data in another file: {what}",
         reason="IMAGE_EXTERNAL_DATA_FILE",
         hint="put the disk into one file, for example with"
         " `qemu-img convert -O vmdk -o subformat=streamOptimized`",
@@ -206,7 +205,7 @@ def _check_flags(flags: int, compression: int) -> bool:
     if is_compressed != (compression == COMPRESSION_DEFLATE):
         raise malformed("its compression type and its flags disagree")
     if is_compressed != bool(flags & FLAG_MARKERS):
-        raise unsupported("VMDK files have either compressed grains behind markers or neither of both")
+        raise unsupported("vmdk files have either compressed grains behind markers or neither of both")
     return is_compressed
 
 

@@ -122,7 +122,7 @@ class VmdkWriter(FormatWriter):
                 self._table_number = number
             if self._sector > MAX_SECTOR:
                 raise InvalidRequest(
-                    "the disk holds more data than a VMDK file can, which is 2 TiB",
+                    "the disk holds more data than a vmdk file can, which is 2 TiB",
                     field="disk_format",
                     hint="ask for qcow2 or raw",
                 )

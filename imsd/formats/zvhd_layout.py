@@ -20,6 +20,7 @@ from imsd.contract import Buffer, ByteRange, ImageRefused
 
 from .raw import SECTOR_BYTES, check_virtual_size, round_up
 from .reader import Finding
+from .refusals import Refusals
 from .source import ByteSource
 from .vhd_layout import checksum
 
@@ -115,19 +116,11 @@ class Page:
 
 
 def malformed(name: str, what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the {name} file is malformed: {what}",
-        reason="IMAGE_MALFORMED",
-        hint="copy the file again from its origin, or export the image anew",
-    )
+    return _refusals(name).malformed(what)
 
 
 def truncated(name: str, what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the {name} file is cut short: {what}",
-        reason="IMAGE_TRUNCATED",
-        hint="copy the file again from its origin",
-    )
+    return _refusals(name).truncated(what)
 
 
 def undecodable(name: str, offset: int) -> ImageRefused:
@@ -188,9 +181,9 @@ def read_page(name: str, page: Buffer, max_virtual_size_bytes: int) -> Page:
     if checksum != page_checksum(page):
         raise malformed(name, "the checksum of a header or footer page is wrong")
     if file_version != FILE_VERSION or format_version != FORMAT_VERSIONS[name]:
-        raise _unsupported(name, f"version {file_version:#x}/{format_version} is not known")
+        raise _refusals(name).unsupported(f"version {file_version:#x}/{format_version}")
     if alignment:
-        raise _unknown_feature(name, "its records are aligned to 64 KiB")
+        raise _refusals(name).unknown_feature("records aligned to 64 KiB")
     _check_size(name, size, max_virtual_size_bytes)
     return Page(size) if name == ZVHD else _read_tables(page, size)
 
@@ -223,10 +216,8 @@ def check_tables(page: Page, file_bytes: int) -> None:
     ):
         raise malformed(ZVHD2, "its index or bitmap is not as long as its segments")
     if tables.bitmap_bytes > MAX_BITMAP_BYTES:
-        raise ImageRefused(
-            f"a bitmap of {tables.bitmap_bytes} bytes is longer than {MAX_BITMAP_BYTES}",
-            reason="IMAGE_TOO_LARGE",
-            hint="shrink the disk",
+        raise _refusals(ZVHD2).too_large(
+            f"a bitmap of {tables.bitmap_bytes} bytes is longer than {MAX_BITMAP_BYTES}"
         )
     _check_places(tables, file_bytes)
 
@@ -261,11 +252,7 @@ def payload_of(name: str, record: memoryview, position: int) -> memoryview:
 
 def _check_size(name: str, size: int, max_virtual_size_bytes: int) -> None:
     if not size:
-        raise ImageRefused(
-            f"the disk in the {name} file has no byte",
-            reason="IMAGE_EMPTY",
-            hint="send a file that holds a disk",
-        )
+        raise _refusals(name).empty()
     check_virtual_size(size, max_virtual_size_bytes)
     if size % SECTOR_BYTES:
         raise malformed(name, f"a disk of {size} bytes is not made of whole sectors")
@@ -279,16 +266,16 @@ def _has_tables(page: Buffer) -> bool:
 def _read_tables(page: Buffer, size: int) -> Page:
     block_bytes, blocks, *places, covers_zero_blocks, compression = TABLES.unpack_from(page, TABLES_OFFSET)
     if block_bytes != BLOCK_BYTES:
-        raise _unsupported(ZVHD2, f"blocks of {block_bytes} bytes are not known")
+        raise _refusals(ZVHD2).unsupported(f"a block size of {block_bytes} bytes")
     if blocks != -(-size // BLOCK_BYTES):
         raise malformed(ZVHD2, f"it claims {blocks} blocks, the disk has {-(-size // BLOCK_BYTES)}")
     if covers_zero_blocks > 1:
         raise malformed(ZVHD2, "the kind of its index is not known")
     _check_extension(page)
     if compression == COMPRESSION_ENCRYPTED:
-        raise _encrypted()
+        raise _refusals(ZVHD2).encrypted()
     if compression not in tuple(Compression):
-        raise _unknown_feature(ZVHD2, f"its compression {compression} is not known")
+        raise _refusals(ZVHD2).unknown_feature(f"compression {compression}")
     return Page(size, Compression(compression), bool(covers_zero_blocks), Tables(*places))
 
 
@@ -298,9 +285,9 @@ def _check_extension(page: Buffer) -> None:
         return
     flags = int.from_bytes(page[INCOMPATIBLE_OFFSET : INCOMPATIBLE_OFFSET + 4], "little")
     if flags & INCOMPATIBLE_ENCRYPTED:
-        raise _encrypted()
+        raise _refusals(ZVHD2).encrypted()
     if flags:
-        raise _unknown_feature(ZVHD2, f"it uses extensions that are not known (flags {flags:#x})")
+        raise _refusals(ZVHD2).unknown_feature(f"extensions of the flags {flags:#x}")
 
 
 def _check_places(tables: Tables, file_bytes: int) -> None:
@@ -318,21 +305,5 @@ def _check_places(tables: Tables, file_bytes: int) -> None:
         raise malformed(ZVHD2, "its index and bitmap overlap")
 
 
-def _encrypted() -> ImageRefused:
-    return ImageRefused(
-        "the zvhd2 file is encrypted", reason="IMAGE_ENCRYPTED", hint="export the image without encryption"
-    )
-
-
-def _unsupported(name: str, what: str) -> ImageRefused:
-    return ImageRefused(
-        f"{what} in {name} files", reason="FORMAT_UNSUPPORTED", hint="export the image in another format"
-    )
-
-
-def _unknown_feature(name: str, what: str) -> ImageRefused:
-    return ImageRefused(
-        f"the {name} file cannot be read: {what}",
-        reason="IMAGE_UNKNOWN_FEATURE",
-        hint="export the image anew, with the defaults of the program that wrote it",
-    )
+def _refusals(name: str) -> Refusals:
+    return Refusals(name, "copy the file again from its origin, or export the image anew")
