@@ -30,6 +30,16 @@ RPCS = [
 REASONS = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys() if "UNSPECIFIED" not in name]  # noqa: SIM118
 
 
+# Findings of formats and of what was declared; those of an inspection have a test of their own.
+FINDINGS = sorted(
+    {
+        code
+        for room in ("chunks", "core", "formats")
+        for path in (ROOT / "imsd" / room).rglob("*.py")
+        for code in re.findall(r"\bFinding\(\s*\"(\w+)\"", path.read_text())
+    }
+)
+
 ENTERED = re.compile(r"(?:\.enter\((?:[\w.]+, )?|\bFilling\([^\"]*)\"([a-z-]+)\"")
 
 PHASES = {
@@ -76,6 +86,12 @@ def test_every_phase_of_a_job_is_documented(phase: str) -> None:
 @pytest.mark.parametrize("reason", REASONS)
 def test_every_reason_is_documented(reason: str) -> None:
     assert is_documented(reason)
+
+
+@pytest.mark.parametrize("code", FINDINGS)
+def test_every_finding_is_documented(code: str) -> None:
+    pages = ("imsd/formats/README.md", "imsd/guest/README.md")
+    assert any(f"`{code}`" in (ROOT / page).read_text() for page in pages)
 
 
 def test_every_hook_is_documented() -> None:
