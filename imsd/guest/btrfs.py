@@ -19,7 +19,6 @@ from .btrfs_extents import Extents
 from .btrfs_layout import Superblock, TreeRoot, tree_root
 from .btrfs_trees import Trees
 from .crc32c import crc32c
-from .fields import check_range, cut, unpack
 from .file_system import (
     MAX_ENTRIES,
     MAX_FILE_BYTES,
@@ -29,6 +28,7 @@ from .file_system import (
     Node,
     check_link_length,
 )
+from .record import check_range, cut, unpack
 from .volume import GuestUnreadable, Volume
 
 CACHED_ROOTS = 256

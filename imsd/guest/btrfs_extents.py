@@ -15,7 +15,7 @@ from . import btrfs_layout as layout
 from . import lzo
 from .btrfs_layout import Key, TreeRoot
 from .btrfs_trees import Trees
-from .fields import check_range, cut, unpack
+from .record import check_range, cut, unpack
 from .volume import GuestUnreadable
 
 CACHED_EXTENTS = 8

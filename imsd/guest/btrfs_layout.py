@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Self
 
-from .fields import check_power_of_two, check_range, cut, unpack
+from .record import check_power_of_two, check_range, cut, unpack
 from .volume import GuestUnreadable, Volume
 
 SUPER_OFFSETS = (64 << 10, 64 << 20, 256 << 30)

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from . import btrfs_layout as layout
 from .btrfs_layout import Key, Superblock, TreeRoot
-from .fields import check_range, cut, unpack
+from .record import check_range, cut, unpack
 from .volume import GuestUnreadable, Volume
 
 CACHED_NODES = 64

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .cached import cached
+from .codes import ReportFinding, finding
 from .file_system import FileSystem
-from .finding import Finding
 from .iso9660 import Iso9660FileSystem
 from .lvm import LogicalVolume, read_logical_volumes
 from .partitions import Partition, PartitionTable, TableKind, read_partitions
@@ -61,7 +61,7 @@ class DiskLayout:
     logical_volumes: tuple[LogicalVolume, ...]
     boot: BootFacts
     places: tuple[Place, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[ReportFinding, ...]
 
 
 def read_layout(disk: Volume) -> DiskLayout:
@@ -76,7 +76,7 @@ def read_layout(disk: Volume) -> DiskLayout:
     members = [place.volume for place in places if place.content == LVM_MEMBER and place.volume is not None]
     logical, problems = read_logical_volumes(members)
     places += [_logical_place(volume) for volume in logical]
-    findings = [*table.findings, *(Finding("LVM_DAMAGED", problem) for problem in problems)]
+    findings = [*table.findings, *(finding("LVM_DAMAGED", problem) for problem in problems)]
     return DiskLayout(
         table_kind=table.kind,
         partitions=table.partitions,
@@ -129,16 +129,16 @@ def _logical_place(logical: LogicalVolume) -> Place:
     return _place(logical.name, logical.volume, None)
 
 
-def _place_findings(places: Sequence[Place]) -> Iterator[Finding]:
+def _place_findings(places: Sequence[Place]) -> Iterator[ReportFinding]:
     encrypted = [place.name for place in places if place.is_encrypted]
     raid = [place.name for place in places if place.content == RAID_MEMBER]
     damaged = [f"{place.name} ({place.problem})" for place in places if place.problem]
     if encrypted:
-        yield Finding("DISK_ENCRYPTED", f"encrypted, so nobody can look inside: {_listed(encrypted)}")
+        yield finding("DISK_ENCRYPTED", f"encrypted, so nobody can look inside: {_listed(encrypted)}")
     if raid:
-        yield Finding("RAID_MEMBER", f"part of a RAID of Linux, not read: {_listed(raid)}")
+        yield finding("RAID_MEMBER", f"part of a RAID of Linux, not read: {_listed(raid)}")
     if damaged:
-        yield Finding("VOLUME_UNREADABLE", f"cannot be read: {_listed(damaged)}")
+        yield finding("VOLUME_UNREADABLE", f"cannot be read: {_listed(damaged)}")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 
 from .architecture import Architecture
-from .fields import check_range
+from .record import check_range
 from .volume import GuestUnreadable, Volume
 
 IDENT_BYTES = 16

@@ -131,7 +131,7 @@ def _fill(draft: _Draft, disk: Volume) -> None:
     if layout is None:
         return
     draft.layout = layout
-    draft.findings += [finding(each.code, each.message) for each in layout.findings]
+    draft.findings += layout.findings
     draft.ways = draft.attempt("what starts the disk", lambda: boot_ways(disk, layout))
     _take_notices(draft, layout)
     root = _choose_root(draft, layout)

@@ -37,10 +37,6 @@ class NetworkFacts:
     static: list[str] = field(default_factory=list)
     fixed_mac: list[str] = field(default_factory=list)
 
-    @property
-    def is_configured(self) -> bool:
-        return bool(self.dhcp or self.static)
-
 
 def network_facts(tree: Tree, *, is_written_anew: bool = False) -> NetworkFacts:
     """``is_written_anew``: cloud-init writes its files for each new server, so those of the old one do not

@@ -11,11 +11,11 @@ from functools import lru_cache
 from typing import Self
 
 from . import ntfs_layout as layout
-from .fields import check_range, cut, unpack
 from .file_system import MAX_FILE_BYTES, FileSystem, Kind, Node, check_link_length
 from .ntfs_index import Entry, Index, fold_with
 from .ntfs_layout import Geometry
 from .ntfs_records import Mft
+from .record import check_range, cut, unpack
 from .volume import GuestUnreadable, Volume
 
 HIBERNATION_FILE = "hiberfil.sys"

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from . import ntfs_layout as layout
-from .fields import check_power_of_two, check_range, cut, unpack
 from .file_system import MAX_ENTRIES
 from .ntfs_layout import repaired
+from .record import check_power_of_two, check_range, cut, unpack
 from .volume import GuestUnreadable, Volume
 
 MIN_CHILD_UNIT_BYTES = 512

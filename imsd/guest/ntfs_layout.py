@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Self
 
-from .fields import check_power_of_two, check_range, unpack
+from .record import check_power_of_two, check_range, unpack
 from .volume import GuestUnreadable, Volume
 
 BOOT_BYTES = 512
@@ -48,7 +48,6 @@ DATA = 0x80
 INDEX_ROOT = 0x90
 INDEX_ALLOCATION = 0xA0
 REPARSE_POINT = 0xC0
-ATTRIBUTES_END = 0xFFFFFFFF
 DIRECTORY_INDEX = "$I30".encode("utf-16-le")
 
 # type, length, name length, name offset, first cluster, record, id

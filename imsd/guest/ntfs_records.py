@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from . import ntfs_layout as layout
-from .fields import check_range, cut, unpack
 from .ntfs_layout import Geometry, repaired
 from .ntfs_streams import CompressedStream, RunMap, RunStream
+from .record import check_range, cut, unpack
 from .volume import BytesVolume, GuestUnreadable, PartVolume, Volume
 
 CACHED_RECORDS = 128

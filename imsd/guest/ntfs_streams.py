@@ -10,9 +10,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
 
-from .fields import check_power_of_two, check_range
 from .lznt1 import decompress
 from .ntfs_layout import MAX_CLUSTERS, MAX_RUNS, MAX_STREAM_BYTES, MAX_UNIT_BYTES
+from .record import check_power_of_two, check_range
 from .volume import GuestUnreadable, Volume
 
 HOLE = -1

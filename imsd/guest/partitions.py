@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .finding import Finding
+from .codes import ReportFinding, finding
 from .gpt import MAX_PARTITIONS, Gpt, GptEntry, has_gpt_signature, read_gpt
 from .mbr import EXTENDED_TYPES, PROTECTIVE_TYPE, Mbr, MbrEntry, read_mbr
 from .volume import GuestUnreadable, PartVolume, Volume
@@ -57,7 +57,7 @@ class PartitionTable:
     kind: TableKind
     partitions: tuple[Partition, ...]
     has_boot_code: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[ReportFinding, ...]
 
 
 def read_partitions(disk: Volume) -> PartitionTable:
@@ -83,16 +83,16 @@ def _of_gpt(disk: Volume, mbr: Mbr | None, has_boot_code: bool) -> PartitionTabl
         gpt = read_gpt(disk)
     except GuestUnreadable as problem:
         found = list(_mbr_partitions(disk, others, mbr.disk_number if mbr else 0))
-        damaged = Finding("GPT_DAMAGED", f"neither GUID partition table can be read: {problem}")
+        damaged = finding("GPT_DAMAGED", f"neither GUID partition table can be read: {problem}")
         return PartitionTable("mbr" if found else "gpt", tuple(found), has_boot_code, (damaged,))
     findings = []
     if gpt.is_backup:
-        findings.append(Finding("GPT_BACKUP_USED", "the first GUID partition table is damaged"))
+        findings.append(finding("GPT_BACKUP_USED", "the first GUID partition table is damaged"))
     if gpt.is_cut:
-        findings.append(Finding("PARTITIONS_IGNORED", f"only the first {MAX_PARTITIONS} partitions count"))
+        findings.append(finding("PARTITIONS_IGNORED", f"only the first {MAX_PARTITIONS} partitions count"))
     if others:
         findings.append(
-            Finding("HYBRID_MBR", "the master boot record lists partitions beside the GUID table")
+            finding("HYBRID_MBR", "the master boot record lists partitions beside the GUID table")
         )
     active = {entry.start for entry in others if entry.is_active}
     partitions = list(_gpt_partitions(disk, gpt, active))
@@ -100,11 +100,11 @@ def _of_gpt(disk: Volume, mbr: Mbr | None, has_boot_code: bool) -> PartitionTabl
     return PartitionTable("gpt", tuple(partitions), has_boot_code, tuple(findings))
 
 
-def _mbr_findings(disk: Volume, mbr: Mbr) -> Iterator[Finding]:
+def _mbr_findings(disk: Volume, mbr: Mbr) -> Iterator[ReportFinding]:
     if not mbr.is_chain_whole:
-        yield Finding("PARTITION_CHAIN_BROKEN", "the chain of logical partitions is damaged or too long")
+        yield finding("PARTITION_CHAIN_BROKEN", "the chain of logical partitions is damaged or too long")
     if has_gpt_signature(disk):
-        yield Finding("GPT_IGNORED", "the master boot record does not speak of the GUID table that is there")
+        yield finding("GPT_IGNORED", "the master boot record does not speak of the GUID table that is there")
 
 
 def _mbr_partitions(disk: Volume, entries: Iterable[MbrEntry], disk_number: int) -> Iterator[Partition]:
@@ -134,9 +134,9 @@ def _volume(disk: Volume, entry: MbrEntry | GptEntry) -> Volume:
     return PartVolume(disk, min(entry.start, disk.size_bytes), entry.length)
 
 
-def _cut_short(disk: Volume, partitions: Iterable[Partition]) -> list[Finding]:
+def _cut_short(disk: Volume, partitions: Iterable[Partition]) -> list[ReportFinding]:
     beyond = [part.number for part in partitions if part.start + part.length > disk.size_bytes]
     if not beyond:
         return []
     numbers = ", ".join(str(number) for number in beyond)
-    return [Finding("PARTITION_BEYOND_END", f"the disk ends before partition {numbers} does")]
+    return [finding("PARTITION_BEYOND_END", f"the disk ends before partition {numbers} does")]

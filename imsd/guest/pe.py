@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from .architecture import Architecture
-from .fields import check_range, unpack
+from .record import check_range, unpack
 from .volume import GuestUnreadable, Volume
 
 DOS_HEADER_BYTES = 64

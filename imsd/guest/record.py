@@ -1,8 +1,12 @@
-"""Numbers and texts out of a structure of the disk; whatever is not there raises `GuestUnreadable`."""
+"""Fields of structures that nobody vouches for: what is not there or out of range raises `GuestUnreadable`.
+
+`Record` for structures of which a few fields are wanted, by offset; `unpack` where all of them are at once.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import struct
+from typing import Any, Literal
 
 from .volume import GuestUnreadable
 
@@ -46,10 +50,32 @@ class Record:
         return self.raw(offset, length).split(b"\0", 1)[0].decode("utf-8", "replace").strip()
 
 
+def unpack(layout: struct.Struct, content: bytes, offset: int, what: str) -> tuple[Any, ...]:
+    """The fields of a structure at ``offset``. Raises `GuestUnreadable` when it is not all there."""
+    if not 0 <= offset <= len(content) - layout.size:
+        raise GuestUnreadable(f"{what}: {layout.size} bytes at {offset} of {len(content)}")
+    return layout.unpack_from(content, offset)
+
+
+def cut(content: bytes, offset: int, length: int, what: str) -> bytes:
+    """``length`` bytes from ``offset``. Raises `GuestUnreadable` when they are not all there."""
+    if length < 0 or not 0 <= offset <= len(content) - length:
+        raise GuestUnreadable(f"{what}: {length} bytes at {offset} of {len(content)}")
+    return content[offset : offset + length]
+
+
 def check_range(value: int, least: int, most: int, what: str) -> int:
-    """``value`` when ``least <= value <= most``. Raises `GuestUnreadable`."""
+    """``value``, which a disk claims. Raises `GuestUnreadable` when it is out of range."""
     if not least <= value <= most:
         raise GuestUnreadable(f"{what} is {value}, not {least} to {most}")
+    return value
+
+
+def check_power_of_two(value: int, least: int, most: int, what: str) -> int:
+    """As `check_range`, and a power of two."""
+    check_range(value, least, most, what)
+    if value & (value - 1):
+        raise GuestUnreadable(f"{what} is {value}, not a power of two")
     return value
 
 

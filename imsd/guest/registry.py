@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
-from .fields import check_range, cut, unpack
+from .record import check_range, cut, unpack
 from .volume import GuestUnreadable, Volume
 
 PAGE_BYTES = 4096

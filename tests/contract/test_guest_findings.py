@@ -12,7 +12,7 @@ from tests.contract.source_tree import ROOT
 
 GUEST = ROOT / "imsd" / "guest"
 # A call whose first argument is the code of a finding.
-GIVING = {"finding", "Finding", "add"}
+GIVING = {"finding", "add"}
 _CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 
