@@ -27,10 +27,9 @@ from imsd.guest.volume import GuestUnreadable, Volume
 from imsd.guest.xfs import XfsFileSystem
 from tests.fuzz.target import ACCEPTED, Answer, Target
 from tests.unit.guest.btrfs_disks import suse_like, ubuntu_like
-from tests.unit.guest.crafted_guest import GOOD
+from tests.unit.guest.crafted_guest import GOOD, ext4, mbr_disk
 from tests.unit.guest.damage import WatchedVolume, look_at_hive
 from tests.unit.guest.guest_disks import sound_file_systems, sound_lvm, sound_tables, vector
-from tests.unit.guest.whole_disks import ext4, mbr_disk
 from tests.unit.guest.windows_disks import SOFTWARE_REG, make_hive, make_windows_volume
 
 MAX_NODES = 100

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from imsd.guest.boot import BootWays
 from imsd.guest.disk import BootFacts, Place
@@ -12,8 +13,10 @@ from imsd.guest.linux import identify_linux
 from imsd.guest.mounts import mounted_tree
 from imsd.guest.partitions import Partition
 from imsd.guest.volume import BytesVolume
-from tests.unit.guest.memory_tree import ELF_X86, MemoryFileSystem, Paths
+from tests.unit.guest.guest_disks import MIB, make_ext, mbr_entry, mbr_sector, whole
+from tests.unit.guest.memory_tree import ELF_X86, Content, Link, MemoryFileSystem, Paths
 
+SECTORS = MIB // 512
 ROOT_UUID = "11111111-2222-3333-4444-555555555555"
 ROOT_PARTUUID = "6f8a1f2e-01"
 KERNEL = "6.1.0-50-amd64"
@@ -91,3 +94,31 @@ def guest(
     identity = identify_linux(tree)
     assert identity is not None
     return Guest(tree, places, mounts, identity, ways or BootWays(BIOS_BOOTABLE))
+
+
+def folder_of(folder: Path, paths: Mapping[str, Content]) -> Path:
+    for path, content in paths.items():
+        place = folder / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Link):
+            place.symlink_to(content.target)
+        elif isinstance(content, str | bytes):
+            place.write_bytes(content.encode() if isinstance(content, str) else content)
+        else:
+            place.mkdir(exist_ok=True)
+    return folder
+
+
+def ext4(path: Path, paths: Mapping[str, Content], uuid: str = ROOT_UUID, size: str = "8M") -> bytes:
+    folder = path.with_suffix(".folder")
+    folder.mkdir()
+    return whole(make_ext(path, folder_of(folder, paths), "-t", "ext4", "-U", uuid, size=size))
+
+
+def mbr_disk(*file_systems: bytes, code: bytes = b"boot") -> bytes:
+    """Partitions one after another from 1 MiB on, the first one active."""
+    entries, first = [], SECTORS
+    for number, content in enumerate(file_systems):
+        entries.append(mbr_entry(0x83, first, len(content) // 512, 0 if number else 0x80))
+        first += len(content) // 512
+    return mbr_sector(*entries, code=code).ljust(MIB, b"\0") + b"".join(file_systems)

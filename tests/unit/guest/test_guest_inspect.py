@@ -18,7 +18,7 @@ from imsd.guest.partitions import BIOS_BOOT_GUID, ESP_GUID
 from imsd.guest.report import BootMode, GuestReport, Readiness
 from imsd.guest.volume import BytesVolume, GuestUnreadable
 from tests.unit.guest.btrfs_disks import BtrfsWriter, suse_like, ubuntu_like
-from tests.unit.guest.crafted_guest import GOOD, KERNEL, ROOT_UUID
+from tests.unit.guest.crafted_guest import GOOD, KERNEL, ROOT_UUID, SECTORS, ext4, folder_of, mbr_disk
 from tests.unit.guest.guest_disks import (
     gpt_entry,
     make_fat,
