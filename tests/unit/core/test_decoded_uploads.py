@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -23,11 +22,9 @@ from imsd.formats.raw import RawBlocks
 from imsd.formats.registry import DECODERS, open_writer
 from imsd.formats.source import MemorySource
 from imsd.metadata import uploads as upload_rows
-from imsd.metadata.database import Database
 from imsd.metadata.records import PartKind, UploadRecord
-from imsd.testing.memory_store import MemoryStore
 from tests.unit.core import many_chunks
-from tests.unit.core.core_world import STORE, new_id, open_runtime, pool_of
+from tests.unit.core.core_world import STORE, new_id
 from tests.unit.formats.disk_files import MIB, write_file
 
 PROJECT = "default"
@@ -35,17 +32,6 @@ FORMATS = sorted(DECODERS)
 # Two blocks of noise, a hole, text and an end inside a block.
 DISK = random.Random(1).randbytes(5 * MIB) + bytes(9 * MIB) + b"text " * 200_000 + bytes(31_744)
 DISK += bytes(-len(DISK) % 512)
-
-
-@pytest.fixture
-async def runtime(database: Database) -> AsyncIterator[Runtime]:
-    async with open_runtime(database, pool_of(**{STORE: MemoryStore()})) as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def uploads(runtime: Runtime) -> Uploads:
-    return Uploads(runtime, Sweeper(runtime))
 
 
 @pytest.fixture(scope="module", params=FORMATS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,14 @@ from imsd.core.handed_files import HandedFile
 from imsd.core.in_place_sink import is_in_place
 from imsd.core.requests import RequestKey
 from imsd.core.runtime import Runtime
-from imsd.core.sweeper import Sweeper
 from imsd.core.upload_session import UploadSession
 from imsd.core.uploads import NewUpload, Uploads
 from imsd.formats.raw import RawBlocks
 from imsd.formats.source import MemorySource
 from imsd.metadata import uploads as upload_rows
-from imsd.metadata.database import Database
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord
-from imsd.testing.memory_store import MemoryStore
 from tests.unit.core import many_chunks
-from tests.unit.core.core_world import STORE, new_id, open_runtime, pool_of
+from tests.unit.core.core_world import new_id
 from tests.unit.formats.disk_files import MIB, qemu_img
 
 PROJECT = "default"
@@ -44,17 +40,6 @@ FILES = {
     "vhdx": ["-O", "vhdx"],
     "vhd, fixed": ["-O", "vpc", "-o", "subformat=fixed,force_size=on"],
 }
-
-
-@pytest.fixture
-async def runtime(database: Database) -> AsyncIterator[Runtime]:
-    async with open_runtime(database, pool_of(**{STORE: MemoryStore()})) as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def uploads(runtime: Runtime) -> Uploads:
-    return Uploads(runtime, Sweeper(runtime))
 
 
 def a_file(folder: Path, disk: bytes = DISK, kind: str = "qcow2", name: str = "disk") -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,15 +12,12 @@ import pytest
 from imsd.chunks.staged_source import staging_prefix
 from imsd.core.requests import RequestKey
 from imsd.core.runtime import Runtime
-from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import NewUpload, Uploads
 from imsd.formats.raw import RawBlocks
 from imsd.formats.registry import READERS, open_writer
 from imsd.formats.source import MemorySource
-from imsd.metadata.database import Database
-from imsd.testing.memory_store import MemoryStore
 from tests.contract.source_tree import ROOT
-from tests.unit.core.core_world import STORE, new_id, open_runtime, pool_of
+from tests.unit.core.core_world import STORE, new_id
 from tests.unit.formats.crafted_iso import disc
 from tests.unit.formats.crafted_vhd import fixed
 from tests.unit.formats.disk_files import MIB, qemu_img, write_file
@@ -73,17 +70,6 @@ def documented() -> dict[str, str]:
     page = (ROOT / "imsd" / "formats" / "README.md").read_text()
     section = page.split("## Scratch space", 1)[1].split("\n## ", 1)[0]
     return dict(re.findall(r"^\| ([a-z][^|]*?) \| (0|the file) \|", section, re.MULTILINE))
-
-
-@pytest.fixture
-async def runtime(database: Database) -> AsyncIterator[Runtime]:
-    async with open_runtime(database, pool_of(**{STORE: MemoryStore()})) as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def uploads(runtime: Runtime) -> Uploads:
-    return Uploads(runtime, Sweeper(runtime))
 
 
 async def an_upload(uploads: Uploads, size: int, disk_format: str) -> str:

@@ -29,8 +29,7 @@ from tests.unit.formats.disk_files import (
     text,
     with_fetches,
 )
-from tests.unit.formats.qemu_files import Layout, as_qemu_reads
-from tests.unit.formats.qemu_files import converted as converted_by_qemu
+from tests.unit.formats.qemu_files import Layout, as_qemu_reads, converted
 from tests.unit.formats.refusal_checks import outcome
 
 ImageOf = Callable[[Path], OpenedImage]
@@ -38,12 +37,6 @@ ImageOf = Callable[[Path], OpenedImage]
 
 def opened(file: bytes) -> OpenedImage:
     return open_image(MemorySource(file), "vhd", LIMIT)
-
-
-def converted(raw: Path, options: str) -> tuple[Path, bytes]:
-    """A file of ``raw`` that QEMU wrote, and the disk that QEMU reads from it."""
-    path = converted_by_qemu(raw, Layout("vpc", options))
-    return path, as_qemu_reads(path, "vpc")
 
 
 # Around whole MiB, whole blocks, and where QEMU rounds to the geometry.
@@ -55,12 +48,13 @@ SIZES = [512, 2 * MIB - 512, 2 * MIB, 2 * MIB + 512, 10 * MIB, 33 * MIB + 4096]
 def test_what_qemu_writes_is_read_as_qemu_reads_it(
     options: str, size: int, tmp_path: Path, image_of: ImageOf
 ) -> None:
-    path, again = converted(sparse_file(tmp_path / "disk.raw", size, mixed_pieces(size)), options)
+    raw = sparse_file(tmp_path / "disk.raw", size, mixed_pieces(size))
+    path = converted(raw, Layout("vpc", options))
     image = image_of(path)
     assert image.format_name == "vhd"
     assert image.variant == ("fixed" if "fixed" in options else "dynamic, blocks of 2 MiB")
     assert not image.findings
-    assert read_all(image.blocks) == again
+    assert read_all(image.blocks) == as_qemu_reads(path, "vpc")
     assert ("force_size" not in options) or image.blocks.size_bytes == size
 
 
@@ -79,7 +73,7 @@ def test_the_size_of_large_disks_is_that_of_qemu(
 
 def test_extents_tell_blocks_that_are_not_there(tmp_path: Path, image_of: ImageOf) -> None:
     raw = sparse_file(tmp_path / "disk.raw", 40 * MIB, [(12 * MIB, text(MIB))])
-    path, _ = converted(raw, "force_size=on")
+    path = converted(raw, Layout("vpc", "force_size=on"))
     data = [(extent.start, extent.length) for extent in image_of(path).blocks.extents(0, 40 * MIB)]
     assert data == [(0, 12 * MIB), (12 * MIB, 2 * MIB), (14 * MIB, 26 * MIB)]
 
@@ -167,7 +161,7 @@ def test_a_fixed_disk_may_start_with_the_cookie_of_a_footer() -> None:
 
 def test_holes_of_a_fixed_file_are_zeros(tmp_path: Path, image_of: ImageOf) -> None:
     raw = sparse_file(tmp_path / "disk.raw", 8 * MIB, [(4 * MIB, text(4096))])
-    path, _ = converted(raw, "subformat=fixed,force_size=on")
+    path = converted(raw, Layout("vpc", "subformat=fixed,force_size=on"))
     extents = image_of(path).blocks.extents(0, 8 * MIB)
     assert extents[-1].is_zero
     assert sum(extent.length for extent in extents if not extent.is_zero) <= 256 * KIB
@@ -205,8 +199,8 @@ def test_disks_of_any_shape_are_read_as_qemu_reads_them(
 ) -> None:
     inside = [(s * 512, noise(n * 512, s)) for s, n in pieces if s + n <= sectors]
     raw = sparse_file(tmp_path / "disk.raw", sectors * 512, inside)
-    path, again = converted(raw, "subformat=fixed" if is_fixed else "")
-    assert read_all(image_of(path).blocks) == again
+    path = converted(raw, Layout("vpc", "subformat=fixed" if is_fixed else ""))
+    assert read_all(image_of(path).blocks) == as_qemu_reads(path, "vpc")
 
 
 @pytest.mark.parametrize("seed", range(24))

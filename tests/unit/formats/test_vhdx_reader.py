@@ -44,8 +44,7 @@ from tests.unit.formats.disk_files import (
     text,
     with_fetches,
 )
-from tests.unit.formats.qemu_files import Layout, as_qemu_reads
-from tests.unit.formats.qemu_files import converted as converted_by_qemu
+from tests.unit.formats.qemu_files import Layout, as_qemu_reads, converted
 from tests.unit.formats.refusal_checks import outcome
 
 ImageOf = Callable[[Path], OpenedImage]
@@ -53,12 +52,6 @@ ImageOf = Callable[[Path], OpenedImage]
 
 def opened(file: bytes) -> OpenedImage:
     return open_image(MemorySource(file), "vhdx", LIMIT)
-
-
-def converted(raw: Path, options: str) -> tuple[Path, bytes]:
-    """A file of ``raw`` that QEMU wrote, and the disk that QEMU reads from it."""
-    path = converted_by_qemu(raw, Layout("vhdx", options))
-    return path, as_qemu_reads(path, "vhdx")
 
 
 OPTIONS = [
@@ -79,13 +72,14 @@ OPTIONS = [
 def test_what_qemu_writes_is_read_as_qemu_reads_it(
     options: str, size: int, tmp_path: Path, image_of: ImageOf
 ) -> None:
-    path, again = converted(sparse_file(tmp_path / "disk.raw", size, mixed_pieces(size)), options)
+    raw = sparse_file(tmp_path / "disk.raw", size, mixed_pieces(size))
+    path = converted(raw, Layout("vhdx", options))
     image = image_of(path)
     assert image.format_name == "vhdx"
     assert image.variant.startswith("fixed" if "fixed" in options else "dynamic")
     assert not image.findings
     assert image.blocks.size_bytes == size
-    assert read_all(image.blocks) == again
+    assert read_all(image.blocks) == as_qemu_reads(path, "vhdx")
 
 
 @pytest.mark.parametrize("options", ["", "block_size=256M", "block_size=32M"])
@@ -207,8 +201,8 @@ def test_disks_of_any_shape_are_read_as_qemu_reads_them(
 ) -> None:
     inside = [(s * 512, noise(n * 512, s)) for s, n in pieces if s + n <= sectors]
     raw = sparse_file(tmp_path / "disk.raw", sectors * 512, inside)
-    path, again = converted(raw, options)
-    assert read_all(image_of(path).blocks) == again
+    path = converted(raw, Layout("vhdx", options))
+    assert read_all(image_of(path).blocks) == as_qemu_reads(path, "vhdx")
 
 
 @pytest.mark.parametrize("seed", range(24))
