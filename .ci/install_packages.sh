@@ -8,12 +8,12 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin$(printf ':%s' /usr/lib/postgresql/*/bin)
 
 # program or file it is recognised by = Debian package
-common=(qemu-img=qemu-utils mke2fs=e2fsprogs)
+common=(qemu-img=qemu-utils mke2fs=e2fsprogs mmdebstrap=mmdebstrap)
 tests=("${common[@]}" pg_ctl=postgresql systemd-analyze=systemd sfdisk=fdisk blkid=util-linux
        mkfs.xfs=xfsprogs mkfs.fat=dosfstools mcopy=mtools genisoimage=genisoimage
        mkntfs=ntfs-3g hivexregedit=libwin-hivex-perl mkfs.btrfs=btrfs-progs
-       mmdebstrap=mmdebstrap qemu-system-x86_64=qemu-system-x86)
-demo=("${common[@]}" mmdebstrap=mmdebstrap sfdisk=fdisk extlinux=extlinux
+       qemu-system-x86_64=qemu-system-x86)
+demo=("${common[@]}" sfdisk=fdisk extlinux=extlinux
       /usr/lib/syslinux/mbr/mbr.bin=syslinux-common)
 bench=("${demo[@]}" borg=borgbackup restic=restic casync=casync)
 
