@@ -27,6 +27,8 @@ def main() -> None:
     module, _, function = sys.argv[2].partition(":")
     job: Job = getattr(import_module(module), function)
     prepare()
+    # Who stops a service tells all its processes; inspections that run may finish while the daemon drains.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a child ended: the kernel forgets it
     gc.collect()
     gc.freeze()  # or a collection in a child would copy every page that it shares with this process

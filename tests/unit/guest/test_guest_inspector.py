@@ -187,6 +187,20 @@ async def test_a_spawner_that_was_killed_is_started_again() -> None:
     assert report.is_inspected
 
 
+async def test_an_inspection_ends_well_when_the_whole_service_is_told_to_stop() -> None:
+    before = children_of_this_process()
+
+    async def read(offset: int, length: int) -> bytes:
+        for process in children_of_this_process() - before:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
+        return EMPTY_DISK[offset : offset + length]
+
+    async with inspecting() as inspector:
+        report = await inspector.inspect(len(EMPTY_DISK), read)
+    assert report.is_inspected
+
+
 async def test_nothing_is_left_after_a_cancelled_inspection_and_a_close() -> None:
     before = children_of_this_process()
     descriptors = open_descriptors()
