@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import typer
 from ims_client import ClientError, LocalFileFailed, cannot_read
@@ -173,9 +173,18 @@ def _unpacked(
     if not wrapper:
         yield source, ""
         return
-    with tempfile.TemporaryFile(prefix="imsctl-") as unpacked:
+    with _nameless_file() as unpacked:
         _unpack(source, wrapper, unpacked.fileno(), on_phase)
         yield FileSource(unpacked.fileno()), wrapper
+
+
+def _nameless_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile(prefix="imsctl-")
+    except OSError as error:
+        raise LocalFileFailed(
+            f"there is no place to unpack the file: {error.strerror}", "name a directory for it in TMPDIR"
+        ) from error
 
 
 def _unpack(source: ByteSource, wrapper: str, fd: int, on_phase: OnPhase) -> None:

@@ -7,9 +7,12 @@ import gzip
 import lzma
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
+from ims_client import LocalFileFailed
+from imsctl.local_image import open_local_image
 from imsctl.target import SMALLER, WRITTEN
 
 from imsd.formats.registry import writable_compressions
@@ -96,6 +99,16 @@ async def test_a_file_that_was_compressed_whole_is_unpacked_first(
     outcome = await imsctl("image", "convert", f"disk.{suffix}", "plain.raw")
     assert outcome.code == 0, outcome.errors
     assert (tmp_path / "plain.raw").read_bytes() == raw
+
+
+def test_it_is_told_when_there_is_no_place_to_unpack(
+    raw: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk.gz").write_bytes(gzip.compress(raw))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(LocalFileFailed) as failed, open_local_image(tmp_path / "disk.gz"):
+        pass
+    assert "there is no place to unpack the file" in str(failed.value)
 
 
 async def test_what_is_declared_raw_is_not_unpacked(imsctl: Imsctl, raw: bytes, tmp_path: Path) -> None:
