@@ -119,6 +119,7 @@ async def test_a_package_needs_no_second_place_among_the_jobs(
         job = await stubs.images.CreateImage(image_pb2.CreateImageRequest(name="app", url=url))
         await require_disks(stubs, job, disks)
         await wire.becomes_empty(daemon, "staging/")
+        assert len(await wire.images_of(stubs)) == len(disks)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

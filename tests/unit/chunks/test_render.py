@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, aclosing
 import pytest
 
 from imsd.chunks.chunk_reader import open_chunk_reader
-from imsd.chunks.decode_pool import DecodePool
+from imsd.chunks.decode_pool import ByteBudget, DecodePool
 from imsd.chunks.render import PIECE_COST_BYTES, render
 from imsd.contract import DataLoss
 from imsd.formats.output import Framed, Output, Zeros, held_bytes
@@ -174,16 +174,23 @@ async def test_cancelling_waits_for_the_threads(pool: DecodePool, cancellations:
     assert writer.running == 0
 
 
+async def has_room_for(budget: ByteBudget, size: int) -> bool:
+    try:
+        async with asyncio.timeout(1), budget.reserve(size):
+            return True
+    except TimeoutError:
+        return False
+
+
 async def test_a_consumer_that_stops_keeps_only_what_was_rendered() -> None:
     pool = DecodePool(2, budget_bytes=4 * PIECE_COST_BYTES)
     big = [lambda: [bytes(MIB)]] * 10
     async with aclosing(render(PiecesWriter(big), pool, depth=4)) as rendering:
         await anext(rendering)
         await asyncio.sleep(0.05)
-        async with asyncio.timeout(1), pool.budget.reserve(4 * PIECE_COST_BYTES - 4 * MIB):
-            pass
-    async with asyncio.timeout(1), pool.budget.reserve(pool.budget.limit):
-        pool.close()
+        assert await has_room_for(pool.budget, 4 * PIECE_COST_BYTES - 4 * MIB)
+    assert await has_room_for(pool.budget, pool.budget.limit)
+    pool.close()
 
 
 @pytest.mark.parametrize("budget", [1 * MIB, 9 * MIB, 20 * MIB])
@@ -265,14 +272,13 @@ async def test_readers_that_stop_leave_half_of_the_memory_to_others() -> None:
             for _ in range(8)
         ]
         await asyncio.wait(first, timeout=0.3)
-        async with asyncio.timeout(1), pool.budget.reserve(2 * PIECE_COST_BYTES):
-            pass
+        assert await has_room_for(pool.budget, 2 * PIECE_COST_BYTES)
         for waiting in first:
             waiting.cancel()
         await asyncio.gather(*first, return_exceptions=True)
-    async with asyncio.timeout(1), pool.budget.reserve(pool.budget.limit):
-        await pool.output_budget.acquire(pool.output_budget.limit)
-        pool.close()
+    assert await has_room_for(pool.budget, pool.budget.limit)
+    assert await has_room_for(pool.output_budget, pool.output_budget.limit)
+    pool.close()
 
 
 async def test_while_others_wait_nothing_is_made_ahead() -> None:

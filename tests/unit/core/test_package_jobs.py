@@ -94,7 +94,9 @@ async def test_a_package_may_be_packed_itself(
     world: ImportWorld, package: bytes, pack: Callable[[bytes], bytes]
 ) -> None:
     async with world.serving() as service:
-        await require_images(service, await service.import_file(pack(package)))
+        done = await service.import_file(pack(package))
+        await require_images(service, done)
+        assert len(done.image_ids) == len(DIGESTS)
 
 
 @pytest.mark.parametrize("compression", ["gzip", ""])
@@ -176,7 +178,9 @@ async def test_a_package_goes_on_where_it_was(
         job = await service.start(upload_id=await service.send(package))
         await reach(service, job, step)
     async with world.serving(max_running_create_jobs=1) as service:
-        await require_images(service, await service.end_of(job))
+        done = await service.end_of(job)
+        await require_images(service, done)
+        assert done.record.attempt == 2
 
 
 @pytest.mark.parametrize("step", STEPS)
