@@ -27,7 +27,6 @@ from tests.unit.guest.guest_disks import (
     whole,
 )
 from tests.unit.guest.memory_tree import Content, Link
-from tests.unit.guest.whole_disks import SECTORS, ext4, folder_of, mbr_disk
 from tests.unit.guest.windows_disks import make_windows_volume
 
 MIB = 1 << 20
