@@ -99,6 +99,9 @@ class DecodePool:
         # What goes out takes of this one too, before it takes of the other: readers that are slow leave
         # at least half of the memory to what comes in.
         self.output_budget = ByteBudget(budget_bytes // 2)
+        # What decoders of arriving files give, megabytes each, is outside the budget until it is in a window:
+        # so many at once keep all threads busy.
+        self.decoding = asyncio.Semaphore(self.threads + 1)
         self._executor = ThreadPoolExecutor(self.threads, "decode", _renice if is_nice else None)
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

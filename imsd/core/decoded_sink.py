@@ -105,16 +105,22 @@ class DecodedSink(ChunkedSink):
         self._pending += data
         self.unsaved_bytes += len(data)
         self._position += len(data)
-        while self._pending and (step := await self._runtime.pool.run(self._step)).consumed:
+        while self._pending and await self._take_unit():
+            if self._has_many_chunks():
+                await self.begin_checkpoint()
+                self._is_saved = False
+
+    async def _take_unit(self) -> bool:
+        """Decode one unit and give it to the ingest; False when more bytes are needed first."""
+        async with self._runtime.pool.decoding:
+            step = await self._runtime.pool.run(self._step)
             del self._pending[: step.consumed]
             for output in step.outputs:
                 if isinstance(output, Zeros):
                     await self._ingest.write_zeros(output.length)
                 else:
                     await self._ingest.write(output)
-            if self._has_many_chunks():
-                await self.begin_checkpoint()
-                self._is_saved = False
+        return step.consumed > 0
 
     async def write_zeros(self, length: int) -> None:
         # No format has long runs of zeros: a long one is refused before it ends.
@@ -124,13 +130,16 @@ class DecodedSink(ChunkedSink):
             length -= count
 
     async def checkpoint(self) -> None:
-        self._keeps_pending = True
-        if self._pending:
-            self._is_saved = False
-        try:
+        if not self._pending:
             await super().checkpoint()
-        finally:
-            self._keeps_pending = False
+            return
+        # Few at a time: the state of each is megabytes, of which there are several copies on their way.
+        async with self._runtime.pool.decoding:
+            self._is_saved, self._keeps_pending = False, True
+            try:
+                await super().checkpoint()
+            finally:
+                self._keeps_pending = False
 
     def _step(self) -> Step:
         """One unit of the file, in a thread of the pool."""

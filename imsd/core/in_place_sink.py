@@ -19,6 +19,7 @@ from imsd.formats.source import ByteSource
 from imsd.metadata.records import UploadRecord
 
 from .chunked_sink import ChunkedSink, Kept, SealedDisk
+from .data_bound import BoundedData
 from .file_blocks import FileBlocks, FileRange
 from .file_digest import digest_of
 from .runtime import Runtime
@@ -71,6 +72,7 @@ class InPlaceSink(ChunkedSink):
         super().__init__(runtime, progress, state)
         self._file = file
         self._image = image
+        self._blocks = BoundedData(image.blocks, file.file_bytes)
 
     @classmethod
     async def begin(
@@ -95,7 +97,7 @@ class InPlaceSink(ChunkedSink):
         """Store as much of the disk as ``length`` bytes more are of the file."""
         await self._reserve(data_bytes)
         position = self._position + length
-        blocks, file_bytes = self._image.blocks, self._file.file_bytes
+        blocks, file_bytes = self._blocks, self._file.file_bytes
         end = blocks.size_bytes
         if position < file_bytes:
             end = end * position // file_bytes // BLOCK_BYTES * BLOCK_BYTES
@@ -122,7 +124,7 @@ class InPlaceSink(ChunkedSink):
     async def _finish(self) -> None:
         """The whole disk is in: make it durable, and the upload complete."""
         pool = self._runtime.pool
-        result = await self._ingest.finish(self._image.blocks.size_bytes)
+        result = await self._ingest.finish(self._blocks.size_bytes)
         disk = SealedDisk(result, self._image.format_name, self._image.findings)
         digest = await digest_of(pool, FileBytes(self._file), lambda done: None)
         part = await self._write_segment(self._segment.take(), result.size_bytes, result.new_size)

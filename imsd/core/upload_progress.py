@@ -127,7 +127,9 @@ class UploadProgress:
                     raise taken_over()
             self.shrink(reserved_bytes)
             staged = self.record.staged_bytes + stored
-            self.record = replace(self.record, staged_bytes=staged, **values)  # type: ignore[arg-type]
+            # The state may be megabytes: it is read from the row by whoever goes on.
+            kept = values | {"tree_state": b""}
+            self.record = replace(self.record, staged_bytes=staged, **kept)  # type: ignore[arg-type]
 
     @property
     def _staged_bytes(self) -> int:
