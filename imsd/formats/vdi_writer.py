@@ -64,7 +64,9 @@ class VdiWriter(FormatWriter):
         self._count = -(-blocks.size_bytes // BLOCK_BYTES)
         if self._count > MAX_BLOCKS:
             raise InvalidRequest(
-                f"a disk of {blocks.size_bytes} bytes is too large for vdi", field="disk_format"
+                f"a disk of {blocks.size_bytes} bytes is too large for vdi",
+                field="disk_format",
+                hint="take vhdx or qcow2",
             )
         self._identity = identity or uuid4()
         self._windows = DataWindows(blocks, BLOCK_BYTES)
