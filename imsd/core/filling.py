@@ -77,4 +77,7 @@ async def _take_over(run: JobRun, upload_id: str) -> UploadRecord | None:
 
 def _require_size(opened: OpenedFeed, most: int) -> None:
     if opened.size_bytes and opened.size_bytes > most:
-        raise LimitExceeded(f"the file has {opened.size_bytes} bytes, an upload has at most {most}")
+        raise LimitExceeded(
+            f"the file has {opened.size_bytes} bytes, an upload has at most {most}",
+            hint="convert it to a compressed format, or ask the operator to raise max_upload_size_bytes",
+        )

@@ -73,7 +73,9 @@ class ImageJobs:
             if own:
                 await self._uploads.insert(c, own)
             elif not await upload_rows.attach_upload(c, upload.id, job.id):
-                raise FailedPrecondition("another job makes an image of this upload")
+                raise FailedPrecondition(
+                    "another job makes an image of this upload", hint="list the jobs of the project"
+                )
             await requests.remember(c, self._runtime, key, job.id)
         self._dispatcher.dispatch(job.id, job.kind)
         return job.id
@@ -187,7 +189,10 @@ def _check(new: NewImage) -> None:
 async def _committed_upload(c: AsyncConnection, project_id: str, upload_id: str) -> UploadRecord:
     upload = await upload_rows.get_upload(c, project_id, upload_id)
     if upload is None:
-        raise NotFound(f"there is no upload {upload_id} in this project")
+        raise NotFound(
+            f"there is no upload {upload_id} in this project",
+            hint="it may have been aborted, expired or made into an image",
+        )
     if upload.job_id:
         raise FailedPrecondition(
             "another job makes an image of this upload", hint=f"watch job {upload.job_id}"

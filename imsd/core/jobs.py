@@ -52,7 +52,9 @@ class Jobs:
             record = await job_rows.get_job(c, project_id, job_id)
             parts = await job_rows.sub_jobs(c, [job_id])
         if record is None:
-            raise NotFound(f"there is no job {job_id} in project {project_id}")
+            raise NotFound(
+                f"there is no job {job_id} in project {project_id}", hint="list the jobs of the project"
+            )
         return self._view(record, parts)
 
     async def list(

@@ -216,7 +216,10 @@ class UploadSession:
                 hint="declare the size of the file, or 0 when it is not known",
             )
         if self._received + length > self._runtime.limits.max_upload_size_bytes:
-            raise LimitExceeded(f"an upload has at most {self._runtime.limits.max_upload_size_bytes} bytes")
+            raise LimitExceeded(
+                f"an upload has at most {self._runtime.limits.max_upload_size_bytes} bytes",
+                hint="convert it to a compressed format, or ask the operator to raise max_upload_size_bytes",
+            )
         self._received += length
 
     async def _decide(self) -> None:

@@ -133,7 +133,9 @@ class Uploads:
         """
         record = await self._take_over(project_id, upload_id, offset)
         if record is None:
-            raise FailedPrecondition("the upload is complete: nothing more can be written")
+            raise FailedPrecondition(
+                "the upload is complete: nothing more can be written", hint="make an image of it"
+            )
         session = UploadSession(self._runtime, await UploadProgress.load(self._runtime, record))
         try:
             await self._register(upload_id, session)
@@ -160,7 +162,9 @@ class Uploads:
                 return await self._seal(taken, digest)
             record = await self.get(record.project_id, upload_id)  # committed by another call meanwhile
         if size_bytes != record.size_bytes or (digest and digest != record.digest):
-            raise FailedPrecondition("the upload was committed with another size or digest")
+            raise FailedPrecondition(
+                "the upload was committed with another size or digest", hint="look at it with GetUpload"
+            )
         return record
 
     async def delete(self, project_id: str, upload_id: str) -> None:
