@@ -116,6 +116,8 @@ class WebServer:
         finally:
             self._sending.discard(writer)
             writer.close()
+            with suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -170,7 +172,10 @@ async def serve_web(certificate: Path | None = None) -> AsyncIterator[WebServer]
         trust.load_cert_chain(certificate)
     servers: list[WebServer] = []
 
+    answering: set[asyncio.Task[None] | None] = set()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.add(asyncio.current_task())
         await servers[0].answer(reader, writer)
 
     listening = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=trust)
@@ -181,6 +186,11 @@ async def serve_web(certificate: Path | None = None) -> AsyncIterator[WebServer]
     finally:
         servers[0].released.set()
         listening.close()
+        # Or its sockets would be left to whichever test runs when the garbage collector comes.
+        tasks = [task for task in answering if task and not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def make_certificate(folder: Path) -> Path:

@@ -66,7 +66,7 @@ def image_fields(image: image_pb2.Image) -> Fields:
         "tags": dict(sorted(image.tags.items())),
         "properties": dict(sorted(image.properties.items())),
         "findings": [{"code": found.code, "message": found.message} for found in image.findings],
-        "guest": guest_fields(image.guest),
+        "guest": guest_fields(image.guest) if image.HasField("guest") else None,
         "project_id": image.project_id,
         "region": image.region,
         "origin_image_id": image.origin_image_id,

@@ -161,7 +161,10 @@ MAX_ATTRIBUTES = 64
 
 def inline_content(inode: Inode) -> bytes:
     """The whole content of a file that is kept in its inode. Raises `GuestUnreadable`."""
-    return (inode.blocks + _inline_attribute(inode.record))[: inode.size_bytes]
+    content = inode.blocks + _inline_attribute(inode.record)
+    if inode.size_bytes > len(content):
+        raise GuestUnreadable(f"a file of {inode.size_bytes} bytes has {len(content)} in its inode")
+    return content[: inode.size_bytes]
 
 
 def _inline_attribute(record: Record) -> bytes:

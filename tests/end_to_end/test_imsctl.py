@@ -187,7 +187,8 @@ def test_lists_are_tables_csv_and_json_of_the_same(shared: DaemonProcess, disk: 
     header, row = shared.imsctl("image", "list", "--name", name).stdout.splitlines()
     assert header.split()[:3] == ["ID", "NAME", "STATUS"]
     assert row.split()[:4] == [image["id"], name, "active", "raw"]
-    assert shared.imsctl_json("image", "list", "--name", f"{name[:-2]}*") == [image]
+    listed = image | {"guest": None}  # which is long
+    assert shared.imsctl_json("image", "list", "--name", f"{name[:-2]}*") == [listed]
     text = shared.imsctl("image", "list", "--name", name, "-o", "csv").stdout
     (line,) = csv.DictReader(io.StringIO(text))
     assert (line["id"], line["name"], line["description"]) == (image["id"], name, "a, b")
@@ -227,7 +228,7 @@ def test_a_repeated_request_id_makes_no_second_image(shared: DaemonProcess, disk
     image = shared.imsctl_json(*command)
     assert shared.imsctl_json(*command) == image
     assert refusal(shared, *command, "--description", "another") == "REQUEST_ID_REUSED"
-    assert shared.imsctl_json("image", "list", "--name", name) == [image]
+    assert shared.imsctl_json("image", "list", "--name", name) == [image | {"guest": None}]
     shared.imsctl("image", "delete", name)
     assert refusal(shared, *command) == "NOT_FOUND"
     assert shared.imsctl_json("image", "list", "--name", name) == []
@@ -309,7 +310,7 @@ def test_a_daemon_that_is_slow_to_answer_is_not_missing(shared: DaemonProcess, t
         ("image", "import", __file__, "--name", "x", "--format", "tape"),
         ("image", "list", "-o", "xml"),
         ("image", "set", "x"),
-        ("image", "download", "x", "-o", "x.raw", "--compress", "zstd"),
+        ("image", "download", "x", "-o", "x.raw", "--compress", "lz4"),
         ("job", "list", "--state", "tired"),
         ("nonsense",),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from ims_client.call_ending import CallEnding
 
 from imsd.v1 import image_pb2, job_pb2, upload_pb2
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
@@ -45,17 +46,18 @@ def steps_of(content: bytes, start: int = 0) -> list[Step]:
 
 
 async def write(stubs: Stubs, steps: Iterable[Step]) -> list[upload_pb2.WriteUploadResponse]:
-    """One whole stream; returns every answer.
-
-    A refusal must be the answer to the last message: grpc.aio reports a message that it cannot send any
-    more as INTERNAL, whatever the daemon said.
-    """
+    """One whole stream; returns every answer. Raises what the daemon ended it with."""
 
     async def requests() -> AsyncIterator[Step]:
         for step in steps:
             yield step
 
-    return [answer async for answer in stubs.uploads.WriteUpload(requests())]
+    call = stubs.uploads.WriteUpload(requests())
+    ending = CallEnding(call)
+    try:
+        return [answer async for answer in call]
+    except grpc.aio.AioRpcError as error:
+        raise await ending.status(error) from None
 
 
 async def open_upload(stubs: Stubs, **fields: Any) -> upload_pb2.Upload:

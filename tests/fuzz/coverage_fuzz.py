@@ -51,7 +51,6 @@ LEAST_INPUTS = 60
 # Guards of the machine, should an input get past the checks of `target`.
 HANG_SECONDS = 60
 MAX_ADDRESS_BYTES = 1 << 30
-MAX_RESIDENT_MIB = 1024
 
 
 def targets(name: str = "") -> dict[str, Target]:
@@ -136,7 +135,7 @@ def run_by_coverage(run: Run) -> NoReturn:
         "max_len": MAX_FORM_BYTES,
         "mutate_depth": 2,
         "timeout": HANG_SECONDS,
-        "rss_limit_mb": MAX_RESIDENT_MIB,
+        "rss_limit_mb": 0,  # it looks at a figure that is inherited from the parent; `target` has its own
         "artifact_prefix": f"{run.corpus}/",
         "verbosity": 0,
     }

@@ -80,10 +80,13 @@ def test_an_answer_that_takes_long_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_answer_that_takes_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    highest = iter((1 << 30, 2 << 30, 2 << 30, 2 << 30))
-    monkeypatch.setattr(target, "_highest_bytes", lambda: next(highest))
+    monkeypatch.setattr(target, "MAX_MEMORY_BYTES", 32 << 20)
+
+    def greedy(file: bytes, chosen: random.Random) -> Answer:
+        return Answer(ACCEPTED, len(b"x" * (64 << 20)))
+
     with pytest.raises(AssertionError, match="MiB"):
-        check(Target("greedy", list, lambda file, chosen: Answer(ACCEPTED)), b"file")
+        check(Target("greedy", list, greedy), b"file")
 
 
 def test_two_answers_to_one_file_are_noticed() -> None:
