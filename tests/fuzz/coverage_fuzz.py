@@ -114,7 +114,7 @@ def committed(name: str) -> list[Path]:
     return sorted((COMMITTED / name).glob("*"))
 
 
-def run_by_coverage(run: Run) -> NoReturn:
+def run_by_coverage(run: Run, seed: int) -> NoReturn:
     """Leave it to libFuzzer which file to damage next. Ends the process."""
 
     def take(form: bytes) -> None:
@@ -135,6 +135,7 @@ def run_by_coverage(run: Run) -> NoReturn:
         "max_len": MAX_FORM_BYTES,
         "mutate_depth": 2,
         "timeout": HANG_SECONDS,
+        "seed": seed,  # 0: of the clock
         "rss_limit_mb": 0,  # it looks at a figure that is inherited from the parent; `target` has its own
         "artifact_prefix": f"{run.corpus}/",
         "verbosity": 0,
@@ -151,10 +152,10 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def run_by_chance(run: Run) -> None:
+def run_by_chance(run: Run, seed: int) -> None:
     """Damage any file of the corpus."""
     forms = [path.read_bytes() for path in sorted(run.corpus.iterdir()) if not path.name.startswith("crash")]
-    chosen = random.Random()
+    chosen = random.Random(seed or None)
     while not run.is_over:
         form = run.change(chosen.choice(forms), chosen)
         try:
@@ -178,6 +179,7 @@ def main() -> None:
     parser.add_argument("target", nargs="?", help="one of --list")
     parser.add_argument("files", nargs="*", type=Path, help="read these instead of damaged ones")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=0, help="damage files as another run did (0: anew)")
     parser.add_argument("--by-chance", action="store_true", help="do not look at what a file reaches")
     parser.add_argument("--corpus", type=Path, help="where files are kept (.cache/fuzz/TARGET)")
     parser.add_argument("--list", action="store_true", help="print the names of all targets")
@@ -199,10 +201,10 @@ def main() -> None:
     fill(corpus, target)
     _limit_address_space()
     if atheris and not options.by_chance:
-        run_by_coverage(run)
+        run_by_coverage(run, options.seed)
     if not atheris:
         print("atheris is not installed for this Python: files are damaged by chance")
-    run_by_chance(run)
+    run_by_chance(run, options.seed)
 
 
 if __name__ == "__main__":
