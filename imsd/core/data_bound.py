@@ -15,7 +15,7 @@ from imsd.formats.source import BlockSource, Extent
 from imsd.formats.unwrap import FREE_BYTES, MAX_RATIO
 
 
-class BoundedData(BlockSource):
+class BoundedDisk(BlockSource):
     """``blocks``, of which at most `MAX_RATIO` times ``file_bytes``, or `FREE_BYTES`, may be data.
 
     Counted by `extents`, which is to be asked once for each part of the disk.

@@ -19,7 +19,7 @@ from imsd.formats.source import ByteSource
 from imsd.metadata.records import UploadRecord
 
 from .chunked_sink import ChunkedSink, Kept, SealedDisk
-from .data_bound import BoundedData
+from .data_bound import BoundedDisk
 from .file_blocks import FileBlocks, FileRange
 from .file_digest import digest_of
 from .runtime import Runtime
@@ -72,7 +72,7 @@ class InPlaceSink(ChunkedSink):
         super().__init__(runtime, progress, state)
         self._file = file
         self._image = image
-        self._blocks = BoundedData(image.blocks, file.file_bytes)
+        self._blocks = BoundedDisk(image.blocks, file.file_bytes)
 
     @classmethod
     async def begin(

@@ -23,7 +23,7 @@ from imsd.formats.source import BlockSource, ByteSource
 from imsd.metadata.records import PartRecord, UploadRecord
 
 from .chunked_sink import SealedDisk
-from .data_bound import BoundedData
+from .data_bound import BoundedDisk
 from .job_run import JobRun
 from .staged_file import check_staged, staged_file, upload_parts
 
@@ -95,7 +95,7 @@ class StagedUpload(OpenedUpload):
             ManifestWriter(self._target) as manifest,
             DiskIngest(pool, self._target, manifest) as ingest,
         ):
-            await ingest.copy_from(BoundedData(self.image.blocks, self.file.size_bytes), run.advance)
+            await ingest.copy_from(BoundedDisk(self.image.blocks, self.file.size_bytes), run.advance)
             result = await ingest.finish(self.virtual_size_bytes)
             written = await manifest.commit(result.size_bytes, result.digest)
         return self._stored(written, result.digest, result.new_size)

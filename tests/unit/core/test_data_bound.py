@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from imsd.contract import ImageRefused
-from imsd.core.data_bound import BoundedData
+from imsd.core.data_bound import BoundedDisk
 from imsd.formats.source import BlockSource, Extent
 from imsd.formats.unwrap import FREE_BYTES, MAX_RATIO
 
@@ -30,7 +30,7 @@ class AllData(BlockSource):
 @pytest.mark.parametrize("file_bytes", [1 << 20, 16 << 20])
 def test_more_data_than_the_file_can_hold_is_refused(file_bytes: int) -> None:
     most = max(FREE_BYTES, MAX_RATIO * file_bytes)
-    bounded = BoundedData(AllData(1 << 40), file_bytes)
+    bounded = BoundedDisk(AllData(1 << 40), file_bytes)
     for start in range(0, 2 * most, GIB):
         assert bounded.extents(start, GIB)
     with pytest.raises(ImageRefused) as refused:
@@ -39,7 +39,7 @@ def test_more_data_than_the_file_can_hold_is_refused(file_bytes: int) -> None:
 
 
 def test_a_disk_of_little_data_is_read_whole() -> None:
-    bounded = BoundedData(AllData(2 * FREE_BYTES), 1 << 20)
+    bounded = BoundedDisk(AllData(2 * FREE_BYTES), 1 << 20)
     extents = [bounded.extents(start, GIB) for start in range(0, bounded.size_bytes, GIB)]
     assert sum(extent.length for found in extents for extent in found) == 2 * FREE_BYTES
     buffer = bytearray(4)
