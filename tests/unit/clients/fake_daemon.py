@@ -26,7 +26,7 @@ from imsd.v1 import (
     job_pb2_grpc,
     upload_pb2_grpc,
 )
-from tests.unit.clients import fake_services
+from tests.unit.clients import fake_catalog, fake_services
 from tests.unit.clients.fake_state import NOON, Refusal, State, digest_of, new_job
 
 
@@ -103,8 +103,8 @@ class FakeDaemon:
             fake_services.Images(self.state, self._start_job), server
         )
         job_pb2_grpc.add_JobServiceServicer_to_server(fake_services.Jobs(self.state), server)
-        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(fake_services.Catalog(), server)
-        driver_pb2_grpc.add_DriverServiceServicer_to_server(fake_services.Drivers(), server)
+        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(fake_catalog.Catalog(), server)
+        driver_pb2_grpc.add_DriverServiceServicer_to_server(fake_catalog.Drivers(), server)
         server.add_insecure_port(self.address)
         await server.start()
 

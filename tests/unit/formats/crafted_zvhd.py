@@ -14,9 +14,10 @@ import zstandard
 
 from imsd.contract import ImageRefused
 from imsd.formats.output import PlainOutput, held_bytes
-from imsd.formats.registry import DECODERS
+from imsd.formats.registry import DECODERS, READERS
+from imsd.formats.source import MemorySource
 from imsd.formats.stream_decoder import MAX_UNIT_BYTES, StreamDecoder, StreamedDisk
-from tests.unit.formats.disk_files import LIMIT, bytes_of, noise, text
+from tests.unit.formats.disk_files import LIMIT, bytes_of, noise, read_all, text
 
 BLOCK = 2 << 20
 PAGE = 4096
@@ -301,3 +302,16 @@ def refusal(call: Callable[[], object]) -> str:
     assert refused.value.message
     assert refused.value.hint
     return refused.value.reason
+
+
+def read(name: str, file: bytes, limit: int = LIMIT) -> bytes:
+    """The disk, read at random."""
+    return read_all(READERS[name].open(MemorySource(file), limit).blocks)
+
+
+def reasons(file: bytes, name: str = "zvhd2", limit: int = LIMIT) -> set[str]:
+    """Why reading at random and decoding front to back refuse a file: best for the same reason."""
+    return {
+        refusal(lambda: read(name, file, limit)),
+        refusal(lambda: decoded(name, file, limit=limit)),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,15 @@ class WatchedVolume(Volume):
         if len(self.reads) > MAX_READS or self.read_bytes > MAX_READ_BYTES:
             pytest.fail(f"{len(self.reads)} reads, {self.read_bytes} bytes")
         return bytes(self._content[offset : offset + length])
+
+
+def open_btrfs(content: bytes | bytearray | Path) -> BtrfsFileSystem:
+    """Opens a volume that must be btrfs, its reads counted."""
+    found = BtrfsFileSystem.open(
+        WatchedVolume(content.read_bytes() if isinstance(content, Path) else content)
+    )
+    assert found is not None
+    return found
 
 
 def visit(file_system: FileSystem, most_directories: int = 200) -> dict[str, int]:
