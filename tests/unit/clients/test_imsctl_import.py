@@ -1,4 +1,4 @@
-"""`imsctl image import` and `imsctl upload`, as processes."""
+"""`imsctl image import`, as a process."""
 
 from __future__ import annotations
 
@@ -15,18 +15,13 @@ from ims_client.backoff import Backoff
 from imsctl.image_import import ImportOptions, import_image
 from imsctl.session import Session, Settings
 
-from imsd.v1 import image_pb2, job_pb2, upload_pb2
+from imsd.v1 import image_pb2, job_pb2
 from tests.unit.clients.conftest import Imsctl, until
+from tests.unit.clients.disks import disk
 from tests.unit.clients.fake_daemon import FakeDaemon
-from tests.unit.clients.fake_state import FakeUpload, Refusal, digest_of
+from tests.unit.clients.fake_state import Refusal, digest_of
 
 MIB = 1 << 20
-
-
-def disk(folder: Path, size: int = 5 * MIB + 11, name: str = "disk.raw") -> bytes:
-    content = random.Random(size).randbytes(size)
-    (folder / name).write_bytes(content)
-    return content
 
 
 async def test_an_import_sends_makes_and_prints_the_image(
@@ -328,71 +323,6 @@ async def test_a_lost_answer_to_create_image_makes_no_second_image(
     assert len(daemon.state.images) == 1
 
 
-BY_REQUEST = ("image", "import", "disk.raw", "--name", "web", "--request-id", "nightly-1", "-o", "json")
-
-
-async def test_a_repeated_request_id_gets_the_image_that_was_made(
-    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
-) -> None:
-    disk(tmp_path)
-    first = await imsctl(*BY_REQUEST)
-    again = await imsctl(*BY_REQUEST)
-    assert (again.code, again.json) == (0, first.json), again.errors
-    assert len(daemon.state.images) == 1
-    detached = await imsctl(*BY_REQUEST, "--detach")
-    assert detached.json["image_ids"] == [first.json["id"]]
-    assert daemon.state.calls.count("WriteUpload") == 1
-
-
-async def test_a_request_id_of_another_import_is_refused(
-    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
-) -> None:
-    disk(tmp_path)
-    assert (await imsctl(*BY_REQUEST)).code == 0
-    renamed = await imsctl(*BY_REQUEST, "--description", "another")
-    assert renamed.code == 1
-    assert "[REQUEST_ID_REUSED]" in renamed.errors
-    assert "upload abort" not in renamed.errors
-    other_file = await imsctl(*BY_REQUEST, "--format", "iso")
-    assert "request id 'nightly-1' was used for a different import [REQUEST_ID_REUSED]" in other_file.errors
-
-
-async def test_a_request_id_of_a_complete_upload_is_not_used_for_another_image(
-    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
-) -> None:
-    disk(tmp_path)
-    daemon.state.held = asyncio.Event()
-    assert (await imsctl(*BY_REQUEST, "--detach")).code == 0
-    renamed = await imsctl(*BY_REQUEST, "--description", "another")
-    assert renamed.code == 1
-    assert "[REQUEST_ID_REUSED]" in renamed.errors
-
-
-async def test_a_request_id_of_an_aborted_import_says_that_it_was_used(
-    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
-) -> None:
-    disk(tmp_path)
-    daemon.state.refuse_next["WriteUpload"] = [Refusal(code_pb2.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "no")]
-    assert (await imsctl(*BY_REQUEST)).code == 1
-    (upload_id,) = daemon.state.uploads
-    assert (await imsctl("upload", "abort", upload_id)).code == 0
-    again = await imsctl(*BY_REQUEST)
-    assert again.code == 1
-    assert "request id 'nightly-1' was used" in again.errors
-    assert "[ALREADY_EXISTS]" in again.errors
-
-
-async def test_a_repeated_request_id_whose_image_was_deleted_says_so(
-    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
-) -> None:
-    disk(tmp_path)
-    image_id = (await imsctl(*BY_REQUEST)).json["id"]
-    del daemon.state.images[image_id]
-    again = await imsctl(*BY_REQUEST)
-    assert again.code == 1
-    assert f"image {image_id} was made, and was deleted meanwhile [NOT_FOUND]" in again.errors
-
-
 async def test_a_wrong_declaration_is_passed_on(imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path) -> None:
     disk(tmp_path)
     daemon.state.held = asyncio.Event()
@@ -404,89 +334,6 @@ async def test_a_wrong_declaration_is_passed_on(imsctl: Imsctl, daemon: FakeDaem
     (upload,) = daemon.state.uploads.values()
     assert upload.message.disk_format == image_pb2.DISK_FORMAT_QCOW2
     assert upload.message.expected_sha256 == sha256.lower()
-
-
-async def test_an_upload_is_resumed_by_its_id(imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path) -> None:
-    content = disk(tmp_path)
-    upload = upload_pb2.Upload(
-        id="8d7f6a34-9a53-4d3c-8a4b-5c0c3a2f7b10",
-        state=upload_pb2.UPLOAD_STATE_OPEN,
-        size_bytes=len(content),
-        committed_offset=MIB,
-    )
-    daemon.state.uploads[upload.id] = FakeUpload(upload, bytearray(content[:MIB]))
-    outcome = await imsctl("upload", "resume", upload.id, "disk.raw", "-o", "json")
-    assert outcome.code == 0, outcome.errors
-    assert outcome.json["state"] == "committed"
-    assert outcome.json["digest"] == digest_of(content)
-
-
-async def test_another_file_does_not_resume_an_upload(
-    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
-) -> None:
-    disk(tmp_path, 1000)
-    upload = upload_pb2.Upload(id="u", state=upload_pb2.UPLOAD_STATE_OPEN, size_bytes=2000)
-    daemon.state.uploads["u"] = FakeUpload(upload)
-    outcome = await imsctl("upload", "resume", "u", "disk.raw")
-    assert outcome.code == 1
-    assert "[LOCAL_FILE]" in outcome.errors
-
-
-@pytest.mark.parametrize("declared", [1000, 0])
-async def test_a_file_with_another_mark_does_not_resume_an_upload_and_nothing_is_lost(
-    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path, declared: int
-) -> None:
-    disk(tmp_path, 1000)
-    upload = upload_pb2.Upload(
-        id="u", state=upload_pb2.UPLOAD_STATE_OPEN, size_bytes=declared, fingerprint="f", committed_offset=1
-    )
-    daemon.state.uploads["u"] = FakeUpload(upload, bytearray(b"x"))
-    outcome = await imsctl("upload", "resume", "u", "disk.raw")
-    assert outcome.code == 1
-    assert "is not the file that upload u was begun with" in outcome.errors
-    assert "[FAILED_PRECONDITION]\n  give the file it was begun with, or abort it" in outcome.errors
-    assert "WriteUpload" not in daemon.state.calls
-    assert "u" in daemon.state.uploads
-
-
-async def test_the_file_an_import_began_with_resumes_its_upload(
-    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
-) -> None:
-    content = disk(tmp_path, 6 * MIB)
-    daemon.state.drop_at = [5 * MIB] * 50
-    process = await imsctl.start("image", "import", "disk.raw", "--name", "web")
-    await until(lambda: len(daemon.state.drop_at) < 48)
-    process.send_signal(signal.SIGINT)
-    await imsctl.finish(process)
-    daemon.state.drop_at = []
-    (upload_id,) = daemon.state.uploads
-    outcome = await imsctl("upload", "resume", upload_id, "disk.raw", "-o", "json")
-    assert outcome.code == 0, outcome.errors
-    assert outcome.json["digest"] == digest_of(content)
-
-
-async def test_resuming_a_complete_upload_says_so_and_how_an_image_is_made_of_it(
-    imsctl: Imsctl, daemon: FakeDaemon
-) -> None:
-    upload = upload_pb2.Upload(id="u", state=upload_pb2.UPLOAD_STATE_COMMITTED, fingerprint="f")
-    daemon.state.uploads["u"] = FakeUpload(upload)
-    outcome = await imsctl("upload", "resume", "u", "missing")
-    assert outcome.code == 0
-    assert "upload u is complete, nothing was sent: `imsctl image import FILE --name NAME`" in outcome.errors
-    assert "state    committed" in outcome.text
-
-
-async def test_uploads_are_listed_and_aborted(imsctl: Imsctl, daemon: FakeDaemon) -> None:
-    for name in "ab":
-        message = upload_pb2.Upload(id=name, file_name=f"{name}.raw", state=upload_pb2.UPLOAD_STATE_OPEN)
-        daemon.state.uploads[name] = FakeUpload(message)
-    listed = await imsctl("upload", "list", "-o", "json")
-    assert [upload["file_name"] for upload in listed.json] == ["b.raw", "a.raw"]
-    outcome = await imsctl("upload", "abort", "a", "missing", "b")
-    assert outcome.code == 1
-    assert outcome.text == "aborted a\naborted b\n"
-    assert "[NOT_FOUND]" in outcome.errors
-    assert not daemon.state.uploads
 
 
 async def test_a_missing_file_is_one_sentence(imsctl: Imsctl) -> None:
