@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,82 +14,24 @@ from typing import Any
 import pytest
 
 from imsd.contract import Conflict, ImsError, InvalidRequest, Unavailable
-from imsd.core.feeds import OpenedFeed
 from imsd.core.url_answer import Answer, AttemptFailed
-from imsd.core.url_client import UrlClient, new_url_client
+from imsd.core.url_client import UrlClient
 from imsd.core.url_feed import UrlFeed
 from imsd.core.url_policy import UrlPolicy
-from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
-from tests.web_server import Fault, Reply, WebFile, WebServer, serve_web
-
-PIECE = 64 << 10
-CONTENT = random.Random(1).randbytes(20 * PIECE + 77)
-QUICK = UrlLimits(
-    piece_bytes=PIECE, connect_seconds=5, stall_seconds=0.3, retry_seconds=3, pause_seconds=0.01
+from tests.unit.core.url_world import (
+    CONTENT,
+    PIECE,
+    QUICK,
+    OpenClient,
+    cut,
+    failure,
+    fetch,
+    headers,
+    resolve_to,
+    stall,
+    status,
 )
-LOOPBACK = ("127.0.0.0/8", "::1")
-
-OpenClient = Callable[..., Any]
-
-
-@pytest.fixture
-async def open_client(web: WebServer, certificate: Path) -> AsyncIterator[OpenClient]:
-    """Make a client with limits and a policy of the test's own; by default the server may be asked."""
-    async with AsyncExitStack() as stack:
-
-        async def open_(
-            limits: UrlLimits = QUICK, ca_file: Path | None = certificate, **policy: Any
-        ) -> UrlClient:
-            policy = {"allowed_networks": LOOPBACK, "ports": [web.port]} | policy
-            settings = UrlSettings(UrlPolicy(**policy), limits, trusted_authorities(ca_file))
-            client = new_url_client(settings)
-            stack.push_async_callback(client.close)
-            return client
-
-        yield open_
-
-
-@pytest.fixture
-async def client(open_client: OpenClient) -> UrlClient:
-    made: UrlClient = await open_client()
-    return made
-
-
-async def read(opened: OpenedFeed) -> bytes:
-    content = bytearray()
-    async with aclosing(opened.steps()) as steps:
-        async for step in steps:
-            assert isinstance(step, bytes | bytearray | memoryview)
-            content += step
-    return bytes(content)
-
-
-async def fetch(client: UrlClient, url: str, offset: int = 0) -> bytes:
-    async with UrlFeed(client, url).open(offset) as opened:
-        return await read(opened)
-
-
-async def failure(client: UrlClient, url: str, offset: int = 0) -> ImsError:
-    with pytest.raises(ImsError) as failed:
-        await fetch(client, url, offset)
-    return failed.value
-
-
-def cut(after: int) -> Fault:
-    return lambda reply: replace(reply, cut_after=after)
-
-
-def stall(after: int) -> Fault:
-    return lambda reply: replace(reply, stall_after=after)
-
-
-def status(number: int) -> Fault:
-    return lambda reply: Reply(number)
-
-
-def headers(**changed: str | None) -> Fault:
-    return lambda reply: reply.with_headers(**changed)
-
+from tests.web_server import Fault, Reply, WebFile, WebServer, serve_web
 
 FILES = {
     "with ranges": WebFile(CONTENT),
@@ -377,113 +318,6 @@ async def test_a_truncated_body_is_never_a_file(
     page = WebFile(CONTENT, has_ranges=False, is_chunked=is_chunked)
     url = web.offer("/disk", lambda seen: replace(page(seen), cut_after=len(CONTENT) - 1))
     assert (await failure(client, url)).reason == "URL_UNREACHABLE"
-
-
-async def test_redirects_are_followed_and_pieces_come_from_where_they_led(
-    web: WebServer, client: UrlClient
-) -> None:
-    web.offer("/disk", WebFile(CONTENT))
-    web.redirect("/b", "/disk?signature=1")
-    assert await fetch(client, web.redirect("/a", f"{web.root}/b")) == CONTENT
-    paths = [seen.path for seen in web.seen]
-    assert paths[:3] == ["/a", "/b", "/disk?signature=1"]
-    assert set(paths[3:]) == {"/disk?signature=1"}
-
-
-async def test_where_a_redirect_led_may_expire(web: WebServer, client: UrlClient) -> None:
-    web.offer("/disk", WebFile(CONTENT))
-    url = web.redirect("/a", "/disk")
-    web.faults.extend([lambda reply: reply, lambda reply: reply, status(403), status(403)])
-    assert await fetch(client, url) == CONTENT
-    assert [seen.path for seen in web.seen].count("/a") >= 2
-
-
-async def test_a_circle_of_redirects_ends(web: WebServer, client: UrlClient) -> None:
-    web.redirect("/b", "/a")
-    failed = await failure(client, web.redirect("/a", "/b"))
-    assert failed.reason == "URL_UNREACHABLE"
-    assert len(web.seen) == 6
-
-
-@pytest.mark.parametrize(
-    "location",
-    [
-        "file:///etc/passwd",
-        "http://localhost/",
-        "https://10.0.0.1/",
-        "https://169.254.169.254/latest",
-        "ftp://x/",
-        "",
-    ],
-)
-async def test_a_redirect_to_what_may_not_be_asked_is_refused_cve_2026_34881(
-    web: WebServer, client: UrlClient, location: str
-) -> None:
-    failed = await failure(client, web.redirect("/a", location))
-    assert failed.reason == "URL_REFUSED"
-    assert len(web.seen) == 1
-
-
-async def test_a_redirect_to_loopback_is_refused_where_only_the_first_host_is_allowed(
-    web: WebServer, open_client: OpenClient
-) -> None:
-    client = await open_client(allowed_networks=["127.0.0.1/32"])
-    failed = await failure(client, web.redirect("/a", f"https://127.0.0.2:{web.port}/admin"))
-    assert failed.reason == "URL_REFUSED"
-    assert len(web.seen) == 1
-
-
-def resolve_to(
-    monkeypatch: pytest.MonkeyPatch, *answers: list[str], error: OSError | None = None
-) -> list[str]:
-    """Let each look-up of a name give the next of ``answers``, the last one for ever; returns the names."""
-    asked: list[str] = []
-
-    async def getaddrinfo(self: Any, host: str, port: int, **_: Any) -> list[Any]:
-        asked.append(host)
-        if error:
-            raise error
-        addresses = answers[min(len(asked), len(answers)) - 1]
-        return [
-            (socket.AF_INET6 if ":" in each else socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port))
-            for each in addresses
-        ]
-
-    monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "getaddrinfo", getaddrinfo)
-    return asked
-
-
-async def test_a_name_with_one_forbidden_address_is_not_connected_to(
-    web: WebServer, client: UrlClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolve_to(monkeypatch, ["127.0.0.1", "10.0.0.1"])
-    failed = await failure(client, f"https://localhost:{web.port}/disk")
-    assert failed.reason == "URL_REFUSED"
-    assert not web.seen
-
-
-async def test_a_name_that_is_rebound_after_it_was_judged_is_not_connected_to(
-    web: WebServer, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """DNS rebinding: allowed when it is looked up first, the daemon's own network afterwards."""
-    client = await open_client(allowed_networks=["127.0.0.1/32"])
-    web.offer("/disk", WebFile(CONTENT))
-    web.faults.append(cut(1000))
-    asked = resolve_to(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])
-    failed = await failure(client, f"https://rebound.test:{web.port}/disk")
-    assert failed.reason == "URL_REFUSED"
-    assert len(asked) >= 2
-    assert len(web.seen) == 1
-
-
-async def test_the_connection_goes_to_the_address_that_was_judged_and_no_other_look_up_is_made(
-    web: WebServer, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = await open_client(replace(QUICK, connections=1), allowed_networks=["127.0.0.1/32"])
-    web.offer("/disk", WebFile(CONTENT[:PIECE]))
-    asked = resolve_to(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
-    assert await fetch(client, f"https://rebound.test:{web.port}/disk") == CONTENT[:PIECE]
-    assert asked == ["rebound.test"]
 
 
 async def test_the_environment_names_no_proxy(
