@@ -21,6 +21,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a case of bytes by its argument, never by the bytes.
+
+    What a test makes while it is collected may differ from process to process (a gzip file holds the
+    second it was made in), and the workers of one run have to agree on the names of all tests.
+    """
+    return argname if isinstance(val, bytes | bytearray | memoryview) else None
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the server of the web that tests fetch from."""

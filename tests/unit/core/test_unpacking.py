@@ -136,17 +136,17 @@ async def test_what_was_left_by_a_cancelled_job_goes_at_the_next_start(
         assert await service.left() == {}
 
 
-@pytest.mark.parametrize(
-    ("file", "reason"),
-    [
-        (gzip.compress(DISK)[:-9], "IMAGE_TRUNCATED"),
-        (gzip.compress(DISK)[:-8] + bytes(8), "IMAGE_MALFORMED"),
-        (gzip.compress(b""), "IMAGE_EMPTY"),
-        (gzip.compress(lzma.compress(DISK)), "FORMAT_UNSUPPORTED"),
-        (bz2.compress(bz2.compress(DISK)), "FORMAT_UNSUPPORTED"),
-        (gzip.compress(b"QFI\xfb\0\0\0\x09" + DISK), "FORMAT_UNSUPPORTED"),
-    ],
-)
+NEVER_AN_IMAGE = {
+    "cut": (gzip.compress(DISK)[:-9], "IMAGE_TRUNCATED"),
+    "damaged": (gzip.compress(DISK)[:-8] + bytes(8), "IMAGE_MALFORMED"),
+    "empty": (gzip.compress(b""), "IMAGE_EMPTY"),
+    "xz in gzip": (gzip.compress(lzma.compress(DISK)), "FORMAT_UNSUPPORTED"),
+    "bzip2 in bzip2": (bz2.compress(bz2.compress(DISK)), "FORMAT_UNSUPPORTED"),
+    "qcow2 of version 9": (gzip.compress(b"QFI\xfb\0\0\0\x09" + DISK), "FORMAT_UNSUPPORTED"),
+}
+
+
+@pytest.mark.parametrize(("file", "reason"), NEVER_AN_IMAGE.values(), ids=NEVER_AN_IMAGE)
 async def test_a_file_that_will_never_be_an_image_goes_with_its_job(
     world: ImportWorld, file: bytes, reason: str
 ) -> None:
