@@ -71,7 +71,7 @@ def guest_to_pb(report: GuestReport) -> pb.GuestReport:
         findings=[_finding_to_pb(found) for found in report.findings],
         evidence=report.evidence,
         supported_server_types=sorted({name for each in support for name in each.server_types}),
-        is_uefi_supported=catalogue.uefi_supported(report.os_version),
+        is_uefi_supported=catalogue.uefi_supported(report.os_version, report.architecture),
     )
 
 

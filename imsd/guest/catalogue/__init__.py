@@ -86,8 +86,10 @@ def supported(os_version: str, server_type: str = "", architecture: str = "") ->
     return found
 
 
-def uefi_supported(os_version: str) -> bool:
-    """Whether ``os_version`` is listed as a system that boots with UEFI."""
+def uefi_supported(os_version: str, architecture: str = "") -> bool:
+    """Whether ``os_version`` is listed as a system that boots with UEFI: on ARM nothing else is there."""
+    if architecture == "arm":
+        return bool(supported(os_version, architecture="arm"))
     system = parse_ims_name(os_version)
     return system is not None and any(table.is_uefi and table.row_of(system) for table in tables())
 

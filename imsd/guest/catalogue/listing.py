@@ -64,7 +64,7 @@ def listed_systems(
             os_version=name,
             bits=bits,
             architecture=processor,
-            is_uefi_supported=processor == "arm" or uefi_supported(name),  # arm starts by nothing else
+            is_uefi_supported=uefi_supported(name, processor),
             server_types=types if server_type else sorted(entry.server_types),
             tables=sorted(entry.tables),
         )

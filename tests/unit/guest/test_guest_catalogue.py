@@ -7,6 +7,8 @@ import pytest
 from imsd.guest.catalogue import Support, supported, tables, uefi_supported
 from imsd.guest.catalogue.listing import listed_systems
 from imsd.guest.naming import PATTERNS
+from imsd.guest.report import GuestReport
+from imsd.guest_messages import guest_to_pb
 
 # Table → its rows (one a family), the versions in them, its server types.
 COUNTED = {
@@ -117,3 +119,11 @@ def test_a_system_for_arm_starts_by_uefi() -> None:
     found = listed_systems("arm")
     assert {system.is_uefi_supported for system in found} == {True}
     assert listed_systems("arm", is_uefi_only=True) == found
+
+
+@pytest.mark.parametrize(("architecture", "is_there"), [("arm", True), ("x86", False), ("", False)])
+def test_a_report_and_the_list_agree_on_what_starts_by_uefi(architecture: str, is_there: bool) -> None:
+    name = "KylinSec 3.3 64bit"
+    assert uefi_supported(name, architecture) is is_there
+    report = GuestReport(is_inspected=True, os_version=name, architecture=architecture)
+    assert guest_to_pb(report).is_uefi_supported is is_there
