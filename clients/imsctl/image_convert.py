@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing, closing
@@ -106,7 +105,7 @@ async def convert_file(session: Session, source: str, target: str, options: Conv
         opening = partial(open_local_image, Path(source), options.format, disk=options.disk)
         local = await watched(session, lambda on_phase: stack.enter_context(opening(on_phase)))
         # What has to be kept until the end lies where a packed file is unpacked to, and is never larger.
-        spool = stack.enter_context(closing(SpoolFolder(Path(tempfile.gettempdir()), sys.maxsize).spool()))
+        spool = stack.enter_context(closing(SpoolFolder(None, sys.maxsize).spool()))
         writer = open_writer(wanted, local.image.blocks, compression, spool=spool)
         written = await _convert(session, writer, target, must_sync=options.fsync)
     if target == "-":

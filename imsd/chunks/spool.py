@@ -21,9 +21,12 @@ MIN_FREE_BYTES = 1 << 30
 
 
 class SpoolFolder:
-    """Where spools lie; all that are open at once hold at most ``quota_bytes``. Thread-safe."""
+    """Where spools lie; all that are open at once hold at most ``quota_bytes``. Thread-safe.
 
-    def __init__(self, folder: Path, quota_bytes: int) -> None:
+    ``folder`` None: where the system keeps temporary files, looked for when the first spool is used.
+    """
+
+    def __init__(self, folder: Path | None, quota_bytes: int) -> None:
         self.folder = folder
         self._free_bytes = quota_bytes
         self._lock = threading.Lock()
@@ -104,7 +107,7 @@ class FileSpool(Spool):
             return -1 if self._is_full else start
 
 
-def _open_nameless(folder: Path) -> int:
+def _open_nameless(folder: Path | None) -> int:
     """Raises OSError."""
     with tempfile.TemporaryFile(prefix="imsd-spool-", dir=folder) as file:
         return os.dup(file.fileno())

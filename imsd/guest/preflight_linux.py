@@ -140,8 +140,9 @@ def _leaves_network_alone(guest: Guest) -> bool:
 
 def _renews_host_keys(guest: Guest) -> bool:
     """Whether cloud-init makes new ones for each new server, as it does unless it is told not to."""
-    is_told_not_to = any(_KEYS_KEPT.search(text) for text in _cloud_init_settings(guest))
-    return is_cloud_init_ready(guest.tree) and not is_told_not_to
+    return is_cloud_init_ready(guest.tree) and not any(
+        _KEYS_KEPT.search(text) for text in _cloud_init_settings(guest)
+    )
 
 
 def _cloud_init_settings(guest: Guest) -> Iterator[str]:

@@ -50,17 +50,17 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
 
 
-def leave_few_calls(libc: ctypes.CDLL) -> bool:
-    """Whether the kernel took the filter; where it has none, the other limits still hold.
+def leave_few_calls(libc: ctypes.CDLL) -> None:
+    """Where the kernel or this table has no such filter, nothing happens, and the other limits still hold.
 
     The process must have given up new privileges before.
     """
     known = CALLS.get(os.uname().machine)
     if known is None:
-        return False
+        return
     code = _filter(known[0], sorted(known[1].values()))
     program = _Program(len(code) // 8, code)
-    return bool(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) == 0)
+    libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
 
 
 def _filter(architecture: int, allowed: list[int]) -> bytes:

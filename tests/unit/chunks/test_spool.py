@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +51,18 @@ def test_without_a_directory_nothing_is_kept(tmp_path: Path) -> None:
         spool.keep(0, [b"x"])
         assert spool.kept(0) is None
     assert folder.take(10)
+
+
+def test_a_machine_without_a_folder_for_temporary_files_keeps_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_folder() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", no_folder)
+    with closing(SpoolFolder(None, 10).spool()) as spool:
+        spool.keep(0, [b"x"])
+        assert spool.kept(0) is None
 
 
 @pytest.mark.parametrize(("free", "is_kept"), [(MIN_FREE_BYTES + 3, True), (MIN_FREE_BYTES + 2, False)])
