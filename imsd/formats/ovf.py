@@ -58,7 +58,7 @@ class Checksum:
 @dataclass(slots=True)
 class _Found:
     files: dict[str, OvfDisk] = field(default_factory=dict)
-    references: list[str] = field(default_factory=list)  # of disks to files, in the order of the disks
+    references: dict[str, None] = field(default_factory=dict)  # of disks to files, in the order of the disks
     name: str = ""
     system: str = ""
     firmware: str = ""
@@ -131,8 +131,11 @@ def _take_disk(found: _Found, element: Element) -> None:
     if "parentRef" in element.attributes:
         raise REFUSALS.needs_another_file("one of its disks has a parent")
     reference = element.attributes.get("fileRef")
-    if reference and reference not in found.references:  # one without a file is empty, and made by the host
-        found.references.append(reference)
+    if not reference:  # an empty disk, which the host makes
+        return
+    found.references[reference] = None
+    if len(found.references) > MAX_DISKS:
+        raise REFUSALS.too_large(f"it has more than {MAX_DISKS} disks")
 
 
 def _take_system(found: _Found, element: Element) -> None:
@@ -167,8 +170,6 @@ _TAKEN = {
 def _disks(found: _Found) -> list[OvfDisk]:
     if not found.references:
         raise REFUSALS.empty()
-    if len(found.references) > MAX_DISKS:
-        raise REFUSALS.too_large(f"it has more than {MAX_DISKS} disks")
     if unknown := [each for each in found.references if each not in found.files]:
         raise elsewhere(unknown[0])
     return [found.files[each] for each in found.references]

@@ -133,6 +133,11 @@ def test_the_number_of_disks_is_bounded() -> None:
     assert refusal(descriptor(names)) == "IMAGE_TOO_LARGE"
 
 
+def test_what_follows_too_many_disks_is_not_looked_at() -> None:
+    names = "".join(f'<Disk fileRef="{number}"/>' for number in range(ovf.MAX_DISKS + 1))
+    assert refusal(f"<Envelope><DiskSection>{names}<!DOCTYPE".encode()) == "IMAGE_TOO_LARGE"
+
+
 @given(seed=st.integers(0, 1 << 30))
 def test_any_damage_is_refused_or_harmless(seed: int) -> None:
     chosen, content = random.Random(seed), bytearray(GOOD)
