@@ -18,6 +18,8 @@ MAX_DEPTH = 64
 MAX_ELEMENTS = 50_000
 MAX_ATTRIBUTES = 64
 
+# Characters that no document may hold or refer to.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NAME = re.compile(r"[^\W\d][\w.\-]{0,127}(?::[^\W\d][\w.\-]{0,127})?")
 _ATTRIBUTE = re.compile(r"\s+([^\W\d][\w.:\-]{0,127})\s*=\s*(?:\"([^\"<]*)\"|'([^'<]*)')")
 _TAG_END = re.compile(r"\s*(/?)>")
@@ -59,6 +61,8 @@ class _Parser:
         self._count = 0
 
     def elements(self) -> Iterator[Element]:
+        if found := _FORBIDDEN.search(self._document):
+            raise self._refusals.malformed(f"its descriptor holds {found[0]!r}, which XML forbids")
         while (start := self._document.find("<", self._position)) >= 0:
             self._take_text(self._document[self._position : start])
             self._position = start
@@ -161,8 +165,8 @@ class _Parser:
             return _ENTITIES[name]
         number = re.fullmatch(r"#(?:x([0-9A-Fa-f]{1,6})|([0-9]{1,7}))", name) if end else None
         code = int(number[1], 16) if number and number[1] else int(number[2]) if number else 0
-        if not 0 < code <= 0x10FFFF or 0xD800 <= code < 0xE000:
-            raise self._refusals.malformed("its descriptor refers to an entity that XML does not have")
+        if not 0 < code <= 0x10FFFF or _FORBIDDEN.match(chr(code)):
+            raise self._refusals.malformed("its descriptor refers to what XML does not have")
         return chr(code)
 
 

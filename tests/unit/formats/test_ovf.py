@@ -71,6 +71,13 @@ def test_text_is_unescaped_and_sections_of_text_are_taken() -> None:
     assert (found.disks[0].file_name, found.system) == ("a&bc", "a <b> <c")
 
 
+def test_any_character_of_xml_may_stand_in_text() -> None:
+    said = "\t\r\n \x7f\x85\ud7ff\ue000\ufffd\U00010000\U0010ffff"
+    told = "".join(f"&#{ord(character)};" for character in said)
+    found = list(elements(f"<a>.{said}.{told}.</a>", ovf.REFUSALS))
+    assert [element.text for element in found] == [f".{said}.{said}."]
+
+
 BILLION_LAUGHS = (
     b'<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY lol "lol">'
     + b"".join(b'<!ENTITY lol%d "%s">' % (n, b"&lol%d;" % (n - 1) * 10) for n in range(1, 10))
@@ -104,6 +111,14 @@ def test_an_external_entity_is_refused() -> None:
         (b"<Envelope>&e;</Envelope>", "IMAGE_MALFORMED"),
         (b"<Envelope>&#0;</Envelope>", "IMAGE_MALFORMED"),
         (b"<Envelope>&#xD800;</Envelope>", "IMAGE_MALFORMED"),
+        (b"<Envelope>&#1;</Envelope>", "IMAGE_MALFORMED"),
+        (b"<Envelope a='&#x1b;'/>", "IMAGE_MALFORMED"),
+        (b"<Envelope>&#xFFFE;</Envelope>", "IMAGE_MALFORMED"),
+        (b"<Envelope>\x00</Envelope>", "IMAGE_MALFORMED"),
+        (b"<Envelope a='\x1b'/>", "IMAGE_MALFORMED"),
+        (b"<Envelope><![CDATA[\x08]]></Envelope>", "IMAGE_MALFORMED"),
+        (b"<Envelope><!-- \x0c --></Envelope>", "IMAGE_MALFORMED"),
+        ("<Envelope>\uffff</Envelope>".encode(), "IMAGE_MALFORMED"),
         (b"<Envelope>& </Envelope>", "IMAGE_MALFORMED"),
         (b"<Envelope><!-- </Envelope>", "IMAGE_MALFORMED"),
         (b"<Envelope><![CDATA[ </Envelope>", "IMAGE_MALFORMED"),
