@@ -22,7 +22,11 @@ MAX_DISKS = 64
 MAX_TEXT_CHARACTERS = 255
 
 GZIP = "gzip"
-REFUSALS = Refusals("OVA", "export the virtual machine again, as OVF 1.x or 2.x")
+REFUSALS = Refusals(
+    "OVA",
+    repair="export the virtual machine again, as OVF 1.x or 2.x",
+    convert="export the virtual machine again, with each of its disks as one file",
+)
 
 _MANIFEST_LINE = re.compile(r"\s*(SHA1|SHA256|SHA512)\s*\(([^\r\n]{1,512})\)\s*=\s*([0-9A-Fa-f]{40,128})\s*")
 _DIGEST_DIGITS = {"SHA1": 40, "SHA256": 64, "SHA512": 128}
@@ -135,7 +139,11 @@ def _take_disk(found: _Found, element: Element) -> None:
         return
     found.references[reference] = None
     if len(found.references) > MAX_DISKS:
-        raise REFUSALS.too_large(f"it has more than {MAX_DISKS} disks")
+        raise ImageRefused(
+            f"the OVA package has more than {MAX_DISKS} disks",
+            reason="IMAGE_TOO_LARGE",
+            hint="unpack it, for example with `tar -xf`, and send its disks one by one",
+        )
 
 
 def _take_system(found: _Found, element: Element) -> None:
@@ -169,7 +177,11 @@ _TAKEN = {
 
 def _disks(found: _Found) -> list[OvfDisk]:
     if not found.references:
-        raise REFUSALS.empty()
+        raise ImageRefused(
+            "the OVA package has no disk with a file",
+            reason="IMAGE_EMPTY",
+            hint="export the virtual machine again, with its disks in the package",
+        )
     if unknown := [each for each in found.references if each not in found.files]:
         raise elsewhere(unknown[0])
     return [found.files[each] for each in found.references]

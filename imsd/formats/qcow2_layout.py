@@ -58,7 +58,9 @@ MAX_SNAPSHOTS = 256
 MAX_HEADER_BYTES = 64 << 10
 
 REFUSALS = Refusals(
-    "qcow2", "look at it with `qemu-img check`, or write it anew with `qemu-img convert -O qcow2`"
+    "qcow2",
+    repair="look at it with `qemu-img check`, or write it anew with `qemu-img convert -O qcow2`",
+    convert="copy the disk to a new file with `qemu-img convert -O qcow2`",
 )
 malformed, truncated = REFUSALS.malformed, REFUSALS.truncated
 

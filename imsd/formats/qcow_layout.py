@@ -30,7 +30,11 @@ MIN_L2_BITS, MAX_L2_BITS = 6, 13
 # Enough for 64 TiB in what QEMU writes (clusters of 4 KiB, tables of 512 entries); it is read in pages.
 MAX_L1_BYTES = 256 << 20
 
-REFUSALS = Refusals("qcow", "copy it again from its origin, or write it anew with `qemu-img convert`")
+REFUSALS = Refusals(
+    "qcow",
+    repair="copy it again from its origin, or write it anew with `qemu-img convert`",
+    convert="copy the disk to a new file with `qemu-img convert -O qcow2`",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,11 @@ MAX_TABLE_CLUSTERS = 16
 # The header itself has 64 bytes; clusters beyond the first hold nothing but the name of a backing file.
 MAX_HEADER_CLUSTERS = 16
 
-REFUSALS = Refusals("qed", "look at it with `qemu-img check`, or copy it again from its origin")
+REFUSALS = Refusals(
+    "qed",
+    repair="look at it with `qemu-img check`, or copy it again from its origin",
+    convert="copy the disk to a new file with `qemu-img convert -O qcow2`",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How a format refuses its files: the same words and hints for the same reason."""
+"""How a format refuses its files: the same words for the same reason."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from imsd.contract import ImageRefused
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """``name``: the format. ``repair``: what to do with a malformed file of it."""
+    """``name``: the format. ``repair``: what to do with a malformed file of it.
+
+    ``convert``: how to get another file of the same disk, in words that follow a colon.
+    """
 
     name: str
     repair: str
+    convert: str
 
     def malformed(self, what: str) -> ImageRefused:
         return ImageRefused(
@@ -37,33 +41,31 @@ class Refusals:
         return ImageRefused(
             f"the {self.name} file is too large: {what}",
             reason="IMAGE_TOO_LARGE",
-            hint="write it anew with `qemu-img convert -O qcow2`",
+            hint=self.convert,
         )
 
     def needs_another_file(self, what: str) -> ImageRefused:
         return ImageRefused(
             f"the {self.name} file needs another file below it: {what}",
             reason="IMAGE_BACKING_FILE",
-            hint="merge the chain into one file, for example with `qemu-img convert -O qcow2`",
+            hint=f"merge the chain into one file: {self.convert}",
         )
 
     def encrypted(self) -> ImageRefused:
         return ImageRefused(
             f"the {self.name} file is encrypted",
             reason="IMAGE_ENCRYPTED",
-            hint="decrypt it first with `qemu-img convert`",
+            hint=f"decrypt it: {self.convert}",
         )
 
     def unknown_feature(self, what: str) -> ImageRefused:
         return ImageRefused(
             f"the {self.name} file uses what is not known: {what}",
             reason="IMAGE_UNKNOWN_FEATURE",
-            hint="convert the image with the program that wrote it, for example to qcow2",
+            hint=self.convert,
         )
 
     def unsupported(self, what: str) -> ImageRefused:
         return ImageRefused(
-            f"{what} of {self.name} is not known",
-            reason="FORMAT_UNSUPPORTED",
-            hint="convert the image with `qemu-img convert -O qcow2`",
+            f"{what} of {self.name} is not known", reason="FORMAT_UNSUPPORTED", hint=self.convert
         )

@@ -32,7 +32,11 @@ PAX_TYPE, GLOBAL_PAX_TYPE, LONG_NAME_TYPE = b"x", b"g", b"L"
 _EXTENSION_TYPES = (PAX_TYPE, GLOBAL_PAX_TYPE, LONG_NAME_TYPE)
 _CHECKSUM = slice(148, 156)
 
-_REFUSALS = Refusals("tar", "pack it again, for example with `tar --format=ustar`, the descriptor first")
+_REFUSALS = Refusals(
+    "tar",
+    repair="pack it again, for example with `tar --format=ustar`, the descriptor first",
+    convert="pack nothing but whole files, for example with `tar --format=ustar`, the descriptor first",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,11 @@ MIN_BLOCK_BYTES, MAX_BLOCK_BYTES = 4 << 10, 256 << 20
 # Enough for 64 TiB in blocks of 1 MiB, a map of 256 MiB; it is read in pages.
 MAX_BLOCKS = 64 << 20
 
-REFUSALS = Refusals("vdi", "copy it again from its origin, or write it anew with `VBoxManage clonemedium`")
+REFUSALS = Refusals(
+    "vdi",
+    repair="copy it again from its origin, or write it anew with `VBoxManage clonemedium`",
+    convert="copy the disk to a new file with `VBoxManage clonemedium`",
+)
 
 
 class Kind(IntEnum):

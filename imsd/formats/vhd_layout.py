@@ -49,7 +49,11 @@ MAX_SIZE_BYTES = 2040 << 30
 # The sectors a disk may have and still be described by its geometry.
 MAX_GEOMETRY_SECTORS = 65535 * 16 * 255
 
-REFUSALS = Refusals("vhd", "write it anew with the program it comes from, or with `qemu-img convert -O vpc`")
+REFUSALS = Refusals(
+    "vhd",
+    repair="write it anew with the program it comes from, or with `qemu-img convert -O vpc`",
+    convert="copy the disk to a new file with the program it comes from, for example with `Convert-VHD`",
+)
 malformed, truncated = REFUSALS.malformed, REFUSALS.truncated
 
 

@@ -67,7 +67,9 @@ BAT_OFFSET_SHIFT = 20
 NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED, FULLY_PRESENT, PARTIALLY_PRESENT = 0, 1, 2, 3, 6, 7
 
 REFUSALS = Refusals(
-    "vhdx", "write it anew with the program it comes from, or with `qemu-img convert -O vhdx`"
+    "vhdx",
+    repair="write it anew with the program it comes from, or with `qemu-img convert -O vhdx`",
+    convert="copy the disk to a new file with the program it comes from, for example with `Convert-VHD`",
 )
 malformed, truncated = REFUSALS.malformed, REFUSALS.truncated
 

@@ -58,7 +58,9 @@ MAX_PACKED_FACTOR = 2
 
 
 REFUSALS = Refusals(
-    "vmdk", "copy the file again in binary mode, or write it anew with the program that made it"
+    "vmdk",
+    repair="copy the file again in binary mode, or write it anew with the program that made it",
+    convert="export the disk again as a stream-optimized VMDK, with the program that made it",
 )
 malformed, truncated = REFUSALS.malformed, REFUSALS.truncated
 

@@ -306,4 +306,8 @@ def _check_places(tables: Tables, file_bytes: int) -> None:
 
 
 def _refusals(name: str) -> Refusals:
-    return Refusals(name, "copy the file again from its origin, or export the image anew")
+    return Refusals(
+        name,
+        repair="copy the file again from its origin, or export the image anew",
+        convert="export the image anew, as qcow2 or raw",
+    )
