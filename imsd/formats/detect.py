@@ -8,7 +8,6 @@ any disk; a file without a signature is RAW. What the sender declared must be wh
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Iterator, Sequence
 
 from imsd.contract import ByteRange, ImageRefused
@@ -23,6 +22,12 @@ from .registry import READERS
 from .source import ByteSource
 from .unwrap import wrapper_of
 from .vdi_layout import SIGNATURE as VDI_SIGNATURE
+from .vhd_layout import COOKIE as VHD_COOKIE
+from .vhd_layout import FOOTER_BYTES as VHD_FOOTER_BYTES
+from .vhd_layout import OLD_FOOTER_BYTES as VHD_OLD_FOOTER_BYTES
+from .vhdx_layout import SIGNATURE as VHDX_SIGNATURE
+from .vmdk_layout import MAGIC as VMDK_MAGIC
+from .vmdk_layout import OLD_ESX_MAGIC, SE_SPARSE_MAGIC
 from .zvhd_layout import ZVHD2_COOKIE, ZVHD_COOKIE
 
 # From this many first bytes on `head_formats` sees all that stands at the start of a file.
@@ -31,12 +36,8 @@ HEAD_BYTES = DESCRIPTORS_END
 PAGE_BYTES = 4096
 TAIL_BYTES = PAGE_BYTES
 
-VHD_COOKIE = b"conectix"
-VHD_FOOTER_BYTES = 512
-VHD_OLD_FOOTER_BYTES = 511  # Virtual PC before 2004
-VHDX_SIGNATURE = b"vhdxfile"
 VDI_SIGNATURE_OFFSET = 0x40
-VMDK_MAGICS = (b"KDMV", b"COWD", struct.pack("<Q", 0xCAFEBABE))  # sparse, old ESX, SE sparse
+VMDK_MAGICS = (VMDK_MAGIC, OLD_ESX_MAGIC, SE_SPARSE_MAGIC)
 
 # Formats whose only signature may stand at the end of the file: its start looks like a raw disk.
 SIGNED_AT_END = frozenset({"vhd"})
