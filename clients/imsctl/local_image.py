@@ -104,14 +104,14 @@ def open_local_disks(
 def _packaged_disks(file: ByteSource, format_name: str, on_phase: OnPhase) -> list[LocalDisk]:
     """The disks of a package; none of any other file."""
     from imsd.formats.detect import PACKAGES, detect
-    from imsd.formats.ova import MemberSource, open_package
+    from imsd.formats.ova import member_source, open_package
 
     if format_name == "raw" or detect(file) not in PACKAGES:
         return []
     return [
         LocalDisk(
             disk.member.name,
-            partial(_open_member, MemberSource(file, disk.member), disk.wrapper, format_name, on_phase),
+            partial(_open_member, member_source(file, disk.member), disk.wrapper, format_name, on_phase),
         )
         for disk in open_package(file).disks
     ]

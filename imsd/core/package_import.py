@@ -19,7 +19,7 @@ from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.staged_source import StagedSource
 from imsd.contract import FailedPrecondition, ImsError, InvalidRequest
 from imsd.formats.detect import PACKAGES, detect, find_wrapper, require_declared
-from imsd.formats.ova import MemberSource, Package, PackagedDisk, describe
+from imsd.formats.ova import Package, PackagedDisk, describe, member_source
 from imsd.formats.tar_members import TarWalk
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
@@ -128,7 +128,7 @@ class PackageImport:
             raise
 
     async def _stored(self, run: SubRun, opened: OpenedPackage, disk: PackagedDisk) -> MadeImage:
-        runtime, file = run.runtime, MemberSource(opened.file, disk.member)
+        runtime, file = run.runtime, member_source(opened.file, disk.member)
         name = "".join(filter(str.isprintable, disk.member.name))[-MAX_FILE_NAME:]
         wrapper: str | None = disk.wrapper
         if not wrapper:
@@ -182,7 +182,7 @@ async def _check_manifest(run: JobRun, opened: OpenedPackage) -> None:
     done = 0
     for member, checksum in checksums:
         digest = hashlib.new(checksum.algorithm, usedforsecurity=False)
-        actual = await hash_file(run, MemberSource(opened.file, member), digest, done)
+        actual = await hash_file(run, member_source(opened.file, member), digest, done)
         done += member.size_bytes
         if actual != checksum.digest:
             raise InvalidRequest(

@@ -22,7 +22,7 @@ from .ovf import (
     parse_descriptor,
     parse_manifest,
 )
-from .source import ByteSource
+from .source import ByteSource, PartSource
 from .tar_members import TarMember, TarWalk, first_name
 
 NAME = "ova"
@@ -46,26 +46,9 @@ class Package:
     checksums: Sequence[tuple[TarMember, Checksum]]
 
 
-class MemberSource(ByteSource):
+def member_source(package: ByteSource, member: TarMember) -> ByteSource:
     """One member of a package, as a file."""
-
-    def __init__(self, package: ByteSource, member: TarMember) -> None:
-        self._package = package
-        self._start = member.offset
-        self.size_bytes = member.size_bytes
-
-    def require(self, ranges: Sequence[ByteRange]) -> None:
-        self._package.require([ByteRange(self._start + wanted.offset, wanted.length) for wanted in ranges])
-
-    def _read(self, offset: int, length: int) -> bytes | memoryview:
-        return self._package.read(self._start + offset, length)
-
-    def data_ranges(self) -> Iterator[ByteRange]:
-        end = self._start + self.size_bytes
-        for data in self._package.data_ranges():
-            first, last = max(data.offset, self._start), min(data.end, end)
-            if first < last:
-                yield ByteRange(first - self._start, last - first)
+    return PartSource(package, member.offset, member.size_bytes)
 
 
 def is_ova(head: bytes) -> bool:

@@ -142,6 +142,34 @@ class FileSource(ByteSource):
                 yield ByteRange(start, position - start)
 
 
+class PartSource(ByteSource):
+    """``length`` bytes of another file from ``start``, all of them inside it, as a file of their own."""
+
+    def __init__(self, source: ByteSource, start: int, length: int) -> None:
+        self._source = source
+        self._start = start
+        self.size_bytes = length
+
+    def require(self, ranges: Sequence[ByteRange]) -> None:
+        self._source.require([ByteRange(self._start + wanted.offset, wanted.length) for wanted in ranges])
+
+    def _read(self, offset: int, length: int) -> bytes | memoryview:
+        return self._source.read(self._start + offset, length)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        self._check(offset, len(buffer))
+        self._source.read_into(self._start + offset, buffer)
+
+    def data_ranges(self) -> Iterator[ByteRange]:
+        end = self._start + self.size_bytes
+        for data in self._source.data_ranges():
+            if data.offset >= end:
+                return
+            first, last = max(data.offset, self._start), min(data.end, end)
+            if first < last:
+                yield ByteRange(first - self._start, last - first)
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
     """``length`` bytes of a disk from ``start``; ``is_zero``: known to read as zeros."""

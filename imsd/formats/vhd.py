@@ -6,7 +6,7 @@ written: it reads as zeros, whatever the file holds in its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -20,7 +20,7 @@ from .page_cache import FileTable, PageCache
 from .raw import SECTOR_BYTES, RawBlocks
 from .reader import FormatReader, OpenedImage, binary_size
 from .refusals import Refusals
-from .source import ByteSource
+from .source import ByteSource, PartSource
 from .vhd_layout import (
     ENTRY_ABSENT,
     ENTRY_BYTES,
@@ -41,35 +41,11 @@ class VhdReader(FormatReader):
     def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
         layout = read_layout(source, max_virtual_size_bytes)
         if layout.table is None:
-            blocks = RawBlocks(_Start(source, layout.size_bytes))
+            blocks = RawBlocks(PartSource(source, 0, layout.size_bytes))
             return OpenedImage(self.name, blocks, layout.findings, "fixed")
         variant = f"dynamic, blocks of {binary_size(layout.table.block_bytes)}"
         table_blocks = DynamicVhdBlocks(source, layout.size_bytes, layout.table)
         return OpenedImage(self.name, table_blocks, layout.findings, variant)
-
-
-class _Start(ByteSource):
-    """The first ``size_bytes`` bytes of a file."""
-
-    def __init__(self, source: ByteSource, size_bytes: int) -> None:
-        self._source = source
-        self.size_bytes = size_bytes
-
-    def require(self, ranges: Sequence[ByteRange]) -> None:
-        self._source.require(ranges)
-
-    def _read(self, offset: int, length: int) -> bytes | memoryview:
-        return self._source.read(offset, length)
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        self._check(offset, len(buffer))
-        self._source.read_into(offset, buffer)
-
-    def data_ranges(self) -> Iterator[ByteRange]:
-        for data in self._source.data_ranges():
-            if data.offset >= self.size_bytes:
-                return
-            yield ByteRange(data.offset, min(data.end, self.size_bytes) - data.offset)
 
 
 @dataclass(frozen=True, slots=True)

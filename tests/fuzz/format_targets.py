@@ -25,7 +25,7 @@ from imsd.formats.detect import (
     open_image,
 )
 from imsd.formats.output import Zeros
-from imsd.formats.ova import MemberSource, describe
+from imsd.formats.ova import describe, member_source
 from imsd.formats.registry import DECODERS, READERS
 from imsd.formats.source import BlockSource, ByteSource, MemorySource, NeedBytes
 from imsd.formats.stream_decoder import MAX_UNIT_BYTES, StreamDecoder
@@ -287,7 +287,7 @@ def take_apart(file: bytes, chosen: random.Random) -> Answer:
         found = hashlib.blake2b()
         for disk in package.disks:
             assert disk.member.offset + disk.member.size_bytes <= len(file)
-            content = MemberSource(MemorySource(file), disk.member).read(0, disk.member.size_bytes)
+            content = member_source(MemorySource(file), disk.member).read(0, disk.member.size_bytes)
             found.update(content)
         return package.descriptor, package.checksums, found.hexdigest()
 
