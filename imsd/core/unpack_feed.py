@@ -12,17 +12,14 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from imsd.chunks.decode_pool import DecodePool
-from imsd.contract import Buffer, Conflict, ImageRefused
+from imsd.contract import Conflict
 from imsd.formats.source import ByteSource
-from imsd.formats.unwrap import HEAD_BYTES, Unwrapper, wrapper_of
+from imsd.formats.unwrap import Unwrapper
 
 from .feeds import Feed, FeedStep, OpenedFeed, with_zeros
 
 # Read of the file at once.
 READ_BYTES = 256 << 10
-# Given to the decompressor at once. It copies what is left for each of the members that follow one another,
-# and a hostile file has one every 20 bytes.
-SLICE_BYTES = 64 << 10
 # Taken from the decompressor in one call of a thread; such a call cannot be cancelled.
 BATCH_BYTES = 1 << 20
 
@@ -59,7 +56,6 @@ class _Unpacking(OpenedFeed):
     def __init__(self, pool: DecodePool, wrapped: WrappedFile, max_size_bytes: int, offset: int) -> None:
         self._pool = pool
         self._file = wrapped.file
-        self._wrapper = wrapped.wrapper
         self._unwrapper = Unwrapper(wrapped.wrapper, max_size_bytes)
         self._offset = offset
         self.size_bytes = None
@@ -86,30 +82,13 @@ class _Unpacking(OpenedFeed):
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """All of what is inside, not empty. Raises ImageRefused (IMAGE_*, FORMAT_UNSUPPORTED)."""
-        head = b""
         for start in range(0, self._file.size_bytes, READ_BYTES):
             length = min(READ_BYTES, self._file.size_bytes - start)
-            unpacked = self._unpack(await self._pool.run(self._file.read, start, length))
+            unpacked = self._unwrapper.feed(await self._pool.run(self._file.read, start, length))
             while batch := await self._pool.run(_take_batch, unpacked):
                 for piece in batch:
-                    if len(head) < HEAD_BYTES:
-                        head += piece[:HEAD_BYTES]
-                        self._refuse_another_wrapper(head)
                     yield piece
         self._unwrapper.finish()
-
-    def _unpack(self, window: Buffer) -> Iterator[bytes]:
-        view = memoryview(window)
-        for start in range(0, len(view), SLICE_BYTES):
-            yield from self._unwrapper.feed(view[start : start + SLICE_BYTES])
-
-    def _refuse_another_wrapper(self, head: bytes) -> None:
-        if another := wrapper_of(head):
-            raise ImageRefused(
-                f"the {self._wrapper} file holds a {another} file, not a disk image",
-                reason="FORMAT_UNSUPPORTED",
-                hint="unpack it once and send what is inside",
-            )
 
 
 def _take_batch(unpacked: Iterator[bytes]) -> list[bytes]:

@@ -27,6 +27,9 @@ else:
 
 # Given out at once.
 PIECE_BYTES = 1 << 20
+# A member is given so much at first, then as much again as it has taken, up to so much at once: what comes
+# after its end is copied, and a hostile file has an end every nine bytes.
+FIRST_BYTES, MOST_BYTES = 512, 64 << 10
 # The dictionary of `xz -9` takes 65 MiB; a file may ask for 4 GiB.
 MAX_XZ_MEMORY_BYTES = 80 << 20
 # A disk without data may shrink so far. gzip reaches 1,032.
@@ -79,32 +82,27 @@ class Unwrapper:
         self._starts = magic[:2]
         self._max_bytes = max_file_size_bytes
         self._member: Decompressor | None = None
+        self._member_bytes = 0
         self._has_member = False
+        self._head = b""  # of the output
         self.taken_bytes = 0
         self.given_bytes = 0
 
     def feed(self, data: Buffer) -> Iterator[bytes]:
         """Unpack the next bytes of the file, in pieces of at most `PIECE_BYTES`.
 
-        Raises `ImageRefused` (IMAGE_MALFORMED, IMAGE_TOO_LARGE, IMAGE_EXPANDS_TOO_MUCH).
+        Raises `ImageRefused` (IMAGE_MALFORMED, IMAGE_TOO_LARGE, IMAGE_EXPANDS_TOO_MUCH, FORMAT_UNSUPPORTED).
         """
-        rest = bytes(data)
-        self.taken_bytes += len(rest)
-        while True:
+        file, position = memoryview(data), 0
+        while position < len(file) or (self._member and not self._member.needs_input):
             if self._member is None:
-                rest = self._next_member(rest)
-                if not rest:
-                    return
-                self._member = self._new()
-            piece = self._decompress(self._member, rest)
-            rest = b""
+                position += self._begin_member(bytes(file[position : position + FIRST_BYTES]))
+                continue
+            piece, taken = self._unpack(self._member, file[position:])
+            position += taken
             if piece:
-                self._count(len(piece))
+                self._check(piece)
                 yield piece
-            if self._member.eof:
-                rest, self._member, self._has_member = self._member.unused_data, None, True
-            elif self._member.needs_input:
-                return
 
     def finish(self) -> None:
         """All of the file came. Raises `ImageRefused` (IMAGE_TRUNCATED, IMAGE_EMPTY)."""
@@ -121,19 +119,37 @@ class Unwrapper:
                 hint="send a file that holds a disk",
             )
 
-    def _next_member(self, rest: bytes) -> bytes:
-        """What is left for the next member; zeros may fill up the end of a file."""
-        if not self._has_member:
-            return rest
-        rest = rest.lstrip(b"\0")
-        is_skippable = self._wrapper == "zstd" and rest[:1] and rest[0] & 0xF0 == 0x50
-        if rest and not is_skippable and not rest.startswith(self._starts[: len(rest)]):
+    def _begin_member(self, start: bytes) -> int:
+        """Begin the member in ``start``, if there is one; how many bytes of zeros come before it."""
+        rest = start.lstrip(b"\0") if self._has_member else start
+        if rest:
+            self._require_member(rest)
+            self._member, self._member_bytes = self._new(), 0
+        zeros = len(start) - len(rest)
+        self.taken_bytes += zeros
+        return zeros
+
+    def _require_member(self, rest: bytes) -> None:
+        """What follows a member is another one; zeros may fill up the end of a file."""
+        is_skippable = self._wrapper == "zstd" and rest[0] & 0xF0 == 0x50
+        if self._has_member and not is_skippable and not rest.startswith(self._starts[: len(rest)]):
             raise ImageRefused(
                 f"other bytes follow the end of the {self._wrapper} file",
                 reason="IMAGE_MALFORMED",
                 hint="copy the file again from its origin, or unpack it yourself and send the disk image",
             )
-        return rest
+
+    def _unpack(self, member: Decompressor, rest: memoryview) -> tuple[bytes, int]:
+        """What comes out next, and how much of ``rest`` that took: negative if too much had been given."""
+        share = min(max(FIRST_BYTES, self._member_bytes), MOST_BYTES) if member.needs_input else 0
+        given = bytes(rest[:share])
+        piece = self._decompress(member, given)
+        taken = len(given) - len(member.unused_data)
+        self._member_bytes += taken
+        self.taken_bytes += taken
+        if member.eof:
+            self._member, self._has_member = None, True
+        return piece, taken
 
     def _decompress(self, member: Decompressor, data: bytes) -> bytes:
         try:
@@ -145,8 +161,12 @@ class Unwrapper:
                 hint="copy the file again from its origin, or unpack it yourself and send the disk image",
             ) from None
 
-    def _count(self, length: int) -> None:
-        self.given_bytes += length
+    def _check(self, piece: bytes) -> None:
+        """Look at what came out before anybody gets it."""
+        if len(self._head) < HEAD_BYTES:
+            self._head += piece[:HEAD_BYTES]
+            self._refuse_another_wrapper()
+        self.given_bytes += len(piece)
         if self.given_bytes > self._max_bytes:
             raise ImageRefused(
                 f"the {self._wrapper} file unpacks to more than the {self._max_bytes} bytes accepted",
@@ -158,4 +178,12 @@ class Unwrapper:
                 f"the {self._wrapper} file unpacks to more than {MAX_RATIO} times its size",
                 reason="IMAGE_EXPANDS_TOO_MUCH",
                 hint="unpack it yourself and send the disk image, as qcow2 for example",
+            )
+
+    def _refuse_another_wrapper(self) -> None:
+        if another := wrapper_of(self._head):
+            raise ImageRefused(
+                f"the {self._wrapper} file holds a {another} file, not a disk image",
+                reason="FORMAT_UNSUPPORTED",
+                hint="unpack it once and send what is inside",
             )

@@ -131,12 +131,14 @@ async def test_what_is_declared_raw_is_not_unpacked(imsctl: Imsctl, raw: bytes, 
         (["disk.raw", "out.raw", "--to", "floppy"], 2, "is none of"),
         (["-", "out.raw"], 2, "standard input cannot be read in any order"),
         (["cut.gz", "out.raw"], 1, "[IMAGE_TRUNCATED]"),
+        (["twice.gz.xz", "out.raw"], 1, "[FORMAT_UNSUPPORTED]"),
     ],
 )
 async def test_a_conversion_that_cannot_be_says_why_and_leaves_nothing(
     imsctl: Imsctl, raw: bytes, tmp_path: Path, arguments: list[str], code: int, told: str
 ) -> None:
     (tmp_path / "cut.gz").write_bytes(gzip.compress(raw)[:-9])
+    (tmp_path / "twice.gz.xz").write_bytes(lzma.compress(gzip.compress(raw)))
     before = sorted(os.listdir(tmp_path))
     outcome = await imsctl("image", "convert", *arguments)
     assert outcome.code == code, outcome.errors

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imsd.contract import ImageRefused
 from imsd.formats import unwrap
-from imsd.formats.unwrap import PIECE_BYTES, WRAPPERS, Unwrapper, wrapper_of
+from imsd.formats.members import Decompressor
+from imsd.formats.unwrap import FIRST_BYTES, HEAD_BYTES, PIECE_BYTES, WRAPPERS, Unwrapper, wrapper_of
 
 PACK: Mapping[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -55,6 +56,64 @@ def test_members_that_follow_one_another_are_one_file(wrapper: str, step: int) -
     file = PACK[wrapper](first) + PACK[wrapper](second) + bytes(8)
     assert wrapper_of(file) == wrapper
     assert unpacked(wrapper, file, step) == first + second
+
+
+class Counting:
+    """A decompressor; ``given`` hears the length of whatever it is given."""
+
+    def __init__(self, inner: Decompressor, given: list[int]) -> None:
+        self._inner = inner
+        self._given = given
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        self._given.append(len(data))
+        return self._inner.decompress(data, max_length)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, wrapper: str) -> list[int]:
+    """The lengths of all that decompressors are given from now on."""
+    given: list[int] = []
+    magic, new = WRAPPERS[wrapper]
+    monkeypatch.setitem(unwrap.WRAPPERS, wrapper, (magic, lambda: Counting(new(), given)))
+    return given
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_each_of_many_small_members_is_given_little_more_than_itself(
+    wrapper: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, member = counting(monkeypatch, wrapper), PACK[wrapper](b"x")
+    assert unpacked(wrapper, member * 4000) == b"x" * 4000
+    assert sum(given) <= 4000 * FIRST_BYTES
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_member_between_others_is_given_twice_what_it_takes_at_most(
+    wrapper: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, member = counting(monkeypatch, wrapper), PACK[wrapper](PLAIN[:10_000])
+    assert unpacked(wrapper, member * 40) == PLAIN[:10_000] * 40
+    assert sum(given) <= 40 * 2 * len(member)
+
+
+@pytest.mark.parametrize("another", WRAPPERS)
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("length", [1, 5000])
+def test_what_was_packed_twice_is_refused_before_any_of_it_is_given(
+    wrapper: str, another: str, length: int
+) -> None:
+    inner = PACK[another](PLAIN[:5000])
+    members = [inner[at : at + length] for at in range(0, 100, length)]
+    file = b"".join(map(PACK[wrapper], members))
+    pieces: list[bytes] = []
+    with pytest.raises(ImageRefused) as refused:
+        pieces.extend(Unwrapper(wrapper, LIMIT).feed(file))
+    assert refused.value.reason == "FORMAT_UNSUPPORTED"
+    assert f"{wrapper} file holds a {another} file" in refused.value.message
+    assert len(b"".join(pieces)) < HEAD_BYTES
 
 
 def gzip_member(plain: bytes, extra: bytes, name: bytes, comment: bytes, *, has_checksum: bool) -> bytes:
@@ -174,6 +233,7 @@ def test_a_zstd_file_that_wants_much_memory_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
+@settings(deadline=None)  # 80 MiB of a decoder for each xz file
 @given(seed=st.integers(0, 1 << 30))
 def test_damage_is_refused_or_harmless(wrapper: str, seed: int) -> None:
     chosen = random.Random(seed)
