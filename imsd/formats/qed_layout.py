@@ -118,11 +118,10 @@ def _check_features(fields: _Fields) -> None:
 
 
 def _check_units(fields: _Fields) -> None:
-    cluster_bytes, table_clusters = fields.cluster_bytes, fields.table_clusters
-    if not MIN_CLUSTER_BYTES <= cluster_bytes <= MAX_CLUSTER_BYTES or not _is_power_of_2(cluster_bytes):
-        raise REFUSALS.malformed(f"clusters of {cluster_bytes} bytes are no power of 2 from 4 KiB to 64 MiB")
-    if not 1 <= table_clusters <= MAX_TABLE_CLUSTERS or not _is_power_of_2(table_clusters):
-        raise REFUSALS.malformed(f"tables of {table_clusters} clusters are no power of 2 from 1 to 16")
+    REFUSALS.check_power_of_two(
+        fields.cluster_bytes, MIN_CLUSTER_BYTES, MAX_CLUSTER_BYTES, "its cluster size in bytes"
+    )
+    REFUSALS.check_power_of_two(fields.table_clusters, 1, MAX_TABLE_CLUSTERS, "its table size in clusters")
     if not 1 <= fields.header_clusters <= MAX_HEADER_CLUSTERS:
         raise REFUSALS.malformed(
             f"a header of {fields.header_clusters} clusters is outside 1 to {MAX_HEADER_CLUSTERS}"
@@ -137,7 +136,3 @@ def _check_size(header: Header, max_virtual_size_bytes: int) -> None:
         raise REFUSALS.malformed(f"a disk of {header.size_bytes} bytes is not made of whole sectors")
     if header.size_bytes > header.table_entries**2 * header.cluster_bytes:
         raise REFUSALS.malformed(f"a disk of {header.size_bytes} bytes is larger than its tables can map")
-
-
-def _is_power_of_2(value: int) -> bool:
-    return value & (value - 1) == 0

@@ -23,6 +23,11 @@ class Refusals:
             f"the {self.name} file is malformed: {what}", reason="IMAGE_MALFORMED", hint=self.repair
         )
 
+    def check_power_of_two(self, value: int, least: int, most: int, what: str) -> None:
+        """Raises ImageRefused (IMAGE_MALFORMED) unless ``value`` is one from ``least`` to ``most``."""
+        if not least <= value <= most or value & (value - 1):
+            raise self.malformed(f"{what} is {value}, not a power of two from {least} to {most}")
+
     def truncated(self, what: str) -> ImageRefused:
         return ImageRefused(
             f"the {self.name} file is cut short: {what}",

@@ -137,12 +137,11 @@ def _check_sizes(fields: Fields, max_virtual_size_bytes: int) -> None:
     if not fields.size:
         raise REFUSALS.empty()
     check_virtual_size(fields.size, max_virtual_size_bytes)
-    size = fields.block_bytes
-    if not MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1):
-        raise REFUSALS.malformed(f"blocks of {size} bytes are no power of 2 from 4 KiB to 256 MiB")
+    block_bytes = fields.block_bytes
+    REFUSALS.check_power_of_two(block_bytes, MIN_BLOCK_BYTES, MAX_BLOCK_BYTES, "its block size in bytes")
     if fields.sector_bytes != SECTOR_BYTES:
         raise REFUSALS.malformed(f"sectors of {fields.sector_bytes} bytes")
-    needed = -(-fields.size // size)
+    needed = -(-fields.size // block_bytes)
     if not needed <= fields.blocks <= MAX_BLOCKS:
         raise REFUSALS.malformed(
             f"a map of {fields.blocks} blocks, the disk needs {needed}, at most {MAX_BLOCKS} are accepted"

@@ -224,8 +224,7 @@ def _dynamic_table(source: ByteSource, footer: Footer) -> DynamicTable:
         raise REFUSALS.unsupported(f"version {version:#x} of the dynamic header")
     if any(any(content[part]) for part in (PARENT_UUID, PARENT_NAME, PARENT_LOCATORS)):
         raise REFUSALS.needs_another_file("it names a parent")
-    if block_bytes & (block_bytes - 1) or not MIN_BLOCK_BYTES <= block_bytes <= MAX_BLOCK_BYTES:
-        raise malformed(f"blocks of {block_bytes} bytes are no power of two from 512 KiB to 256 MiB")
+    REFUSALS.check_power_of_two(block_bytes, MIN_BLOCK_BYTES, MAX_BLOCK_BYTES, "its block size in bytes")
     needed = -(-footer.size_bytes // block_bytes)
     if entries < needed:
         raise malformed(f"its table has {entries} entries, the disk needs {needed}")

@@ -136,9 +136,7 @@ def _check_sectors(logical: int, physical: int) -> None:
 
 
 def _check_size(disk: Disk, max_virtual_size_bytes: int) -> None:
-    block_bytes = disk.block_bytes
-    if block_bytes & (block_bytes - 1) or not MIN_BLOCK_BYTES <= block_bytes <= MAX_BLOCK_BYTES:
-        raise malformed(f"blocks of {block_bytes} bytes are no power of two from 1 MiB to 256 MiB")
+    REFUSALS.check_power_of_two(disk.block_bytes, MIN_BLOCK_BYTES, MAX_BLOCK_BYTES, "its block size in bytes")
     if not disk.size_bytes:
         raise REFUSALS.empty()
     check_virtual_size(disk.size_bytes, min(max_virtual_size_bytes, MAX_SIZE_BYTES))

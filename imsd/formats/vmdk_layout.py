@@ -215,10 +215,7 @@ def _check_sizes(capacity: int, grain: int, entries: int, max_virtual_size_bytes
     if not capacity:
         raise REFUSALS.empty()
     check_virtual_size(capacity * SECTOR_BYTES, max_virtual_size_bytes)
-    if not MIN_GRAIN_SECTORS <= grain <= MAX_GRAIN_SECTORS or grain & (grain - 1):
-        raise malformed(
-            f"grains of {grain} sectors are no power of two from {MIN_GRAIN_SECTORS} to {MAX_GRAIN_SECTORS}"
-        )
+    REFUSALS.check_power_of_two(grain, MIN_GRAIN_SECTORS, MAX_GRAIN_SECTORS, "its grain size in sectors")
     if entries != TABLE_ENTRIES:
         raise malformed(f"grain tables of {entries} entries instead of {TABLE_ENTRIES}")
 

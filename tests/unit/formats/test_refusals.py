@@ -1,4 +1,4 @@
-"""Hints of refusals: none sends to a program that does not know the format."""
+"""What all formats refuse in the same words; no hint sends to a program that does not know the format."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from imsd.contract import ImageRefused
 from imsd.formats.detect import open_image
 from imsd.formats.ovf import MAX_DISKS, parse_descriptor
+from imsd.formats.refusals import Refusals
 from imsd.formats.source import MemorySource
 from tests.packages import descriptor
 from tests.unit.formats import (
@@ -84,3 +85,16 @@ def test_a_package_is_refused_as_a_package(reason: str, content: bytes, said: st
     assert said in refused.value.message
     assert "byte" not in refused.value.message
     assert "qemu" not in refused.value.hint
+
+
+@pytest.mark.parametrize("value", [4, 8, 16])
+def test_powers_of_two_in_range_are_taken(value: int) -> None:
+    Refusals("x", "repair it", "convert it").check_power_of_two(value, 4, 16, "its size")
+
+
+@pytest.mark.parametrize("value", [0, 1, 2, 3, 5, 12, 15, 17, 32, -4, 1 << 63])
+def test_other_numbers_than_powers_of_two_in_range_are_refused(value: int) -> None:
+    with pytest.raises(ImageRefused) as refused:
+        Refusals("x", "repair it", "convert it").check_power_of_two(value, 4, 16, "its size")
+    assert (refused.value.reason, refused.value.hint) == ("IMAGE_MALFORMED", "repair it")
+    assert refused.value.message.endswith(f"its size is {value}, not a power of two from 4 to 16")
