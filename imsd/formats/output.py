@@ -69,6 +69,10 @@ def _as_one(buffers: Sequence[Buffer]) -> Iterator[Output]:
         yield buffers[0] if len(buffers) == 1 else b"".join(buffers)
 
 
+def only_zeros(length: int) -> Sequence[Output]:
+    return [Zeros(length)]
+
+
 def without_zeros(data: memoryview) -> Iterator[PlainOutput]:
     """``data`` with its granules of zeros as runs."""
     whole = len(data) // GRANULE_BYTES * GRANULE_BYTES

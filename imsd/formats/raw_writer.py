@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from .data_windows import DataWindows
 from .framed_reads import reading
-from .output import Output, Zeros
+from .output import only_zeros
 from .source import BlockSource
 from .writer import FormatWriter, Piece
 
@@ -29,10 +29,6 @@ class RawWriter(FormatWriter):
     def pieces(self) -> Iterator[Piece]:
         for start, length, is_zero in self._windows.runs():
             if is_zero:
-                yield partial(_zeros, length)
+                yield partial(only_zeros, length)
             else:
                 yield partial(self._read, start, length)
-
-
-def _zeros(length: int) -> Sequence[Output]:
-    return [Zeros(length)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from imsd.contract import ByteRange, ImageRefused
 
+from .raw import round_up
 from .refusals import Refusals
 from .source import ByteSource
 
@@ -50,7 +51,7 @@ class TarMember:
     @property
     def end(self) -> int:
         """Where the next header is."""
-        return self.offset + _padded(self.size_bytes)
+        return self.offset + round_up(self.size_bytes, BLOCK_BYTES)
 
 
 @dataclass(slots=True)
@@ -138,7 +139,7 @@ def _member(read: _Read, position: int, end: int) -> TarMember | None:
         if position + BLOCK_BYTES + size > end:
             raise _REFUSALS.truncated(f"the attributes at byte {position} end beyond the end of the file")
         _extend(extensions, kind, read(position + BLOCK_BYTES, size) if size else b"")
-        position += BLOCK_BYTES + _padded(size)
+        position += BLOCK_BYTES + round_up(size, BLOCK_BYTES)
     raise _REFUSALS.malformed(f"more than {MAX_EXTENSIONS} headers of attributes follow one another")
 
 
@@ -221,7 +222,3 @@ def _checksum(block: bytes) -> int:
 
 def _text(field: bytes) -> str:
     return field.split(b"\0", 1)[0].decode("utf-8", "replace")
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK_BYTES) * BLOCK_BYTES

@@ -25,7 +25,7 @@ from imsd.contract import InvalidRequest
 
 from .data_windows import WINDOW_BYTES, DataWindows
 from .framed_reads import reading
-from .output import Output, Zeros
+from .output import Output, Zeros, only_zeros
 from .raw import SECTOR_BYTES, round_up
 from .source import BlockSource
 from .vdi_layout import (
@@ -84,7 +84,7 @@ class VdiWriter(FormatWriter):
             yield partial(self._map_part, first, min(PART_ENTRIES, self._count - first))
         map_end = HEADER_BYTES + self._count * ENTRY_BYTES
         if map_end < self._data_offset:
-            yield partial(_zeros, self._data_offset - map_end)
+            yield partial(only_zeros, self._data_offset - map_end)
         for start, length in self._windows.data(WINDOW_BYTES):
             yield partial(self._data, start, length)
 
@@ -129,7 +129,3 @@ class VdiWriter(FormatWriter):
         if padding := -length % BLOCK_BYTES:
             outputs.append(Zeros(padding))
         return outputs
-
-
-def _zeros(length: int) -> Sequence[Output]:
-    return [Zeros(length)]
