@@ -28,15 +28,20 @@ ARM, UEFI = "arm", "uefi"
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What the maker of an image says of it; empty texts say nothing."""
+    """What the maker of an image says of it; empty texts say nothing.
+
+    ``described_os``: the system in the words of the package that the disk came in. Nobody declared it, so it
+    contradicts nothing.
+    """
 
     os_version: str
     architecture: str
     boot_mode: str
+    described_os: str = ""
 
     @classmethod
-    def of_image(cls, image: ImageRecord) -> Declared:
-        return cls(image.os_version, image.architecture, image.boot_mode)
+    def of_image(cls, image: ImageRecord, described_os: str) -> Declared:
+        return cls(image.os_version, image.architecture, image.boot_mode, described_os)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +87,9 @@ def decide(declared: Declared, report: GuestReport) -> System:
     found_mode = report.default_boot_mode.value if report.default_boot_mode else ""
     boot_mode = UEFI if architecture == ARM else declared.boot_mode or found_mode
     is_found = report.is_verified and bool(report.os_version)
+    best_guess = declared.os_version or report.os_version or declared.described_os
     return System(
-        os_version=report.os_version if is_found else declared.os_version or report.os_version,
+        os_version=report.os_version if is_found else best_guess,
         architecture=architecture,
         boot_mode=boot_mode,
         guest=json.loads(_with_mode_checked(report, boot_mode).to_json()),

@@ -58,7 +58,7 @@ class ImageMaker:
         store, pool = run.runtime.stores.get(image.store), run.runtime.pool
         async with open_chunk_reader(store, disk.manifest_id, pool) as reader:
             report = await inspect_blocks(pool, self._inspector, reader)
-        return decide(Declared.of_image(image), report)
+        return decide(Declared.of_image(image, str(run.record.spec.get("described_os", ""))), report)
 
 
 async def publish(c: AsyncConnection, run: JobRun, made: MadeImage) -> None:

@@ -26,6 +26,7 @@ from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
 from imsd.metadata.records import ImageRecord, ImageStatus, JobKind, JobRecord, JobState, UploadRecord
 
+from . import checks
 from .feeds import Feed
 from .filling import Filling, fill
 from .guest_inspection import UEFI
@@ -195,6 +196,7 @@ async def _check_manifest(run: JobRun, opened: OpenedPackage) -> None:
 
 async def _insert_sub_jobs(c: AsyncConnection, run: JobRun, package: Package) -> Sequence[JobRecord]:
     first = await _first_image(c, run, package)
+    described_os = checks.text("os_version", package.descriptor.system, MAX_OS_VERSION)
     made = []
     for number in range(1, len(package.disks) + 1):
         job_id = run.runtime.new_id()
@@ -205,7 +207,7 @@ async def _insert_sub_jobs(c: AsyncConnection, run: JobRun, package: Package) ->
             kind=JobKind.CREATE_IMAGE,
             state=JobState.INIT,
             # The smallest disk that was asked for is that of the system.
-            spec={**run.record.spec, "source": None, "disk": number}
+            spec={**run.record.spec, "source": None, "disk": number, "described_os": described_os}
             | ({"min_disk_gb": 0} if number > 1 else {}),
             image_id=image_id,
             upload_id=unpacked_upload_id(job_id),
@@ -226,11 +228,8 @@ async def _first_image(c: AsyncConnection, run: JobRun, package: Package) -> Ima
     image = await image_rows.get_image(c, run.record.project_id, run.record.image_id)
     if image is None:
         raise FailedPrecondition("the image of this job is gone")
-    said = package.descriptor
-    values = {
-        "os_version": image.os_version or said.system[:MAX_OS_VERSION],
-        "boot_mode": image.boot_mode or (UEFI if said.firmware.lower() == EFI else ""),
-    }
+    firmware = package.descriptor.firmware.lower()
+    values = {"boot_mode": image.boot_mode or (UEFI if firmware == EFI else "")}
     updated = await image_rows.update_image(c, image.id, values, statuses=[ImageStatus.QUEUED])
     if updated is None:
         raise FailedPrecondition("the image of this job is gone")

@@ -28,6 +28,7 @@ ARM = GuestReport(
     default_boot_mode=BootMode.UEFI,
 )
 UNVERIFIED = GuestReport(is_inspected=True, os_version="Other_Linux (64_bit)")
+NOTHING = GuestReport(is_inspected=True)
 
 
 def codes_of(system: System) -> list[str]:
@@ -63,6 +64,23 @@ def test_what_is_found_overrides_what_was_declared_and_says_so(
     system = decide(declared, report)
     assert (system.os_version, system.architecture, system.boot_mode) == taken_for
     assert codes_of(system) == overridden
+
+
+@pytest.mark.parametrize(
+    ("declared", "report", "taken_for"),
+    [
+        ("", BIOS, DEBIAN),
+        (CENTOS, NOTHING, CENTOS),
+        ("", UNVERIFIED, UNVERIFIED.os_version),
+        ("", NOTHING, "Debian or later"),
+    ],
+)
+def test_what_a_package_says_counts_where_nothing_else_does_and_contradicts_nothing(
+    declared: str, report: GuestReport, taken_for: str
+) -> None:
+    system = decide(Declared(declared, "", "", described_os="Debian or later"), report)
+    assert system.os_version == taken_for
+    assert codes_of(system) == []
 
 
 @pytest.mark.parametrize(

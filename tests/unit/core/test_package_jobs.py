@@ -16,6 +16,7 @@ from imsd.core.jobs import JobView
 from imsd.formats.raw import RawBlocks
 from imsd.formats.registry import open_writer
 from imsd.formats.source import MemorySource
+from imsd.guest.report import GuestReport
 from imsd.metadata import jobs as job_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import ImageStatus, JobState
@@ -87,6 +88,21 @@ async def test_what_the_request_declares_counts_more_than_the_descriptor(
         images = [await service.image(each) for each in done.image_ids]
         assert {(image.os_version, image.boot_mode) for image in images} == {("Mine", "bios")}
         assert [image.min_disk_gb for image in images] == [9, 1, 1]
+
+
+async def test_what_the_descriptor_says_of_the_system_was_declared_by_nobody(
+    world: ImportWorld, package: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def found(*_: object) -> GuestReport:
+        return GuestReport(is_inspected=True, is_verified=True, os_version="Debian GNU/Linux 12.0.0 64bit")
+
+    async with world.serving() as service:
+        monkeypatch.setattr("imsd.core.image_making.inspect_blocks", found)
+        done = await service.import_file(package)
+        await require_images(service, done)
+        images = [await service.image(each) for each in done.image_ids]
+        assert {image.os_version for image in images} == {"Debian GNU/Linux 12.0.0 64bit"}
+        assert "OS_VERSION_OVERRIDDEN" not in [each["code"] for image in images for each in image.findings]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
