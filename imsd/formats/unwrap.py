@@ -18,7 +18,7 @@ from isal import igzip_lib
 
 from imsd.contract import Buffer, ImageRefused
 
-from .members import GZIP_MAGIC, Decompressor, GzipMember, ZstdFrame
+from .wrapped_members import GZIP_MAGIC, Decompressor, GzipMember, ZstdFrame
 
 if sys.version_info >= (3, 14):
     from compression import zstd

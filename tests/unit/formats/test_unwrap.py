@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from imsd.contract import ImageRefused
 from imsd.formats import unwrap
-from imsd.formats.members import Decompressor
 from imsd.formats.unwrap import FIRST_BYTES, HEAD_BYTES, PIECE_BYTES, WRAPPERS, Unwrapper, wrapper_of
+from imsd.formats.wrapped_members import Decompressor
 
 PACK: Mapping[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
