@@ -10,9 +10,9 @@ from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
 from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.render import render
 from imsd.chunks.spool import SpoolFolder
-from imsd.contract import InvalidRequest, run_blocking
+from imsd.contract import run_blocking
 from imsd.formats.output import Output
-from imsd.formats.registry import open_writer, writable_compressions
+from imsd.formats.registry import open_writer, require_writable
 from imsd.formats.writer import FormatWriter
 from imsd.metadata.records import ImageRecord
 
@@ -47,7 +47,7 @@ class Downloads:
         Raises InvalidRequest, NotFound, FailedPrecondition, DataLoss.
         """
         disk_format = disk_format or "raw"
-        _check_format(disk_format, compression)
+        require_writable(disk_format, compression)
         image = await self._images.get_active(project_id, image_id)
         async with AsyncExitStack() as stack:
             reader = await stack.enter_async_context(open_image_reader(self._runtime, self._sweeper, image))
@@ -93,21 +93,3 @@ async def _chain(
     yield first
     async for outputs in rest:
         yield outputs
-
-
-def _check_format(disk_format: str, compression: str) -> None:
-    known = writable_compressions(disk_format)
-    if known is None:
-        raise InvalidRequest(
-            f"imsd cannot write {disk_format}",
-            reason="FORMAT_UNSUPPORTED",
-            field="disk_format",
-            hint="ask for raw or qcow2",
-        )
-    if compression and compression not in known:
-        choice = ", ".join(known) or "no compression at all"
-        raise InvalidRequest(
-            f"{disk_format} cannot be compressed with {compression}",
-            field="compression",
-            hint=f"{disk_format} takes {choice}",
-        )

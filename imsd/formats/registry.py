@@ -120,18 +120,8 @@ def writable_compressions(name: str) -> Sequence[str] | None:
     return None if writable is None else writable.compressions
 
 
-def open_writer(
-    name: str,
-    blocks: BlockSource,
-    compression: str = "",
-    *,
-    may_frame: bool = False,
-    spool: Spool | None = None,
-) -> FormatWriter:
-    """A writer of ``blocks`` in a format; no ``compression`` means the format's default.
-
-    ``may_frame``: parts of the file may be given out as `Framed`, when that saves decoding them.
-    ``spool``: keeps what would otherwise be made twice; closed when the file is written.
+def require_writable(name: str, compression: str) -> WritableFormat:
+    """Who writes a format with a compression; none means the format's default.
 
     Raises InvalidRequest (FORMAT_UNSUPPORTED; a compression the format does not have).
     """
@@ -140,16 +130,35 @@ def open_writer(
         raise InvalidRequest(
             f"imsd cannot write {name} files",
             reason="FORMAT_UNSUPPORTED",
+            field="disk_format",
             hint="choose one of " + ", ".join(WRITERS),
         )
     if compression and compression not in writable.compressions:
+        known = ", ".join(writable.compressions)
         raise InvalidRequest(
             f"{name} has no compression {compression}",
             field="compression",
-            hint=f"choose one of {', '.join(writable.compressions)}"
-            if writable.compressions
-            else "choose none",
+            hint=f"choose one of {known}" if known else "choose none",
         )
+    return writable
+
+
+def open_writer(
+    name: str,
+    blocks: BlockSource,
+    compression: str = "",
+    *,
+    may_frame: bool = False,
+    spool: Spool | None = None,
+) -> FormatWriter:
+    """A writer of ``blocks`` in a format.
+
+    ``may_frame``: parts of the file may be given out as `Framed`, when that saves decoding them.
+    ``spool``: keeps what would otherwise be made twice; closed when the file is written.
+
+    Raises InvalidRequest: as `require_writable`, and for a disk that the format cannot hold.
+    """
+    writable = require_writable(name, compression)
     wanted = Wanted(compression or next(iter(writable.compressions), ""), may_frame, spool)
     return writable.open(blocks, wanted)
 

@@ -15,8 +15,10 @@ from imsd.formats.detect import HEAD_BYTES, detect, head_formats, open_image
 from imsd.formats.registry import (
     FORMATS,
     READERS,
+    WRITERS,
     is_streamable,
     open_writer,
+    require_writable,
     writable_compressions,
 )
 from imsd.formats.source import ByteSource, MemorySource
@@ -203,3 +205,26 @@ def test_the_catalogue_lists_all_formats_and_what_can_be_done() -> None:
 def test_a_writer_that_does_not_exist_is_refused(name: str, compression: str) -> None:
     with pytest.raises(InvalidRequest):
         open_writer(name, CutDisk(MIB, []), compression)
+
+
+@pytest.mark.parametrize(
+    ("name", "compression", "reason", "field", "hint"),
+    [
+        ("qed", "", "FORMAT_UNSUPPORTED", "disk_format", ", ".join(WRITERS)),
+        ("raw", "zstd", "INVALID_REQUEST", "compression", "choose none"),
+        ("qcow2", "lz4", "INVALID_REQUEST", "compression", "zstd"),
+    ],
+)
+def test_what_cannot_be_written_is_told_with_what_can(
+    name: str, compression: str, reason: str, field: str, hint: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        require_writable(name, compression)
+    assert (refused.value.reason, refused.value.field) == (reason, field)
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_can_be_written_passes(name: str) -> None:
+    for compression in ("", *WRITERS[name].compressions):
+        assert require_writable(name, compression) is WRITERS[name]
