@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from imsd.contract import Conflict, ImsError, InvalidRequest, Unavailable
-from imsd.core.url_answer import Answer, AttemptFailed
-from imsd.core.url_client import UrlClient
-from imsd.core.url_feed import UrlFeed
+from imsd.core import url_client
+from imsd.core.url_client import UrlClient, new_url_client
+from imsd.core.url_feed import UrlFeed, UrlOpener
 from imsd.core.url_policy import UrlPolicy
+from imsd.core.url_settings import UrlSettings, trusted_authorities
 from tests.unit.core.url_world import (
     CONTENT,
+    LOOPBACK,
     PIECE,
     QUICK,
     OpenClient,
@@ -27,6 +31,8 @@ from tests.unit.core.url_world import (
     failure,
     fetch,
     headers,
+    opening,
+    read,
     resolve_to,
     stall,
     status,
@@ -74,7 +80,7 @@ async def test_size_and_mark_are_known_before_the_first_byte(web: WebServer, cli
     marks = []
     for etag, content in (('"one"', CONTENT), ('"two"', CONTENT), ('"one"', CONTENT[1:]), ('"one"', CONTENT)):
         page.etag, page.content = etag, content
-        async with UrlFeed(client, url).open(0) as opened:
+        async with opening(client, url) as opened:
             assert opened.size_bytes == len(content)
             marks.append(opened.mark)
     assert len(set(marks)) == 3
@@ -107,7 +113,7 @@ async def test_a_file_that_is_given_up_gives_its_places_back(web: WebServer, ope
     url = web.offer("/disk", WebFile(CONTENT))
     client = await open_client(replace(QUICK, connections=4, max_connections=4))
     for _ in range(3):
-        async with UrlFeed(client, url).open(0) as opened, aclosing(opened.steps()) as steps:
+        async with opening(client, url) as opened, aclosing(opened.steps()) as steps:
             assert await anext(steps) == CONTENT[:PIECE]
     for _ in range(4):
         await asyncio.wait_for(client.places.acquire(), 5)
@@ -256,12 +262,12 @@ async def test_a_file_that_shrank_has_changed(web: WebServer, client: UrlClient)
 async def test_going_on_later_needs_the_same_mark(web: WebServer, client: UrlClient) -> None:
     page = WebFile(CONTENT)
     url = web.offer("/disk", page)
-    async with UrlFeed(client, url).open(0) as opened:
+    async with opening(client, url) as opened:
         mark = opened.mark
-    async with UrlFeed(client, url).open(PIECE) as opened:
+    async with opening(client, url, PIECE) as opened:
         opened.require_same(mark)
     page.etag = '"two"'
-    async with UrlFeed(client, url).open(PIECE) as opened:
+    async with opening(client, url, PIECE) as opened:
         with pytest.raises(Conflict):
             opened.require_same(mark)
         with pytest.raises(Unavailable, match="does not prove"):
@@ -332,7 +338,7 @@ async def test_http_is_fetched_where_it_is_allowed(open_client: OpenClient) -> N
     async with serve_web() as plain:
         url = plain.offer("/disk", WebFile(CONTENT))
         with pytest.raises(InvalidRequest):
-            UrlFeed(await open_client(ports=[plain.port]), url)
+            opening(await open_client(ports=[plain.port]), url)
         assert await fetch(await open_client(ports=[plain.port], allow_http=True), url) == CONTENT
 
 
@@ -351,25 +357,70 @@ async def test_no_message_tells_the_query(web: WebServer, client: UrlClient) -> 
     assert "secret" not in f"{failed.message} {failed.hint}"
 
 
+def an_opener(**policy: Any) -> UrlOpener:
+    limits = replace(QUICK, retry_seconds=0)
+    return UrlOpener(UrlSettings(UrlPolicy(**policy), limits, trusted_authorities(None)))
+
+
 def test_a_feed_is_named_after_its_file() -> None:
-    policy = UrlPolicy()
-    client = UrlClient(policy, QUICK, None)  # type: ignore[arg-type]
-    assert UrlFeed(client, "https://example.org/a/disk.qcow2?x=/y").name == "disk.qcow2"
-    assert len(UrlFeed(client, "https://example.org/" + "x" * 1000).name) == 255
+    opener = an_opener()
+    assert UrlFeed(opener, "https://example.org/a/disk.qcow2?x=/y").name == "disk.qcow2"
+    assert len(UrlFeed(opener, "https://example.org/" + "x" * 1000).name) == 255
 
 
-async def test_an_answer_without_an_end_is_left_as_soon_as_it_is_too_long() -> None:
-    blocks_sent = 0
+async def test_all_feeds_are_opened_with_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
 
-    async def readany() -> bytes:
-        nonlocal blocks_sent
-        blocks_sent += 1
-        return bytes(100)
+    def counted(settings: UrlSettings) -> UrlClient:
+        made.append(new_url_client(settings))
+        return made[-1]
 
-    response: Any = SimpleNamespace(content=SimpleNamespace(readany=readany))
-    answer = Answer(UrlPolicy().check("https://example.org/"), response, 0, 250, 250, "")
-    blocks = answer.blocks()
-    assert [len(await anext(blocks)), len(await anext(blocks))] == [100, 100]
-    with pytest.raises(AttemptFailed, match="more than it announced"):
-        await anext(blocks)
-    assert blocks_sent == 3
+    monkeypatch.setattr(url_client, "new_url_client", counted)
+    async with serve_web() as plain:
+        opener = an_opener(allowed_networks=LOOPBACK, ports=[plain.port], allow_http=True)
+        url = plain.offer("/disk", WebFile(CONTENT))
+        async with UrlFeed(opener, url).open(0) as one, UrlFeed(opener, url).open(0) as other:
+            assert await read(one) == await read(other) == CONTENT
+        await opener.close()
+    assert len(made) == 1
+
+
+LOADING = """
+import asyncio, sys, threading
+from imsd.contract import ImsError
+from imsd.core.sources import Source, SourceKind, Sources
+from imsd.core.url_policy import UrlPolicy
+from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
+
+class Loading:
+    def find_spec(self, name, path=None, target=None):
+        if name == "aiohttp":
+            print("loaded", "by the loop" if threading.current_thread() is threading.main_thread() else "")
+
+async def main():
+    sys.meta_path.insert(0, Loading())
+    policy = UrlPolicy(allowed_networks=["127.0.0.0/8"], ports=[1])
+    settings = UrlSettings(policy, UrlLimits(retry_seconds=0), trusted_authorities(None))
+    sources = Sources(settings, None, None, 0)
+    feed = sources.feed(Source(SourceKind.URL, "https://127.0.0.1:1/disk"))
+    print("named", feed.name)
+    try:
+        async with feed.open(0):
+            pass
+    except ImsError as error:
+        print(error.reason)
+    await sources.close()
+
+asyncio.run(main())
+"""
+
+
+def test_what_fetches_is_loaded_when_a_url_is_opened_and_not_by_the_loop() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", LOADING],
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split("\n") == ["named disk", "loaded ", "URL_UNREACHABLE", ""]

@@ -6,7 +6,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +14,8 @@ import pytest
 
 from imsd.contract import ImsError
 from imsd.core.feeds import OpenedFeed
+from imsd.core.opened_url import open_url
 from imsd.core.url_client import UrlClient
-from imsd.core.url_feed import UrlFeed
 from imsd.core.url_settings import UrlLimits
 from tests.web_server import Fault, Reply
 
@@ -38,8 +38,12 @@ async def read(opened: OpenedFeed) -> bytes:
     return bytes(content)
 
 
+def opening(client: UrlClient, url: str, offset: int = 0) -> AbstractAsyncContextManager[OpenedFeed]:
+    return open_url(client, client.policy.check(url), offset)
+
+
 async def fetch(client: UrlClient, url: str, offset: int = 0) -> bytes:
-    async with UrlFeed(client, url).open(offset) as opened:
+    async with opening(client, url, offset) as opened:
         return await read(opened)
 
 
