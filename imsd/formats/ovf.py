@@ -45,7 +45,6 @@ class OvfDisk:
 class Descriptor:
     """``system``: the operating system in the words of the exporter, or empty; ``firmware`` as it stands."""
 
-    name: str
     system: str
     firmware: str
     disks: tuple[OvfDisk, ...]
@@ -63,7 +62,6 @@ class Checksum:
 class _Found:
     files: dict[str, OvfDisk] = field(default_factory=dict)
     references: dict[str, None] = field(default_factory=dict)  # of disks to files, in the order of the disks
-    name: str = ""
     system: str = ""
     firmware: str = ""
 
@@ -78,7 +76,7 @@ def parse_descriptor(content: bytes) -> Descriptor:
             raise REFUSALS.malformed("its descriptor is not an OVF envelope")
         if take := _TAKEN.get(element.name):
             take(found, element)
-    return Descriptor(found.name, found.system, found.firmware, tuple(_disks(found)))
+    return Descriptor(found.system, found.firmware, tuple(_disks(found)))
 
 
 def parse_manifest(content: bytes) -> Mapping[str, Checksum]:
@@ -147,15 +145,6 @@ def _take_disk(found: _Found, element: Element) -> None:
 
 
 def _take_system(found: _Found, element: Element) -> None:
-    found.name = found.name or element.attributes.get("id", "")[:MAX_TEXT_CHARACTERS]
-
-
-def _take_name(found: _Found, element: Element) -> None:
-    if element.path[-2:-1] == ("VirtualSystem",):
-        found.name = found.name or element.text[:MAX_TEXT_CHARACTERS]
-
-
-def _take_description(found: _Found, element: Element) -> None:
     if element.path[-2:-1] == ("OperatingSystemSection",):
         found.system = found.system or element.text[:MAX_TEXT_CHARACTERS]
 
@@ -168,9 +157,7 @@ def _take_config(found: _Found, element: Element) -> None:
 _TAKEN = {
     "File": _take_file,
     "Disk": _take_disk,
-    "VirtualSystem": _take_system,
-    "Name": _take_name,
-    "Description": _take_description,
+    "Description": _take_system,
     "Config": _take_config,
 }
 

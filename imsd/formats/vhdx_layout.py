@@ -78,7 +78,6 @@ malformed, truncated = REFUSALS.malformed, REFUSALS.truncated
 class Header:
     """The current header. ``log_id``: `NO_ID` when there is nothing to replay."""
 
-    sequence: int
     log_id: bytes
     log: ByteRange
 
@@ -108,7 +107,7 @@ def read_header(source: ByteSource) -> Header:
     valid = [(HEADER.unpack_from(content)[2], content) for content in contents if content is not None]
     if not valid:
         raise malformed("neither of its headers has a right checksum")
-    sequence, content = max(valid)
+    _, content = max(valid)
     if len(valid) == 2 and valid[0][0] == valid[1][0] and valid[0][1] != valid[1][1]:
         raise malformed("its headers have the same sequence number and contradict each other")
     _, _, _, _, _, log_id, log_version, version, length, offset = HEADER.unpack_from(content)
@@ -117,7 +116,7 @@ def read_header(source: ByteSource) -> Header:
     if log_version != LOG_VERSION and log_id != NO_ID:
         raise REFUSALS.unknown_feature(f"version {log_version} of the log")
     _check_place("log", offset, length, source.size_bytes)
-    return Header(sequence, log_id, ByteRange(offset, length))
+    return Header(log_id, ByteRange(offset, length))
 
 
 def read_regions(source: ByteSource, header: Header) -> Regions:

@@ -47,7 +47,7 @@ def test_a_descriptor_tells_disks_system_and_firmware() -> None:
         ("a.vmdk", 10, ""),
         ("b.vmdk", 20, ""),
     ]
-    assert (found.name, found.system, found.firmware) == ("appliance", "Debian 12", "efi")
+    assert (found.system, found.firmware) == ("Debian 12", "efi")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
