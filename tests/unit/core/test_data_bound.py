@@ -38,6 +38,13 @@ def test_more_data_than_the_file_can_hold_is_refused(file_bytes: int) -> None:
     assert refused.value.reason == "IMAGE_EXPANDS_TOO_MUCH"
 
 
+def test_what_is_asked_again_counts_once() -> None:
+    bounded = BoundedDisk(AllData(1 << 40), 1 << 20)
+    for start, length in ((0, GIB), (0, GIB), (GIB // 2, GIB // 2), (GIB // 2, 2 * GIB), (2 * GIB, GIB)):
+        assert bounded.extents(start, length)
+    assert bounded.data_bytes == 3 * GIB
+
+
 def test_a_disk_of_little_data_is_read_whole() -> None:
     bounded = BoundedDisk(AllData(2 * FREE_BYTES), 1 << 20)
     extents = [bounded.extents(start, GIB) for start in range(0, bounded.size_bytes, GIB)]
