@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from imsd.chunks.decode_pool import DecodePool
-from imsd.contract import READING, FailedPrecondition, translate_os_errors
+from imsd.contract import READING, ByteRange, FailedPrecondition, translate_os_errors
 from imsd.formats.source import BlockSource, Extent
 
 from .limits import MAX_WRITE_BYTES
@@ -71,6 +71,18 @@ class FileBlocks(BlockSource):
         content = np.empty(length, np.uint8).data
         self.read_into(start, content)
         return content
+
+    def data_ranges(self) -> Iterator[ByteRange]:
+        """What is in no hole, to the last byte of the file, looked for one by one.
+
+        Raises FailedPrecondition when the file is not what it was: what was a hole may hold data now.
+        """
+        position = 0
+        with translate_os_errors(SUBJECT, READING):
+            while (start := self._next_data(position)) < self.file_bytes:
+                position = min(max(self._next_hole(start), start + 1), self.file_bytes)
+                yield ByteRange(start, position - start)
+            self.check_unchanged()
 
     def _extents(self, start: int, length: int) -> Sequence[Extent]:
         found: list[Extent] = []

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, Self
 
 from imsd.chunks.ingest_state import IngestState
 from imsd.chunks.layout import BLOCK_BYTES
-from imsd.contract import Buffer, InvalidRequest
+from imsd.contract import Buffer, ByteRange, InvalidRequest
 from imsd.formats.reader import OpenedImage
 from imsd.formats.source import ByteSource
 from imsd.metadata.records import UploadRecord
@@ -46,6 +46,10 @@ class FileBytes(ByteSource):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         self._check(offset, len(buffer))
         self._file.read_into(offset, buffer)
+
+    def data_ranges(self) -> Iterator[ByteRange]:
+        """Raises FailedPrecondition when the file is not what it was."""
+        return self._file.data_ranges()
 
 
 def is_in_place(state: bytes) -> bool:
@@ -128,7 +132,8 @@ class InPlaceSink(ChunkedSink):
         disk = SealedDisk(result, self._image.format_name, self._image.findings)
         digest = await digest_of(pool, FileBytes(self._file), lambda done: None)
         part = await self._write_segment(self._segment.take(), result.size_bytes, result.new_size)
-        reserved, self._reserved_bytes, self._room_bytes = self._reserved_bytes, 0, 0
+        # The rest when it is recorded: if it is not, `_drop` gives it back.
+        reserved, self._room_bytes = self._reserved_bytes, 0
         await self._progress.advance(
             part=part,
             committed_offset=self._file.file_bytes,
@@ -136,6 +141,7 @@ class InPlaceSink(ChunkedSink):
             is_direct=True,
             reserved_bytes=reserved,
         )
+        self._reserved_bytes -= reserved
 
     async def seal(self, digest: str) -> UploadRecord:
         raise AssertionError("a file that was read to its end is sealed by FinishedSink")

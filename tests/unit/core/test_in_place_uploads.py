@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imsd.chunks.disk_digest import digest_blocks
 from imsd.chunks.tree_digest import TreeHasher
-from imsd.contract import FailedPrecondition, ImageRefused, InvalidRequest, NotFound
-from imsd.core import chunked_sink
+from imsd.contract import FailedPrecondition, ImageRefused, InvalidRequest, NotFound, Unavailable
+from imsd.core import chunked_sink, in_place_sink
 from imsd.core.chunked_sink import SealedDisk
-from imsd.core.file_blocks import FileRange
+from imsd.core.data_bound import BoundedDisk
+from imsd.core.file_blocks import FileBlocks, FileRange
 from imsd.core.handed_files import HandedFile
-from imsd.core.in_place_sink import is_in_place
+from imsd.core.in_place_sink import FileBytes, is_finished, is_in_place
 from imsd.core.requests import RequestKey
 from imsd.core.runtime import Runtime
+from imsd.core.upload_progress import UploadProgress
 from imsd.core.upload_session import UploadSession
 from imsd.core.uploads import NewUpload, Uploads
 from imsd.formats.raw import RawBlocks
-from imsd.formats.source import MemorySource
+from imsd.formats.source import BlockSource, FileSource, MemorySource
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord
 from tests.unit.core import many_chunks
@@ -217,6 +220,68 @@ async def test_a_small_file_of_many_chunks_is_told_of_in_small_segments(
     assert max(told) <= many_chunks.LIMIT + many_chunks.UNDER_WAY
     digest = digest_of_disk(many_chunks.DISK)
     assert SealedDisk.from_bytes(sealed.tree_state).result.digest == digest
+
+
+async def test_what_is_planned_again_after_a_checkpoint_counts_once_as_data(
+    runtime: Runtime, uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounded: list[BoundedDisk] = []
+
+    def bound(blocks: BlockSource, file_bytes: int) -> BoundedDisk:
+        bounded.append(BoundedDisk(blocks, file_bytes))
+        return bounded[-1]
+
+    monkeypatch.setattr(chunked_sink, "MAX_UNTOLD_CHUNKS", many_chunks.LIMIT)
+    monkeypatch.setattr(in_place_sink, "BoundedDisk", bound)
+    path = tmp_path / "disk.vdi"
+    path.write_bytes(many_chunks.a_vdi())
+    await hand_over(runtime, uploads, await an_upload(uploads, 0), path)
+    assert [each.data_bytes for each in bounded] == [len(many_chunks.DISK)]
+
+
+async def test_a_file_whose_end_cannot_be_recorded_takes_no_quota(
+    runtime: Runtime, uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = UploadProgress.advance
+
+    async def broken(self: UploadProgress, **values: Any) -> None:
+        if is_finished(values["tree_state"]):
+            raise Unavailable("the database is away")
+        await advance(self, **values)
+
+    monkeypatch.setattr(UploadProgress, "advance", broken)
+    path = a_file(tmp_path)
+    upload = await an_upload(uploads, path.stat().st_size)
+    with pytest.raises(Unavailable):
+        await hand_over(runtime, uploads, upload, path)
+    stored = sum(part.stored_bytes for part in await parts_of(runtime, upload))
+    assert (await uploads.get(PROJECT, upload)).staged_bytes == stored
+
+
+def test_the_holes_of_a_file_are_no_data(tmp_path: Path) -> None:
+    path, end = tmp_path / "disk", 4 << 30
+    with path.open("wb") as file:
+        for at in (MIB, 1 << 30, end - 4096):
+            file.seek(at)
+            file.write(b"x" * 4096)
+        file.write(b"more")
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        found = list(FileBytes(FileBlocks(file.fileno(), status)).data_ranges())
+        assert found == list(FileSource(file.fileno()).data_ranges())
+        assert sum(each.length for each in found) < MIB
+
+
+def test_a_file_that_changed_while_its_holes_were_looked_for_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"x" * 4096)
+    os.truncate(path, MIB)
+    with path.open("rb") as file:
+        ranges = FileBytes(FileBlocks(file.fileno(), os.fstat(file.fileno()))).data_ranges()
+        assert next(ranges).offset == 0
+        os.utime(path, ns=(1, 1))
+        with pytest.raises(FailedPrecondition):
+            list(ranges)
 
 
 @pytest.mark.parametrize("more", ["bytes", "zeros", "a file"])
