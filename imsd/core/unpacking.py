@@ -74,12 +74,13 @@ class Unpacking:
         """The upload into which the job unpacks; that of an earlier run, if there is one."""
         record, upload_id = run.record, unpacked_upload_id(run.record.id)
         wanted = NewUpload(file_name=file_name, disk_format=str(record.spec["disk_format"]))
-        new = self._uploads.prepare(record.project_id, wanted, record.id)
         async with run.runtime.database.transaction() as c:
             await run.require_fence(c)
             upload = await upload_rows.get_upload(c, record.project_id, upload_id)
             if upload is None:
-                upload = replace(new, id=upload_id, store=str(record.spec["store"]))
+                store = str(record.spec["store"])
+                new = self._uploads.prepare(record.project_id, wanted, record.id, store)
+                upload = replace(new, id=upload_id)
                 await upload_rows.insert_upload(c, upload)
         return upload
 

@@ -72,20 +72,20 @@ class Uploads:
             await requests.remember(c, self._runtime, key, record.id)
         return record
 
-    def prepare(self, project_id: str, new: NewUpload, job_id: str = "") -> UploadRecord:
-        """The record of a new upload; with ``job_id`` only that job writes it.
+    def prepare(self, project_id: str, new: NewUpload, job_id: str = "", store: str = "") -> UploadRecord:
+        """The record of a new upload, in the default store unless told; with ``job_id`` only that job writes it.
 
-        Raises InvalidRequest, FailedPrecondition (DRIVER_NOT_READY).
+        Raises InvalidRequest, Unavailable (DRIVER_NOT_READY).
         """
         self._check(new)
-        stores = self._runtime.stores
-        stores.get(stores.default_name)  # a store that is not ready says so now
+        store = store or self._runtime.stores.default_name
+        self._runtime.stores.get(store)  # one that is not ready says so now
         now = self._runtime.clock()
         return UploadRecord(
             id=self._runtime.new_id(),
             project_id=project_id,
             state=UploadState.OPEN,
-            store=stores.default_name,
+            store=store,
             size_bytes=new.size_bytes,
             file_name=new.file_name,
             disk_format=new.disk_format,

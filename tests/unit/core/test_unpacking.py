@@ -22,6 +22,7 @@ from imsd.formats.source import MemorySource
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import JobState
+from tests.unit.core.core_world import STORE
 from tests.unit.core.import_world import MIB, PROJECT, ImportService, ImportWorld, failed
 from tests.unit.formats.disk_files import write_file
 
@@ -108,6 +109,17 @@ async def test_a_job_goes_on_with_what_it_had_unpacked(
         assert done.record.state is JobState.SUCCESS, done
         assert (await service.image(done.record.image_id)).digest == DIGEST
         assert "upload" not in await service.left()
+
+
+async def test_a_job_needs_its_own_store_and_not_the_default_one(
+    world: ImportWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.serving() as service:
+        upload = await service.send(gzip.compress(DISK))
+        monkeypatch.setattr(service.runtime.stores, "default_name", "away")
+        done = await service.end_of(await service.start(upload_id=upload))
+        assert done.record.state is JobState.SUCCESS, done
+        assert (await service.image(done.record.image_id)).store == STORE
 
 
 @pytest.mark.parametrize("name", ["raw", "qcow2"])
