@@ -77,6 +77,10 @@ class ResolvedBlocks(BlockSource):
         Raises `NeedBytes`, ImageRefused.
         """
 
+    def _read_run(self, run: StoredRun, out: memoryview) -> None:
+        """Fill ``out`` with a run whose bytes were asked for. Raises as `read_into`."""
+        self._source.read_into(run.offset, out)
+
     def _unpack_into(self, content: memoryview, out: memoryview) -> bool:
         """Fill ``out``, one block, from the bytes of its place; False when they cannot be decoded."""
         raise AssertionError("this format has no packed blocks")
@@ -112,7 +116,7 @@ class ResolvedBlocks(BlockSource):
             np.frombuffer(buffer, np.uint8)[:] = 0
         for run in stored:
             at = run.guest - offset
-            self._source.read_into(run.offset, buffer[at : at + run.length])
+            self._read_run(run, buffer[at : at + run.length])
         for place, blocks_there in batches:
             content = memoryview(self._source.read(place.offset, place.length))
             for block in blocks_there:

@@ -6,8 +6,7 @@ written: it reads as zeros, whatever the file holds in its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from imsd.contract import ByteRange
 
-from .mapped_blocks import ABSENT, MappedBlocks, Places
+from .mapped_blocks import ABSENT, MappedBlocks, PackedBlock, Places, StoredRun
 from .page_cache import FileTable, PageCache
 from .raw import SECTOR_BYTES, RawBlocks
 from .reader import FormatReader, OpenedImage, binary_size
@@ -30,8 +29,8 @@ from .vhd_layout import (
     read_layout,
 )
 
-# Sectors that one byte of a bitmap speaks for.
-BYTE_SECTORS = 8
+# What one byte of a bitmap speaks for.
+SPAN_BYTES = 8 * SECTOR_BYTES
 
 
 class VhdReader(FormatReader):
@@ -48,14 +47,6 @@ class VhdReader(FormatReader):
         return OpenedImage(self.name, table_blocks, layout.findings, variant)
 
 
-@dataclass(frozen=True, slots=True)
-class _BitmapPart:
-    """``place`` in the file holds the bits of the disk's sectors from ``first`` on."""
-
-    first: int
-    place: ByteRange
-
-
 class DynamicVhdBlocks(MappedBlocks):
     """The disk of a dynamic file whose layout was checked."""
 
@@ -67,21 +58,28 @@ class DynamicVhdBlocks(MappedBlocks):
         self._bitmap_bytes = table.bitmap_bytes
         self._taken = (ByteRange(0, FOOTER_BYTES), table.header, table.place)
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        wanted: list[ByteRange] = []
-        bitmaps: list[_BitmapPart] = []
-        end = offset + len(buffer)
-        for first, count in self._slices(offset, end):
-            places = self._places(first, count)
-            wanted += [
-                ByteRange(run.offset, run.length) for run in self._stored_runs(first, places, offset, end)
-            ]
-            bitmaps += self._bitmap_parts(first, places, offset, end)
-        if bitmaps:  # all at once, with the bytes that the next call reads
-            self._source.require([*(bitmap.place for bitmap in bitmaps), *wanted])
-        super().read_into(offset, buffer)
-        for bitmap in bitmaps:
-            self._clear_unwritten(bitmap, offset, buffer)
+    def _resolve(self, start: int, end: int) -> tuple[Sequence[StoredRun], Sequence[PackedBlock]]:
+        stored, packed = super()._resolve(start, end)
+        runs = [part for run in stored for part in self._by_block(run)]
+        if runs:  # all at once, with the bytes that are read next
+            self._source.require(
+                [*map(self._bits_of, runs), *(ByteRange(run.offset, run.length) for run in runs)]
+            )
+        return runs, packed
+
+    def _read_run(self, run: StoredRun, out: memoryview) -> None:
+        super()._read_run(run, out)
+        place = self._bits_of(run)
+        bits = np.frombuffer(self._source.read(place.offset, place.length), np.uint8)
+        if (bits == 0xFF).all():
+            return
+        sectors = np.unpackbits(bits)  # the most significant bit comes first
+        bounds = [0, *(np.flatnonzero(np.diff(sectors)) + 1).tolist(), len(sectors)]
+        content, skipped = np.frombuffer(out, np.uint8), run.guest % SPAN_BYTES
+        for low, high in pairwise(bounds):
+            if not sectors[low]:
+                begin = max(low * SECTOR_BYTES - skipped, 0)
+                content[begin : max(high * SECTOR_BYTES - skipped, 0)] = 0
 
     def _places(self, first: int, count: int) -> Places:
         entries = self._table.read(first, count).astype(np.int64)
@@ -92,25 +90,17 @@ class DynamicVhdBlocks(MappedBlocks):
                 raise REFUSALS.malformed(f"a block lies over the header or the table at {taken.offset}")
         return np.where(bitmaps >= 0, bitmaps + self._bitmap_bytes, ABSENT)
 
-    def _bitmap_parts(self, first: int, places: Places, start: int, end: int) -> Iterator[_BitmapPart]:
-        """The parts of bitmaps that speak for the disk's bytes from ``start`` to ``end``."""
-        for index in np.flatnonzero(places >= 0).tolist():
-            guest = (first + index) * self._block_bytes
-            span = BYTE_SECTORS * SECTOR_BYTES
-            low = max(start - guest, 0) // span
-            high = -(-min(end - guest, self._block_bytes) // span)
-            bitmap = int(places[index]) - self._bitmap_bytes
-            yield _BitmapPart(guest // SECTOR_BYTES + low * BYTE_SECTORS, ByteRange(bitmap + low, high - low))
+    def _by_block(self, run: StoredRun) -> Iterator[StoredRun]:
+        """``run`` cut where blocks begin: only in hostile files are blocks neighbours."""
+        end = run.guest + run.length
+        for block in range(run.guest // self._block_bytes, -(-end // self._block_bytes)):
+            low = max(run.guest, block * self._block_bytes)
+            high = min(end, (block + 1) * self._block_bytes)
+            yield StoredRun(low, run.offset + low - run.guest, high - low)
 
-    def _clear_unwritten(self, bitmap: _BitmapPart, offset: int, buffer: memoryview) -> None:
-        """Fill the sectors of ``buffer`` (the disk from ``offset``) whose bit is 0 with zeros."""
-        bits = np.frombuffer(self._source.read(bitmap.place.offset, bitmap.place.length), np.uint8)
-        if (bits == 0xFF).all():
-            return
-        sectors = np.unpackbits(bits)  # the most significant bit comes first
-        bounds = [0, *(np.flatnonzero(np.diff(sectors)) + 1).tolist(), len(sectors)]
-        content = np.frombuffer(buffer, np.uint8)
-        for low, high in pairwise(bounds):
-            if not sectors[low]:
-                begin = max((bitmap.first + low) * SECTOR_BYTES - offset, 0)
-                content[begin : max((bitmap.first + high) * SECTOR_BYTES - offset, 0)] = 0
+    def _bits_of(self, run: StoredRun) -> ByteRange:
+        """Where the bits of the sectors of ``run`` are, all of them in one block."""
+        within = run.guest % self._block_bytes
+        bitmap = run.offset - within - self._bitmap_bytes
+        low, high = within // SPAN_BYTES, -(-(within + run.length) // SPAN_BYTES)
+        return ByteRange(bitmap + low, high - low)

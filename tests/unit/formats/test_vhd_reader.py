@@ -119,6 +119,19 @@ def test_any_bitmap_hides_what_it_says(bitmap: bytes, offset: int, length: int) 
     assert read_range(blocks, offset, length) == bytes(0xAA * int(bit) for bit in written)
 
 
+def test_a_bitmap_may_lie_in_the_block_before() -> None:
+    bits = b"\x0f" * 128
+    first = b"\xaa" * (BLOCK - 512) + bits.ljust(512, b"\0")
+    place = 1536 + 512 + 512
+    file = dynamic({0: Block(first), 2: Block(b"\xbb" * BLOCK)}, entries={1: (place + BLOCK) // 512 - 1})
+    second = bytearray(file[place + BLOCK : place + 2 * BLOCK])
+    for sector in range(0, 1024, 8):
+        second[sector * 512 : (sector + 4) * 512] = bytes(4 * 512)
+    blocks = opened(file).blocks
+    assert read_range(blocks, 0, 2 * BLOCK) == first + second
+    assert read_range(blocks, BLOCK - 9, 5000) == (first + second)[BLOCK - 9 : BLOCK + 4991]
+
+
 @pytest.mark.parametrize("length", [512, 511])
 def test_footers_of_old_files_are_shorter(length: int) -> None:
     footer = Footer(length=length)
