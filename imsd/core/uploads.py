@@ -73,8 +73,9 @@ class Uploads:
         return record
 
     def prepare(self, project_id: str, new: NewUpload, job_id: str = "", store: str = "") -> UploadRecord:
-        """The record of a new upload, in the default store unless told; with ``job_id`` only that job writes it.
+        """The record of a new upload; with ``job_id`` only that job writes it.
 
+        It is in the default store unless ``store`` names one.
         Raises InvalidRequest, Unavailable (DRIVER_NOT_READY).
         """
         self._check(new)
