@@ -15,15 +15,14 @@ from imsd.guest.inspector import GuestInspector
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
 from imsd.metadata import uploads as upload_rows
-from imsd.metadata.records import ImageRecord, ImageStatus, UploadRecord, UploadState
+from imsd.metadata.records import ImageRecord, ImageStatus, UploadState
 
 from .guest_inspection import Declared, System, decide, inspect_blocks
 from .images import min_disk
 from .job_run import JobRun
 from .limits import MAX_OS_VERSION
 from .opened_upload import StoredDisk, open_upload
-from .staged_file import check_sha256
-from .unpacking import Unpacked
+from .staged_file import FoundFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,6 @@ class MadeImage:
     """A disk that is stored, and what its image will say. ``wrapper``: what its file was compressed with."""
 
     image: ImageRecord
-    upload: UploadRecord
     disk: StoredDisk
     system: System
     wrapper: str = ""
@@ -41,16 +39,15 @@ class ImageMaker:
     def __init__(self, inspector: GuestInspector) -> None:
         self._inspector = inspector
 
-    async def make(self, run: JobRun, source: Unpacked) -> MadeImage:
-        """Store the disk of an upload for the image of the job. Raises `ImsError`."""
-        spec, upload = run.record.spec, source.upload
-        image = await _begin(run, upload.id)
+    async def make(self, run: JobRun, found: FoundFile) -> MadeImage:
+        """Store the disk in a file for the image of the job. Raises `ImsError`."""
+        spec = run.record.spec
+        image = await _begin(run, found.upload.id)
         run.enter("inspect", 0, (0.0, 1.0))
-        async with open_upload(run, upload, str(spec["disk_format"])) as opened:
+        async with open_upload(run, found, str(spec["disk_format"])) as opened:
             min_disk(int(spec["min_disk_gb"]), opened.virtual_size_bytes)
-            await check_sha256(run, opened.file, upload.expected_sha256)
             disk = await opened.store(run)
-        return MadeImage(image, upload, disk, await self._look_inside(run, image, disk), source.wrapper)
+        return MadeImage(image, disk, await self._look_inside(run, image, disk), found.wrapper)
 
     async def _look_inside(self, run: JobRun, image: ImageRecord, disk: StoredDisk) -> System:
         """What system is on the disk that was stored. It never fails the job."""
@@ -89,7 +86,7 @@ async def publish(c: AsyncConnection, run: JobRun, made: MadeImage) -> None:
     if await image_rows.update_image(c, made.image.id, values, statuses=[ImageStatus.SAVING]) is None:
         raise Conflict("the image of this job is gone")
     await chunk_index.release_holder(c, run.holder)
-    await forget_upload(c, made.upload.id)
+    await forget_upload(c, run.record.upload_id)
 
 
 async def forget_upload(c: AsyncConnection, upload_id: str) -> None:

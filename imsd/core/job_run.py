@@ -85,24 +85,25 @@ class JobRun:
 
 
 class SubRun(JobRun):
-    """A job that another one has in hand; what it unpacks counts for that one, too."""
+    """A job that another one has in hand; its progress counts for that one, too."""
 
-    def __init__(self, parent: JobRun, record: JobRecord, bytes_before: int) -> None:
-        """``bytes_before``: of the parent's phase, done by other sub-jobs."""
+    def __init__(self, parent: JobRun, record: JobRecord, bytes_before: int, size_bytes: int) -> None:
+        """``bytes_before``: of the parent's phase, done by other sub-jobs; ``size_bytes``: of this one."""
         super().__init__(parent.runtime, parent._board, record)
         self._parent = parent
         self._bytes_before = bytes_before
-        self._phase = ""
+        self._size_bytes = size_bytes
+        self._done_bytes = 0
         self._board.open(record.id, record.fence, record.percent)
-
-    def enter(self, phase: str, bytes_total: int, span: tuple[float, float], bytes_done: int = 0) -> None:
-        self._phase = phase
-        super().enter(phase, bytes_total, span, bytes_done)
 
     def advance(self, bytes_done: int) -> None:
         super().advance(bytes_done)
-        if self._phase == "unpack":
-            self._parent.advance(self._bytes_before + bytes_done)
+        live = self._board.find(self.record.id)
+        if live and live.bytes_total:
+            done = self._size_bytes * min(live.bytes_done, live.bytes_total) // live.bytes_total
+            # What was unpacked is done, though it is yet to be stored.
+            self._done_bytes = max(self._done_bytes, done)
+            self._parent.advance(self._bytes_before + self._done_bytes)
 
     async def fail(self, c: AsyncConnection, error: ImsError) -> None:
         """Make the job FAIL. Raises Conflict."""

@@ -25,7 +25,7 @@ from imsd.metadata.records import PartRecord, UploadRecord
 from .chunked_sink import SealedDisk
 from .data_bound import BoundedDisk
 from .job_run import JobRun
-from .staged_file import check_staged, staged_file, upload_parts
+from .staged_file import FoundFile, check_file, upload_parts
 
 STORE_SPAN = (20.0, 98.0)
 
@@ -73,11 +73,11 @@ class OpenedUpload(ABC):
         )
 
 
-def open_upload(
-    run: JobRun, upload: UploadRecord, declared: str
-) -> AbstractAsyncContextManager[OpenedUpload]:
-    """Open a committed upload. Raises ImageRefused, DataLoss, Unavailable."""
-    return _open_direct(run, upload, declared) if upload.is_direct else _open_staged(run, upload, declared)
+def open_upload(run: JobRun, found: FoundFile, declared: str) -> AbstractAsyncContextManager[OpenedUpload]:
+    """Open a committed upload, checked. Raises ImageRefused, InvalidRequest, DataLoss, Unavailable."""
+    if found.file is None:
+        return _open_direct(run, found.upload, declared)
+    return _open_staged(run, found, found.file, declared)
 
 
 class StagedUpload(OpenedUpload):
@@ -130,11 +130,13 @@ class DiskBytes(ByteSource):
 
 
 @asynccontextmanager
-async def _open_staged(run: JobRun, upload: UploadRecord, declared: str) -> AsyncIterator[OpenedUpload]:
-    file = await staged_file(run, upload)
-    await check_staged(run, file, upload)
+async def _open_staged(
+    run: JobRun, found: FoundFile, file: ByteSource, declared: str
+) -> AsyncIterator[OpenedUpload]:
+    if not found.is_proved:
+        await check_file(run, file, found.upload)
     image = await _open_image(run, file, declared)
-    yield StagedUpload(file, image, _target(run, upload, run.runtime.stores.get(upload.store)))
+    yield StagedUpload(file, image, _target(run, found.upload, run.runtime.stores.get(found.upload.store)))
 
 
 @asynccontextmanager
@@ -153,6 +155,8 @@ async def _open_direct(run: JobRun, upload: UploadRecord, declared: str) -> Asyn
             yield DirectUpload(DiskBytes(reader, reader.size_bytes), image, written, sealed.result)
             return
         file = DiskBytes(reader, upload.size_bytes)
+        if upload.expected_sha256:
+            await check_file(run, file, upload)
         image = await _open_image(run, file, declared)
         if is_streamable(image.format_name):
             yield DirectUpload(file, image, written, sealed.result)

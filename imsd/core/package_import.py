@@ -8,42 +8,36 @@ makes all images ACTIVE and all jobs SUCCESS. A job that runs again takes its su
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.index import Holder, HolderKind
-from imsd.chunks.staged_source import StagedSource
 from imsd.contract import FailedPrecondition, ImsError, InvalidRequest
-from imsd.formats.detect import PACKAGES, detect, find_wrapper, require_declared
+from imsd.formats.detect import find_wrapper
 from imsd.formats.ova import Package, PackagedDisk, describe, member_source
-from imsd.formats.tar_members import TarWalk
+from imsd.formats.ovf import Checksum
+from imsd.formats.source import ByteSource
+from imsd.formats.tar_members import TarMember, TarWalk
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
 from imsd.metadata.records import ImageRecord, ImageStatus, JobKind, JobRecord, JobState, UploadRecord
 
 from . import checks
-from .feeds import Feed
-from .filling import Filling, fill
+from .file_digest import PartDigest
 from .guest_inspection import UEFI
 from .image_making import ImageMaker, MadeImage, forget_upload
 from .job_run import JobRun, SubRun
 from .jobs import number_of
 from .limits import MAX_FILE_NAME, MAX_NAME, MAX_OS_VERSION
-from .source_feed import SourceFeed
-from .staged_file import check_sha256, check_staged, hash_file, staged_file
-from .unpack_feed import WrappedFile
-from .unpacking import Unpacked, Unpacking, committed_upload, unpacked_upload_id
+from .staged_file import FoundFile, check_file
+from .unpacking import Unpacking, unpacked_upload_id
 
-# Of the percent of the package's job.
-MANIFEST_SPAN = (5.0, 20.0)
+# Of the percent of the package's job that makes its disks.
 DISKS_SPAN = (20.0, 98.0)
-# Of the percent of a sub-job that takes its disk out of the package.
-MEMBER_PERCENT = 60.0
 
 # What VMware writes for UEFI; all else is the firmware of a PC, or says nothing.
 EFI = "efi"
@@ -62,23 +56,8 @@ class OpenedPackage:
     """``upload``: of the package, whose bytes are ``file``."""
 
     upload: UploadRecord
-    file: StagedSource
+    file: ByteSource
     package: Package
-
-
-async def find_package(run: JobRun, upload: UploadRecord) -> StagedSource | None:
-    """The file of a committed upload if it is a package.
-
-    Raises ImageRefused (FORMAT_*), DataLoss, Unavailable.
-    """
-    if upload.is_direct:
-        return None
-    file = await staged_file(run, upload)
-    found = await run.runtime.pool.run(detect, file)
-    if found not in PACKAGES:
-        return None
-    require_declared(str(run.record.spec["disk_format"]), found)
-    return file
 
 
 class PackageImport:
@@ -87,61 +66,36 @@ class PackageImport:
         self._maker = maker
 
     @asynccontextmanager
-    async def making(
-        self, run: JobRun, upload: UploadRecord, file: StagedSource
-    ) -> AsyncIterator[Sequence[PackagedImage]]:
-        """All disks, stored: the block publishes them. Raises what making an image of one of them raises."""
-        opened = OpenedPackage(upload, file, await _described(run, file))
-        sub_jobs = await self._sub_jobs(run, opened)
+    async def making(self, run: JobRun, found: FoundFile) -> AsyncIterator[Sequence[PackagedImage]]:
+        """All disks of a package, stored: the block publishes them.
+
+        Raises what making an image of one of them raises.
+        """
+        opened = await _open(run, found)
+        sub_jobs = await _sub_jobs(run, opened)
         run.enter("unpack", sum(disk.member.size_bytes for disk in opened.package.disks), DISKS_SPAN)
         images: list[PackagedImage] = []
         done = 0
         with ExitStack() as shown:
             for record, disk in zip(sub_jobs, opened.package.disks, strict=True):
-                sub_run = SubRun(run, await _claim(run, record), done)
+                size = disk.member.size_bytes
+                sub_run = SubRun(run, await _claim(run, record), done, size)
                 shown.callback(sub_run.close)
                 images.append(PackagedImage(sub_run, await self._make(sub_run, opened, disk)))
-                done += disk.member.size_bytes
+                done += size
                 run.advance(done)
             yield images
 
-    async def _sub_jobs(self, run: JobRun, opened: OpenedPackage) -> Sequence[JobRecord]:
-        """Those of an earlier run or, when the package has proved to be whole, new ones."""
-        async with run.runtime.database.reading() as c:
-            found = await job_rows.sub_jobs(c, [run.record.id])
-        if found:
-            return sorted(found, key=number_of)
-        await check_staged(run, opened.file, opened.upload)
-        await check_sha256(run, opened.file, opened.upload.expected_sha256)
-        await _check_manifest(run, opened)
-        async with run.runtime.database.transaction() as c:
-            await run.require_fence(c)
-            return await _insert_sub_jobs(c, run, opened.package)
-
     async def _make(self, run: SubRun, opened: OpenedPackage, disk: PackagedDisk) -> MadeImage:
         try:
-            return await self._stored(run, opened, disk)
+            found = await _member(run, opened, disk)
+            return await self._maker.make(run, await self._unpacking.unpack(run, found))
         except Exception as error:
             shown = error if isinstance(error, ImsError) else ImsError("an internal error ended the job")
             async with run.runtime.database.transaction() as c:
                 await run.fail(c, shown)
             shown.message = f"disk {number_of(run.record)}, {disk.member.name!r}: {shown.message}"
             raise
-
-    async def _stored(self, run: SubRun, opened: OpenedPackage, disk: PackagedDisk) -> MadeImage:
-        runtime, file = run.runtime, member_source(opened.file, disk.member)
-        name = "".join(filter(str.isprintable, disk.member.name))[-MAX_FILE_NAME:]
-        wrapper: str | None = disk.wrapper
-        if not wrapper:
-            wrapper = await runtime.pool.run(find_wrapper, file, str(run.record.spec["disk_format"]))
-        upload = await self._unpacking.own_upload(run, name)
-        mark = opened.upload.digest
-        feed: Callable[[], Feed] = partial(SourceFeed, runtime.pool, file, name, mark)
-        if wrapper:
-            feed = partial(self._unpacking.feed, runtime, WrappedFile(file, wrapper, name, mark))
-        await fill(run, Filling(upload.id, feed, "unpack", (0.0, MEMBER_PERCENT)))
-        run.begin_at(MEMBER_PERCENT)
-        return await self._maker.make(run, Unpacked(await committed_upload(run, upload.id), wrapper or ""))
 
 
 async def undo_sub_jobs(c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
@@ -169,29 +123,57 @@ async def _end_cancelled(c: AsyncConnection, run: JobRun, job_id: str) -> None:
     await job_rows.move_job(c, job_id, [JobState.CANCELLING], JobState.CANCELLED, fence=None, values=values)
 
 
-async def _described(run: JobRun, file: StagedSource) -> Package:
-    walk, members = TarWalk(file), []
+async def _open(run: JobRun, found: FoundFile) -> OpenedPackage:
+    """Raises ImageRefused (IMAGE_*, FORMAT_UNSUPPORTED), DataLoss, Unavailable."""
+    assert found.file is not None, "a package does not become chunks while it comes"
+    walk, members = TarWalk(found.file), []
     while member := await run.runtime.pool.run(walk.next):
         members.append(member)
-    return await run.runtime.pool.run(describe, file, members)
+    return OpenedPackage(found.upload, found.file, await run.runtime.pool.run(describe, found.file, members))
 
 
-async def _check_manifest(run: JobRun, opened: OpenedPackage) -> None:
-    """Raises InvalidRequest (DIGEST_MISMATCH)."""
-    checksums = opened.package.checksums
-    run.enter("checksum", sum(member.size_bytes for member, _ in checksums), MANIFEST_SPAN)
-    done = 0
-    for member, checksum in checksums:
-        digest = hashlib.new(checksum.algorithm, usedforsecurity=False)
-        actual = await hash_file(run, member_source(opened.file, member), digest, done)
-        done += member.size_bytes
-        if actual != checksum.digest:
+async def _sub_jobs(run: JobRun, opened: OpenedPackage) -> Sequence[JobRecord]:
+    """Those of an earlier run or, when the package has proved to be whole, new ones."""
+    async with run.runtime.database.reading() as c:
+        found = await job_rows.sub_jobs(c, [run.record.id])
+    if found:
+        return sorted(found, key=number_of)
+    await _prove(run, opened)
+    async with run.runtime.database.transaction() as c:
+        await run.require_fence(c)
+        return await _insert_sub_jobs(c, run, opened.package)
+
+
+async def _member(run: JobRun, opened: OpenedPackage, disk: PackagedDisk) -> FoundFile:
+    """The file of a disk. Raises ImageRefused (FORMAT_AMBIGUOUS), DataLoss, Unavailable."""
+    file = member_source(opened.file, disk.member)
+    name = "".join(filter(str.isprintable, disk.member.name))[-MAX_FILE_NAME:]
+    wrapper: str | None = disk.wrapper
+    if not wrapper:
+        wrapper = await run.runtime.pool.run(find_wrapper, file, str(run.record.spec["disk_format"]))
+    return FoundFile(opened.upload, name, file, wrapper or "", is_proved=True)
+
+
+async def _prove(run: JobRun, opened: OpenedPackage) -> None:
+    """The package is what arrived, and what its sender and its manifest say.
+
+    Raises DataLoss, InvalidRequest (DIGEST_MISMATCH).
+    """
+    parts = [_part(member, checksum) for member, checksum in opened.package.checksums]
+    await check_file(run, opened.file, opened.upload, parts)
+    for (member, checksum), part in zip(opened.package.checksums, parts, strict=True):
+        if (actual := part.hasher.hexdigest()) != checksum.digest:
             raise InvalidRequest(
                 f"{member.name!r} has the {checksum.algorithm} {actual}, "
                 f"the manifest of the package says {checksum.digest}",
                 reason="DIGEST_MISMATCH",
                 hint="the package was damaged or changed: fetch it again",
             )
+
+
+def _part(member: TarMember, checksum: Checksum) -> PartDigest:
+    hasher = hashlib.new(checksum.algorithm, usedforsecurity=False)
+    return PartDigest(member.offset, member.offset + member.size_bytes, hasher)
 
 
 async def _insert_sub_jobs(c: AsyncConnection, run: JobRun, package: Package) -> Sequence[JobRecord]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-from imsd.contract import FailedPrecondition
-from imsd.formats.detect import find_wrapper
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import UploadRecord, UploadState
 
@@ -16,20 +14,12 @@ from .filling import Filling, fill
 from .job_run import JobRun
 from .limits import MAX_UNPACKERS
 from .runtime import Runtime
-from .staged_file import check_sha256, check_staged, staged_file
+from .staged_file import FoundFile, check_file, find_file
 from .unpack_feed import UnpackFeed, WrappedFile
 from .uploads import NewUpload, Uploads
 
 # Of the percent of a job that unpacks; before it the packed file is checked.
 UNPACK_SPAN = (20.0, 60.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Unpacked:
-    """The committed upload of which an image is made, and what it was compressed with, or empty."""
-
-    upload: UploadRecord
-    wrapper: str = ""
 
 
 def unpacked_upload_id(job_id: str) -> str:
@@ -42,35 +32,28 @@ class Unpacking:
         self._uploads = uploads
         self._places = asyncio.Semaphore(MAX_UNPACKERS)
 
-    async def unpack(self, run: JobRun) -> Unpacked:
-        """The upload of the job or, if its file was compressed whole, one of what is inside.
+    async def unpack(self, run: JobRun, found: FoundFile) -> FoundFile:
+        """``found`` or, if it was compressed whole, what is inside.
 
         Raises FailedPrecondition, ImageRefused, DataLoss, InvalidRequest (DIGEST_MISMATCH), and `ImsError` of
         uploads.
         """
-        packed = await committed_upload(run, run.record.upload_id)
-        if packed.is_direct:
-            return Unpacked(packed)
-        file, declared = await staged_file(run, packed), str(run.record.spec["disk_format"])
-        wrapper = await run.runtime.pool.run(find_wrapper, file, declared)
-        if wrapper is None:
-            return Unpacked(packed)
-        inner = await self.own_upload(run, packed.file_name)
+        if found.file is None or not found.wrapper:
+            return found
+        inner = await self._own_upload(run, found.name)
         if inner.state is UploadState.OPEN:
-            await check_staged(run, file, packed)
-            await check_sha256(run, file, packed.expected_sha256)
-            wrapped = WrappedFile(file, wrapper, packed.file_name, packed.digest)
-            await fill(
-                run, Filling(inner.id, partial(self.feed, run.runtime, wrapped), "unpack", UNPACK_SPAN)
-            )
+            if not found.is_proved:
+                await check_file(run, found.file, found.upload)
+            wrapped = WrappedFile(found.file, found.wrapper, found.name, found.upload.digest)
+            feed = partial(self._feed, run.runtime, wrapped)
+            await fill(run, Filling(inner.id, feed, "unpack", UNPACK_SPAN))
         run.begin_at(UNPACK_SPAN[1])
-        return Unpacked(await committed_upload(run, inner.id), wrapper)
+        return replace(await find_file(run, inner.id), wrapper=found.wrapper)
 
-    def feed(self, runtime: Runtime, wrapped: WrappedFile) -> UnpackFeed:
-        """What is in a packed file, of at most the size of an upload."""
+    def _feed(self, runtime: Runtime, wrapped: WrappedFile) -> UnpackFeed:
         return UnpackFeed(runtime.pool, wrapped, runtime.limits.max_upload_size_bytes, self._places)
 
-    async def own_upload(self, run: JobRun, file_name: str) -> UploadRecord:
+    async def _own_upload(self, run: JobRun, file_name: str) -> UploadRecord:
         """The upload into which the job unpacks; that of an earlier run, if there is one."""
         record, upload_id = run.record, unpacked_upload_id(run.record.id)
         wanted = NewUpload(file_name=file_name, disk_format=str(record.spec["disk_format"]))
@@ -83,12 +66,3 @@ class Unpacking:
                 upload = replace(new, id=upload_id)
                 await upload_rows.insert_upload(c, upload)
         return upload
-
-
-async def committed_upload(run: JobRun, upload_id: str) -> UploadRecord:
-    """Raises FailedPrecondition."""
-    async with run.runtime.database.reading() as c:
-        upload = await upload_rows.get_upload(c, run.record.project_id, upload_id)
-    if upload is None or upload.state is not UploadState.COMMITTED:
-        raise FailedPrecondition("the upload of this job is gone")
-    return upload

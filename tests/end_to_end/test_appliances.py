@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -41,10 +42,11 @@ def disks() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def package(disks: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Two disks that are decoded while they are taken out, one between them that is staged."""
+    """Two disks that are stored from where they lie, one between them that is unpacked first."""
     folder = tmp_path_factory.mktemp("package")
     kinds = ("streamOptimized", "monolithicSparse", "streamOptimized")
     files = [as_vmdk(folder, disk, kind) for disk, kind in zip(disks, kinds, strict=True)]
+    files[1] = gzip.compress(files[1], 1)
     return ova({f"app-disk{number}.vmdk": file for number, file in enumerate(files, 1)})
 
 
@@ -59,7 +61,7 @@ async def taking_out(stubs: Stubs, job: job_pb2.Job, number: int) -> job_pb2.Job
         if not now.sub_job_ids:
             continue
         part = await stubs.jobs.GetJob(job_pb2.GetJobRequest(job_id=now.sub_job_ids[number - 1]))
-        if part.progress.phase == "unpack" and part.progress.bytes_done >= 8 * MIB:
+        if part.progress.phase in ("unpack", "store") and part.progress.bytes_done >= 8 * MIB:
             return now
 
 

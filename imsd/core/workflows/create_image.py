@@ -21,10 +21,10 @@ from imsd.core.package_import import (
     PackagedImage,
     PackageImport,
     end_cancelled_sub_jobs,
-    find_package,
     undo_sub_jobs,
 )
 from imsd.core.sources import Source
+from imsd.core.staged_file import find_file
 from imsd.core.sweeper import Sweeper
 from imsd.core.unpacking import Unpacking, unpacked_upload_id
 from imsd.core.uploads import Uploads
@@ -50,13 +50,13 @@ class CreateImage(Workflow):
 
     async def run(self, run: JobRun) -> None:
         await self._fetching.fetch(run)
-        source = await self._unpacking.unpack(run)
-        if file := await find_package(run, source.upload):
-            async with self._packages.making(run, source.upload, file) as images:
+        found = await self._unpacking.unpack(run, await find_file(run, run.record.upload_id))
+        if found.is_package:
+            async with self._packages.making(run, found) as images:
                 run.enter("commit", 0, (99.0, 100.0))
                 await self._publish_all(run, images)
             return
-        made = await self._maker.make(run, source)
+        made = await self._maker.make(run, found)
         run.enter("commit", 0, (99.0, 100.0))
         await self._publish(run, made)
 

@@ -53,7 +53,7 @@ async def test_a_job_whose_image_is_gone_does_not_succeed(database: Database, is
         maker = ImageMaker(GuestInspector())
         workflow = CreateImage(Uploads(runtime, sweeper), sweeper, Fetching(sources_of(runtime)), maker)
         system = decide(Declared("", "", ""), not_inspected("nobody looks"))
-        publish = workflow._publish(run, MadeImage(image, upload, disk, system))
+        publish = workflow._publish(run, MadeImage(image, disk, system))
         if is_gone:
             with pytest.raises(Conflict):
                 await publish

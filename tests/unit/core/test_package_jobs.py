@@ -35,7 +35,7 @@ def world(database: Database) -> ImportWorld:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """The disks as VMDK, QCOW2 and RAW: decoded, staged and chunked."""
+    """The disks as VMDK, QCOW2 and RAW."""
     folder: Path = tmp_path_factory.mktemp("disks")
     made = []
     for name, disk in zip(("vmdk", "qcow2", "raw"), DISKS, strict=True):
@@ -46,6 +46,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 @pytest.fixture
 def package(files: list[bytes]) -> bytes:
+    """The first and the last disk are stored from where they lie, the one between them is unpacked first."""
+    files = [files[0], gzip.compress(files[1], 1), files[2]]
     return ova({f"app-disk{number}.vmdk": file for number, file in enumerate(files, 1)}, firmware="efi")
 
 
@@ -125,6 +127,27 @@ async def test_a_disk_may_be_packed(world: ImportWorld, files: list[bytes], comp
         assert "UNPACKED_FROM" in [finding["code"] for finding in image.findings]
 
 
+async def test_a_disk_is_stored_from_where_it_lies_in_the_package(
+    world: ImportWorld, files: list[bytes]
+) -> None:
+    package = ova({f"app-disk{number}.vmdk": file for number, file in enumerate(files, 1)})
+    part = 256 << 10
+    async with world.serving(upload_part_bytes=part, staging_quota_bytes=len(package) + part) as service:
+        await require_images(service, await service.import_file(package))
+
+
+async def test_the_bytes_of_all_disks_count_for_the_job_of_the_package(
+    world: ImportWorld, package: bytes
+) -> None:
+    async with world.serving() as service:
+        job = await service.start(upload_id=await service.send(package))
+        views = [view.record async for view in service.jobs.watch(PROJECT, job)]
+        unpacked = [record for record in views if record.phase == "unpack"]
+        assert [record.percent for record in views] == sorted(record.percent for record in views)
+        assert [record.bytes_done for record in unpacked] == sorted(each.bytes_done for each in unpacked)
+        assert all(record.bytes_done <= record.bytes_total < len(package) for record in unpacked)
+
+
 async def test_a_package_with_one_disk_has_one_sub_job(world: ImportWorld, files: list[bytes]) -> None:
     async with world.serving() as service:
         done = await service.import_file(ova({"only.vmdk": files[0]}, algorithm=""))
@@ -166,11 +189,11 @@ async def test_one_bad_disk_and_none_becomes_an_image(
 # A disk of the package and the phase that its job is in; no disk: before there are any.
 STEPS = [
     (0, "checksum"),
-    (1, "unpack"),
+    (1, "store"),
     (1, "guest"),
     (2, "unpack"),
     (2, "store"),
-    (3, "unpack"),
+    (3, "store"),
     (3, "guest"),
 ]
 
@@ -267,7 +290,7 @@ async def test_a_defect_while_one_disk_is_made_fails_all(
 async def test_one_disk_alone_is_not_cancelled(world: ImportWorld, package: bytes) -> None:
     async with world.serving() as service:
         job = await service.start(upload_id=await service.send(package))
-        await reach(service, job, (1, "unpack"))
+        await reach(service, job, (1, "store"))
         view = await service.jobs.get(PROJECT, job)
         with pytest.raises(FailedPrecondition) as refused:
             await service.jobs.cancel(PROJECT, view.sub_job_ids[1])
@@ -278,7 +301,7 @@ async def test_one_disk_alone_is_not_cancelled(world: ImportWorld, package: byte
 async def test_sub_jobs_are_watched_like_any_job(world: ImportWorld, package: bytes) -> None:
     async with world.serving() as service:
         job = await service.start(upload_id=await service.send(package))
-        await reach(service, job, (1, "unpack"))
+        await reach(service, job, (1, "store"))
         last = (await service.jobs.get(PROJECT, job)).sub_job_ids[2]
         states = [view.record.state async for view in service.jobs.watch(PROJECT, last)]
         assert (states[0], states[-1]) == (JobState.INIT, JobState.SUCCESS)
