@@ -44,25 +44,14 @@ def listed_systems(
     architecture: str = "", server_type: str = "", *, is_uefi_only: bool = False
 ) -> Sequence[ListedSystem]:
     """The systems that fit, by platform, version and architecture; empty texts fit all."""
-    entries: dict[tuple[str, str, int, str], _Entry] = {}
-    for table in tables():
-        for row in table.rows:
-            for version, bits in _versions(table, row):
-                # A table of boot modes says nothing of processors: those systems are x86, as its source is.
-                key = (row.os, version, bits, table.architecture or "x86")
-                entry = entries.setdefault(key, _Entry())
-                entry.tables.add(table.name)
-                entry.server_types |= set(table.server_types) - set(row.not_on)
     found = []
-    for (platform, version, bits, processor), entry in sorted(
-        entries.items(), key=lambda each: _order(each[0])
-    ):
-        name = ims_name(NamedSystem(platform, version, bits))
+    for named, processor in sorted(_systems(), key=_order):
+        entry, name = _entry_of(named, processor), ims_name(named)
         types = [one for one in sorted(entry.server_types) if one.casefold() == server_type.casefold()]
         system = ListedSystem(
-            platform=platform,
+            platform=named.family,
             os_version=name,
-            bits=bits,
+            bits=named.bits,
             architecture=processor,
             is_uefi_supported=uefi_supported(name, processor),
             server_types=types if server_type else sorted(entry.server_types),
@@ -74,12 +63,38 @@ def listed_systems(
     return found
 
 
-def _order(key: tuple[str, str, int, str]) -> tuple[object, ...]:
+def _systems() -> set[tuple[NamedSystem, str]]:
+    """All that the tables name, each with its architecture."""
+    return {
+        (NamedSystem(row.os, version, bits), _processor(table))
+        for table in tables()
+        for row in table.rows
+        for version, bits in _versions(table, row)
+    }
+
+
+def _processor(table: Table) -> str:
+    """A table of boot modes says nothing of processors: those systems are x86, as its source is."""
+    return table.architecture or "x86"
+
+
+def _entry_of(system: NamedSystem, processor: str) -> _Entry:
+    """What all tables say of it: one that lists a series has every version of it."""
+    entry = _Entry()
+    for table in tables():
+        row = table.row_of(system) if _processor(table) == processor else None
+        if row is not None:
+            entry.tables.add(table.name)
+            entry.server_types |= set(table.server_types) - set(row.not_on)
+    return entry
+
+
+def _order(system: tuple[NamedSystem, str]) -> tuple[object, ...]:
     """By platform, then 6.9 before 6.10."""
-    platform, version, bits, processor = key
-    parts = re.findall(r"\d+|\D+", version)
+    named, processor = system
+    parts = re.findall(r"\d+|\D+", named.version)
     numbered = [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-    return platform.casefold(), numbered, bits, processor
+    return named.family.casefold(), numbered, named.bits, processor
 
 
 def _versions(table: Table, row: Row) -> Iterator[tuple[str, int]]:

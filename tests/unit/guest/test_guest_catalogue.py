@@ -127,3 +127,23 @@ def test_a_report_and_the_list_agree_on_what_starts_by_uefi(architecture: str, i
     assert uefi_supported(name, architecture) is is_there
     report = GuestReport(is_inspected=True, os_version=name, architecture=architecture)
     assert guest_to_pb(report).is_uefi_supported is is_there
+
+
+def test_every_entry_of_the_list_says_what_a_look_up_says() -> None:
+    for system in listed_systems():
+        support = supported(system.os_version, architecture=system.architecture)
+        types = {name for each in support for name in each.server_types}
+        assert set(system.server_types) == types, system
+
+
+@pytest.mark.parametrize(
+    ("server_type", "os_version"),
+    [
+        ("E3", "CentOS 7.6 64bit"),
+        ("C3ne", "SUSE Linux Enterprise Server 12 SP5 64bit"),
+        ("I3", "Debian GNU/Linux 8.8.0 64bit"),
+    ],
+)
+def test_a_version_is_on_the_server_types_of_its_series(server_type: str, os_version: str) -> None:
+    found = listed_systems("x86", server_type, is_uefi_only=True)
+    assert os_version in [system.os_version for system in found]
