@@ -102,25 +102,37 @@ def open_local_disks(
 
 
 def _packaged_disks(file: ByteSource, format_name: str, on_phase: OnPhase) -> list[LocalDisk]:
-    """The disks of a package; none of any other file."""
+    """The disks of a package; none of any other file. Raises InvalidRequest (DIGEST_MISMATCH)."""
     from imsd.formats.detect import PACKAGES, detect
     from imsd.formats.ova import member_source, open_package
 
+    from .package_check import check_descriptor, check_member
+
     if format_name == "raw" or detect(file) not in PACKAGES:
         return []
+    package = open_package(file)
+    check_descriptor(file, package, on_phase)
     return [
         LocalDisk(
             disk.member.name,
-            partial(_open_member, member_source(file, disk.member), disk.wrapper, format_name, on_phase),
+            partial(
+                _open_member,
+                partial(check_member, file, package, disk.member, on_phase),
+                member_source(file, disk.member),
+                disk.wrapper,
+                format_name,
+                on_phase,
+            ),
         )
-        for disk in open_package(file).disks
+        for disk in package.disks
     ]
 
 
 @contextmanager
 def _open_member(
-    member: ByteSource, wrapper: str, format_name: str, on_phase: OnPhase
+    check: Callable[[], None], member: ByteSource, wrapper: str, format_name: str, on_phase: OnPhase
 ) -> Iterator[LocalImage]:
+    check()
     with (
         _unpacked(member, format_name, on_phase, wrapper) as (file, wrapper),
         _open(file, format_name, member.size_bytes, wrapper) as image,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from imsd.contract import ByteRange, ImageRefused
+from imsd.contract import ByteRange, ImageRefused, InvalidRequest
 
 from .ovf import (
     MAX_DESCRIPTOR_BYTES,
@@ -88,6 +88,17 @@ def holds_disks(package: str) -> ImageRefused:
         reason="FORMAT_UNSUPPORTED",
         hint="unpack it, for example with `tar -xf`, and send the disk image that is in it",
     )
+
+
+def require_digest(member: TarMember, checksum: Checksum, actual: str) -> None:
+    """Raises InvalidRequest (DIGEST_MISMATCH) unless ``actual`` is the digest that the manifest has."""
+    if actual != checksum.digest:
+        raise InvalidRequest(
+            f"{member.name!r} has the {checksum.algorithm} {actual}, "
+            f"the manifest of the package says {checksum.digest}",
+            reason="DIGEST_MISMATCH",
+            hint="the package was damaged or changed: fetch it again",
+        )
 
 
 def _disk_member(by_name: Mapping[str, TarMember], name: str, size_bytes: int | None) -> TarMember:
