@@ -4,7 +4,8 @@ References: RFC 1952 (gzip), the .xz file format 1.2, RFC 8878 (zstd); members t
 one file, as the programs of these formats have it.
 
 A small file may claim to be a huge one. So output comes in small pieces, whoever takes them can stop; it is
-bounded by the largest file that is accepted, and by its ratio to the input.
+bounded by the largest file that is accepted, and by its ratio to the input: tightly where it is data, which
+takes room, and loosely where it is zeros, of which an empty disk is made.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import lzma
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 from isal import igzip_lib
 
 from imsd.contract import Buffer, ImageRefused
@@ -36,6 +38,11 @@ MAX_XZ_MEMORY_BYTES = 80 << 20
 MAX_RATIO = 4096
 # Up to here the ratio does not matter: an empty disk of 16 GiB is no bomb.
 FREE_BYTES = 16 << 30
+# The same for output that is not zeros, in blocks of a file system. Disks of real systems shrink to a tenth,
+# logs and tables of a database to a hundredth.
+MAX_DATA_RATIO = 256
+FREE_DATA_BYTES = 1 << 30
+BLOCK_BYTES = 4 << 10
 
 
 def _xz() -> Decompressor:
@@ -73,7 +80,10 @@ def wrapper_of(head: bytes | memoryview) -> str | None:
 
 
 class Unwrapper:
-    """Unpacks one file. ``taken_bytes`` and ``given_bytes``: of input and output so far."""
+    """Unpacks one file.
+
+    ``taken_bytes`` and ``given_bytes``: of input and output so far; ``data_bytes``: of output, not zeros.
+    """
 
     def __init__(self, wrapper: str, max_file_size_bytes: int) -> None:
         """``wrapper``: one of `WRAPPERS`."""
@@ -87,6 +97,7 @@ class Unwrapper:
         self._head = b""  # of the output
         self.taken_bytes = 0
         self.given_bytes = 0
+        self.data_bytes = 0
 
     def feed(self, data: Buffer) -> Iterator[bytes]:
         """Unpack the next bytes of the file, in pieces of at most `PIECE_BYTES`.
@@ -167,6 +178,7 @@ class Unwrapper:
             self._head += piece[:HEAD_BYTES]
             self._refuse_another_wrapper()
         self.given_bytes += len(piece)
+        self.data_bytes += _data_bytes(piece)
         if self.given_bytes > self._max_bytes:
             raise ImageRefused(
                 f"the {self._wrapper} file unpacks to more than the {self._max_bytes} bytes accepted",
@@ -174,11 +186,16 @@ class Unwrapper:
                 hint="ask the operator to raise max_upload_size_bytes",
             )
         if self.given_bytes > max(FREE_BYTES, self.taken_bytes * MAX_RATIO):
-            raise ImageRefused(
-                f"the {self._wrapper} file unpacks to more than {MAX_RATIO} times its size",
-                reason="IMAGE_EXPANDS_TOO_MUCH",
-                hint="unpack it yourself and send the disk image, as qcow2 for example",
-            )
+            raise self._expands_too_much(f"more than {MAX_RATIO} times its size")
+        if self.data_bytes > max(FREE_DATA_BYTES, self.taken_bytes * MAX_DATA_RATIO):
+            raise self._expands_too_much(f"data of more than {MAX_DATA_RATIO} times its size")
+
+    def _expands_too_much(self, what: str) -> ImageRefused:
+        return ImageRefused(
+            f"the {self._wrapper} file unpacks to {what}",
+            reason="IMAGE_EXPANDS_TOO_MUCH",
+            hint="unpack it yourself and send the disk image, as qcow2 for example",
+        )
 
     def _refuse_another_wrapper(self) -> None:
         if another := wrapper_of(self._head):
@@ -187,3 +204,11 @@ class Unwrapper:
                 reason="FORMAT_UNSUPPORTED",
                 hint="unpack it once and send what is inside",
             )
+
+
+def _data_bytes(piece: bytes) -> int:
+    """How much of ``piece`` is in blocks that hold something."""
+    whole = len(piece) - len(piece) % BLOCK_BYTES
+    words = np.frombuffer(piece, "<u8", whole // 8).reshape(-1, BLOCK_BYTES // 8)
+    rest = len(piece) - whole if any(piece[whole:]) else 0
+    return int(np.count_nonzero(words.any(axis=1))) * BLOCK_BYTES + rest

@@ -8,7 +8,9 @@ import lzma
 import random
 import struct
 import zlib
+from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 import pytest
 import zstandard
@@ -213,6 +215,34 @@ def test_a_bomb_is_refused_by_its_ratio(monkeypatch: pytest.MonkeyPatch) -> None
     bomb = zstandard.compress(bytes(64 << 20))
     assert len(bomb) * unwrap.MAX_RATIO < 64 << 20
     assert refusal("zstd", bomb) == "IMAGE_EXPANDS_TOO_MUCH"
+
+
+@pytest.mark.parametrize("wrapper", ["gzip", "zstd"])
+def test_a_bomb_of_data_is_refused_by_its_ratio(wrapper: str) -> None:
+    member = PACK[wrapper](b"A" * (64 << 20))
+    unwrapper = Unwrapper(wrapper, 1 << 40)
+    pieces = chain.from_iterable(unwrapper.feed(member) for _ in range(20))
+    with pytest.raises(ImageRefused) as refused:
+        deque(pieces, maxlen=0)
+    assert refused.value.reason == "IMAGE_EXPANDS_TOO_MUCH"
+    assert unwrapper.given_bytes <= unwrap.FREE_DATA_BYTES + PIECE_BYTES
+
+
+def test_a_sparse_disk_is_no_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unwrap, "FREE_DATA_BYTES", 64 << 10)
+    disk = bytearray(64 << 20)
+    for start in range(0, len(disk), 2 << 20):
+        disk[start : start + 4096] = random.Random(start).randbytes(4096)
+    packed = zstandard.compress(disk)
+    assert len(packed) * unwrap.MAX_DATA_RATIO < len(disk)
+    assert unpacked("zstd", packed) == disk
+
+
+def test_only_blocks_that_hold_something_count_as_data() -> None:
+    unwrapper = Unwrapper("zstd", LIMIT)
+    plain = bytes(8192) + b"x" + bytes(4095) + bytes(100) + b"y"
+    assert b"".join(unwrapper.feed(zstandard.compress(plain))) == plain
+    assert unwrapper.data_bytes == 4096 + 101
 
 
 def test_an_xz_file_that_wants_much_memory_is_refused() -> None:
