@@ -52,6 +52,23 @@ async def test_what_a_gone_writer_reserved_is_free_again(start_daemon: Callable[
         assert now.staged_bytes == MIB
 
 
+async def test_cve_2015_5286_uploads_deleted_while_they_are_written_give_all_back(
+    start_daemon: Callable[..., DaemonProcess],
+) -> None:
+    daemon = start_daemon(staging_quota_bytes=3 * MIB, upload_part_bytes=MIB)
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        stubs = Stubs(channel)
+        for seed in range(4):  # no two of them fit the quota; each goes on behind its deletion
+            upload = await wire.open_upload(stubs)
+            is_full = asyncio.Event()
+            writing = asyncio.create_task(_write_until_refused(stubs, upload, seed, is_full))
+            await is_full.wait()
+            await stubs.uploads.DeleteUpload(upload_pb2.DeleteUploadRequest(upload_id=upload.id))
+            assert await writing in ("NOT_FOUND", "UPLOAD_TAKEN_OVER")
+        assert not await wire.uploads_of(stubs)
+        await wire.becomes_empty(daemon)
+
+
 async def test_zeros_in_many_messages_are_one_part(daemon: DaemonProcess, stubs: Stubs) -> None:
     upload = await wire.open_upload(stubs)
     zeros = [Step(zero_length=MIB)] * 200
@@ -100,6 +117,29 @@ async def _write_all(stubs: Stubs, upload: upload_pb2.Upload, content: bytes) ->
     async for answer in stubs.uploads.WriteUpload(requests()):
         committed = answer.committed_offset
     return committed
+
+
+async def _write_until_refused(
+    stubs: Stubs, upload: upload_pb2.Upload, seed: int, is_full: asyncio.Event
+) -> str:
+    """Write two parts, then a little more each moment; the reason of the refusal, empty for none."""
+
+    async def requests() -> AsyncIterator[Step]:
+        yield wire.header(upload, 0)
+        for step in (Step(data=qcow2_like(MIB, seed)), FLUSH, Step(data=random_disk(MIB, seed)), FLUSH):
+            yield step
+        await is_full.wait()
+        while True:
+            await asyncio.sleep(0.05)
+            yield Step(data=b"more")
+
+    try:
+        async for answer in stubs.uploads.WriteUpload(requests()):
+            if answer.committed_offset == 2 * MIB:
+                is_full.set()
+    except grpc.aio.AioRpcError as error:
+        return wire.reason_of(error)
+    return ""
 
 
 def _digest(content: bytes) -> str:
