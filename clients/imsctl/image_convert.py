@@ -18,8 +18,9 @@ from ims_client import Piece, write_file, write_stream
 from imsd.v1 import image_pb2
 
 from . import choice, wording
+from .file_argument import require_local
 from .json_fields import disk_format
-from .local_image import open_local_image, refuse_standard_input
+from .local_image import open_local_image
 from .local_work import watched
 from .output import print_json, printable
 from .progress import TransferMeter
@@ -33,16 +34,18 @@ if TYPE_CHECKING:
     from imsd.formats.writer import FormatWriter
 
 
+DiskOption = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Which disk of an OVA, 1 for the first; 0: the only one.")
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
     to: Annotated[
         str, typer.Option(metavar="FORMAT", help="What OUT is to be; otherwise by its suffix, else raw.")
     ] = ""
     format: Annotated[str, typer.Option(metavar="FORMAT", help="What IN must be.")] = ""
-    disk: Annotated[
-        int,
-        typer.Option(metavar="N", min=0, help="Which disk of an OVA, 1 for the first; 0: the only one."),
-    ] = 0
+    disk: DiskOption = 0
     compress: Annotated[
         str, typer.Option(metavar="METHOD", help="See `imsctl format list`; the format's first unless given.")
     ] = ""
@@ -95,7 +98,7 @@ async def convert_file(session: Session, source: str, target: str, options: Conv
     from imsd.chunks.spool import SpoolFolder
     from imsd.formats.registry import open_writer
 
-    refuse_standard_input(source, "IN")
+    require_local(source, "IN")
     choice.choose(image_pb2.DiskFormat, options.format, "--format")
     wanted = disk_format(target_format(target, options.to, "--to"))
     compression = target_compression(wanted, options.compress, is_smaller=options.smaller)

@@ -22,12 +22,6 @@ from .session import Interrupted, Session
 # An answer that is on its way when Ctrl-C comes names the job to cancel.
 ANSWER_SECONDS = 5.0
 
-SCHEMES = ("https://", "http://")
-
-
-def is_url(text: str) -> bool:
-    return text.lower().startswith(SCHEMES)
-
 
 async def fetch_image(session: Session, what: str, options: ImportOptions) -> None:
     """Let the daemon make an image of ``what``: a URL or, with ``options.on_server``, an absolute path.

@@ -22,7 +22,8 @@ from . import (
     wording,
 )
 from .command import command, group
-from .image_convert import ConvertOptions
+from .file_argument import refuse_scheme, scheme_of
+from .image_convert import ConvertOptions, DiskOption
 from .image_download import DownloadOptions
 from .image_import import ImportOptions
 from .image_output import print_image, print_images
@@ -63,7 +64,9 @@ async def import_(
     Ctrl-C while a file is sent keeps what arrived: the same command goes on there.
     While the daemon fetches a file and the image is made, it cancels the job and leaves nothing.
     """
-    if options.on_server or image_fetch.is_url(file):
+    scheme = "" if options.on_server else scheme_of(file)
+    refuse_scheme(scheme, "FILE|URL")
+    if options.on_server or scheme:
         await image_fetch.fetch_image(session, file, options)
     else:
         await image_import.import_image(session, file, options)
@@ -236,12 +239,13 @@ async def digest(
     session: Session,
     what: Annotated[str, typer.Argument(metavar="FILE|IMAGE", help="A local disk image, or an image.")],
     format: Annotated[str, typer.Option(metavar="FORMAT", help="What the file must be.")] = "",
+    disk: DiskOption = 0,
 ) -> None:
     """Print the digest of a disk: the same for the same disk, whatever the format.
 
     A file is read here, without the daemon.
     """
-    await image_digest.print_digest(session, what, format)
+    await image_digest.print_digest(session, what, format, disk)
 
 
 @command(app, "verify", example="imsctl image verify debian-12")

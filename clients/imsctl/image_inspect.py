@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from imsd.v1 import guest_pb2, image_pb2
 
 from . import choice, wording
+from .file_argument import names_a_file, require_local, resolve_image
 from .guest_output import print_guest
-from .json_fields import guest_fields
-from .local_image import LocalImage, OnPhase, names_a_file, open_local_disks, refuse_standard_input
+from .json_fields import disk_format, guest_fields, image_fields
+from .local_image import LocalImage, OnPhase, open_local_disks
 from .local_work import watched
 from .output import print_fields, print_json, printable
 from .session import Session
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
 
 # The extents of a disk are asked for in runs of this length.
 RUN_BYTES = 1 << 30
+
+# Shown of an image, as `imsctl image show` has them; what is found inside comes after them.
+IMAGE_FIELDS = (
+    "id",
+    "name",
+    "disk_format",
+    "virtual_size",
+    "data_size",
+    "stored_size",
+    "digest",
+    "findings",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +58,7 @@ class Inspection:
 
 async def inspect(session: Session, what: str, format_name: str) -> None:
     """Print what ``what`` is and holds: a file if there is one of that name, else an image."""
-    refuse_standard_input(what, "FILE|IMAGE")
+    require_local(what, "FILE|IMAGE")
     choice.choose(image_pb2.DiskFormat, format_name, "--format")
     if names_a_file(what):
         await _inspect_file(session, what, format_name)
@@ -55,14 +68,24 @@ async def inspect(session: Session, what: str, format_name: str) -> None:
 
 async def _inspect_image(session: Session, name_or_id: str) -> None:
     async with session.connect() as client:
-        image = await client.images.resolve(name_or_id)
+        image = await resolve_image(client, name_or_id)
         guest = await client.images.inspect(image.id)
     if session.is_json:
-        print_json({"id": image.id, "name": image.name, "guest": guest_fields(guest)})
+        shown = image_fields(image)
+        print_json({name: shown[name] for name in IMAGE_FIELDS} | {"guest": guest_fields(guest)})
         return
     print_fields(
-        {"image": f"{image.name} {image.id}", "virtual size": wording.size(image.virtual_size_bytes)}
+        {
+            "image": f"{image.name} {image.id}",
+            "format": disk_format(image.disk_format),
+            "virtual size": _exact(image.virtual_size_bytes),
+            "data": wording.size(image.data_size_bytes),
+            "stored": wording.size(image.stored_size_bytes),
+            "digest": image.digest,
+        }
     )
+    for finding in image.findings:
+        print(printable(f"note: {finding.message} [{finding.code}]"))
     print_guest(guest)
 
 
@@ -74,10 +97,11 @@ async def _inspect_file(session: Session, what: str, format_name: str) -> None:
         print_json({"source": what, "package": "ova", "disks": disks} if is_package else disks[0])
         return
     if is_package:
-        print(printable(f"{what}: a package of {len(found)} disks"))
+        print(printable(f"{what}: a package of {wording.disks(len(found))}"))
     for number, each in enumerate(found, 1):
         if is_package:
-            print(printable(f"\ndisk {number}: {each.member}"))
+            print()
+            print(printable(f"disk {number}: {each.member}"))
         _print(each)
 
 
@@ -88,13 +112,17 @@ def _print(found: Inspection) -> None:
         {
             "file": f"{found.source}, {wording.size(found.file_size)}",
             "format": f"{found.disk_format}{variant}{wrapped}",
-            "virtual size": f"{wording.size(found.virtual_size)} ({found.virtual_size} bytes)",
+            "virtual size": _exact(found.virtual_size),
             "allocated": wording.size(found.allocated_size),
         }
     )
     for finding in found.findings:
         print(printable(f"note: {finding['message']} [{finding['code']}]"))
     print_guest(found.guest)
+
+
+def _exact(size_bytes: int) -> str:
+    return f"{wording.size(size_bytes)} ({size_bytes} bytes)"
 
 
 def _inspect(source: str, format_name: str, on_phase: OnPhase) -> list[Inspection]:

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import typer
 from ims_client import ClientError, LocalFileFailed, cannot_read
+
+from . import wording
 
 # numpy and the readers of all formats take longer to load than most commands: functions load them.
 if TYPE_CHECKING:
@@ -47,19 +48,6 @@ class LocalDisk:
 
     member: str
     open: Callable[[], AbstractContextManager[LocalImage]]
-
-
-def names_a_file(what: str) -> bool:
-    """Whether ``what`` is meant as a file and not as an image."""
-    return os.sep in what or os.path.exists(what)
-
-
-def refuse_standard_input(what: str, param_hint: str) -> None:
-    """Raises typer.BadParameter."""
-    if what == "-":
-        raise typer.BadParameter(
-            "standard input cannot be read in any order, as a disk is: name a file", param_hint=param_hint
-        )
 
 
 @contextmanager
@@ -153,8 +141,8 @@ def _no_such_disk(path: Path, disks: Sequence[LocalDisk]) -> ClientError:
         return LocalFileFailed(f"{path} holds one disk", "leave --disk out")
     names = ", ".join(f"{number} {disk.member!r}" for number, disk in enumerate(disks, 1))
     return LocalFileFailed(
-        f"{path} is a package of {len(disks)} disks: {names}",
-        f"choose one: `imsctl image convert --disk N`, 1 to {len(disks)}",
+        f"{path} is a package of {wording.disks(len(disks))}: {names}",
+        f"choose one with --disk N, 1 to {len(disks)}" if len(disks) > 1 else "leave --disk out",
     )
 
 

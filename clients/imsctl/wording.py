@@ -47,6 +47,10 @@ def yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
+def disks(count: int) -> str:
+    return "1 disk" if count == 1 else f"{count} disks"
+
+
 def pairs(mapping: dict[str, str]) -> str:
     """Tags or properties in one line."""
     return ", ".join(f"{key}={value}" for key, value in sorted(mapping.items()))

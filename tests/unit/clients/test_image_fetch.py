@@ -10,6 +10,7 @@ import pytest
 import typer
 from ims_client import CallFailed, JobCancelled
 from imsctl import image_fetch
+from imsctl.file_argument import scheme_of
 from imsctl.image_import import ImportOptions
 from imsctl.progress import NoProgress
 from imsctl.session import Interrupted
@@ -74,19 +75,21 @@ async def test_ctrl_c_while_no_job_can_be_started_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "is_url"),
+    ("text", "scheme"),
     [
-        ("https://example.org/disk", True),
-        ("HTTPS://example.org/disk", True),
-        ("http://example.org/disk", True),
-        ("disk.qcow2", False),
-        ("./https://example.org", False),
-        ("https", False),
-        ("-", False),
+        ("https://example.org/disk", "https"),
+        ("HTTPS://example.org/disk", "https"),
+        ("http://example.org/disk", "http"),
+        ("file:///disk", "file"),
+        ("disk.qcow2", ""),
+        ("./https://example.org", ""),
+        ("c://disk", ""),
+        ("https", ""),
+        ("-", ""),
     ],
 )
-def test_an_argument_is_a_url_by_its_beginning(text: str, is_url: bool) -> None:
-    assert image_fetch.is_url(text) is is_url
+def test_an_argument_is_a_url_by_its_beginning(text: str, scheme: str) -> None:
+    assert scheme_of(text) == scheme
 
 
 def test_a_request_names_one_source_and_can_be_repeated() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.packages import descriptor, manifest, ova, tar_of
 from tests.unit.clients.conftest import Imsctl
+from tests.unit.clients.fake_state import digest_of
 
 KIB = 1024
 ONE, TWO = b"one" * KIB * 512, b"two" * KIB * 256
@@ -57,3 +58,36 @@ async def test_a_disk_is_converted_whatever_another_one_is(imsctl: Imsctl, tmp_p
     outcome = await imsctl("image", "convert", "app.ova", "x.raw", "--disk", "1")
     assert outcome.code == 0, outcome.errors
     assert (tmp_path / "x.raw").read_bytes() == ONE
+
+
+async def test_a_digest_is_of_the_disk_that_is_chosen(imsctl: Imsctl, tmp_path: Path) -> None:
+    (tmp_path / "app.ova").write_bytes(package())
+    outcome = await imsctl("image", "digest", "app.ova", "--disk", "2", "-o", "json")
+    assert outcome.json["digest"] == digest_of(TWO)
+    outcome = await imsctl("image", "digest", "app.ova")
+    assert outcome.code == 1
+    assert outcome.errors == (
+        "imsctl: app.ova is a package of 2 disks: 1 'one.img', 2 'two.img' [LOCAL_FILE]\n"
+        "  choose one with --disk N, 1 to 2\n"
+    )
+    outcome = await imsctl("image", "digest", "no-file", "--disk", "2")
+    assert outcome.code == 2
+    assert "is of a package, and there is no file 'no-file'" in outcome.errors
+
+
+async def test_an_inspection_for_people_names_each_disk(imsctl: Imsctl, tmp_path: Path) -> None:
+    (tmp_path / "app.ova").write_bytes(package())
+    outcome = await imsctl("image", "inspect", "app.ova")
+    assert outcome.text.startswith("app.ova: a package of 2 disks\n\ndisk 1: one.img\nfile ")
+    assert "\n\ndisk 2: two.img\nfile " in outcome.text
+    assert "\ufffd" not in outcome.text
+
+
+async def test_a_package_may_have_one_disk(imsctl: Imsctl, tmp_path: Path) -> None:
+    (tmp_path / "app.ova").write_bytes(ova({"one.img": ONE}))
+    outcome = await imsctl("image", "inspect", "app.ova")
+    assert outcome.text.startswith("app.ova: a package of 1 disk\n")
+    outcome = await imsctl("image", "digest", "app.ova", "--disk", "2")
+    assert outcome.errors == (
+        "imsctl: app.ova is a package of 1 disk: 1 'one.img' [LOCAL_FILE]\n  leave --disk out\n"
+    )
