@@ -275,7 +275,10 @@ class StreamSource(UploadSource):
             ready, _, _ = select.select([self._fd, self._wake_read], [], [])
             if self._wake_read in ready:
                 break
-            piece = os.read(self._fd, missing)
+            try:
+                piece = os.read(self._fd, missing)
+            except BlockingIOError:  # the descriptor does not wait, and another reader was faster
+                continue
             if not piece:
                 break
             pieces.append(piece)
@@ -291,7 +294,8 @@ def open_source(file: str) -> Iterator[FileSource | StreamSource]:
         return
     path = Path(file)
     with _reading(path):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # The open of a named pipe would wait for somebody to write, whatever signal comes; a read can be ended.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):

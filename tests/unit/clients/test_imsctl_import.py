@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import Sequence
@@ -136,6 +137,32 @@ async def test_ctrl_c_while_reading_a_pipe_discards_what_was_sent(imsctl: Imsctl
     assert outcome.code == 130
     assert "discarded" in outcome.errors
     assert not daemon.state.uploads
+
+
+async def test_ctrl_c_ends_the_wait_for_somebody_to_write_to_a_named_pipe(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    process = await imsctl.start("image", "import", "pipe", "--name", "web")
+    await until(lambda: "WriteUpload" in daemon.state.calls)
+    process.send_signal(signal.SIGINT)
+    outcome = await asyncio.wait_for(imsctl.finish(process), 10)  # no one ever opens the pipe
+    assert outcome.code == 130
+    assert "discarded" in outcome.errors
+    assert not daemon.state.uploads
+
+
+async def test_a_named_pipe_waits_for_whoever_writes_to_it(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    content = random.Random(4).randbytes(3 * MIB + 5)
+    os.mkfifo(tmp_path / "pipe")
+    process = await imsctl.start("image", "import", "pipe", "--name", "web", "-o", "json")
+    await until(lambda: "WriteUpload" in daemon.state.calls)
+    await asyncio.to_thread((tmp_path / "pipe").write_bytes, content)
+    outcome = await imsctl.finish(process)
+    assert outcome.code == 0, outcome.errors
+    assert daemon.state.contents[outcome.json["id"]] == content
 
 
 async def test_ctrl_c_while_the_job_runs_cancels_it(
