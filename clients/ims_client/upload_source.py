@@ -294,7 +294,7 @@ def open_source(file: str) -> Iterator[FileSource | StreamSource]:
         return
     path = Path(file)
     with _reading(path):
-        # The open of a named pipe would wait for somebody to write, whatever signal comes; a read can be ended.
+        # The open of a named pipe would wait for a writer, whatever signal comes; a read can be ended.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         mode = os.fstat(fd).st_mode

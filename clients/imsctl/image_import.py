@@ -190,7 +190,6 @@ class _Import:
         self._options = options
         self._view = view
         self._row = OutageNotes(client, view)
-        self._sent = 0
 
     async def start(self, request: image_pb2.CreateImageRequest) -> job_pb2.Job:
         """Send the file, or what an earlier attempt left to send, and start the job."""
@@ -279,14 +278,13 @@ class _Import:
 
     async def _send(self, opened: OpenedUpload) -> upload_pb2.Upload:
         upload = opened.upload
-        self._sent = begin = upload.committed_offset
+        begin = upload.committed_offset
         if opened.is_resumed and begin:
             total = f" of {wording.size(upload.size_bytes)}" if upload.size_bytes else ""
             self._view.note(f"resuming upload {upload.id} at {wording.size(begin)}{total}")
         meter = TransferMeter("upload", self._source.size_bytes, begin)
 
         def advance(offset: int) -> None:
-            self._sent = offset
             self._row.show(meter.at(offset))
 
         try:
@@ -309,8 +307,11 @@ class _Import:
         if self._is_stream:
             await self._discard(upload)
             return "interrupted: a stream cannot be resumed, what was sent is discarded", ""
-        kept = f"interrupted: the upload is kept, with up to {wording.size(self._sent)} of the file"
-        return kept, self._how_to_go_on(upload)
+        kept = "the upload is kept"
+        with suppress(CallFailed, TimeoutError):
+            now = await asyncio.wait_for(self._client.uploads.get(upload.id), ABORT_SECONDS)
+            kept = wording.kept(now.committed_offset, now.staged_bytes)
+        return f"interrupted: {kept}", self._how_to_go_on(upload)
 
     @property
     def _is_stream(self) -> bool:

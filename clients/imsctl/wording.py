@@ -51,6 +51,17 @@ def disks(count: int) -> str:
     return "1 disk" if count == 1 else f"{count} disks"
 
 
+def kept(committed_offset: int, staged_bytes: int) -> str:
+    """What an upload that was broken off keeps."""
+    what = "nothing of the file yet"
+    if committed_offset:
+        what = f"at least {size(committed_offset)} of the file"
+    elif staged_bytes:
+        # What is reserved for the next bytes is counted, until the daemon lets go of the file.
+        what = f"up to {size(staged_bytes)} in the store, which are not stored again"
+    return f"the upload is kept, with {what}"
+
+
 def pairs(mapping: dict[str, str]) -> str:
     """Tags or properties in one line."""
     return ", ".join(f"{key}={value}" for key, value in sorted(mapping.items()))

@@ -101,7 +101,7 @@ async def test_ctrl_c_while_sending_keeps_the_upload_and_the_next_import_resumes
     outcome = await imsctl.finish(process)
     assert outcome.code == 130
     (upload,) = daemon.state.uploads.values()
-    assert "the upload is kept" in outcome.errors
+    assert "the upload is kept, with at least 2.0 MiB of the file [CANCELLED]" in outcome.errors
     assert f"imsctl upload abort {upload.message.id}" in outcome.errors
     daemon.state.drop_at = []
     outcome = await imsctl("image", "import", "disk.raw", "--name", "web", "-o", "json")

@@ -58,6 +58,19 @@ def test_a_snapshot_reads_as_one_line() -> None:
     assert Snapshot("upload", None, 5 * MIB).numbers() == "5.0 MiB"
 
 
+@pytest.mark.parametrize(
+    ("committed", "staged", "text"),
+    [
+        (3 * MIB, 5 * MIB, "the upload is kept, with at least 3.0 MiB of the file"),
+        # A file that is read where it lies counts as arrived when all of its disk is stored.
+        (0, 5 * MIB, "the upload is kept, with up to 5.0 MiB in the store, which are not stored again"),
+        (0, 0, "the upload is kept, with nothing of the file yet"),
+    ],
+)
+def test_what_is_kept_of_an_upload(committed: int, staged: int, text: str) -> None:
+    assert wording.kept(committed, staged) == text
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 100.0
