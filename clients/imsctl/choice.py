@@ -8,6 +8,9 @@ from typing import Any
 
 import typer
 
+from imsd.v1 import image_pb2
+
+from . import json_fields
 from .json_fields import enum_texts, enum_value
 
 # What the contract allows, see image.proto.
@@ -19,12 +22,21 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 def choose(enum: Any, text: str, option: str) -> int:
     """The value of ``enum`` that ``text`` names; 0 for the empty text."""
+    return _choose(enum, text, option, enum_texts(enum))
+
+
+def compression(text: str) -> image_pb2.Compression.ValueType:
+    """The value that ``--compress`` names; 0 for the empty text."""
+    known = [json_fields.compression(value) for value in image_pb2.Compression.values() if value]
+    return image_pb2.Compression.ValueType(_choose(image_pb2.Compression, text, "--compress", known))
+
+
+def _choose(enum: Any, text: str, option: str, known: Iterable[str]) -> int:
     if not text:
         return 0
     value = enum_value(enum, text.replace("-", "_"))
     if value is None or not value:
-        known = ", ".join(enum_texts(enum))
-        raise typer.BadParameter(f"{text!r} is none of: {known}", param_hint=option)
+        raise typer.BadParameter(f"{text!r} is none of: {', '.join(known)}", param_hint=option)
     return value
 
 

@@ -25,7 +25,7 @@ from .local_work import watched
 from .output import print_json, printable
 from .progress import TransferMeter
 from .session import Interrupted, Session
-from .target import check_target, target_compression, target_format
+from .target import check_target, note_longer_disk, target_compression, target_format
 
 if TYPE_CHECKING:
     from imsd.chunks.decode_pool import DecodePool
@@ -54,6 +54,16 @@ class ConvertOptions:
     ] = False
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False
     fsync: Annotated[bool, typer.Option("--fsync", help="Return when OUT would survive a power cut.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was made."""
+
+    file: str
+    disk_format: str
+    size_bytes: int
+    seconds: float
 
 
 class LocalConversion:
@@ -107,18 +117,25 @@ async def convert_file(session: Session, source: str, target: str, options: Conv
     with ExitStack() as stack:
         opening = partial(open_local_image, Path(source), options.format, disk=options.disk)
         local = await watched(session, lambda on_phase: stack.enter_context(opening(on_phase)))
+        if wanted == local.image.format_name == "iso":
+            wanted = "raw"  # the bytes of an optical disc are the disc
         # What has to be kept until the end lies where a packed file is unpacked to, and is never larger.
         spool = stack.enter_context(closing(SpoolFolder(None, sys.maxsize).spool()))
         writer = open_writer(wanted, local.image.blocks, compression, spool=spool)
         written = await _convert(session, writer, target, must_sync=options.fsync)
-    if target == "-":
-        return
-    image = local.image
+    if target != "-":
+        _print(session, source, local.image, Written(target, wanted, written, time.monotonic() - begin))
+    note_longer_disk(session, wanted, local.image.blocks.size_bytes)
+
+
+def _print(session: Session, source: str, image: OpenedImage, written: Written) -> None:
     if session.is_json:
-        print_json(_fields(source, image) | {"file": target, "disk_format": wanted, "file_size": written})
+        file = {"file": written.file, "disk_format": written.disk_format, "file_size": written.size_bytes}
+        print_json(_fields(source, image) | file)
         return
-    size, seconds = wording.size(written), time.monotonic() - begin
-    print(printable(f"{target}: {source} ({image.format_name}) as {wanted}, {size} in {seconds:.1f} s"))
+    size = wording.size(written.size_bytes)
+    what = f"{source} ({image.format_name}) as {written.disk_format}"
+    print(printable(f"{written.file}: {what}, {size} in {written.seconds:.1f} s"))
     for found in image.findings:
         session.note(printable(f"note: {found.message} [{found.code}]"))
 

@@ -19,7 +19,7 @@ from .json_fields import disk_format
 from .output import print_json, printable
 from .progress import TransferMeter
 from .session import Interrupted, Session
-from .target import check_target, target_compression, target_format
+from .target import check_target, note_longer_disk, target_compression, target_format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class DownloadOptions:
 
     def compression(self) -> image_pb2.Compression.ValueType:
         wanted = target_compression(disk_format(self.disk_format()), self.compress, is_smaller=self.smaller)
-        return image_pb2.Compression.ValueType(choice.choose(image_pb2.Compression, wanted, "--compress"))
+        return choice.compression(wanted)
 
 
 async def download_image(session: Session, name_or_id: str, options: DownloadOptions) -> None:
@@ -58,6 +58,8 @@ async def download_image(session: Session, name_or_id: str, options: DownloadOpt
     begin = time.monotonic()
     async with session.connect() as client:
         image = await client.images.resolve(name_or_id)
+        if wanted == image.disk_format == image_pb2.DISK_FORMAT_ISO:
+            wanted = image_pb2.DISK_FORMAT_RAW  # the bytes of an optical disc are the disc
         download = Download(client.images, image.id, wanted, compression)
         with session.progress() as view:
             row = view.row()
@@ -67,15 +69,13 @@ async def download_image(session: Session, name_or_id: str, options: DownloadOpt
                 row.show(meter.at(position, total))
 
             await _fetch(download, options, advance)
-    if is_stream:
-        return
-    seconds = time.monotonic() - begin
-    if session.is_json:
+    kind, seconds = disk_format(download.header.disk_format), time.monotonic() - begin
+    if session.is_json and not is_stream:
         print_json(_fields(image, options.file, download))
-    else:
+    elif not is_stream:
         size = wording.size(download.position)
-        kind = disk_format(download.header.disk_format)
         print(printable(f"{options.file}: {image.name} as {kind}, {size} in {seconds:.1f} s"))
+    note_longer_disk(session, kind, download.header.virtual_size_bytes)
 
 
 async def _fetch(download: Download, options: DownloadOptions, advance: Any) -> None:

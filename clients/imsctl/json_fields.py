@@ -44,6 +44,10 @@ def disk_format(value: int) -> str:
     return enum_text(image_pb2.DiskFormat, value)
 
 
+def compression(value: int) -> str:
+    return enum_text(image_pb2.Compression, value).replace("_", "-")
+
+
 def image_fields(image: image_pb2.Image) -> Fields:
     return {
         "id": image.id,
@@ -194,9 +198,7 @@ def format_fields(found: catalog_pb2.Format) -> Fields:
         "can_read": found.can_read,
         "can_write": found.can_write,
         "ingested_while_arriving": found.is_ingested_while_arriving,
-        "compressions": [
-            enum_text(image_pb2.Compression, value).replace("_", "-") for value in found.compressions
-        ],
+        "compressions": [compression(value) for value in found.compressions],
     }
 
 
