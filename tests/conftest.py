@@ -7,8 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.web_server import WebServer, make_certificate, serve_web
+
+# How long an example takes says something of the machine: a busy one must not fail a change.
+settings.register_profile("imsd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("imsd")
 
 
 def pytest_configure() -> None:

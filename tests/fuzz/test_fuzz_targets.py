@@ -100,7 +100,7 @@ def test_two_answers_to_one_file_are_noticed() -> None:
         assert [check(moody, b"%d" % number) for number in range(100)] == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.integers(0, 1 << 17), st.binary(min_size=1, max_size=700)), max_size=5),
     st.integers(0, 1 << 17),
@@ -112,7 +112,7 @@ def test_the_sparse_form_is_the_file(pieces: list[tuple[int, bytes]], size: int)
     assert expand(compact(file)) == file
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_the_form_of_a_file(form: bytes) -> None:
     file = expand(form)
@@ -120,7 +120,7 @@ def test_any_bytes_are_the_form_of_a_file(form: bytes) -> None:
     assert expand(compact(file)) == file
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 1 << 60), st.sampled_from([0, 1, 511, 512, 5000, 70_000]))
 def test_damage_is_the_same_for_the_same_seed(seed: int, size: int) -> None:
     changed = [damage(random.Random(seed), bytearray(noise(size, 1))) for _ in range(2)]

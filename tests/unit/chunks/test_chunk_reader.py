@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imsd.chunks.chunk_reader import ChunkReader, decode_frame, open_chunk_reader
@@ -330,7 +330,6 @@ def disks(draw: st.DrawFn) -> StoredDisk:
     return stored_disk(position + draw(st.integers(0, 4)) * BLOCK, pieces)
 
 
-@settings(deadline=None)
 @given(disks(), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=5))
 async def test_any_disk_reads_back_in_any_windows(
     disk: StoredDisk, windows: list[tuple[float, float]]

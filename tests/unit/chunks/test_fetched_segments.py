@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imsd.chunks import fetched_segments
@@ -206,7 +206,6 @@ RANGES = st.lists(st.builds(ByteRange, st.integers(0, 5_000), st.integers(1, 3_0
 FAR_RANGE = st.builds(ByteRange, st.integers(0, 60_000), st.integers(1, 9_000))
 
 
-@settings(deadline=None)
 @given(st.lists(FAR_RANGE, min_size=1, max_size=12), st.integers(0, 9_000))
 def test_merged_ranges_cover_the_same_bytes_in_order(ranges: list[ByteRange], gap: int) -> None:
     result = merged(ranges, gap)
@@ -221,7 +220,6 @@ def test_merged_ranges_cover_the_same_bytes_in_order(ranges: list[ByteRange], ga
     assert sum(each.length for each in cut) == sum(each.length for each in result)
 
 
-@settings(deadline=None)
 @given(st.lists(RANGES, min_size=1, max_size=5))
 async def test_whatever_is_fetched_at_once_reads_as_the_file(fetches: list[list[ByteRange]]) -> None:
     source = Loader(CONTENT[:8_000])

@@ -97,7 +97,7 @@ def disks(draw: st.DrawFn) -> SparseDisk:
     return SparseDisk(size, pieces, tells_zeros=draw(st.booleans()))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(disks())
 def test_chunks_and_digest_depend_on_the_content_alone(disk: SparseDisk) -> None:
     async def ingest() -> None:

@@ -44,7 +44,7 @@ def contents() -> st.SearchStrategy[bytes]:
     return st.lists(part, min_size=1, max_size=6).map(b"".join)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(contents(), st.integers(0, 2**32))
 def test_pieces_checkpoints_and_restarts_do_not_matter(content: bytes, seed: int) -> None:
     choose = random.Random(seed).choice

@@ -50,7 +50,7 @@ def fixed_disk() -> SparseDisk:
     return SparseDisk(3 * MIB + 3 * SECTOR, pieces)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sparse_disks(), st.data())
 async def test_any_disk_reads_back_in_any_windows(disk: SparseDisk, data: st.DataObject) -> None:
     pool = DecodePool(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imsd.chunks.decode_pool import DecodePool
@@ -103,7 +103,6 @@ async def test_a_missing_or_short_part_is_lost_data_that_names_its_blob(pool: De
     assert await pool.run(read, source, 1_000, 1_000) == random.Random(1).randbytes(1_000)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 6_000), st.booleans()), min_size=1, max_size=12),
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8),

@@ -36,7 +36,6 @@ def test_nothing_referenced_is_lost_and_nothing_unreferenced_stays(
         settings=settings(
             max_examples=examples,
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -127,7 +127,7 @@ def test_any_part_of_a_disk_can_be_read(
         assert not any(any(content[e.start : e.end]) for e in extents if e.is_zero)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 600), st.booleans()), max_size=12),
     options=st.sampled_from(LAYOUTS + COMPRESSED_LAYOUTS),

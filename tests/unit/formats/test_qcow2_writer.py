@@ -144,7 +144,7 @@ def test_frames_of_any_cut_make_up_the_disk(
     assert read_all(image_of(path).blocks) == disk.content
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=SHAPES,
     cluster_bits=st.sampled_from([12, 16, 20, 21]),

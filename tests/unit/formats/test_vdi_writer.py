@@ -56,7 +56,7 @@ def test_a_written_disk_is_the_disk(size: int, tmp_path: Path, image_of: ImageOf
     assert read_all(opened.blocks) == raw.read_bytes()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=st.lists(st.tuples(st.integers(0, 30_000), st.integers(1, 5000)), max_size=8),
     rest=st.integers(0, 4000),

@@ -110,7 +110,7 @@ def test_a_sector_whose_bit_is_0_reads_as_zeros() -> None:
         assert read_range(blocks, offset, 700) == disk[offset : offset + 700]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(min_size=128, max_size=128), st.integers(0, BLOCK - 1), st.integers(1, 40_000))
 def test_any_bitmap_hides_what_it_says(bitmap: bytes, offset: int, length: int) -> None:
     blocks = opened(dynamic({0: Block(b"\xaa" * BLOCK, bitmap)}, header=Header())).blocks
@@ -201,7 +201,7 @@ def test_a_fixed_file_may_come_late() -> None:
     assert rounds == 1
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=st.lists(st.tuples(st.integers(0, 16_000), st.integers(1, 300)), max_size=8),
     sectors=st.integers(1, 16_384),

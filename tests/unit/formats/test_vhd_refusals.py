@@ -179,7 +179,7 @@ def test_entries_may_share_a_block() -> None:
     assert read_all(open_image(MemorySource(file), "vhd", LIMIT).blocks) == text(BLOCK) * 3
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 400), st.lists(st.tuples(st.integers(0, 2100), st.integers(0, 255)), max_size=6))
 def test_a_file_with_any_bytes_changed_is_read_or_refused(seed: int, changes: list[tuple[int, int]]) -> None:
     file = bytearray(sound_file(random.Random(seed)))
@@ -191,7 +191,7 @@ def test_a_file_with_any_bytes_changed_is_read_or_refused(seed: int, changes: li
     assert outcome(resealed(bytes(file)), "vhd") in OUTCOMES
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 400), st.floats(0, 1))
 def test_a_file_cut_anywhere_is_read_or_refused(seed: int, part: float) -> None:
     file = sound_file(random.Random(seed))

@@ -239,7 +239,7 @@ def test_qemu_writes_into_a_file_of_ours(name: str, tmp_path: Path, image_of: Im
     assert read_all(image_of(path).blocks) == expected
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=st.lists(st.tuples(st.integers(0, 30_000), st.integers(1, 900)), max_size=8),
     sectors=st.integers(1, 30_000),

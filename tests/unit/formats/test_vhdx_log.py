@@ -303,7 +303,7 @@ def test_a_log_that_comes_late_is_asked_for_once() -> None:
     assert found == disk_of(NEW)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12), st.booleans()), max_size=12),
     size=st.integers(0, 200),
@@ -333,7 +333,7 @@ def test_an_overlay_is_the_file_after_the_changes(
         assert buffer == after[low:high]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1 << 32))
 def test_logs_of_any_writes_are_replayed_as_qemu_does(seed: int, tmp_path: Path) -> None:
     chosen = random.Random(seed)

@@ -190,7 +190,7 @@ def test_bytes_that_come_late_are_asked_for_at_once() -> None:
     assert found == (text(3 * MIB)[2 * MIB :] + text(3 * MIB))[100 : 2 * MIB + 100]
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=st.lists(st.tuples(st.integers(0, 16_000), st.integers(1, 300)), max_size=8),
     sectors=st.integers(1, 16_384),

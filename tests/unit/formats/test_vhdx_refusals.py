@@ -230,7 +230,7 @@ def test_little_memory_is_used_whatever_the_file_claims(
 PLACES = [64 << 10, 128 << 10, 192 << 10, 256 << 10, LOG, METADATA, METADATA + (64 << 10), BAT, DATA]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 400),
     st.lists(
@@ -247,7 +247,7 @@ def test_a_file_with_any_bytes_changed_is_read_or_refused(
     assert outcome(resealed(bytes(file)), "vhdx") in OUTCOMES
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     size=st.integers(0, 1 << 64).map(lambda size: size % (1 << 64)),
     block_size=st.sampled_from([0, 1 << 20, 1 << 24, 1 << 28, 77]),

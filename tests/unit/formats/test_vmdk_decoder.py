@@ -122,7 +122,7 @@ def test_a_grain_that_its_table_marks_zero_is_zero() -> None:
     assert decoded(VmdkDecoder, file.table(0).close())[0] == disk_of({0: text(GRAIN)}, fields)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1 << 32))
 def test_a_file_may_come_in_any_pieces_and_be_taken_up_again_anywhere(seed: int) -> None:
     chosen = random.Random(seed)

@@ -129,7 +129,7 @@ def test_a_window_needs_few_fetches(subformat: str, tmp_path: Path) -> None:
     assert source.fetched_bytes - before < 6 * MIB
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1 << 32))
 def test_a_file_of_any_kind_is_what_qemu_sees(seed: int, tmp_path: Path) -> None:
     file = sound_file(random.Random(seed))

@@ -284,7 +284,7 @@ def outcome(call: Callable[[], bytes]) -> bytes | str:
         return refused.reason if refused.hint else "no hint"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 60),
     changes=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=4),

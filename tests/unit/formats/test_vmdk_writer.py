@@ -59,7 +59,7 @@ def test_a_written_disk_is_the_disk(compression: str, size: int, tmp_path: Path,
     assert decoded(VmdkDecoder, path.read_bytes(), random.Random(size), 0.3)[0] == content
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=SHAPES,
     compression=st.sampled_from(COMPRESSIONS),

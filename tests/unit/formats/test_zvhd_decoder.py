@@ -74,7 +74,7 @@ def at_random(name: str, file: bytes) -> tuple[str, bytes]:
         return refused.reason, b""
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(name=st.sampled_from(NAMES), seed=st.integers(0, 1 << 30))
 def test_both_ways_give_the_same_disk(name: str, seed: int) -> None:
     file = sound(name, seed)
@@ -83,7 +83,7 @@ def test_both_ways_give_the_same_disk(name: str, seed: int) -> None:
     assert verdict == "ok"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(name=st.sampled_from(NAMES), seed=st.integers(0, 8), cut=st.floats(0, 1, exclude_max=True))
 def test_a_file_that_is_cut_anywhere_is_refused_as_such(name: str, seed: int, cut: float) -> None:
     file = sound(name, seed)
@@ -97,7 +97,7 @@ PLACES = st.tuples(st.integers(0, 40), st.one_of(st.integers(0, 180), st.integer
 CHANGES = st.tuples(st.booleans(), PLACES, st.binary(min_size=1, max_size=8))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     name=st.sampled_from(NAMES),
     seed=st.integers(0, 12),

@@ -103,7 +103,7 @@ def test_frames_of_any_cut_make_up_the_disk(name: str, size: int, tmp_path: Path
     assert disk_in(name, path, image_of) == disk.content
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=SHAPES,
     name=st.sampled_from(NAMES),

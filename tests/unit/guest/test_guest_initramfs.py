@@ -158,7 +158,7 @@ def test_a_huge_initramfs_is_not_read() -> None:
         list(modules(Huge()))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_damage_is_names_or_unreadable(data: st.DataObject) -> None:
     pack = data.draw(st.sampled_from(PACKERS))

@@ -52,7 +52,7 @@ def test_a_report_is_the_same_after_its_json(report: GuestReport) -> None:
 texts = st.text(st.characters(), max_size=3000)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(texts, st.lists(texts, max_size=300))
 def test_whatever_a_guest_says_is_cut_and_cleaned(text: str, lines: list[str]) -> None:
     report = GuestReport(
