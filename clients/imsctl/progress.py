@@ -23,6 +23,8 @@ LINE_SECONDS = 3.0
 # What is over sooner needs no bar, and rich takes 80 ms to load.
 BAR_AFTER_SECONDS = 0.4
 RATE_WINDOW_SECONDS = 5.0
+# A rate of less would say nothing of what comes: a header, and then the work before the first byte of data.
+RATE_SECONDS, RATE_BYTES, RATE_SHARE = 1.0, 1 << 20, 0.01
 
 Clock = Callable[[], float]
 
@@ -67,7 +69,8 @@ class TransferMeter:
         self._phase = phase
         self._total = total
         self._clock = clock
-        self._marks = deque([(clock(), begin)])
+        self._first = (clock(), begin)
+        self._marks = deque([self._first])
 
     def at(self, done: int, total: int | None = None) -> Snapshot:
         """The state when ``done`` bytes are done; ``total`` in case it became known."""
@@ -77,10 +80,16 @@ class TransferMeter:
         while len(self._marks) > 2 and now - self._marks[0][0] > RATE_WINDOW_SECONDS:
             self._marks.popleft()
         begin, before = self._marks[0]
-        rate = (done - before) / (now - begin) if now > begin and done > before else 0.0
+        is_known = now > begin and done > before and self._has_seen_enough(now, done)
+        rate = (done - before) / (now - begin) if is_known else 0.0
         left = (self._total - done) / rate if rate and self._total else 0.0
         percent = 100 * done / self._total if self._total else None
         return Snapshot(self._phase, percent, done, self._total, rate, left)
+
+    def _has_seen_enough(self, now: float, done: int) -> bool:
+        begin, before = self._first
+        enough = min(RATE_BYTES, self._total * RATE_SHARE) if self._total else RATE_BYTES
+        return now - begin >= RATE_SECONDS and done - before >= enough
 
 
 def job_snapshot(job: job_pb2.Job) -> Snapshot:

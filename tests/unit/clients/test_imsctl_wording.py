@@ -90,6 +90,26 @@ def test_the_rate_is_that_of_the_last_seconds_and_ignores_what_was_there_before(
     assert last.percent == pytest.approx(60)
 
 
+@pytest.mark.parametrize(
+    ("total", "seconds", "done", "is_told"),
+    [
+        (4 << 30, 11, 120, False),
+        (4 << 30, 0.9, 40 * MIB, False),
+        (4 << 30, 1, 1 * MIB, True),
+        (100_000, 1, 999, False),
+        (100_000, 1, 1000, True),
+        (0, 1, 120, False),
+    ],
+)
+def test_a_rate_is_told_once_enough_was_seen(total: int, seconds: float, done: int, is_told: bool) -> None:
+    clock = Clock()
+    meter = TransferMeter("convert", total, begin=50, clock=clock)
+    clock.now += seconds
+    snapshot = meter.at(50 + done)
+    assert (snapshot.rate > 0) is is_told
+    assert (snapshot.eta_seconds > 0) is (is_told and total > 0)
+
+
 def test_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     row = LineView(clock).row()
