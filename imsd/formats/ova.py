@@ -8,7 +8,7 @@ Reference: DMTF DSP0243, Open Virtualization Format Specification 2.1.1, section
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imsd.contract import ByteRange, ImageRefused, InvalidRequest
 
@@ -23,10 +23,13 @@ from .ovf import (
     parse_manifest,
 )
 from .source import ByteSource, PartSource
-from .tar_members import TarMember, TarWalk, first_name
+from .tar_members import TarMember, TarWalk, first_name, plain_name
 
 NAME = "ova"
 DESCRIPTOR_SUFFIX, MANIFEST_SUFFIX = ".ovf", ".mf"
+# What the first file of a package may be. Only the descriptor should: the others are told apart from a disk,
+# to be refused.
+FIRST_SUFFIXES = (DESCRIPTOR_SUFFIX, MANIFEST_SUFFIX, ".cert", ".vmdk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def member_source(package: ByteSource, member: TarMember) -> ByteSource:
 def is_ova(head: bytes) -> bool:
     """Whether a file that starts with ``head`` is a package."""
     name = first_name(head)
-    return name is not None and name.lower().endswith(DESCRIPTOR_SUFFIX)
+    return name is not None and name.lower().endswith(FIRST_SUFFIXES)
 
 
 def open_package(source: ByteSource) -> Package:
@@ -71,7 +74,9 @@ def describe(source: ByteSource, members: Sequence[TarMember]) -> Package:
     Raises ImageRefused (IMAGE_*, FORMAT_UNSUPPORTED), `NeedBytes`.
     """
     if not members or not members[0].name.lower().endswith(DESCRIPTOR_SUFFIX):
-        raise REFUSALS.malformed("its first member is no descriptor")
+        raise replace(
+            REFUSALS, repair="pack it again, for example with `tar --format=ustar`, the descriptor first"
+        ).malformed("its first member is no descriptor")
     by_name = {member.name: member for member in members}
     descriptor = parse_descriptor(_content(source, members[0], MAX_DESCRIPTOR_BYTES))
     disks = [
@@ -102,7 +107,7 @@ def require_digest(member: TarMember, checksum: Checksum, actual: str) -> None:
 
 
 def _disk_member(by_name: Mapping[str, TarMember], name: str, size_bytes: int | None) -> TarMember:
-    member = by_name.get(name)
+    member = by_name.get(plain_name(name))
     if member is None:
         raise elsewhere(name)
     if size_bytes not in (None, member.size_bytes):
@@ -119,9 +124,10 @@ def _checksums(
     if manifest is None:
         return
     for name, checksum in parse_manifest(_content(source, manifest, MAX_MANIFEST_BYTES)).items():
-        if name not in by_name:
+        member = by_name.get(plain_name(name))
+        if member is None:
             raise REFUSALS.truncated(f"its manifest has {name[:255]!r}, which is not there")
-        yield by_name[name], checksum
+        yield member, checksum
 
 
 def _content(source: ByteSource, member: TarMember, limit: int) -> bytes:

@@ -1,6 +1,7 @@
 """The members of a tar archive: their names and where their bytes lie. No byte of a member is read.
 
-Only regular files are accepted. A name is text to compare and to show, never a path.
+Only regular files are accepted; folders before the first of them are passed over. A name is text to compare
+and to show, never a path.
 
 References: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Interchange Format"; GNU tar, "Basic Tar
 Format" (base-256 numbers, long names).
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 
 from imsd.contract import ByteRange, ImageRefused
 
-from .raw import round_up
 from .refusals import Refusals
 from .source import ByteSource
 
@@ -28,7 +28,7 @@ MAX_EXTENSION_BYTES = 64 << 10
 MAX_SIZE_BYTES = 1 << 62
 
 MAGIC, MAGIC_OFFSET = b"ustar", 257
-REGULAR_TYPES = (b"0", b"\0", b"7")
+REGULAR_TYPES, FOLDER_TYPE = (b"0", b"\0", b"7"), b"5"
 PAX_TYPE, GLOBAL_PAX_TYPE, LONG_NAME_TYPE = b"x", b"g", b"L"
 _EXTENSION_TYPES = (PAX_TYPE, GLOBAL_PAX_TYPE, LONG_NAME_TYPE)
 _CHECKSUM = slice(148, 156)
@@ -42,16 +42,17 @@ _REFUSALS = Refusals(
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """``size_bytes`` of a file from ``offset`` of the archive."""
+    """``size_bytes`` of a file from ``offset`` of the archive; ``name`` as of `plain_name`."""
 
     name: str
     offset: int
     size_bytes: int
+    is_folder: bool = False
 
     @property
     def end(self) -> int:
         """Where the next header is."""
-        return self.offset + round_up(self.size_bytes, BLOCK_BYTES)
+        return self.offset + _padded(self.size_bytes)
 
 
 @dataclass(slots=True)
@@ -76,15 +77,24 @@ def is_tar(head: bytes) -> bool:
     )
 
 
+def plain_name(name: str) -> str:
+    """``name`` without the ``./`` that `tar` puts before what it was given so."""
+    return name.removeprefix("./")
+
+
 def first_name(head: bytes) -> str | None:
-    """The name of the first member of an archive that starts with ``head``; None if that does not tell."""
+    """The name of the first file of an archive that starts with ``head``; None if that does not tell."""
     if not is_tar(head):
         return None
+    position = 0
     try:
-        member = _member(lambda offset, length: head[offset : offset + length], 0, len(head))
+        while member := _member(lambda offset, length: head[offset : offset + length], position, len(head)):
+            if not member.is_folder:
+                return member.name
+            position = member.end
     except ImageRefused:
         return None
-    return member.name if member else None
+    return None
 
 
 class TarWalk:
@@ -94,24 +104,31 @@ class TarWalk:
         self._source = source
         self._position = 0
         self._names: set[str] = set()
+        self._has_file = False
 
     def next(self) -> TarMember | None:
         """The next file; None at the end.
 
         Raises ImageRefused (IMAGE_MALFORMED, IMAGE_TRUNCATED, IMAGE_UNKNOWN_FEATURE), `NeedBytes`.
         """
-        member = _member(self._read, self._position, self._source.size_bytes)
-        if member is None:
-            return None
+        while member := _member(self._read, self._position, self._source.size_bytes):
+            self._check(member)
+            self._names.add(member.name)
+            self._position = member.end
+            if not member.is_folder:
+                self._has_file = True
+                return member
+        return None
+
+    def _check(self, member: TarMember) -> None:
+        if member.is_folder and self._has_file:
+            raise _REFUSALS.unknown_feature(f"its member {member.name!r}, behind a file, is a folder")
         if member.offset + member.size_bytes > self._source.size_bytes:
             raise _REFUSALS.truncated(f"its member {member.name!r} ends beyond the end of the file")
         if member.name in self._names:
             raise _REFUSALS.malformed(f"two of its members are named {member.name!r}")
         if len(self._names) >= MAX_MEMBERS:
             raise _REFUSALS.malformed(f"it has more than {MAX_MEMBERS} members")
-        self._names.add(member.name)
-        self._position = member.end
-        return member
 
     def _read(self, offset: int, length: int) -> bytes:
         self._source.require([ByteRange(offset, length)])
@@ -119,7 +136,7 @@ class TarWalk:
 
 
 def _member(read: _Read, position: int, end: int) -> TarMember | None:
-    """The file whose headers begin at ``position``; None at the end of the archive."""
+    """The file or folder whose headers begin at ``position``; None at the end of the archive."""
     extensions = _Extensions()
     for _ in range(MAX_EXTENSIONS + 1):
         if position + BLOCK_BYTES > end:
@@ -133,13 +150,13 @@ def _member(read: _Read, position: int, end: int) -> TarMember | None:
             raise _REFUSALS.malformed(f"there is no header at byte {position}")
         kind, size = block[156:157], _number(block[124:136])
         if kind not in _EXTENSION_TYPES:
-            return _regular(block, position, extensions)
+            return _file_or_folder(block, position, extensions)
         if size > MAX_EXTENSION_BYTES:
             raise _REFUSALS.malformed(f"the header at byte {position} has {size} bytes of attributes")
         if position + BLOCK_BYTES + size > end:
             raise _REFUSALS.truncated(f"the attributes at byte {position} end beyond the end of the file")
         _extend(extensions, kind, read(position + BLOCK_BYTES, size) if size else b"")
-        position += BLOCK_BYTES + round_up(size, BLOCK_BYTES)
+        position += BLOCK_BYTES + _padded(size)
     raise _REFUSALS.malformed(f"more than {MAX_EXTENSIONS} headers of attributes follow one another")
 
 
@@ -148,15 +165,16 @@ def _require_nothing(extensions: _Extensions) -> None:
         raise _REFUSALS.truncated("the member that the last attributes are of is not there")
 
 
-def _regular(block: bytes, position: int, extensions: _Extensions) -> TarMember:
+def _file_or_folder(block: bytes, position: int, extensions: _Extensions) -> TarMember:
     kind = block[156:157]
     prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
     name = extensions.name or "/".join(filter(None, (prefix, _text(block[:100]))))
-    name = name[:MAX_NAME_CHARACTERS]
-    if kind not in REGULAR_TYPES:
-        raise _REFUSALS.unknown_feature(f"its member {name!r} is not a regular file")
+    name = plain_name(name)[:MAX_NAME_CHARACTERS]
     size = _number(block[124:136]) if extensions.size_bytes is None else extensions.size_bytes
-    return TarMember(name, position + BLOCK_BYTES, size)
+    is_folder = kind == FOLDER_TYPE and not size
+    if kind not in REGULAR_TYPES and not is_folder:
+        raise _REFUSALS.unknown_feature(f"its member {name!r} is not a regular file")
+    return TarMember(name, position + BLOCK_BYTES, size, is_folder)
 
 
 def _extend(extensions: _Extensions, kind: bytes, content: bytes) -> None:
@@ -218,6 +236,10 @@ def _octal(field: bytes) -> int | None:
 
 def _checksum(block: bytes) -> int:
     return sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def _text(field: bytes) -> str:

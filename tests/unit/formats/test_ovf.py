@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import random
+import tarfile
 
 import pytest
 from hypothesis import given
@@ -214,6 +216,39 @@ def test_a_package_is_recognised_by_its_first_bytes(tar_format: int) -> None:
     assert detect(MemorySource(file)) == "ova"
     assert head_formats(file) == ["ova"]
     assert find_wrapper(MemorySource(file), "") is None
+
+
+def folder(name: str = "./") -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        header = tarfile.TarInfo(name)
+        header.type = tarfile.DIRTYPE
+        archive.addfile(header)
+        return file.getvalue()
+
+
+@pytest.mark.parametrize("href", ["d.vmdk", "./d.vmdk"])
+@pytest.mark.parametrize("stored", ["d.vmdk", "./d.vmdk"])
+@pytest.mark.parametrize("start", [b"", folder()])
+def test_names_fit_with_and_without_a_leading_dot(href: str, stored: str, start: bytes) -> None:
+    text = descriptor({href: 3})
+    sums = manifest({"./one.ovf": text, "d.vmdk": b"abc"})
+    file = start + tar_of([("./one.ovf", text), (stored, b"abc"), ("./one.mf", sums)])
+    assert detect(MemorySource(file)) == "ova"
+    package = open_package(MemorySource(file))
+    assert [disk.member.name for disk in package.disks] == ["d.vmdk"]
+    assert [member.name for member, _ in package.checksums] == ["one.ovf", "d.vmdk"]
+
+
+@pytest.mark.parametrize("first", ["a.mf", "a.cert", "a-disk1.VMDK", "./a.vmdk"])
+@pytest.mark.parametrize("start", [b"", folder()])
+def test_a_package_whose_descriptor_comes_later_is_refused(first: str, start: bytes) -> None:
+    file = MemorySource(start + tar_of([(first, b"x" * 600), ("a.ovf", GOOD)]))
+    assert detect(file) == "ova"
+    with pytest.raises(ImageRefused) as refused:
+        open_package(file)
+    assert refused.value.reason == "IMAGE_MALFORMED"
+    assert "first" in refused.value.hint
 
 
 def test_an_archive_of_something_else_is_no_package() -> None:

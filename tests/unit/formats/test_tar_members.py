@@ -99,9 +99,53 @@ def test_names_are_cut_and_kept_as_text() -> None:
     assert walked(long_name + header(size=b"0"))[0].name == "y" * tar_members.MAX_NAME_CHARACTERS
 
 
-@pytest.mark.parametrize("kind", [b"1", b"2", b"3", b"4", b"5", b"6", b"S", b"V", b"M", b"K"])
+@pytest.mark.parametrize("kind", [b"1", b"2", b"3", b"4", b"6", b"S", b"V", b"M", b"K"])
 def test_what_is_no_regular_file_is_refused(kind: bytes) -> None:
     assert refusal(header(kind=kind, size=b"0") + bytes(1024)) == "IMAGE_UNKNOWN_FEATURE"
+
+
+FOLDER = header(b"./", b"0", b"5")
+
+
+def test_folders_before_the_first_file_are_passed_over() -> None:
+    file = FOLDER + header(b"./sub/", b"0", b"5") + header(b"./disk", b"5") + bytes(1024)
+    assert [(member.name, member.offset) for member in walked(file)] == [("disk", 1536)]
+    assert first_name(file) == "disk"
+    assert walked(FOLDER + bytes(1024)) == []
+    assert first_name(FOLDER + bytes(1024)) is None
+
+
+@pytest.mark.parametrize(
+    "file",
+    [header(size=b"0") + FOLDER, header(b"./", b"1", b"5"), FOLDER + header(kind=b"2", size=b"0")],
+)
+def test_folders_behind_a_file_or_with_content_and_links_behind_folders_are_refused(file: bytes) -> None:
+    assert refusal(file + bytes(1024)) == "IMAGE_UNKNOWN_FEATURE"
+
+
+def test_folders_count_as_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_members, "MAX_MEMBERS", 10)
+    folders = b"".join(header(b"%d/" % number, b"0", b"5") for number in range(11))
+    assert refusal(folders + bytes(1024)) == "IMAGE_MALFORMED"
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        (b"./a", "a"),
+        (b"./sub/a", "sub/a"),
+        (b"././a", "./a"),
+        (b"../a", "../a"),
+        (b".a", ".a"),
+        (b"/a", "/a"),
+    ],
+)
+def test_a_name_is_meant_from_the_top_of_the_archive(name: bytes, plain: str) -> None:
+    assert [member.name for member in walked(header(name, b"0") + bytes(1024))] == [plain]
+
+
+def test_two_spellings_of_a_name_are_one_name() -> None:
+    assert refusal(header(b"./a", b"0") + header(b"a", b"0") + bytes(1024)) == "IMAGE_MALFORMED"
 
 
 @pytest.mark.parametrize(
