@@ -7,13 +7,14 @@ this reader is asked; a file that only claims to be RAW never gets here.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from imsd.contract import ByteRange, ImageRefused
 
 from .reader import Finding, FormatReader, OpenedImage
 from .source import BlockSource, ByteSource, Extent
+from .tar_members import is_tar
 
 SECTOR_BYTES = 512
 
@@ -30,6 +31,13 @@ COMPRESSED_STARTS = {
     b"BZh": "bzip2",
     b"PK\x03\x04": "zip",
     b"7z\xbc\xaf\x27\x1c": "7-Zip",
+}
+
+
+# Files that hold a disk, or files, in a form that cannot be read here.
+FOREIGN_STARTS: Mapping[str, Callable[[bytes], bool]] = {
+    "a disk of Parallels": lambda head: head.startswith((b"WithoutFreeSpace", b"WithouFreSpacExt")),
+    "a tar archive": is_tar,
 }
 
 
@@ -71,7 +79,7 @@ class RawReader(FormatReader):
 
     def open(self, source: ByteSource, max_virtual_size_bytes: int) -> OpenedImage:
         blocks = open_blocks(source, max_virtual_size_bytes)
-        return OpenedImage(self.name, blocks, [*_size_findings(source), *_compression_findings(source)])
+        return OpenedImage(self.name, blocks, [*_size_findings(source), *_start_findings(source)])
 
 
 def open_blocks(source: ByteSource, max_virtual_size_bytes: int) -> RawBlocks:
@@ -104,8 +112,8 @@ def _size_findings(source: ByteSource) -> Iterator[Finding]:
         )
 
 
-def _compression_findings(source: ByteSource) -> Iterator[Finding]:
-    length = min(source.size_bytes, max(map(len, COMPRESSED_STARTS)))
+def _start_findings(source: ByteSource) -> Iterator[Finding]:
+    length = min(source.size_bytes, SECTOR_BYTES)
     source.require([ByteRange(0, length)])
     head = bytes(source.read(0, length))
     for start, program in COMPRESSED_STARTS.items():
@@ -113,6 +121,12 @@ def _compression_findings(source: ByteSource) -> Iterator[Finding]:
             yield Finding(
                 "RAW_LOOKS_COMPRESSED",
                 f"the file starts like one of {program}: it was taken for a disk as it is, not unpacked",
+            )
+    for kind, starts_so in FOREIGN_STARTS.items():
+        if starts_so(head):
+            yield Finding(
+                "RAW_LOOKS_FOREIGN",
+                f"the file starts like {kind}: its bytes were taken for a disk as they are",
             )
 
 

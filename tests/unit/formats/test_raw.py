@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from imsd.contract import ImageRefused
+from imsd.formats.detect import open_image
 from imsd.formats.raw import RawReader
 from imsd.formats.reader import OpenedImage
 from imsd.formats.source import ByteSource, Extent, MemorySource
+from tests.packages import tar_of
 from tests.unit.formats.disk_files import (
     KIB,
     LIMIT,
@@ -79,6 +82,34 @@ def test_short_holes_are_read_as_data(tmp_path: Path, image_of: ImageOf) -> None
 def test_a_file_that_looks_packed_is_taken_as_it_is_with_a_finding() -> None:
     opened = RawReader().open(MemorySource(b"\x1f\x8b\x08" + bytes(509)), LIMIT)
     assert [finding.code for finding in opened.findings] == ["RAW_LOOKS_COMPRESSED"]
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("declared", [None, "raw"])
+def test_an_archive_is_taken_as_it_is_with_a_finding(tar_format: int, declared: str | None) -> None:
+    file = tar_of([("disk.raw", b"x" * 600), ("readme", b"")], tar_format)
+    opened = open_image(MemorySource(file), declared, LIMIT)
+    assert opened.format_name == "raw"
+    assert [finding.code for finding in opened.findings] == ["RAW_LOOKS_FOREIGN"]
+    assert "tar" in opened.findings[0].message
+
+
+@pytest.mark.parametrize("start", [b"WithoutFreeSpace", b"WithouFreSpacExt"])
+@pytest.mark.parametrize("declared", [None, "raw"])
+def test_a_disk_of_parallels_is_taken_as_it_is_with_a_finding(start: bytes, declared: str | None) -> None:
+    opened = open_image(MemorySource(start + bytes(4080)), declared, LIMIT)
+    assert opened.format_name == "raw"
+    assert [finding.code for finding in opened.findings] == ["RAW_LOOKS_FOREIGN"]
+    assert "Parallels" in opened.findings[0].message
+
+
+@pytest.mark.parametrize("declared", [None, "raw"])
+def test_a_disk_that_only_has_a_word_of_tar_has_no_finding(declared: str | None) -> None:
+    boot_sector = bytearray(text(4096))
+    boot_sector[257:263] = b"ustar\0"
+    opened = open_image(MemorySource(bytes(boot_sector)), declared, LIMIT)
+    assert opened.format_name == "raw"
+    assert not opened.findings
 
 
 def test_bytes_that_are_elsewhere_are_asked_for_once() -> None:
