@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from imsd.contract import ImageRefused
 
-from .vmdk_layout import REFUSALS, Header, elsewhere, malformed, unsupported
+from .vmdk_layout import REFUSALS, Header, elsewhere, malformed, one_part, unsupported
 
 MAX_TEXT_BYTES = 20 << 10
 
@@ -74,6 +74,8 @@ def check_embedded(content: bytes, header: Header) -> None:
     ``content``: the first bytes of the room for the descriptor, at least `MAX_TEXT_BYTES` if there are so
     many. Raises ImageRefused.
     """
+    if not content.strip(b"\0"):
+        raise one_part()
     text = content[:MAX_TEXT_BYTES].split(b"\0", 1)[0]
     if len(text) == MAX_TEXT_BYTES and content[MAX_TEXT_BYTES : MAX_TEXT_BYTES + 1] != b"\0":
         raise malformed(f"its descriptor has more than {MAX_TEXT_BYTES} bytes")

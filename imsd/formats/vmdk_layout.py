@@ -196,6 +196,16 @@ def elsewhere(what: str) -> ImageRefused:
     )
 
 
+def one_part() -> ImageRefused:
+    """The file has the header of a disk and no descriptor."""
+    return ImageRefused(
+        "the vmdk file has no descriptor: it is one part of a disk in several files",
+        reason="IMAGE_EXTERNAL_DATA_FILE",
+        hint="convert the whole disk, from the small file that names its parts:"
+        " `qemu-img convert -O qcow2 NAME.vmdk NAME.qcow2`",
+    )
+
+
 def _check_flags(flags: int, compression: int) -> bool:
     """Whether grains are compressed."""
     if unknown := flags & ~(COMPATIBLE_FLAGS | FLAG_COMPRESSED | FLAG_MARKERS):
@@ -222,7 +232,7 @@ def _check_sizes(capacity: int, grain: int, entries: int, max_virtual_size_bytes
 
 def _check_places(descriptor: int, descriptor_sectors: int, overhead: int) -> None:
     if not descriptor or not descriptor_sectors:
-        raise elsewhere("it has no descriptor, so it is one part of a disk in several files")
+        raise one_part()
     if descriptor > MAX_DESCRIPTOR_SECTOR:
         raise malformed(f"its descriptor at sector {descriptor} is beyond {MAX_DESCRIPTOR_SECTOR}")
     if descriptor_sectors > MAX_DESCRIPTOR_SECTORS:

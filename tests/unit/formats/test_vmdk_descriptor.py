@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 
+from imsd.contract import ImageRefused
 from imsd.formats.detect import open_image
 from imsd.formats.source import MemorySource
 from tests.unit.formats.crafted_vmdk import GRAIN, STREAM, Fields, StreamFile, description, sparse
-from tests.unit.formats.disk_files import LIMIT, read_all, text
+from tests.unit.formats.disk_files import LIMIT, qemu_img, read_all, text
 from tests.unit.formats.vmdk_refusal import decode_reason, open_reason
 
 ONE = {1: text(GRAIN)}
@@ -63,6 +65,24 @@ def test_a_descriptor_that_is_wrong_is_refused(reason: str, about: bytes) -> Non
     if b"streamOptimized" not in about:
         about = about.replace(b"monolithicSparse", b"streamOptimized")
         assert decode_reason(bytes(StreamFile(STREAM, about).content)) == reason
+
+
+@pytest.mark.parametrize(
+    "file", [sparse(ONE, about=b""), sparse(ONE, Fields(descriptor=0, descriptor_sectors=0))]
+)
+def test_one_part_of_a_disk_in_several_files_says_what_it_is(file: bytes) -> None:
+    with pytest.raises(ImageRefused) as refused:
+        open_image(MemorySource(file), None, LIMIT)
+    assert refused.value.reason == "IMAGE_EXTERNAL_DATA_FILE"
+    assert "one part of a disk in several files" in refused.value.message
+    assert "`qemu-img convert -O qcow2 NAME.vmdk NAME.qcow2`" in refused.value.hint
+
+
+@pytest.mark.parametrize("part", ["disk-s001.vmdk", "disk-s002.vmdk"])
+def test_a_part_that_qemu_wrote_is_refused_as_one(part: str, tmp_path: Path) -> None:
+    options = ["-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse"]
+    qemu_img("create", "-q", *options, tmp_path / "disk.vmdk", "3G")
+    assert open_reason((tmp_path / part).read_bytes()) == "IMAGE_EXTERNAL_DATA_FILE"
 
 
 def test_what_follows_the_end_of_the_descriptor_is_not_looked_at() -> None:
