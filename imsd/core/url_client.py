@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
@@ -25,6 +26,9 @@ from .url_settings import UrlLimits, UrlSettings
 
 MAX_REDIRECTS: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+# TLS did not fail, its connection did.
+CUT_CONNECTIONS: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 # Kept of an answer that nobody reads at the moment, in bytes; aiohttp holds up to twice as much.
 READ_AHEAD_BYTES: Final = 512 << 10
@@ -133,6 +137,11 @@ def _failures(url: CheckedUrl) -> Iterator[None]:
         why = f"the certificate of the server is not trusted ({error.certificate_error})"
         hint = "an operator trusts an authority with url_import.ca_file"
         raise unreachable(url, why, hint) from error
+    except aiohttp.ClientConnectorSSLError as error:
+        if isinstance(error.os_error, CUT_CONNECTIONS):
+            raise AttemptFailed("the server ends the connection before TLS is agreed on") from error
+        why = f"the server does not agree on TLS ({error.os_error.reason or 'no reason'})"
+        raise unreachable(url, why, "check the port, and whether the URL begins with http://") from error
     except aiohttp.ClientConnectorDNSError as error:
         if error.os_error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
             raise unreachable(url, "there is no such host") from error

@@ -7,8 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,20 @@ FILES = {
     "with ranges, nothing to prove them": WebFile(CONTENT, etag=""),
     "with ranges and a weak etag": WebFile(CONTENT, etag='W/"one"'),
 }
+
+
+@asynccontextmanager
+async def answering(reply: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A port where all that comes is answered with ``reply``, and what came at each attempt."""
+    attempts: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        attempts.append(await reader.read(4096))
+        writer.write(reply)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], attempts
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -189,6 +203,29 @@ async def test_a_certificate_for_another_host_is_refused(
     failed = await failure(client, f"https://other.test:{web.port}/disk")
     assert "certificate" in failed.message
     assert not web.seen
+
+
+@pytest.mark.parametrize("reply", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 mail.test\r\n"])
+async def test_a_server_that_does_not_speak_tls_is_told_at_once(
+    open_client: OpenClient, reply: bytes
+) -> None:
+    async with answering(reply) as (port, attempts):
+        failed = await failure(await open_client(ports=[port]), f"https://127.0.0.1:{port}/disk")
+    assert isinstance(failed, Unavailable)
+    assert failed.reason == "URL_UNREACHABLE"
+    assert "TLS" in failed.message
+    assert "http://" in failed.hint
+    assert len(attempts) == 1
+
+
+async def test_a_connection_that_is_cut_before_tls_is_agreed_on_is_tried_again(
+    open_client: OpenClient,
+) -> None:
+    async with answering(b"") as (port, attempts):
+        client = await open_client(replace(QUICK, retry_seconds=0.2), ports=[port])
+        failed = await failure(client, f"https://127.0.0.1:{port}/disk")
+    assert failed.reason == "URL_UNREACHABLE"
+    assert len(attempts) >= 2
 
 
 async def test_certificates_that_cannot_be_read_are_a_mistake_of_the_configuration(
