@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.index import Holder, HolderKind
-from imsd.contract import FailedPrecondition, ImsError, InvalidRequest
+from imsd.contract import FailedPrecondition, ImsError
 from imsd.formats.detect import find_wrapper
-from imsd.formats.ova import Package, PackagedDisk, describe, member_source
+from imsd.formats.ova import Package, PackagedDisk, describe, member_source, require_digest
 from imsd.formats.ovf import Checksum
 from imsd.formats.source import ByteSource
 from imsd.formats.tar_members import TarMember, TarWalk
@@ -26,7 +26,6 @@ from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
 from imsd.metadata.records import ImageRecord, ImageStatus, JobKind, JobRecord, JobState, UploadRecord
 
-from . import checks
 from .file_digest import PartDigest
 from .guest_inspection import UEFI
 from .image_making import ImageMaker, MadeImage, forget_upload
@@ -162,13 +161,7 @@ async def _prove(run: JobRun, opened: OpenedPackage) -> None:
     parts = [_part(member, checksum) for member, checksum in opened.package.checksums]
     await check_file(run, opened.file, opened.upload, parts)
     for (member, checksum), part in zip(opened.package.checksums, parts, strict=True):
-        if (actual := part.hasher.hexdigest()) != checksum.digest:
-            raise InvalidRequest(
-                f"{member.name!r} has the {checksum.algorithm} {actual}, "
-                f"the manifest of the package says {checksum.digest}",
-                reason="DIGEST_MISMATCH",
-                hint="the package was damaged or changed: fetch it again",
-            )
+        require_digest(member, checksum, part.hasher.hexdigest())
 
 
 def _part(member: TarMember, checksum: Checksum) -> PartDigest:
@@ -178,7 +171,7 @@ def _part(member: TarMember, checksum: Checksum) -> PartDigest:
 
 async def _insert_sub_jobs(c: AsyncConnection, run: JobRun, package: Package) -> Sequence[JobRecord]:
     first = await _first_image(c, run, package)
-    described_os = checks.text("os_version", package.descriptor.system, MAX_OS_VERSION)
+    described_os = package.descriptor.system[:MAX_OS_VERSION]
     made = []
     for number in range(1, len(package.disks) + 1):
         job_id = run.runtime.new_id()
