@@ -17,10 +17,13 @@ import numpy.typing as npt
 
 from imsd.contract import ByteRange, ImageRefused
 
+from .page_cache import Words
 from .refusals import Refusals
 from .source import BlockSource, ByteSource, Extent
 
 Places = npt.NDArray[np.int64]
+# Where pieces are in the disk and in the file, and how long they are.
+Pieces = tuple[Places, Places, Places]
 
 # In the place of an offset.
 ABSENT, PACKED = -1, -2
@@ -130,21 +133,27 @@ class ResolvedBlocks(BlockSource):
         """
         if not len(guest):
             return
+        self._check_ends(guest, offset, length)
         breaks = (np.diff(guest) != length[:-1]) | (np.diff(offset) != length[:-1])
         bounds = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(guest)]
         for low, high in pairwise(bounds):
-            run = StoredRun(int(guest[low]), int(offset[low]), int(length[low:high].sum()))
-            if run.offset + run.length > self._source.size_bytes:
-                raise self._truncated(
-                    f"the disk's bytes from {run.guest} lie beyond its end at {self._source.size_bytes}"
-                )
-            yield run
+            yield StoredRun(int(guest[low]), int(offset[low]), int(length[low:high].sum()))
 
-    def _packed_block(self, guest: int, offset: int, end: int) -> PackedBlock:
-        """A block whose place may be cut by the end of the file. Raises ImageRefused if it is beyond."""
+    def _check_ends(self, guest: Places, offset: Places, length: Places) -> None:
+        """Raises ImageRefused for a piece that is not inside the file."""
         file_end = self._source.size_bytes
+        if len(beyond := guest[offset > file_end - length]):
+            raise self._truncated(f"the disk's bytes from {int(beyond[0])} lie beyond its end at {file_end}")
+
+    def _check_begins(self, offsets: Words) -> None:
+        """Raises ImageRefused if a packed block at one of ``offsets`` begins beyond the end of the file."""
+        offset, file_end = int(offsets.max(initial=0)), self._source.size_bytes
         if offset >= file_end:
             raise self._truncated(f"a compressed block at {offset} lies beyond its end at {file_end}")
+
+    def _packed_block(self, guest: int, offset: int, end: int) -> PackedBlock:
+        """A block that begins inside the file, whose end may cut it."""
+        file_end = self._source.size_bytes
         return PackedBlock(guest, ByteRange(offset, min(end, file_end) - offset), end > file_end)
 
     def _covered(self, block: PackedBlock, start: int, end: int) -> int:
@@ -174,7 +183,8 @@ class MappedBlocks(ResolvedBlocks):
         """Where blocks ``first`` to ``first + count`` (at most `MAX_LOOK_BLOCKS`) begin in the file.
 
         `ABSENT` reads as zeros, `PACKED` ones are asked for with `_packed`. Whether a plain block lies
-        inside the file is checked by the caller. Raises `NeedBytes`, ImageRefused.
+        inside the file is checked by the caller; that no packed one begins beyond its end, here. Raises
+        `NeedBytes`, ImageRefused.
         """
 
     def _packed(self, blocks: Sequence[int]) -> Sequence[PackedBlock]:
@@ -199,7 +209,9 @@ class MappedBlocks(ResolvedBlocks):
             elif looked_at < MAX_EXTENT_BLOCKS and len(found) < MAX_EXTENTS:
                 count = min(stop - first, MAX_LOOK_BLOCKS)
                 looked_at += count
-                is_zero = self._places(first, count) == ABSENT
+                places = self._places(first, count)
+                self._check_inside(first, places, start, end)
+                is_zero = places == ABSENT
                 bounds = [0, *(np.flatnonzero(np.diff(is_zero)) + 1).tolist(), count]
             else:
                 count = stop - first
@@ -216,7 +228,7 @@ class MappedBlocks(ResolvedBlocks):
         packed: list[PackedBlock] = []
         for first, count in self._slices(start, end):
             places = self._places(first, count)
-            stored += self._stored_runs(first, places, start, end)
+            stored += self._joined(*self._stored_pieces(first, places, start, end))
             if len(blocks := np.flatnonzero(places == PACKED)):
                 packed += self._packed((blocks + first).tolist())
         return stored, packed
@@ -229,7 +241,13 @@ class MappedBlocks(ResolvedBlocks):
             yield first, count
             first += count
 
-    def _stored_runs(self, first: int, places: Places, start: int, end: int) -> Iterator[StoredRun]:
+    def _check_inside(self, first: int, places: Places, start: int, end: int) -> None:
+        """Refuse plain blocks, of which the disk has ``start`` to ``end``, as reading them would."""
+        end = min(end, self._data_bytes)
+        if start < end and int(places.max()) > self._source.size_bytes - self._block_bytes:
+            self._check_ends(*self._stored_pieces(first, places, start, end))
+
+    def _stored_pieces(self, first: int, places: Places, start: int, end: int) -> Pieces:
         """What of ``start`` to ``end`` lies plain in the file."""
         blocks = np.flatnonzero(places >= 0)
         if np.any(places > self._source.size_bytes):
@@ -237,7 +255,7 @@ class MappedBlocks(ResolvedBlocks):
         guest = (first + blocks) * self._block_bytes
         skipped = np.maximum(start - guest, 0)
         length = np.minimum(end - guest, self._block_bytes) - skipped
-        return self._joined(guest + skipped, places[blocks] + skipped, length)
+        return guest + skipped, places[blocks] + skipped, length
 
 
 def add_extent(found: list[Extent], low: int, high: int, *, is_zero: bool) -> None:

@@ -55,7 +55,15 @@ class QcowBlocks(MappedBlocks):
         is_plain = (entries != 0) & ~is_packed
         if np.any(entries[is_plain] % np.uint64(SECTOR_BYTES)):
             raise REFUSALS.malformed("a cluster is not at the start of a sector")
+        self._check_packed(entries[is_packed])
         return np.where(is_packed, PACKED, np.where(is_plain, entries.astype(np.int64), ABSENT))
+
+    def _check_packed(self, entries: Words) -> None:
+        offsets = entries & np.uint64((1 << self._offset_bits) - 1)
+        lengths = entries >> np.uint64(self._offset_bits) & np.uint64(self._block_bytes - 1)
+        if len(without := offsets[lengths == 0]):
+            raise REFUSALS.malformed(f"the compressed cluster at {int(without[0])} has no byte")
+        self._check_begins(offsets)
 
     def _packed(self, blocks: Sequence[int]) -> Sequence[PackedBlock]:
         first = blocks[0]
@@ -68,8 +76,6 @@ class QcowBlocks(MappedBlocks):
     def _place(self, guest: int, entry: int) -> PackedBlock:
         offset = entry & ((1 << self._offset_bits) - 1)
         length = entry >> self._offset_bits & (self._block_bytes - 1)
-        if not length:
-            raise REFUSALS.malformed(f"the compressed cluster at {offset} has no byte")
         return self._packed_block(guest, offset, offset + length)
 
     def _unpack_into(self, content: memoryview, out: memoryview) -> bool:

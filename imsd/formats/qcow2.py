@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .cluster_codec import inflate_into, unzstd_into
-from .mapped_blocks import MAX_EXTENTS, PackedBlock, ResolvedBlocks, StoredRun, add_extent
+from .mapped_blocks import MAX_EXTENTS, PackedBlock, Pieces, ResolvedBlocks, StoredRun, add_extent
 from .page_cache import Words
 from .qcow2_layout import (
     FLAG_COMPRESSED,
@@ -70,6 +70,8 @@ class Qcow2Blocks(ResolvedBlocks):
         self._parts = SUBCLUSTERS if header.has_extended_l2 else 1
         self._unit_bytes = header.cluster_bytes // self._parts
         self._unpack = UNPACK_INTO[header.compression]
+        # Of a compressed cluster: how many sectors it has stands above where it is.
+        self._offset_bits = 62 - (header.cluster_bits - 8)
 
     def extents(self, start: int, length: int) -> Sequence[Extent]:
         found: list[Extent] = []
@@ -78,6 +80,7 @@ class Qcow2Blocks(ResolvedBlocks):
             if len(found) >= MAX_EXTENTS:
                 add_extent(found, found[-1].end, end, is_zero=False)
                 break
+            self._check_inside(run, start, min(end, self._data_bytes))
             for low, high, is_zero in self._zero_map(run):
                 low, high = max(low, start), min(high, end)
                 if low < high:
@@ -89,7 +92,7 @@ class Qcow2Blocks(ResolvedBlocks):
         packed: list[PackedBlock] = []
         for run in self._runs(start, end):
             if run.entries is not None:
-                stored += self._stored_runs(run, start, end)
+                stored += self._joined(*self._stored_pieces(run, start, end))
                 packed += self._compressed_clusters(run)
         return stored, packed
 
@@ -126,8 +129,21 @@ class Qcow2Blocks(ResolvedBlocks):
             raise malformed("a subcluster is allocated in a cluster that has no place")
         return allocated
 
-    def _stored_runs(self, run: ClusterRun, start: int, end: int) -> Iterator[StoredRun]:
-        """What of ``start`` to ``end`` lies plain in the file, neighbours in both joined."""
+    def _check_inside(self, run: ClusterRun, start: int, end: int) -> None:
+        """Refuse the clusters of a run that lie beyond the end of the file, as reading them would."""
+        if run.entries is None or start >= end:
+            return
+        is_compressed = (run.entries & np.uint64(FLAG_COMPRESSED)) != 0
+        self._check_begins(self._compressed_offsets(run.entries[is_compressed]))
+        hosts = run.entries[~is_compressed] & np.uint64(OFFSET_MASK)
+        if int(hosts.max(initial=0)) + self._cluster_bytes > self._source.size_bytes:
+            self._check_ends(*self._stored_pieces(run, start, end))
+
+    def _compressed_offsets(self, entries: Words) -> Words:
+        return entries & np.uint64((1 << self._offset_bits) - 1)
+
+    def _stored_pieces(self, run: ClusterRun, start: int, end: int) -> Pieces:
+        """What of ``start`` to ``end`` lies plain in the file."""
         assert run.entries is not None
         is_compressed = (run.entries & np.uint64(FLAG_COMPRESSED)) != 0
         self._check_zero_flags(run, is_compressed)
@@ -142,7 +158,7 @@ class Qcow2Blocks(ResolvedBlocks):
         offset = hosts[units // self._parts] + units % self._parts * self._unit_bytes
         skipped = np.maximum(start - guest, 0)
         length = np.minimum(end - guest, self._unit_bytes) - skipped
-        return self._joined(guest + skipped, offset + skipped, length)
+        return guest + skipped, offset + skipped, length
 
     def _check_zero_flags(self, run: ClusterRun, is_compressed: Mask) -> None:
         assert run.entries is not None
@@ -153,10 +169,13 @@ class Qcow2Blocks(ResolvedBlocks):
     def _compressed_clusters(self, run: ClusterRun) -> Iterator[PackedBlock]:
         assert run.entries is not None
         found = np.flatnonzero((run.entries & np.uint64(FLAG_COMPRESSED)) != 0)
-        offset_bits = 62 - (self._header.cluster_bits - 8)
-        for index, entry in zip(found.tolist(), run.entries[found].tolist(), strict=True):
-            offset = entry & ((1 << offset_bits) - 1)
-            sectors = (entry >> offset_bits & ((1 << (self._header.cluster_bits - 8)) - 1)) + 1
+        offsets = self._compressed_offsets(run.entries[found])
+        self._check_begins(offsets)
+        sectors_mask = (1 << (self._header.cluster_bits - 8)) - 1
+        for index, offset, entry in zip(
+            found.tolist(), offsets.tolist(), run.entries[found].tolist(), strict=True
+        ):
+            sectors = (entry >> self._offset_bits & sectors_mask) + 1
             end = offset - offset % SECTOR_BYTES + sectors * SECTOR_BYTES
             yield self._packed_block((run.first + index) * self._cluster_bytes, offset, end)
 

@@ -87,6 +87,7 @@ class VmdkBlocks(MappedBlocks):
     def _places(self, first: int, count: int) -> Places:
         entries = self._grain_sectors(first, count)
         if self._header.is_compressed:
+            self._check_begins(entries * np.uint64(SECTOR_BYTES))
             return np.where(entries > 0, PACKED, ABSENT).astype(np.int64)
         return np.where(entries > 0, entries.astype(np.int64) * SECTOR_BYTES, ABSENT)
 
@@ -98,10 +99,7 @@ class VmdkBlocks(MappedBlocks):
         first = blocks[0]
         entries = self._grain_sectors(first, blocks[-1] - first + 1)[np.array(blocks) - first]
         starts = entries.astype(np.int64) * SECTOR_BYTES
-        file_end = self._source.size_bytes
-        if int(starts.max()) >= file_end:
-            raise truncated(f"a compressed grain at {int(starts.max())} lies beyond its end")
-        known = np.append(np.unique(starts), file_end)
+        known = np.append(np.unique(starts), self._source.size_bytes)
         following = known[np.searchsorted(known, starts, "right")]
         ends = np.minimum(starts + GRAIN_MARKER.size + self._header.max_packed_bytes, following)
         return [
