@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from imsd.contract import Conflict, ImsError, InvalidRequest, Unavailable
-from imsd.core import url_client
-from imsd.core.url_client import UrlClient, new_url_client
-from imsd.core.url_feed import UrlFeed, UrlOpener
-from imsd.core.url_policy import UrlPolicy
-from imsd.core.url_settings import UrlSettings, trusted_authorities
+from imsd.core.url_client import UrlClient
 from tests.unit.core.url_world import (
     CONTENT,
-    LOOPBACK,
     PIECE,
     QUICK,
     OpenClient,
@@ -32,8 +21,6 @@ from tests.unit.core.url_world import (
     fetch,
     headers,
     opening,
-    read,
-    resolve_to,
     stall,
     status,
 )
@@ -46,20 +33,6 @@ FILES = {
     "with ranges, nothing to prove them": WebFile(CONTENT, etag=""),
     "with ranges and a weak etag": WebFile(CONTENT, etag='W/"one"'),
 }
-
-
-@asynccontextmanager
-async def answering(reply: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A port where all that comes is answered with ``reply``, and what came at each attempt."""
-    attempts: list[bytes] = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        attempts.append(await reader.read(4096))
-        writer.write(reply)
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1], attempts
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -161,83 +134,6 @@ async def test_a_status_that_stays_is_told_at_once(web: WebServer, client: UrlCl
     assert failed.reason == "URL_UNREACHABLE"
     assert f"status {number}" in failed.message
     assert len(web.seen) == 1
-
-
-async def test_a_server_that_does_not_recover_is_given_up(web: WebServer, open_client: OpenClient) -> None:
-    client = await open_client(replace(QUICK, retry_seconds=0.2))
-    failed = await failure(client, web.offer("/disk", lambda seen: Reply(503)))
-    assert failed.reason == "URL_UNREACHABLE"
-    assert "status 503" in failed.message
-    assert len(web.seen) >= 3
-
-
-async def test_nobody_listens(open_client: OpenClient) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    client = await open_client(replace(QUICK, retry_seconds=0.1), ports=[port])
-    assert (await failure(client, f"https://127.0.0.1:{port}/disk")).reason == "URL_UNREACHABLE"
-
-
-async def test_a_name_that_does_not_exist_is_told_at_once(
-    open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolve_to(monkeypatch, error=socket.gaierror(socket.EAI_NONAME, "not known"))
-    failed = await failure(await open_client(), "https://nowhere.test/disk")
-    assert failed.reason == "URL_UNREACHABLE"
-    assert "no such host" in failed.message
-
-
-async def test_a_certificate_that_nobody_vouches_for_is_refused(
-    web: WebServer, open_client: OpenClient
-) -> None:
-    failed = await failure(await open_client(ca_file=None), web.offer("/disk", WebFile(CONTENT)))
-    assert failed.reason == "URL_UNREACHABLE"
-    assert "certificate" in failed.message
-    assert not web.seen
-
-
-async def test_a_certificate_for_another_host_is_refused(
-    web: WebServer, client: UrlClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolve_to(monkeypatch, ["127.0.0.1"])
-    failed = await failure(client, f"https://other.test:{web.port}/disk")
-    assert "certificate" in failed.message
-    assert not web.seen
-
-
-@pytest.mark.parametrize("reply", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 mail.test\r\n"])
-async def test_a_server_that_does_not_speak_tls_is_told_at_once(
-    open_client: OpenClient, reply: bytes
-) -> None:
-    async with answering(reply) as (port, attempts):
-        failed = await failure(await open_client(ports=[port]), f"https://127.0.0.1:{port}/disk")
-    assert isinstance(failed, Unavailable)
-    assert failed.reason == "URL_UNREACHABLE"
-    assert "TLS" in failed.message
-    assert "http://" in failed.hint
-    assert len(attempts) == 1
-
-
-async def test_a_connection_that_is_cut_before_tls_is_agreed_on_is_tried_again(
-    open_client: OpenClient,
-) -> None:
-    async with answering(b"") as (port, attempts):
-        client = await open_client(replace(QUICK, retry_seconds=0.2), ports=[port])
-        failed = await failure(client, f"https://127.0.0.1:{port}/disk")
-    assert failed.reason == "URL_UNREACHABLE"
-    assert len(attempts) >= 2
-
-
-async def test_certificates_that_cannot_be_read_are_a_mistake_of_the_configuration(
-    open_client: OpenClient, tmp_path: Path
-) -> None:
-    for content in (None, "no certificate"):
-        path = tmp_path / "ca.pem"
-        if content:
-            path.write_text(content)
-        with pytest.raises(InvalidRequest) as refused:
-            await open_client(ca_file=path)
-        assert refused.value.reason == "INVALID_CONFIGURATION"
 
 
 def chunked(change: Callable[[bytes], bytes]) -> Fault:
@@ -392,72 +288,3 @@ async def test_no_message_tells_the_query(web: WebServer, client: UrlClient) -> 
     failed = await failure(client, f"{web.root}/missing?signature=secret")
     assert "/missing" in failed.message
     assert "secret" not in f"{failed.message} {failed.hint}"
-
-
-def an_opener(**policy: Any) -> UrlOpener:
-    limits = replace(QUICK, retry_seconds=0)
-    return UrlOpener(UrlSettings(UrlPolicy(**policy), limits, trusted_authorities(None)))
-
-
-def test_a_feed_is_named_after_its_file() -> None:
-    opener = an_opener()
-    assert UrlFeed(opener, "https://example.org/a/disk.qcow2?x=/y").name == "disk.qcow2"
-    assert len(UrlFeed(opener, "https://example.org/" + "x" * 1000).name) == 255
-
-
-async def test_all_feeds_are_opened_with_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-
-    def counted(settings: UrlSettings) -> UrlClient:
-        made.append(new_url_client(settings))
-        return made[-1]
-
-    monkeypatch.setattr(url_client, "new_url_client", counted)
-    async with serve_web() as plain:
-        opener = an_opener(allowed_networks=LOOPBACK, ports=[plain.port], allow_http=True)
-        url = plain.offer("/disk", WebFile(CONTENT))
-        async with UrlFeed(opener, url).open(0) as one, UrlFeed(opener, url).open(0) as other:
-            assert await read(one) == await read(other) == CONTENT
-        await opener.close()
-    assert len(made) == 1
-
-
-LOADING = """
-import asyncio, sys, threading
-from imsd.contract import ImsError
-from imsd.core.sources import Source, SourceKind, Sources
-from imsd.core.url_policy import UrlPolicy
-from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
-
-class Loading:
-    def find_spec(self, name, path=None, target=None):
-        if name == "aiohttp":
-            print("loaded", "by the loop" if threading.current_thread() is threading.main_thread() else "")
-
-async def main():
-    sys.meta_path.insert(0, Loading())
-    policy = UrlPolicy(allowed_networks=["127.0.0.0/8"], ports=[1])
-    settings = UrlSettings(policy, UrlLimits(retry_seconds=0), trusted_authorities(None))
-    sources = Sources(settings, None, None, 0)
-    feed = sources.feed(Source(SourceKind.URL, "https://127.0.0.1:1/disk"))
-    print("named", feed.name)
-    try:
-        async with feed.open(0):
-            pass
-    except ImsError as error:
-        print(error.reason)
-    await sources.close()
-
-asyncio.run(main())
-"""
-
-
-def test_what_fetches_is_loaded_when_a_url_is_opened_and_not_by_the_loop() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", LOADING],
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ran.stdout.split("\n") == ["named disk", "loaded ", "URL_UNREACHABLE", ""]
