@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
@@ -21,6 +21,7 @@ from imsd.v1.image_pb2 import DownloadImageResponse
 from imsd.v1.upload_pb2 import WriteUploadRequest
 
 from .error_mapping import defect, status_of
+from .gate import Gate
 from .read_pace import ReadPace
 
 log = structlog.get_logger(__name__)
@@ -41,7 +42,8 @@ class PeerGone(Exception):
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Wraps each handler; counts the calls that run, so that the daemon can drain them."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -76,9 +78,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             else grpc.unary_unary_rpc_method_handler
         )
 
+        name = method.removeprefix("/")
+
         async def call(request: Any, context: Any) -> Any:
-            async with self._around(method, context):
-                return await inner(request, context)
+            async with self._around(method, context), self._gate.entered(name, context) as admission:
+                if not handler.request_streaming:
+                    await admission.admit(request)
+                response = await inner(request, context)
+                admission.answered(response)
+                return response
 
         return make(call, handler.request_deserializer, handler.response_serializer)
 
@@ -90,12 +98,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             else grpc.unary_stream_rpc_method_handler
         )
 
+        name = method.removeprefix("/")
+
         async def call(request: Any, context: Any) -> None:
             with suppress(PeerGone):
-                async with self._around(method, context), aclosing(inner(request, context)) as responses:
-                    pace = ReadPace()
-                    async for response in responses:
-                        await _send(context, response, pace)
+                async with self._around(method, context), self._gate.entered(name, context) as admission:
+                    if not handler.request_streaming:
+                        await admission.admit(request)
+                    await _send_all(context, inner(request, context))
 
         return make(
             call,
@@ -133,6 +143,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
                 self._idle.set()
             log.info("call", outcome=outcome, milliseconds=round((time.monotonic() - begin) * 1000, 1))
             structlog.contextvars.unbind_contextvars("call_id", "method")
+
+
+async def _send_all(context: Any, stream: AsyncGenerator[Any, None]) -> None:
+    pace = ReadPace()
+    async with aclosing(stream) as responses:
+        async for response in responses:
+            await _send(context, response, pace)
 
 
 async def _send(context: Any, response: Any, pace: ReadPace) -> None:

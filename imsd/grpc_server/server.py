@@ -44,6 +44,7 @@ from imsd.v1 import (
 from .catalog_servicer import CatalogServicer
 from .driver_servicer import DriverServicer
 from .file_socket import SUFFIX, FileSocket
+from .gate import Gate
 from .image_servicer import ImageServicer
 from .interceptor import CallInterceptor
 from .job_servicer import JobServicer
@@ -94,7 +95,7 @@ class GrpcServer:
     """One server on any number of sockets."""
 
     def __init__(self, core: Core, max_upload_streams: int) -> None:
-        self.calls = CallInterceptor()
+        self.calls = CallInterceptor(Gate())
         self._addresses: list[str] = []
         self._files = HandedFiles()
         self._file_sockets: list[FileSocket] = []

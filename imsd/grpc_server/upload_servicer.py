@@ -24,6 +24,7 @@ from imsd.v1.upload_pb2_grpc import UploadServiceServicer
 
 from . import convert
 from .context import Context
+from .gate import current_admission
 
 # A writer learns how far it is at least so often.
 ANSWER_BYTES = 32 << 20
@@ -127,6 +128,7 @@ async def _header(context: Context) -> pb.WriteUploadRequest.Header:
     if not isinstance(request, pb.WriteUploadRequest) or request.WhichOneof("step") != "header":
         raise InvalidRequest("the first message of the stream must be a header", field="header")
     header: pb.WriteUploadRequest.Header = request.header
+    await current_admission().admit(header)
     return header
 
 

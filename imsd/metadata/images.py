@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .records import ImageRecord, ImageStatus
+from .records import ImageKind, ImageRecord, ImageStatus, ServerKind, Visibility
 from .rows import Marker, beyond, in_batches, plain, to_row
 from .states import IMAGE_NEXT_STATES, require_move
 from .tables import image, image_tag
@@ -43,7 +43,7 @@ class ImageQuery:
 
 async def insert_image(c: AsyncConnection, record: ImageRecord) -> None:
     await c.execute(insert(image).values(to_row(record, without=["tags"])))
-    await _insert_tags(c, record.id, record.tags)
+    await _insert_tags(c, record.id, record.project_id, record.tags)
 
 
 async def get_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord | None:
@@ -111,7 +111,7 @@ async def update_image(
         tags = values["tags"]
         assert isinstance(tags, Mapping)
         await c.execute(delete(image_tag).where(image_tag.c.image_id == image_id))
-        await _insert_tags(c, image_id, tags)
+        await _insert_tags(c, image_id, row.project_id, tags)
     return (await _with_tags(c, [row]))[0]
 
 
@@ -148,9 +148,12 @@ def _like(pattern: str) -> str:
     return re.sub(r"\*+", "%", escaped)
 
 
-async def _insert_tags(c: AsyncConnection, image_id: str, tags: Mapping[str, str]) -> None:
+async def _insert_tags(c: AsyncConnection, image_id: str, project_id: str, tags: Mapping[str, str]) -> None:
     if tags:
-        rows = [{"image_id": image_id, "key": key, "value": value} for key, value in tags.items()]
+        rows = [
+            {"image_id": image_id, "project_id": project_id, "key": key, "value": value}
+            for key, value in tags.items()
+        ]
         await c.execute(insert(image_tag), rows)
 
 
@@ -170,5 +173,9 @@ async def _with_tags(c: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Image
 def _record(row: Row[Any], tags: Mapping[str, str]) -> ImageRecord:
     columns = dict(row._mapping)
     columns["status"] = ImageStatus(columns["status"])
+    columns["kind"] = ImageKind(columns["kind"])
+    columns["visibility"] = Visibility(columns["visibility"])
+    columns["server_kind"] = ServerKind(columns["server_kind"])
     columns["findings"] = tuple(columns["findings"])
+    columns["agents"] = tuple(columns["agents"])
     return ImageRecord(**columns, tags=tags)

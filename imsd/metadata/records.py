@@ -16,6 +16,38 @@ class ImageStatus(StrEnum):
     KILLED = "killed"
     PENDING_DELETE = "pending_delete"
     DELETED = "deleted"
+    DEACTIVATED = "deactivated"
+
+
+class ImageKind(StrEnum):
+    SYSTEM_DISK = "system_disk"
+    DATA_DISK = "data_disk"
+    ISO = "iso"
+
+
+class Visibility(StrEnum):
+    PRIVATE = "private"
+    SHARED = "shared"  # it has members
+    PUBLIC = "public"
+
+
+class ServerKind(StrEnum):
+    VIRTUAL = "virtual"
+    BARE_METAL = "bare_metal"
+
+
+class OriginKind(StrEnum):
+    UPLOAD = "upload"
+    URL = "url"
+    LOCAL_PATH = "local_path"
+    OBJECT = "object"
+    IMAGE = "image"
+
+
+class MemberStatus(StrEnum):
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
 
 
 class JobState(StrEnum):
@@ -30,6 +62,11 @@ class JobState(StrEnum):
 class JobKind(StrEnum):
     CREATE_IMAGE = "create_image"
     VERIFY_IMAGE = "verify_image"
+    COPY_IMAGE = "copy_image"
+    EXPORT_IMAGE = "export_image"
+    ADD_MEMBERS = "add_members"
+    UPDATE_MEMBERS = "update_members"
+    REMOVE_MEMBERS = "remove_members"
 
 
 class UploadState(StrEnum):
@@ -80,6 +117,35 @@ class ImageRecord:
     manifest_id: str = ""
     version: int = 1
     active_at: datetime | None = None
+    visibility: Visibility = Visibility.PRIVATE
+    kind: ImageKind = ImageKind.SYSTEM_DISK
+    server_kind: ServerKind = ServerKind.VIRTUAL
+    os_type: str = ""  # linux, windows or other; empty: not known
+    os_bits: int = 0  # 32 or 64; 0: not known
+    platform: str = ""
+    family: str = ""
+    deprecated_at: datetime | None = None
+    replacement_image_id: str = ""
+    is_published: bool = False
+    product_code: str = ""
+    deleted_at: datetime | None = None
+    purge_at: datetime | None = None
+    status_before: str = ""  # of an image that is PENDING_DELETE: what undeleting makes of it
+    origin_kind: str = ""  # an `OriginKind`; empty: no disk yet
+    origin: str = ""
+    is_prepared: bool = False  # made without bytes, to be filled later
+    is_fast_imported: bool = False
+    public_platform: str = ""  # the platform of the public image it descends from; empty: of none
+    is_market_derived: bool = False  # descends from a published image
+    server_support: Mapping[str, object] = field(default_factory=dict)  # the marks that are set
+    has_nic_multiqueue: bool = False
+    shutdown_timeout_seconds: int = 60
+    is_guest_configured: bool = False
+    license_type: str = ""  # platform or byol; empty: not said
+    enterprise_project_id: str = "0"
+    agents: Sequence[str] = ()
+    os_features: str = ""  # JSON text
+    has_no_credential_injection: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

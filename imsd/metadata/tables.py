@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
-    TypeDecorator,
+    false,
 )
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from .columns import ID, PROJECT_ID, UtcDateTime, metadata
+from .identity_tables import api_token, group_member, project, role_grant, user_account, user_group
+from .quota_tables import quota_override, usage_record
+from .trace_tables import trace, trace_chain, trace_intent, trace_seal
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time; SQLite drops the zone, so it is put back."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-ID = String(36)
+__all__ = [
+    "UtcDateTime",
+    "api_token",
+    "chunk",
+    "group_member",
+    "image",
+    "image_member",
+    "image_support",
+    "image_tag",
+    "job",
+    "manifest",
+    "manifest_holder",
+    "metadata",
+    "pack",
+    "pack_reference",
+    "project",
+    "quota_override",
+    "request",
+    "role_grant",
+    "service",
+    "trace",
+    "trace_chain",
+    "trace_intent",
+    "trace_seal",
+    "upload",
+    "upload_part",
+    "usage_record",
+    "user_account",
+    "user_group",
+]
 
 image = Table(
     "image",
@@ -84,6 +87,35 @@ image = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("active_at", UtcDateTime),
+    Column("visibility", String(8), nullable=False, server_default="private"),
+    Column("kind", String(12), nullable=False, server_default="system_disk"),
+    Column("server_kind", String(12), nullable=False, server_default="virtual"),
+    Column("os_type", String(8), nullable=False, server_default=""),
+    Column("os_bits", Integer, nullable=False, server_default="0"),
+    Column("platform", String(32), nullable=False, server_default=""),
+    Column("family", String(63), nullable=False, server_default=""),
+    Column("deprecated_at", UtcDateTime),
+    Column("replacement_image_id", ID, nullable=False, server_default=""),
+    Column("is_published", Boolean, nullable=False, server_default=false()),
+    Column("product_code", String(64), nullable=False, server_default=""),
+    Column("deleted_at", UtcDateTime),
+    Column("purge_at", UtcDateTime),
+    Column("status_before", String(16), nullable=False, server_default=""),
+    Column("origin_kind", String(16), nullable=False, server_default=""),
+    Column("origin", Text, nullable=False, server_default=""),
+    Column("is_prepared", Boolean, nullable=False, server_default=false()),
+    Column("is_fast_imported", Boolean, nullable=False, server_default=false()),
+    Column("public_platform", String(32), nullable=False, server_default=""),
+    Column("is_market_derived", Boolean, nullable=False, server_default=false()),
+    Column("server_support", JSON, nullable=False, server_default="{}"),
+    Column("has_nic_multiqueue", Boolean, nullable=False, server_default=false()),
+    Column("shutdown_timeout_seconds", Integer, nullable=False, server_default="60"),
+    Column("is_guest_configured", Boolean, nullable=False, server_default=false()),
+    Column("license_type", String(8), nullable=False, server_default=""),
+    Column("enterprise_project_id", ID, nullable=False, server_default="0"),
+    Column("agents", JSON, nullable=False, server_default="[]"),
+    Column("os_features", Text, nullable=False, server_default=""),
+    Column("has_no_credential_injection", Boolean, nullable=False, server_default=false()),
     Index(None, "project_id", "created_at", "id"),
     Index(None, "project_id", "updated_at", "id"),
     Index(None, "project_id", "name", "id"),
@@ -93,6 +125,20 @@ image = Table(
     Index(None, "project_id", "name", "created_at", "id"),
     Index(None, "project_id", "status", "created_at", "id"),
     Index(None, "project_id", "disk_format", "created_at", "id"),
+    Index(None, "project_id", "disk_format", "id"),
+    Index(None, "project_id", "min_disk_gb", "id"),
+    Index(None, "project_id", "visibility", "created_at", "id"),
+    Index(None, "project_id", "kind", "created_at", "id"),
+    Index(None, "project_id", "os_type", "created_at", "id"),
+    Index(None, "project_id", "platform", "created_at", "id"),
+    Index(None, "project_id", "os_version", "created_at", "id"),
+    Index(None, "project_id", "architecture", "created_at", "id"),
+    Index(None, "project_id", "family", "created_at", "id"),
+    Index(None, "project_id", "enterprise_project_id", "created_at", "id"),
+    Index(None, "visibility", "created_at", "id"),
+    Index(None, "visibility", "name", "id"),
+    Index(None, "family", "visibility", "created_at", "id"),
+    Index(None, "status", "purge_at"),
 )
 
 image_tag = Table(
@@ -101,7 +147,33 @@ image_tag = Table(
     Column("image_id", ID, ForeignKey("image.id", ondelete="CASCADE"), primary_key=True),
     Column("key", String(36), primary_key=True),
     Column("value", String(43), nullable=False),
+    Column("project_id", PROJECT_ID, nullable=False, server_default=""),  # of the image
     Index(None, "key", "value", "image_id"),
+    Index(None, "project_id", "key", "value", "image_id"),
+)
+
+# The marks of `ServerSupport` that are set, so that they can be looked for.
+image_support = Table(
+    "image_support",
+    metadata,
+    Column("image_id", ID, ForeignKey("image.id", ondelete="CASCADE"), primary_key=True),
+    Column("feature", String(32), primary_key=True),
+    Column("value", String(64), nullable=False),
+    Column("project_id", PROJECT_ID, nullable=False),  # of the image
+    Index(None, "project_id", "feature", "value", "image_id"),
+)
+
+# With whom an image is shared.
+image_member = Table(
+    "image_member",
+    metadata,
+    Column("image_id", ID, ForeignKey("image.id", ondelete="CASCADE"), primary_key=True),
+    Column("project_id", PROJECT_ID, primary_key=True),
+    Column("status", String(8), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index(None, "project_id", "status", "image_id"),
+    Index(None, "image_id", "created_at", "project_id"),
 )
 
 job = Table(

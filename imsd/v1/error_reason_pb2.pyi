@@ -48,6 +48,54 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 14
     """a defect of imsd: logged with its traceback"""
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 15
+    ERROR_REASON_NOT_OWNER: _ErrorReason.ValueType  # 90
+    """Who may, and whose it is.
+    only the project that owns the image may do this
+    """
+    ERROR_REASON_PROJECT_UNKNOWN: _ErrorReason.ValueType  # 91
+    """there is no such project"""
+    ERROR_REASON_PROJECT_REQUIRED: _ErrorReason.ValueType  # 92
+    """the caller has several projects, or none: it must name one"""
+    ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 93
+    ERROR_REASON_TOKEN_REVOKED: _ErrorReason.ValueType  # 94
+    ERROR_REASON_IMAGE_PUBLIC: _ErrorReason.ValueType  # 100
+    """Rules about an image.
+    not with a public image
+    """
+    ERROR_REASON_IMAGE_PUBLISHED: _ErrorReason.ValueType  # 101
+    """not with an image published in the marketplace, or derived from one"""
+    ERROR_REASON_IMAGE_SHARED: _ErrorReason.ValueType  # 102
+    """not with an image that has members"""
+    ERROR_REASON_IMAGE_KIND_UNSUITED: _ErrorReason.ValueType  # 103
+    """not with an image of this kind"""
+    ERROR_REASON_IMAGE_FILE_TOO_LARGE: _ErrorReason.ValueType  # 104
+    """the file is above the limit of this way of import"""
+    ERROR_REASON_EXPORT_REFUSED: _ErrorReason.ValueType  # 105
+    """derived from an image whose licence forbids export"""
+    ERROR_REASON_EXPORT_TOO_LARGE: _ErrorReason.ValueType  # 106
+    """above the limit of this way of export"""
+    ERROR_REASON_COPY_TOO_LARGE: _ErrorReason.ValueType  # 107
+    """above the limit of copies"""
+    ERROR_REASON_FAST_IMPORT_UNSUITED: _ErrorReason.ValueType  # 108
+    """only RAW and ZVHD2 can be imported fast"""
+    ERROR_REASON_OS_VERSION_REQUIRED: _ErrorReason.ValueType  # 109
+    """nobody looks inside: the request must say which system it is"""
+    ERROR_REASON_FIELD_NOT_UPDATABLE: _ErrorReason.ValueType  # 110
+    """not of an image of this kind, or never"""
+    ERROR_REASON_SHARE_WITH_OWNER: _ErrorReason.ValueType  # 120
+    """Sharing.
+    with the project that owns the image
+    """
+    ERROR_REASON_SHARE_NOT_ACCEPTED: _ErrorReason.ValueType  # 121
+    """the member did not accept the image"""
+    ERROR_REASON_BUCKET_UNSUITED: _ErrorReason.ValueType  # 130
+    """Buckets.
+    in another region, or not of the standard class
+    """
+    ERROR_REASON_OBJECT_EXISTS: _ErrorReason.ValueType  # 131
+    ERROR_REASON_OBJECT_NAME_INVALID: _ErrorReason.ValueType  # 132
+    ERROR_REASON_TOO_MANY_TAGS: _ErrorReason.ValueType  # 140
+    """Tags."""
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 20
     """Space and limits."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 21
@@ -147,6 +195,54 @@ ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 13
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 14
 """a defect of imsd: logged with its traceback"""
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 15
+ERROR_REASON_NOT_OWNER: ErrorReason.ValueType  # 90
+"""Who may, and whose it is.
+only the project that owns the image may do this
+"""
+ERROR_REASON_PROJECT_UNKNOWN: ErrorReason.ValueType  # 91
+"""there is no such project"""
+ERROR_REASON_PROJECT_REQUIRED: ErrorReason.ValueType  # 92
+"""the caller has several projects, or none: it must name one"""
+ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 93
+ERROR_REASON_TOKEN_REVOKED: ErrorReason.ValueType  # 94
+ERROR_REASON_IMAGE_PUBLIC: ErrorReason.ValueType  # 100
+"""Rules about an image.
+not with a public image
+"""
+ERROR_REASON_IMAGE_PUBLISHED: ErrorReason.ValueType  # 101
+"""not with an image published in the marketplace, or derived from one"""
+ERROR_REASON_IMAGE_SHARED: ErrorReason.ValueType  # 102
+"""not with an image that has members"""
+ERROR_REASON_IMAGE_KIND_UNSUITED: ErrorReason.ValueType  # 103
+"""not with an image of this kind"""
+ERROR_REASON_IMAGE_FILE_TOO_LARGE: ErrorReason.ValueType  # 104
+"""the file is above the limit of this way of import"""
+ERROR_REASON_EXPORT_REFUSED: ErrorReason.ValueType  # 105
+"""derived from an image whose licence forbids export"""
+ERROR_REASON_EXPORT_TOO_LARGE: ErrorReason.ValueType  # 106
+"""above the limit of this way of export"""
+ERROR_REASON_COPY_TOO_LARGE: ErrorReason.ValueType  # 107
+"""above the limit of copies"""
+ERROR_REASON_FAST_IMPORT_UNSUITED: ErrorReason.ValueType  # 108
+"""only RAW and ZVHD2 can be imported fast"""
+ERROR_REASON_OS_VERSION_REQUIRED: ErrorReason.ValueType  # 109
+"""nobody looks inside: the request must say which system it is"""
+ERROR_REASON_FIELD_NOT_UPDATABLE: ErrorReason.ValueType  # 110
+"""not of an image of this kind, or never"""
+ERROR_REASON_SHARE_WITH_OWNER: ErrorReason.ValueType  # 120
+"""Sharing.
+with the project that owns the image
+"""
+ERROR_REASON_SHARE_NOT_ACCEPTED: ErrorReason.ValueType  # 121
+"""the member did not accept the image"""
+ERROR_REASON_BUCKET_UNSUITED: ErrorReason.ValueType  # 130
+"""Buckets.
+in another region, or not of the standard class
+"""
+ERROR_REASON_OBJECT_EXISTS: ErrorReason.ValueType  # 131
+ERROR_REASON_OBJECT_NAME_INVALID: ErrorReason.ValueType  # 132
+ERROR_REASON_TOO_MANY_TAGS: ErrorReason.ValueType  # 140
+"""Tags."""
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 20
 """Space and limits."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 21

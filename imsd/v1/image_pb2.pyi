@@ -74,12 +74,16 @@ class _ImageStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageStat
     IMAGE_STATUS_KILLED: _ImageStatus.ValueType  # 4
     """storing failed; not listed"""
     IMAGE_STATUS_PENDING_DELETE: _ImageStatus.ValueType  # 5
-    """deleted, bytes not yet freed; not listed"""
+    """deleted, and can be undeleted until Image.purge_at; listed only when asked for"""
     IMAGE_STATUS_DELETED: _ImageStatus.ValueType  # 6
     """not listed"""
+    IMAGE_STATUS_DEACTIVATED: _ImageStatus.ValueType  # 7
+    """there, and not to be used until it is reactivated"""
 
 class ImageStatus(_ImageStatus, metaclass=_ImageStatusEnumTypeWrapper):
-    """ImageStatus: QUEUED -> SAVING -> ACTIVE -> PENDING_DELETE -> DELETED; QUEUED | SAVING -> KILLED."""
+    """ImageStatus: QUEUED -> SAVING -> ACTIVE; ACTIVE <-> DEACTIVATED; ACTIVE | DEACTIVATED -> PENDING_DELETE -> DELETED, or back;
+    QUEUED | SAVING -> KILLED; SAVING -> QUEUED when filling a registered image failed; QUEUED -> DELETED.
+    """
 
 IMAGE_STATUS_UNSPECIFIED: ImageStatus.ValueType  # 0
 IMAGE_STATUS_QUEUED: ImageStatus.ValueType  # 1
@@ -91,10 +95,158 @@ IMAGE_STATUS_ACTIVE: ImageStatus.ValueType  # 3
 IMAGE_STATUS_KILLED: ImageStatus.ValueType  # 4
 """storing failed; not listed"""
 IMAGE_STATUS_PENDING_DELETE: ImageStatus.ValueType  # 5
-"""deleted, bytes not yet freed; not listed"""
+"""deleted, and can be undeleted until Image.purge_at; listed only when asked for"""
 IMAGE_STATUS_DELETED: ImageStatus.ValueType  # 6
 """not listed"""
+IMAGE_STATUS_DEACTIVATED: ImageStatus.ValueType  # 7
+"""there, and not to be used until it is reactivated"""
 Global___ImageStatus: _TypeAlias = ImageStatus  # noqa: Y015
+
+class _ImageKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImageKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_KIND_UNSPECIFIED: _ImageKind.ValueType  # 0
+    IMAGE_KIND_SYSTEM_DISK: _ImageKind.ValueType  # 1
+    """an operating system, for servers"""
+    IMAGE_KIND_DATA_DISK: _ImageKind.ValueType  # 2
+    """data only, for volumes"""
+    IMAGE_KIND_ISO: _ImageKind.ValueType  # 3
+    """an installation disc"""
+
+class ImageKind(_ImageKind, metaclass=_ImageKindEnumTypeWrapper):
+    """ImageKind is what an image is a template of."""
+
+IMAGE_KIND_UNSPECIFIED: ImageKind.ValueType  # 0
+IMAGE_KIND_SYSTEM_DISK: ImageKind.ValueType  # 1
+"""an operating system, for servers"""
+IMAGE_KIND_DATA_DISK: ImageKind.ValueType  # 2
+"""data only, for volumes"""
+IMAGE_KIND_ISO: ImageKind.ValueType  # 3
+"""an installation disc"""
+Global___ImageKind: _TypeAlias = ImageKind  # noqa: Y015
+
+class _Visibility:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VisibilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Visibility.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VISIBILITY_UNSPECIFIED: _Visibility.ValueType  # 0
+    VISIBILITY_PRIVATE: _Visibility.ValueType  # 1
+    """its project"""
+    VISIBILITY_SHARED: _Visibility.ValueType  # 2
+    """its project and its members, see MemberService"""
+    VISIBILITY_PUBLIC: _Visibility.ValueType  # 3
+    """every project"""
+
+class Visibility(_Visibility, metaclass=_VisibilityEnumTypeWrapper):
+    """Visibility says who sees an image."""
+
+VISIBILITY_UNSPECIFIED: Visibility.ValueType  # 0
+VISIBILITY_PRIVATE: Visibility.ValueType  # 1
+"""its project"""
+VISIBILITY_SHARED: Visibility.ValueType  # 2
+"""its project and its members, see MemberService"""
+VISIBILITY_PUBLIC: Visibility.ValueType  # 3
+"""every project"""
+Global___Visibility: _TypeAlias = Visibility  # noqa: Y015
+
+class _ServerKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ServerKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ServerKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SERVER_KIND_UNSPECIFIED: _ServerKind.ValueType  # 0
+    SERVER_KIND_VIRTUAL: _ServerKind.ValueType  # 1
+    SERVER_KIND_BARE_METAL: _ServerKind.ValueType  # 2
+
+class ServerKind(_ServerKind, metaclass=_ServerKindEnumTypeWrapper):
+    """ServerKind is the kind of server that a system disk is for."""
+
+SERVER_KIND_UNSPECIFIED: ServerKind.ValueType  # 0
+SERVER_KIND_VIRTUAL: ServerKind.ValueType  # 1
+SERVER_KIND_BARE_METAL: ServerKind.ValueType  # 2
+Global___ServerKind: _TypeAlias = ServerKind  # noqa: Y015
+
+class _LicenseType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LicenseTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LicenseType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LICENSE_TYPE_UNSPECIFIED: _LicenseType.ValueType  # 0
+    """not said"""
+    LICENSE_TYPE_PLATFORM: _LicenseType.ValueType  # 1
+    """the platform's"""
+    LICENSE_TYPE_BYOL: _LicenseType.ValueType  # 2
+    """the user's own"""
+
+class LicenseType(_LicenseType, metaclass=_LicenseTypeEnumTypeWrapper):
+    """LicenseType says whose licence the system of a Windows image runs under."""
+
+LICENSE_TYPE_UNSPECIFIED: LicenseType.ValueType  # 0
+"""not said"""
+LICENSE_TYPE_PLATFORM: LicenseType.ValueType  # 1
+"""the platform's"""
+LICENSE_TYPE_BYOL: LicenseType.ValueType  # 2
+"""the user's own"""
+Global___LicenseType: _TypeAlias = LicenseType  # noqa: Y015
+
+class _OriginKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OriginKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OriginKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ORIGIN_KIND_UNSPECIFIED: _OriginKind.ValueType  # 0
+    """not known, or no disk yet"""
+    ORIGIN_KIND_UPLOAD: _OriginKind.ValueType  # 1
+    """a file that a client sent"""
+    ORIGIN_KIND_URL: _OriginKind.ValueType  # 2
+    ORIGIN_KIND_LOCAL_PATH: _OriginKind.ValueType  # 3
+    ORIGIN_KIND_OBJECT: _OriginKind.ValueType  # 4
+    """bucket:object"""
+    ORIGIN_KIND_IMAGE: _OriginKind.ValueType  # 5
+    """a copy; Image.origin_image_id names the other one"""
+
+class OriginKind(_OriginKind, metaclass=_OriginKindEnumTypeWrapper):
+    """OriginKind is where the disk of an image came from."""
+
+ORIGIN_KIND_UNSPECIFIED: OriginKind.ValueType  # 0
+"""not known, or no disk yet"""
+ORIGIN_KIND_UPLOAD: OriginKind.ValueType  # 1
+"""a file that a client sent"""
+ORIGIN_KIND_URL: OriginKind.ValueType  # 2
+ORIGIN_KIND_LOCAL_PATH: OriginKind.ValueType  # 3
+ORIGIN_KIND_OBJECT: OriginKind.ValueType  # 4
+"""bucket:object"""
+ORIGIN_KIND_IMAGE: OriginKind.ValueType  # 5
+"""a copy; Image.origin_image_id names the other one"""
+Global___OriginKind: _TypeAlias = OriginKind  # noqa: Y015
+
+class _MemberStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MemberStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEMBER_STATUS_UNSPECIFIED: _MemberStatus.ValueType  # 0
+    MEMBER_STATUS_PENDING: _MemberStatus.ValueType  # 1
+    MEMBER_STATUS_ACCEPTED: _MemberStatus.ValueType  # 2
+    MEMBER_STATUS_REJECTED: _MemberStatus.ValueType  # 3
+
+class MemberStatus(_MemberStatus, metaclass=_MemberStatusEnumTypeWrapper):
+    """MemberStatus of a share, see MemberService."""
+
+MEMBER_STATUS_UNSPECIFIED: MemberStatus.ValueType  # 0
+MEMBER_STATUS_PENDING: MemberStatus.ValueType  # 1
+MEMBER_STATUS_ACCEPTED: MemberStatus.ValueType  # 2
+MEMBER_STATUS_REJECTED: MemberStatus.ValueType  # 3
+Global___MemberStatus: _TypeAlias = MemberStatus  # noqa: Y015
 
 class _Compression:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -151,6 +303,117 @@ class Finding(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class ServerSupport(_message.Message):
+    """ServerSupport is what the system on a disk can do on the servers of the hosted service's families. Together are refused:
+    has_xen or has_kvm with has_xen_hana, xen_gpu_type or kvm_gpu_type; has_xen with has_kvm_infiniband.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HAS_KVM_FIELD_NUMBER: _builtins.int
+    HAS_XEN_FIELD_NUMBER: _builtins.int
+    HAS_LARGE_MEMORY_FIELD_NUMBER: _builtins.int
+    HAS_DISK_INTENSIVE_FIELD_NUMBER: _builtins.int
+    HAS_HIGH_PERFORMANCE_FIELD_NUMBER: _builtins.int
+    HAS_XEN_HANA_FIELD_NUMBER: _builtins.int
+    HAS_KVM_INFINIBAND_FIELD_NUMBER: _builtins.int
+    HAS_AMD_FIELD_NUMBER: _builtins.int
+    HAS_SRIOV_FIELD_NUMBER: _builtins.int
+    HAS_VIRTIO_NET_FIELD_NUMBER: _builtins.int
+    HAS_NVME_HIGH_IO_FIELD_NUMBER: _builtins.int
+    HAS_S4L_FIELD_NUMBER: _builtins.int
+    XEN_GPU_TYPE_FIELD_NUMBER: _builtins.int
+    KVM_GPU_TYPE_FIELD_NUMBER: _builtins.int
+    KVM_FPGA_TYPE_FIELD_NUMBER: _builtins.int
+    HAS_GPU_T4_FIELD_NUMBER: _builtins.int
+    HAS_KVM_ASCEND_310_FIELD_NUMBER: _builtins.int
+    HAS_HIOVS_FIELD_NUMBER: _builtins.int
+    has_kvm: _builtins.bool
+    """KVM servers"""
+    has_xen: _builtins.bool
+    """Xen servers"""
+    has_large_memory: _builtins.bool
+    has_disk_intensive: _builtins.bool
+    has_high_performance: _builtins.bool
+    has_xen_hana: _builtins.bool
+    has_kvm_infiniband: _builtins.bool
+    has_amd: _builtins.bool
+    has_sriov: _builtins.bool
+    """pass-through of a Hi1822 network card"""
+    has_virtio_net: _builtins.bool
+    """virtio-net pass-through of a Hi1822 network card"""
+    has_nvme_high_io: _builtins.bool
+    has_s4l: _builtins.bool
+    """the bare-metal board s4l"""
+    xen_gpu_type: _builtins.str
+    """0..64 letters, digits or _, for example M60_vGPU; empty: none"""
+    kvm_gpu_type: _builtins.str
+    """0..64 letters, digits or _, for example V100_vGPU; empty: none"""
+    kvm_fpga_type: _builtins.str
+    """0..64 letters, digits or _; empty: none"""
+    has_gpu_t4: _builtins.bool
+    has_kvm_ascend_310: _builtins.bool
+    has_hiovs: _builtins.bool
+    """Hi1822 network card with hiovs"""
+    def __init__(
+        self,
+        *,
+        has_kvm: _builtins.bool = ...,
+        has_xen: _builtins.bool = ...,
+        has_large_memory: _builtins.bool = ...,
+        has_disk_intensive: _builtins.bool = ...,
+        has_high_performance: _builtins.bool = ...,
+        has_xen_hana: _builtins.bool = ...,
+        has_kvm_infiniband: _builtins.bool = ...,
+        has_amd: _builtins.bool = ...,
+        has_sriov: _builtins.bool = ...,
+        has_virtio_net: _builtins.bool = ...,
+        has_nvme_high_io: _builtins.bool = ...,
+        has_s4l: _builtins.bool = ...,
+        xen_gpu_type: _builtins.str = ...,
+        kvm_gpu_type: _builtins.str = ...,
+        kvm_fpga_type: _builtins.str = ...,
+        has_gpu_t4: _builtins.bool = ...,
+        has_kvm_ascend_310: _builtins.bool = ...,
+        has_hiovs: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_amd", b"has_amd", "has_disk_intensive", b"has_disk_intensive", "has_gpu_t4", b"has_gpu_t4", "has_high_performance", b"has_high_performance", "has_hiovs", b"has_hiovs", "has_kvm", b"has_kvm", "has_kvm_ascend_310", b"has_kvm_ascend_310", "has_kvm_infiniband", b"has_kvm_infiniband", "has_large_memory", b"has_large_memory", "has_nvme_high_io", b"has_nvme_high_io", "has_s4l", b"has_s4l", "has_sriov", b"has_sriov", "has_virtio_net", b"has_virtio_net", "has_xen", b"has_xen", "has_xen_hana", b"has_xen_hana", "kvm_fpga_type", b"kvm_fpga_type", "kvm_gpu_type", b"kvm_gpu_type", "xen_gpu_type", b"xen_gpu_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServerSupport: _TypeAlias = ServerSupport  # noqa: Y015
+
+@_typing.final
+class Deprecation(_message.Message):
+    """Deprecation says that an image is superseded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPRECATED_AT_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_IMAGE_ID_FIELD_NUMBER: _builtins.int
+    replacement_image_id: _builtins.str
+    """UUID; empty: none named"""
+    @_builtins.property
+    def deprecated_at(self) -> _timestamp_pb2.Timestamp:
+        """UTC"""
+
+    def __init__(
+        self,
+        *,
+        deprecated_at: _timestamp_pb2.Timestamp | None = ...,
+        replacement_image_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deprecated_at", b"deprecated_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deprecated_at", b"deprecated_at", "replacement_image_id", b"replacement_image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Deprecation: _TypeAlias = Deprecation  # noqa: Y015
 
 @_typing.final
 class Image(_message.Message):
@@ -226,6 +489,31 @@ class Image(_message.Message):
     GUEST_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     BOOT_MODE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    VISIBILITY_FIELD_NUMBER: _builtins.int
+    SERVER_KIND_FIELD_NUMBER: _builtins.int
+    OS_TYPE_FIELD_NUMBER: _builtins.int
+    OS_BITS_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    DEPRECATION_FIELD_NUMBER: _builtins.int
+    IS_PUBLISHED_FIELD_NUMBER: _builtins.int
+    PRODUCT_CODE_FIELD_NUMBER: _builtins.int
+    DELETED_AT_FIELD_NUMBER: _builtins.int
+    PURGE_AT_FIELD_NUMBER: _builtins.int
+    ORIGIN_KIND_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    IS_FAST_IMPORTED_FIELD_NUMBER: _builtins.int
+    SERVER_SUPPORT_FIELD_NUMBER: _builtins.int
+    HAS_NIC_MULTIQUEUE_FIELD_NUMBER: _builtins.int
+    SHUTDOWN_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    IS_GUEST_CONFIGURED_FIELD_NUMBER: _builtins.int
+    LICENSE_TYPE_FIELD_NUMBER: _builtins.int
+    ENTERPRISE_PROJECT_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_STATUS_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    OS_FEATURES_FIELD_NUMBER: _builtins.int
+    HAS_NO_CREDENTIAL_INJECTION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv4 in lower case"""
     project_id: _builtins.str
@@ -272,6 +560,46 @@ class Image(_message.Message):
     """found inside, else as declared; unspecified: not known"""
     boot_mode: _guest_pb2.BootMode.ValueType
     """as declared, else the one to choose by what was found; unspecified: not known"""
+    kind: Global___ImageKind.ValueType
+    """never unspecified"""
+    visibility: Global___Visibility.ValueType
+    """never unspecified"""
+    server_kind: Global___ServerKind.ValueType
+    """of a system disk; VIRTUAL unless it was said"""
+    os_type: _guest_pb2.OsType.ValueType
+    """by os_version, else what was found inside; unspecified: not known"""
+    os_bits: _builtins.int
+    """32 or 64; 0: not known"""
+    platform: _builtins.str
+    """0..32 characters, for example "Debian": by os_version; empty: not known"""
+    family: _builtins.str
+    """0..63 lower-case letters, digits and -; begins with a letter; empty: none"""
+    is_published: _builtins.bool
+    """in the marketplace: set by an operator"""
+    product_code: _builtins.str
+    """0..64 letters, digits, - or _: of the marketplace; empty: none"""
+    origin_kind: Global___OriginKind.ValueType
+    """where its disk came from"""
+    origin: _builtins.str
+    """0..4096 characters: the URL, path, bucket:object, file name or image id; without query and user name"""
+    is_fast_imported: _builtins.bool
+    """kept as it came: neither inspected nor cut for deduplication"""
+    has_nic_multiqueue: _builtins.bool
+    """network cards may have several queues"""
+    shutdown_timeout_seconds: _builtins.int
+    """how long a server may take to shut down, 60..300"""
+    is_guest_configured: _builtins.bool
+    """the system was prepared for servers of this service"""
+    license_type: Global___LicenseType.ValueType
+    """of a Windows system"""
+    enterprise_project_id: _builtins.str
+    """"0" or a UUID: a label for billing"""
+    member_status: Global___MemberStatus.ValueType
+    """of the share with the asking project; unspecified: it is no member"""
+    os_features: _builtins.str
+    """0..4096 characters: the advanced features of the system, as JSON text"""
+    has_no_credential_injection: _builtins.bool
+    """cloud-init cannot set password and keys"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """at most 10; key 1..36 letters, digits, _ or -; value 0..43, also ."""
@@ -299,6 +627,26 @@ class Image(_message.Message):
     @_builtins.property
     def guest(self) -> _guest_pb2.GuestReport:
         """what was found inside when it was made; unset until ACTIVE, and in lists"""
+
+    @_builtins.property
+    def deprecation(self) -> Global___Deprecation:
+        """unset: not deprecated"""
+
+    @_builtins.property
+    def deleted_at(self) -> _timestamp_pb2.Timestamp:
+        """unset unless PENDING_DELETE"""
+
+    @_builtins.property
+    def purge_at(self) -> _timestamp_pb2.Timestamp:
+        """when its bytes go for good; unset unless PENDING_DELETE"""
+
+    @_builtins.property
+    def server_support(self) -> Global___ServerSupport:
+        """always set"""
+
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """0..16 names of 1..32 lower-case letters, digits, - or _: what is installed, for example hss, ces"""
 
     def __init__(
         self,
@@ -333,10 +681,35 @@ class Image(_message.Message):
         guest: _guest_pb2.GuestReport | None = ...,
         architecture: _guest_pb2.Architecture.ValueType = ...,
         boot_mode: _guest_pb2.BootMode.ValueType = ...,
+        kind: Global___ImageKind.ValueType = ...,
+        visibility: Global___Visibility.ValueType = ...,
+        server_kind: Global___ServerKind.ValueType = ...,
+        os_type: _guest_pb2.OsType.ValueType = ...,
+        os_bits: _builtins.int = ...,
+        platform: _builtins.str = ...,
+        family: _builtins.str = ...,
+        deprecation: Global___Deprecation | None = ...,
+        is_published: _builtins.bool = ...,
+        product_code: _builtins.str = ...,
+        deleted_at: _timestamp_pb2.Timestamp | None = ...,
+        purge_at: _timestamp_pb2.Timestamp | None = ...,
+        origin_kind: Global___OriginKind.ValueType = ...,
+        origin: _builtins.str = ...,
+        is_fast_imported: _builtins.bool = ...,
+        server_support: Global___ServerSupport | None = ...,
+        has_nic_multiqueue: _builtins.bool = ...,
+        shutdown_timeout_seconds: _builtins.int = ...,
+        is_guest_configured: _builtins.bool = ...,
+        license_type: Global___LicenseType.ValueType = ...,
+        enterprise_project_id: _builtins.str = ...,
+        member_status: Global___MemberStatus.ValueType = ...,
+        agents: _abc.Iterable[_builtins.str] | None = ...,
+        os_features: _builtins.str = ...,
+        has_no_credential_injection: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "created_at", b"created_at", "guest", b"guest", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecation", b"deprecation", "guest", b"guest", "purge_at", b"purge_at", "server_support", b"server_support", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "architecture", b"architecture", "boot_mode", b"boot_mode", "created_at", b"created_at", "data_size_bytes", b"data_size_bytes", "description", b"description", "digest", b"digest", "disk_format", b"disk_format", "etag", b"etag", "findings", b"findings", "guest", b"guest", "id", b"id", "is_protected", b"is_protected", "job_id", b"job_id", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "new_size_bytes", b"new_size_bytes", "origin_image_id", b"origin_image_id", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "region", b"region", "status", b"status", "store", b"store", "stored_size_bytes", b"stored_size_bytes", "tags", b"tags", "updated_at", b"updated_at", "virtual_size_bytes", b"virtual_size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "agents", b"agents", "architecture", b"architecture", "boot_mode", b"boot_mode", "created_at", b"created_at", "data_size_bytes", b"data_size_bytes", "deleted_at", b"deleted_at", "deprecation", b"deprecation", "description", b"description", "digest", b"digest", "disk_format", b"disk_format", "enterprise_project_id", b"enterprise_project_id", "etag", b"etag", "family", b"family", "findings", b"findings", "guest", b"guest", "has_nic_multiqueue", b"has_nic_multiqueue", "has_no_credential_injection", b"has_no_credential_injection", "id", b"id", "is_fast_imported", b"is_fast_imported", "is_guest_configured", b"is_guest_configured", "is_protected", b"is_protected", "is_published", b"is_published", "job_id", b"job_id", "kind", b"kind", "license_type", b"license_type", "max_ram_mb", b"max_ram_mb", "member_status", b"member_status", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "new_size_bytes", b"new_size_bytes", "origin", b"origin", "origin_image_id", b"origin_image_id", "origin_kind", b"origin_kind", "os_bits", b"os_bits", "os_features", b"os_features", "os_type", b"os_type", "os_version", b"os_version", "platform", b"platform", "product_code", b"product_code", "project_id", b"project_id", "properties", b"properties", "purge_at", b"purge_at", "region", b"region", "server_kind", b"server_kind", "server_support", b"server_support", "shutdown_timeout_seconds", b"shutdown_timeout_seconds", "status", b"status", "store", b"store", "stored_size_bytes", b"stored_size_bytes", "tags", b"tags", "updated_at", b"updated_at", "virtual_size_bytes", b"virtual_size_bytes", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,9 +773,18 @@ class CreateImageRequest(_message.Message):
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     LOCAL_PATH_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
     EXPECTED_SHA256_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     BOOT_MODE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    IS_FAST_FIELD_NUMBER: _builtins.int
+    SERVER_KIND_FIELD_NUMBER: _builtins.int
+    LICENSE_TYPE_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    SERVER_SUPPORT_FIELD_NUMBER: _builtins.int
+    ENTERPRISE_PROJECT_ID_FIELD_NUMBER: _builtins.int
+    OS_TYPE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: "default" """
     request_id: _builtins.str
@@ -427,12 +809,168 @@ class CreateImageRequest(_message.Message):
     """1..2048 printable ASCII characters: https://..., or http:// where the operator allows it; without user name"""
     local_path: _builtins.str
     """1..4096 characters: an absolute path on the daemon's machine, below one of its import_roots"""
+    object: _builtins.str
+    """BUCKET:OBJECT, see BucketService"""
     expected_sha256: _builtins.str
     """64 hex digits, of the file that url or local_path names; empty: unknown. With upload_id empty: CreateUpload takes it"""
     architecture: _guest_pb2.Architecture.ValueType
     """counts where nothing is found inside; unspecified: not known"""
     boot_mode: _guest_pb2.BootMode.ValueType
     """unspecified: by what is found inside; ARM has UEFI only"""
+    kind: Global___ImageKind.ValueType
+    """unspecified: ISO for an ISO, else SYSTEM_DISK"""
+    is_fast: _builtins.bool
+    """fast import: the file is RAW or ZVHD2, up to 1 TB, and is kept as it came; the system in it is not looked at"""
+    server_kind: Global___ServerKind.ValueType
+    """unspecified: VIRTUAL"""
+    license_type: Global___LicenseType.ValueType
+    """of a Windows system; unspecified: not said"""
+    family: _builtins.str
+    """see Image.family"""
+    enterprise_project_id: _builtins.str
+    """see Image; empty: "0" """
+    os_type: _guest_pb2.OsType.ValueType
+    """of a data disk; counts where os_version does not say it; unspecified: LINUX for a data disk"""
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """see Image.tags"""
+
+    @_builtins.property
+    def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """see Image.properties"""
+
+    @_builtins.property
+    def server_support(self) -> Global___ServerSupport:
+        """unset: nothing said"""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        disk_format: Global___DiskFormat.ValueType = ...,
+        os_version: _builtins.str = ...,
+        min_disk_gb: _builtins.int = ...,
+        min_ram_mb: _builtins.int = ...,
+        max_ram_mb: _builtins.int = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        properties: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        upload_id: _builtins.str = ...,
+        url: _builtins.str = ...,
+        local_path: _builtins.str = ...,
+        object: _builtins.str = ...,
+        expected_sha256: _builtins.str = ...,
+        architecture: _guest_pb2.Architecture.ValueType = ...,
+        boot_mode: _guest_pb2.BootMode.ValueType = ...,
+        kind: Global___ImageKind.ValueType = ...,
+        is_fast: _builtins.bool = ...,
+        server_kind: Global___ServerKind.ValueType = ...,
+        license_type: Global___LicenseType.ValueType = ...,
+        family: _builtins.str = ...,
+        server_support: Global___ServerSupport | None = ...,
+        enterprise_project_id: _builtins.str = ...,
+        os_type: _guest_pb2.OsType.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["local_path", b"local_path", "object", b"object", "server_support", b"server_support", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "enterprise_project_id", b"enterprise_project_id", "expected_sha256", b"expected_sha256", "family", b"family", "is_fast", b"is_fast", "kind", b"kind", "license_type", b"license_type", "local_path", b"local_path", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "object", b"object", "os_type", b"os_type", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "server_kind", b"server_kind", "server_support", b"server_support", "source", b"source", "tags", b"tags", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id", "url", "local_path", "object"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___CreateImageRequest: _TypeAlias = CreateImageRequest  # noqa: Y015
+
+@_typing.final
+class CreateQueuedImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class PropertiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DISK_FORMAT_FIELD_NUMBER: _builtins.int
+    OS_VERSION_FIELD_NUMBER: _builtins.int
+    MIN_DISK_GB_FIELD_NUMBER: _builtins.int
+    MIN_RAM_MB_FIELD_NUMBER: _builtins.int
+    MAX_RAM_MB_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    IS_PROTECTED_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    BOOT_MODE_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    request_id: _builtins.str
+    """1..128 printable ASCII characters without spaces; empty: none"""
+    name: _builtins.str
+    """see Image.name"""
+    description: _builtins.str
+    """see Image.description"""
+    disk_format: Global___DiskFormat.ValueType
+    """what the bytes will be; unspecified: recognised"""
+    os_version: _builtins.str
+    """0..255 characters; empty: "Other Linux(64 bit)" unless one is found inside"""
+    min_disk_gb: _builtins.int
+    """GiB, 0..1048576; 0: the virtual size rounded up"""
+    min_ram_mb: _builtins.int
+    """MB, 0..4194304; 0: no limit"""
+    max_ram_mb: _builtins.int
+    """MB, 0..4194304; 0: no limit, else at least min_ram_mb"""
+    is_protected: _builtins.bool
+    """cannot be deleted"""
+    kind: Global___ImageKind.ValueType
+    """unspecified: SYSTEM_DISK, or ISO for an ISO"""
+    architecture: _guest_pb2.Architecture.ValueType
+    """counts where nothing is found inside"""
+    boot_mode: _guest_pb2.BootMode.ValueType
+    """unspecified: by what is found inside"""
+    family: _builtins.str
+    """see Image.family"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """see Image.tags"""
@@ -455,22 +993,69 @@ class CreateImageRequest(_message.Message):
         max_ram_mb: _builtins.int = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         properties: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        is_protected: _builtins.bool = ...,
+        kind: Global___ImageKind.ValueType = ...,
+        architecture: _guest_pb2.Architecture.ValueType = ...,
+        boot_mode: _guest_pb2.BootMode.ValueType = ...,
+        family: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "family", b"family", "is_protected", b"is_protected", "kind", b"kind", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateQueuedImageRequest: _TypeAlias = CreateQueuedImageRequest  # noqa: Y015
+
+@_typing.final
+class RegisterImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    LOCAL_PATH_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    EXPECTED_SHA256_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    request_id: _builtins.str
+    """1..128 printable ASCII characters without spaces; empty: none"""
+    image_id: _builtins.str
+    """UUID"""
+    upload_id: _builtins.str
+    """UUID of a committed upload of the same project"""
+    url: _builtins.str
+    """see CreateImageRequest.url"""
+    local_path: _builtins.str
+    """see CreateImageRequest.local_path"""
+    object: _builtins.str
+    """BUCKET:OBJECT"""
+    expected_sha256: _builtins.str
+    """64 hex digits, of the file; not with upload_id; empty: unknown"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
         upload_id: _builtins.str = ...,
         url: _builtins.str = ...,
         local_path: _builtins.str = ...,
+        object: _builtins.str = ...,
         expected_sha256: _builtins.str = ...,
-        architecture: _guest_pb2.Architecture.ValueType = ...,
-        boot_mode: _guest_pb2.BootMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["local_path", b"local_path", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["local_path", b"local_path", "object", b"object", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "local_path", b"local_path", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "source", b"source", "tags", b"tags", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_sha256", b"expected_sha256", "image_id", b"image_id", "local_path", b"local_path", "object", b"object", "project_id", b"project_id", "request_id", b"request_id", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id", "url", "local_path"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id", "url", "local_path", "object"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
-Global___CreateImageRequest: _TypeAlias = CreateImageRequest  # noqa: Y015
+Global___RegisterImageRequest: _TypeAlias = RegisterImageRequest  # noqa: Y015
 
 @_typing.final
 class GetImageRequest(_message.Message):
@@ -521,10 +1106,225 @@ class ResolveImageRequest(_message.Message):
 Global___ResolveImageRequest: _TypeAlias = ResolveImageRequest  # noqa: Y015
 
 @_typing.final
+class ResolveFamilyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    family: _builtins.str
+    """1..63 characters, see Image.family"""
+    architecture: _guest_pb2.Architecture.ValueType
+    """unspecified: any"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        family: _builtins.str = ...,
+        architecture: _guest_pb2.Architecture.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "family", b"family", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveFamilyRequest: _TypeAlias = ResolveFamilyRequest  # noqa: Y015
+
+@_typing.final
+class ResolveFamilyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    image_id: _builtins.str
+    """UUID"""
+    digest: _builtins.str
+    """tree digest of the disk, "b3t:<64 hex>" """
+    @_builtins.property
+    def image(self) -> Global___Image:
+        """the whole image"""
+
+    def __init__(
+        self,
+        *,
+        image_id: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        image: Global___Image | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "image", b"image", "image_id", b"image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveFamilyResponse: _TypeAlias = ResolveFamilyResponse  # noqa: Y015
+
+@_typing.final
+class ExportImageListRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Scope:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ExportImageListRequest._Scope.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SCOPE_UNSPECIFIED: ExportImageListRequest._Scope.ValueType  # 0
+        """PRIVATE"""
+        SCOPE_PRIVATE: ExportImageListRequest._Scope.ValueType  # 1
+        """the images of the project"""
+        SCOPE_PUBLIC: ExportImageListRequest._Scope.ValueType  # 2
+        """the public images"""
+
+    class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper): ...
+    SCOPE_UNSPECIFIED: ExportImageListRequest.Scope.ValueType  # 0
+    """PRIVATE"""
+    SCOPE_PRIVATE: ExportImageListRequest.Scope.ValueType  # 1
+    """the images of the project"""
+    SCOPE_PUBLIC: ExportImageListRequest.Scope.ValueType  # 2
+    """the public images"""
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    scope: Global___ExportImageListRequest.Scope.ValueType
+    """which images"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        scope: Global___ExportImageListRequest.Scope.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_id", b"project_id", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportImageListRequest: _TypeAlias = ExportImageListRequest  # noqa: Y015
+
+@_typing.final
+class ExportImageListResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    file_name: _builtins.str
+    """set in the first message: private-images-REGION-TIME.csv or public-images-REGION-TIME.csv"""
+    data: _builtins.bytes
+    """the next 0..65536 bytes of the file, UTF-8"""
+    def __init__(
+        self,
+        *,
+        file_name: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "file_name", b"file_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportImageListResponse: _TypeAlias = ExportImageListResponse  # noqa: Y015
+
+@_typing.final
+class TimeFilter(_message.Message):
+    """TimeFilter compares a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Operator:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TimeFilter._Operator.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OPERATOR_UNSPECIFIED: TimeFilter._Operator.ValueType  # 0
+        """refused"""
+        OPERATOR_GT: TimeFilter._Operator.ValueType  # 1
+        OPERATOR_GTE: TimeFilter._Operator.ValueType  # 2
+        OPERATOR_LT: TimeFilter._Operator.ValueType  # 3
+        OPERATOR_LTE: TimeFilter._Operator.ValueType  # 4
+        OPERATOR_EQ: TimeFilter._Operator.ValueType  # 5
+        """in the same second"""
+        OPERATOR_NEQ: TimeFilter._Operator.ValueType  # 6
+        """not in that second"""
+
+    class Operator(_Operator, metaclass=_OperatorEnumTypeWrapper): ...
+    OPERATOR_UNSPECIFIED: TimeFilter.Operator.ValueType  # 0
+    """refused"""
+    OPERATOR_GT: TimeFilter.Operator.ValueType  # 1
+    OPERATOR_GTE: TimeFilter.Operator.ValueType  # 2
+    OPERATOR_LT: TimeFilter.Operator.ValueType  # 3
+    OPERATOR_LTE: TimeFilter.Operator.ValueType  # 4
+    OPERATOR_EQ: TimeFilter.Operator.ValueType  # 5
+    """in the same second"""
+    OPERATOR_NEQ: TimeFilter.Operator.ValueType  # 6
+    """not in that second"""
+
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    operator: Global___TimeFilter.Operator.ValueType
+    """never unspecified"""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """UTC; fractions of a second are dropped"""
+
+    def __init__(
+        self,
+        *,
+        operator: Global___TimeFilter.Operator.ValueType = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeFilter: _TypeAlias = TimeFilter  # noqa: Y015
+
+@_typing.final
 class ImageFilter(_message.Message):
     """ImageFilter: all conditions must hold; within one condition any value will do."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Scope:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ImageFilter._Scope.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SCOPE_UNSPECIFIED: ImageFilter._Scope.ValueType  # 0
+        """OWN"""
+        SCOPE_OWN: ImageFilter._Scope.ValueType  # 1
+        """of the project"""
+        SCOPE_PUBLIC: ImageFilter._Scope.ValueType  # 2
+        """public ones"""
+        SCOPE_SHARED_WITH_ME: ImageFilter._Scope.ValueType  # 3
+        """of other projects, shared with this one"""
+        SCOPE_ALL: ImageFilter._Scope.ValueType  # 4
+        """all of these, each once"""
+
+    class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
+        """Whose images a list has."""
+
+    SCOPE_UNSPECIFIED: ImageFilter.Scope.ValueType  # 0
+    """OWN"""
+    SCOPE_OWN: ImageFilter.Scope.ValueType  # 1
+    """of the project"""
+    SCOPE_PUBLIC: ImageFilter.Scope.ValueType  # 2
+    """public ones"""
+    SCOPE_SHARED_WITH_ME: ImageFilter.Scope.ValueType  # 3
+    """of other projects, shared with this one"""
+    SCOPE_ALL: ImageFilter.Scope.ValueType  # 4
+    """all of these, each once"""
 
     @_typing.final
     class TagsEntry(_message.Message):
@@ -550,8 +1350,57 @@ class ImageFilter(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     DISK_FORMATS_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    VISIBILITIES_FIELD_NUMBER: _builtins.int
+    MEMBER_STATUSES_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    OWNER_PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IS_PROTECTED_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    OS_TYPES_FIELD_NUMBER: _builtins.int
+    OS_BITS_FIELD_NUMBER: _builtins.int
+    PLATFORMS_FIELD_NUMBER: _builtins.int
+    OS_VERSIONS_FIELD_NUMBER: _builtins.int
+    ARCHITECTURES_FIELD_NUMBER: _builtins.int
+    BOOT_MODES_FIELD_NUMBER: _builtins.int
+    MIN_DISK_GB_FIELD_NUMBER: _builtins.int
+    MIN_RAM_MB_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    IS_DEPRECATED_FIELD_NUMBER: _builtins.int
+    IS_PUBLISHED_FIELD_NUMBER: _builtins.int
+    SERVER_KINDS_FIELD_NUMBER: _builtins.int
+    ENTERPRISE_PROJECT_ID_FIELD_NUMBER: _builtins.int
+    SERVER_SUPPORT_FIELD_NUMBER: _builtins.int
+    SERVER_TYPE_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """0..128 characters; "*" stands for any characters; empty: all"""
+    scope: Global___ImageFilter.Scope.ValueType
+    """whose images; unspecified: OWN"""
+    search: _builtins.str
+    """0..128 characters: in any case, part of the name, the id, the system or the platform; empty: all"""
+    id: _builtins.str
+    """UUID: only this one; empty: all"""
+    owner_project_id: _builtins.str
+    """only of this project; empty: all"""
+    is_protected: _builtins.bool
+    """unset: both"""
+    min_disk_gb: _builtins.int
+    """GiB, exactly; unset: all"""
+    min_ram_mb: _builtins.int
+    """MB, exactly; unset: all"""
+    family: _builtins.str
+    """empty: all"""
+    is_deprecated: _builtins.bool
+    """unset: both"""
+    is_published: _builtins.bool
+    """unset: both"""
+    enterprise_project_id: _builtins.str
+    """"0" or a UUID; empty: all"""
+    server_type: _builtins.str
+    """0..64 characters: a flavour of the catalogue whose servers take the system, for example S6; empty: all"""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___ImageStatus.ValueType]:
         """empty: QUEUED, SAVING and ACTIVE"""
@@ -564,6 +1413,58 @@ class ImageFilter(_message.Message):
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """0..10, see Image.tags; every tag must be there; an empty value fits any value"""
 
+    @_builtins.property
+    def visibilities(self) -> _containers.RepeatedScalarFieldContainer[Global___Visibility.ValueType]:
+        """empty: all"""
+
+    @_builtins.property
+    def member_statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___MemberStatus.ValueType]:
+        """of shares with the project; empty: ACCEPTED; counts for SHARED_WITH_ME and ALL"""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___ImageKind.ValueType]:
+        """empty: all"""
+
+    @_builtins.property
+    def os_types(self) -> _containers.RepeatedScalarFieldContainer[_guest_pb2.OsType.ValueType]:
+        """empty: all"""
+
+    @_builtins.property
+    def os_bits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """32, 64; empty: all"""
+
+    @_builtins.property
+    def platforms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """0..64 of 1..32 characters; empty: all"""
+
+    @_builtins.property
+    def os_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """0..64 of 1..255 characters; empty: all"""
+
+    @_builtins.property
+    def architectures(self) -> _containers.RepeatedScalarFieldContainer[_guest_pb2.Architecture.ValueType]:
+        """empty: all"""
+
+    @_builtins.property
+    def boot_modes(self) -> _containers.RepeatedScalarFieldContainer[_guest_pb2.BootMode.ValueType]:
+        """empty: all"""
+
+    @_builtins.property
+    def server_kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___ServerKind.ValueType]:
+        """empty: all"""
+
+    @_builtins.property
+    def server_support(self) -> Global___ServerSupport:
+        """every mark set here must be set on the image; unset: all"""
+
+    @_builtins.property
+    def created_at(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimeFilter]:
+        """0..4: all must hold"""
+
+    @_builtins.property
+    def updated_at(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimeFilter]:
+        """0..4: all must hold"""
+
     def __init__(
         self,
         *,
@@ -571,12 +1472,56 @@ class ImageFilter(_message.Message):
         statuses: _abc.Iterable[Global___ImageStatus.ValueType] | None = ...,
         disk_formats: _abc.Iterable[Global___DiskFormat.ValueType] | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        scope: Global___ImageFilter.Scope.ValueType = ...,
+        visibilities: _abc.Iterable[Global___Visibility.ValueType] | None = ...,
+        member_statuses: _abc.Iterable[Global___MemberStatus.ValueType] | None = ...,
+        search: _builtins.str = ...,
+        id: _builtins.str = ...,
+        owner_project_id: _builtins.str = ...,
+        is_protected: _builtins.bool | None = ...,
+        kinds: _abc.Iterable[Global___ImageKind.ValueType] | None = ...,
+        os_types: _abc.Iterable[_guest_pb2.OsType.ValueType] | None = ...,
+        os_bits: _abc.Iterable[_builtins.int] | None = ...,
+        platforms: _abc.Iterable[_builtins.str] | None = ...,
+        os_versions: _abc.Iterable[_builtins.str] | None = ...,
+        architectures: _abc.Iterable[_guest_pb2.Architecture.ValueType] | None = ...,
+        boot_modes: _abc.Iterable[_guest_pb2.BootMode.ValueType] | None = ...,
+        min_disk_gb: _builtins.int | None = ...,
+        min_ram_mb: _builtins.int | None = ...,
+        family: _builtins.str = ...,
+        is_deprecated: _builtins.bool | None = ...,
+        is_published: _builtins.bool | None = ...,
+        server_kinds: _abc.Iterable[Global___ServerKind.ValueType] | None = ...,
+        enterprise_project_id: _builtins.str = ...,
+        server_support: Global___ServerSupport | None = ...,
+        server_type: _builtins.str = ...,
+        created_at: _abc.Iterable[Global___TimeFilter] | None = ...,
+        updated_at: _abc.Iterable[Global___TimeFilter] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated", "_is_protected", b"_is_protected", "_is_published", b"_is_published", "_min_disk_gb", b"_min_disk_gb", "_min_ram_mb", b"_min_ram_mb", "is_deprecated", b"is_deprecated", "is_protected", b"is_protected", "is_published", b"is_published", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "server_support", b"server_support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_formats", b"disk_formats", "name", b"name", "statuses", b"statuses", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated", "_is_protected", b"_is_protected", "_is_published", b"_is_published", "_min_disk_gb", b"_min_disk_gb", "_min_ram_mb", b"_min_ram_mb", "architectures", b"architectures", "boot_modes", b"boot_modes", "created_at", b"created_at", "disk_formats", b"disk_formats", "enterprise_project_id", b"enterprise_project_id", "family", b"family", "id", b"id", "is_deprecated", b"is_deprecated", "is_protected", b"is_protected", "is_published", b"is_published", "kinds", b"kinds", "member_statuses", b"member_statuses", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_bits", b"os_bits", "os_types", b"os_types", "os_versions", b"os_versions", "owner_project_id", b"owner_project_id", "platforms", b"platforms", "scope", b"scope", "search", b"search", "server_kinds", b"server_kinds", "server_support", b"server_support", "server_type", b"server_type", "statuses", b"statuses", "tags", b"tags", "updated_at", b"updated_at", "visibilities", b"visibilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__is_deprecated: _TypeAlias = _typing.Literal["is_deprecated"]  # noqa: Y015
+    _WhichOneofArgType__is_deprecated: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated"]  # noqa: Y015
+    _WhichOneofReturnType__is_protected: _TypeAlias = _typing.Literal["is_protected"]  # noqa: Y015
+    _WhichOneofArgType__is_protected: _TypeAlias = _typing.Literal["_is_protected", b"_is_protected"]  # noqa: Y015
+    _WhichOneofReturnType__is_published: _TypeAlias = _typing.Literal["is_published"]  # noqa: Y015
+    _WhichOneofArgType__is_published: _TypeAlias = _typing.Literal["_is_published", b"_is_published"]  # noqa: Y015
+    _WhichOneofReturnType__min_disk_gb: _TypeAlias = _typing.Literal["min_disk_gb"]  # noqa: Y015
+    _WhichOneofArgType__min_disk_gb: _TypeAlias = _typing.Literal["_min_disk_gb", b"_min_disk_gb"]  # noqa: Y015
+    _WhichOneofReturnType__min_ram_mb: _TypeAlias = _typing.Literal["min_ram_mb"]  # noqa: Y015
+    _WhichOneofArgType__min_ram_mb: _TypeAlias = _typing.Literal["_min_ram_mb", b"_min_ram_mb"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_deprecated) -> _WhichOneofReturnType__is_deprecated | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_protected) -> _WhichOneofReturnType__is_protected | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_published) -> _WhichOneofReturnType__is_published | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_disk_gb) -> _WhichOneofReturnType__min_disk_gb | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_ram_mb) -> _WhichOneofReturnType__min_ram_mb | None: ...
 
 Global___ImageFilter: _TypeAlias = ImageFilter  # noqa: Y015
 
@@ -596,7 +1541,7 @@ class ListImagesRequest(_message.Message):
     page_token: _builtins.str
     """from the previous page, with the same filter and order; empty: the first page"""
     order_by: _builtins.str
-    """created_at, updated_at, name, virtual_size or status, then " desc", " asc" or nothing; empty: "created_at desc" """
+    """created_at, updated_at, name, virtual_size, status, disk_format, id or min_disk, then " desc", " asc" or nothing; empty: "created_at desc" """
     @_builtins.property
     def filter(self) -> Global___ImageFilter:
         """unset: all"""
@@ -691,22 +1636,26 @@ class DeleteImageRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    IS_FINAL_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: "default" """
     image_id: _builtins.str
     """UUID"""
     etag: _builtins.str
     """Image.etag as it was read; empty: whatever the state is"""
+    is_final: _builtins.bool
+    """without a grace time; also ends the one of an image that is PENDING_DELETE"""
     def __init__(
         self,
         *,
         project_id: _builtins.str = ...,
         image_id: _builtins.str = ...,
         etag: _builtins.str = ...,
+        is_final: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "is_final", b"is_final", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -907,3 +1856,293 @@ class InspectImageRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InspectImageRequest: _TypeAlias = InspectImageRequest  # noqa: Y015
+
+@_typing.final
+class UndeleteImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    image_id: _builtins.str
+    """UUID"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteImageRequest: _TypeAlias = UndeleteImageRequest  # noqa: Y015
+
+@_typing.final
+class DeactivateImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    image_id: _builtins.str
+    """UUID"""
+    etag: _builtins.str
+    """Image.etag as it was read; empty: whatever the state is"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeactivateImageRequest: _TypeAlias = DeactivateImageRequest  # noqa: Y015
+
+@_typing.final
+class ReactivateImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    image_id: _builtins.str
+    """UUID"""
+    etag: _builtins.str
+    """Image.etag as it was read; empty: whatever the state is"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReactivateImageRequest: _TypeAlias = ReactivateImageRequest  # noqa: Y015
+
+@_typing.final
+class DeprecateImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_IMAGE_ID_FIELD_NUMBER: _builtins.int
+    IS_WITHDRAWN_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    image_id: _builtins.str
+    """UUID"""
+    etag: _builtins.str
+    """Image.etag as it was read; empty: whatever the state is"""
+    replacement_image_id: _builtins.str
+    """UUID of another image that the owner sees; empty: none"""
+    is_withdrawn: _builtins.bool
+    """take the mark away"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        replacement_image_id: _builtins.str = ...,
+        is_withdrawn: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "is_withdrawn", b"is_withdrawn", "project_id", b"project_id", "replacement_image_id", b"replacement_image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeprecateImageRequest: _TypeAlias = DeprecateImageRequest  # noqa: Y015
+
+@_typing.final
+class SetImageVisibilityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    VISIBILITY_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    image_id: _builtins.str
+    """UUID"""
+    etag: _builtins.str
+    """Image.etag as it was read; empty: whatever the state is"""
+    visibility: Global___Visibility.ValueType
+    """PUBLIC or PRIVATE"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        visibility: Global___Visibility.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "project_id", b"project_id", "visibility", b"visibility"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetImageVisibilityRequest: _TypeAlias = SetImageVisibilityRequest  # noqa: Y015
+
+@_typing.final
+class PublishImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    IS_WITHDRAWN_FIELD_NUMBER: _builtins.int
+    PRODUCT_CODE_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    image_id: _builtins.str
+    """UUID"""
+    etag: _builtins.str
+    """Image.etag as it was read; empty: whatever the state is"""
+    is_withdrawn: _builtins.bool
+    """take it out of the marketplace"""
+    product_code: _builtins.str
+    """see Image.product_code"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        is_withdrawn: _builtins.bool = ...,
+        product_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "is_withdrawn", b"is_withdrawn", "product_code", b"product_code", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishImageRequest: _TypeAlias = PublishImageRequest  # noqa: Y015
+
+@_typing.final
+class CopyImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ENTERPRISE_PROJECT_ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _: the owner of the copy; empty: the caller's only project, or "default" """
+    request_id: _builtins.str
+    """1..128 printable ASCII characters without spaces; empty: none"""
+    image_id: _builtins.str
+    """UUID: of the project, public, or shared with it and accepted"""
+    name: _builtins.str
+    """see Image.name"""
+    description: _builtins.str
+    """see Image.description"""
+    enterprise_project_id: _builtins.str
+    """see Image; empty: "0" """
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """see Image.tags; the tags of the other image are not copied"""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        enterprise_project_id: _builtins.str = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "enterprise_project_id", b"enterprise_project_id", "image_id", b"image_id", "name", b"name", "project_id", b"project_id", "request_id", b"request_id", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyImageRequest: _TypeAlias = CopyImageRequest  # noqa: Y015
+
+@_typing.final
+class ExportImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    DISK_FORMAT_FIELD_NUMBER: _builtins.int
+    IS_FAST_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    request_id: _builtins.str
+    """1..128 printable ASCII characters without spaces; empty: none"""
+    image_id: _builtins.str
+    """UUID"""
+    target: _builtins.str
+    """BUCKET:OBJECT"""
+    disk_format: Global___DiskFormat.ValueType
+    """VMDK, VHD, QCOW2 or ZVHD; unspecified with is_fast"""
+    is_fast: _builtins.bool
+    """fast export: ZVHD2, whose records leave the store as they are"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        target: _builtins.str = ...,
+        disk_format: Global___DiskFormat.ValueType = ...,
+        is_fast: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_format", b"disk_format", "image_id", b"image_id", "is_fast", b"is_fast", "project_id", b"project_id", "request_id", b"request_id", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportImageRequest: _TypeAlias = ExportImageRequest  # noqa: Y015

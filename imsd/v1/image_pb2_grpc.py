@@ -29,6 +29,9 @@ if _version_not_supported:
 
 class ImageServiceStub:
     """ImageService keeps disk images: their metadata, and the way of their bytes in and out.
+
+    A caller sees the images of its project, the public ones, and those that another project shares with its project.
+    Only the project that owns an image changes it (NOT_OWNER).
     """
 
     def __init__(self, channel):
@@ -40,6 +43,16 @@ class ImageServiceStub:
         self.CreateImage = channel.unary_unary(
                 '/imsd.v1.ImageService/CreateImage',
                 request_serializer=imsd_dot_v1_dot_image__pb2.CreateImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.CreateQueuedImage = channel.unary_unary(
+                '/imsd.v1.ImageService/CreateQueuedImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.CreateQueuedImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.Image.FromString,
+                _registered_method=True)
+        self.RegisterImage = channel.unary_unary(
+                '/imsd.v1.ImageService/RegisterImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.RegisterImageRequest.SerializeToString,
                 response_deserializer=imsd_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
         self.GetImage = channel.unary_unary(
@@ -57,6 +70,16 @@ class ImageServiceStub:
                 request_serializer=imsd_dot_v1_dot_image__pb2.ListImagesRequest.SerializeToString,
                 response_deserializer=imsd_dot_v1_dot_image__pb2.ListImagesResponse.FromString,
                 _registered_method=True)
+        self.ResolveFamily = channel.unary_unary(
+                '/imsd.v1.ImageService/ResolveFamily',
+                request_serializer=imsd_dot_v1_dot_image__pb2.ResolveFamilyRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.ResolveFamilyResponse.FromString,
+                _registered_method=True)
+        self.ExportImageList = channel.unary_stream(
+                '/imsd.v1.ImageService/ExportImageList',
+                request_serializer=imsd_dot_v1_dot_image__pb2.ExportImageListRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.ExportImageListResponse.FromString,
+                _registered_method=True)
         self.UpdateImage = channel.unary_unary(
                 '/imsd.v1.ImageService/UpdateImage',
                 request_serializer=imsd_dot_v1_dot_image__pb2.UpdateImageRequest.SerializeToString,
@@ -66,6 +89,46 @@ class ImageServiceStub:
                 '/imsd.v1.ImageService/DeleteImage',
                 request_serializer=imsd_dot_v1_dot_image__pb2.DeleteImageRequest.SerializeToString,
                 response_deserializer=imsd_dot_v1_dot_image__pb2.DeleteImageResponse.FromString,
+                _registered_method=True)
+        self.UndeleteImage = channel.unary_unary(
+                '/imsd.v1.ImageService/UndeleteImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.UndeleteImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.Image.FromString,
+                _registered_method=True)
+        self.DeactivateImage = channel.unary_unary(
+                '/imsd.v1.ImageService/DeactivateImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.DeactivateImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.Image.FromString,
+                _registered_method=True)
+        self.ReactivateImage = channel.unary_unary(
+                '/imsd.v1.ImageService/ReactivateImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.ReactivateImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.Image.FromString,
+                _registered_method=True)
+        self.DeprecateImage = channel.unary_unary(
+                '/imsd.v1.ImageService/DeprecateImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.DeprecateImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.Image.FromString,
+                _registered_method=True)
+        self.SetImageVisibility = channel.unary_unary(
+                '/imsd.v1.ImageService/SetImageVisibility',
+                request_serializer=imsd_dot_v1_dot_image__pb2.SetImageVisibilityRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.Image.FromString,
+                _registered_method=True)
+        self.PublishImage = channel.unary_unary(
+                '/imsd.v1.ImageService/PublishImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.PublishImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.Image.FromString,
+                _registered_method=True)
+        self.CopyImage = channel.unary_unary(
+                '/imsd.v1.ImageService/CopyImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.CopyImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.ExportImage = channel.unary_unary(
+                '/imsd.v1.ImageService/ExportImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.ExportImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
         self.DownloadImage = channel.unary_stream(
                 '/imsd.v1.ImageService/DownloadImage',
@@ -86,6 +149,9 @@ class ImageServiceStub:
 
 class ImageServiceServicer:
     """ImageService keeps disk images: their metadata, and the way of their bytes in and out.
+
+    A caller sees the images of its project, the public ones, and those that another project shares with its project.
+    Only the project that owns an image changes it (NOT_OWNER).
     """
 
     def CreateImage(self, request, context):
@@ -106,6 +172,24 @@ class ImageServiceServicer:
         UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
         FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
         Retry: safe with the same request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateQueuedImage(self, request, context):
+        """CreateQueuedImage makes an image without bytes, QUEUED until RegisterImage gives it some, or it is deleted.
+        Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterImage(self, request, context):
+        """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
+        CreateImage's does, and fails for the same reasons; the image is QUEUED again after a job that failed.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not QUEUED, or not made by CreateQueuedImage),
+        and those of CreateImage. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +220,23 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveFamily(self, request, context):
+        """ResolveFamily returns the newest image of a family that is ACTIVE and not deprecated: of the project, else
+        public, else shared with it and accepted.
+        Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportImageList(self, request, context):
+        """ExportImageList streams the list of the project's images, or of the public ones, as a CSV file.
+        Reasons: INVALID_REQUEST. Retry: safe, from the start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateImage(self, request, context):
         """UpdateImage changes the fields named in update_mask and returns the image.
         Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
@@ -146,10 +247,87 @@ class ImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteImage(self, request, context):
-        """DeleteImage removes an image and returns an empty message when no call can find it any more. Downloads
-        that run keep their bytes until they end; the space is freed soon after.
+        """DeleteImage makes an image PENDING_DELETE: it is not listed, found or used any more, and UndeleteImage brings it
+        back until the grace time of the operator ends (Image.purge_at). Then, or at once with is_final, it is gone.
+        Downloads that run keep their bytes until they end; the space is freed soon after.
         Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
         IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteImage(self, request, context):
+        """UndeleteImage brings a deleted image back while its grace time runs, as it was, and returns it.
+        Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
+        Retry: a second call says FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeactivateImage(self, request, context):
+        """DeactivateImage forbids the use of an image until ReactivateImage: its bytes cannot be read, copied, exported or shared.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE). Retry: safe: a second call changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReactivateImage(self, request, context):
+        """ReactivateImage makes a deactivated image ACTIVE again.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not DEACTIVATED). Retry: safe: a second call changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeprecateImage(self, request, context):
+        """DeprecateImage marks an image as superseded, or takes the mark away. It can still be used; its family goes on without it.
+        Reasons: INVALID_REQUEST, NOT_FOUND (also the replacement), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE or DEACTIVATED).
+        Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetImageVisibility(self, request, context):
+        """SetImageVisibility makes an image public, for every project, or private again. For operators.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
+        IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishImage(self, request, context):
+        """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
+        published image cannot be deleted, shared or exported.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyImage(self, request, context):
+        """CopyImage starts a job that makes another image of the same disk in this region, and returns the job. A copy costs
+        metadata only, except of an image that came by fast import: its records are cut anew, so that the copy shares
+        chunks with other images and servers start from it quickly.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE,
+        SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND or FAILED_PRECONDITION (the
+        image went away meanwhile), DATA_LOSS, STORE_* , CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportImage(self, request, context):
+        """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
+        is whole; one that exists is never replaced.
+        Reasons: INVALID_REQUEST, NOT_FOUND (image, bucket), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+        IMAGE_KIND_UNSUITED, EXPORT_TOO_LARGE, BUCKET_UNSUITED, OBJECT_NAME_INVALID, OBJECT_EXISTS, FORMAT_UNSUPPORTED, PERMISSION_DENIED (bucket), REQUEST_ID_REUSED, DRIVER_NOT_READY. The
+        job itself may fail with OBJECT_EXISTS, NOT_FOUND or FAILED_PRECONDITION (the image went away meanwhile), CAPACITY_EXHAUSTED, STORE_*, DATA_LOSS, DRIVER_NOT_READY,
+        UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,6 +375,16 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     request_deserializer=imsd_dot_v1_dot_image__pb2.CreateImageRequest.FromString,
                     response_serializer=imsd_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
+            'CreateQueuedImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateQueuedImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.CreateQueuedImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.Image.SerializeToString,
+            ),
+            'RegisterImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.RegisterImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
             'GetImage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetImage,
                     request_deserializer=imsd_dot_v1_dot_image__pb2.GetImageRequest.FromString,
@@ -212,6 +400,16 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     request_deserializer=imsd_dot_v1_dot_image__pb2.ListImagesRequest.FromString,
                     response_serializer=imsd_dot_v1_dot_image__pb2.ListImagesResponse.SerializeToString,
             ),
+            'ResolveFamily': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveFamily,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.ResolveFamilyRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.ResolveFamilyResponse.SerializeToString,
+            ),
+            'ExportImageList': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportImageList,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.ExportImageListRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.ExportImageListResponse.SerializeToString,
+            ),
             'UpdateImage': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateImage,
                     request_deserializer=imsd_dot_v1_dot_image__pb2.UpdateImageRequest.FromString,
@@ -221,6 +419,46 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.DeleteImage,
                     request_deserializer=imsd_dot_v1_dot_image__pb2.DeleteImageRequest.FromString,
                     response_serializer=imsd_dot_v1_dot_image__pb2.DeleteImageResponse.SerializeToString,
+            ),
+            'UndeleteImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.UndeleteImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.Image.SerializeToString,
+            ),
+            'DeactivateImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeactivateImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.DeactivateImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.Image.SerializeToString,
+            ),
+            'ReactivateImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReactivateImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.ReactivateImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.Image.SerializeToString,
+            ),
+            'DeprecateImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeprecateImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.DeprecateImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.Image.SerializeToString,
+            ),
+            'SetImageVisibility': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetImageVisibility,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.SetImageVisibilityRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.Image.SerializeToString,
+            ),
+            'PublishImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.PublishImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.Image.SerializeToString,
+            ),
+            'CopyImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CopyImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.CopyImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'ExportImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.ExportImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
             'DownloadImage': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadImage,
@@ -247,6 +485,9 @@ def add_ImageServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ImageService:
     """ImageService keeps disk images: their metadata, and the way of their bytes in and out.
+
+    A caller sees the images of its project, the public ones, and those that another project shares with its project.
+    Only the project that owns an image changes it (NOT_OWNER).
     """
 
     @staticmethod
@@ -265,6 +506,60 @@ class ImageService:
             target,
             '/imsd.v1.ImageService/CreateImage',
             imsd_dot_v1_dot_image__pb2.CreateImageRequest.SerializeToString,
+            imsd_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateQueuedImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/CreateQueuedImage',
+            imsd_dot_v1_dot_image__pb2.CreateQueuedImageRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/RegisterImage',
+            imsd_dot_v1_dot_image__pb2.RegisterImageRequest.SerializeToString,
             imsd_dot_v1_dot_job__pb2.Job.FromString,
             options,
             channel_credentials,
@@ -358,6 +653,60 @@ class ImageService:
             _registered_method=True)
 
     @staticmethod
+    def ResolveFamily(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/ResolveFamily',
+            imsd_dot_v1_dot_image__pb2.ResolveFamilyRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.ResolveFamilyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportImageList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/imsd.v1.ImageService/ExportImageList',
+            imsd_dot_v1_dot_image__pb2.ExportImageListRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.ExportImageListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpdateImage(request,
             target,
             options=(),
@@ -401,6 +750,222 @@ class ImageService:
             '/imsd.v1.ImageService/DeleteImage',
             imsd_dot_v1_dot_image__pb2.DeleteImageRequest.SerializeToString,
             imsd_dot_v1_dot_image__pb2.DeleteImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/UndeleteImage',
+            imsd_dot_v1_dot_image__pb2.UndeleteImageRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeactivateImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/DeactivateImage',
+            imsd_dot_v1_dot_image__pb2.DeactivateImageRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReactivateImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/ReactivateImage',
+            imsd_dot_v1_dot_image__pb2.ReactivateImageRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeprecateImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/DeprecateImage',
+            imsd_dot_v1_dot_image__pb2.DeprecateImageRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetImageVisibility(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/SetImageVisibility',
+            imsd_dot_v1_dot_image__pb2.SetImageVisibilityRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/PublishImage',
+            imsd_dot_v1_dot_image__pb2.PublishImageRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/CopyImage',
+            imsd_dot_v1_dot_image__pb2.CopyImageRequest.SerializeToString,
+            imsd_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/ExportImage',
+            imsd_dot_v1_dot_image__pb2.ExportImageRequest.SerializeToString,
+            imsd_dot_v1_dot_job__pb2.Job.FromString,
             options,
             channel_credentials,
             insecure,

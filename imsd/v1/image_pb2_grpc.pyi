@@ -29,7 +29,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ImageServiceStub:
-    """ImageService keeps disk images: their metadata, and the way of their bytes in and out."""
+    """ImageService keeps disk images: their metadata, and the way of their bytes in and out.
+
+    A caller sees the images of its project, the public ones, and those that another project shares with its project.
+    Only the project that owns an image changes it (NOT_OWNER).
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -54,6 +58,16 @@ class ImageServiceStub:
     FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
     Retry: safe with the same request_id.
     """
+    CreateQueuedImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CreateQueuedImageRequest, _image_pb2.Image]
+    """CreateQueuedImage makes an image without bytes, QUEUED until RegisterImage gives it some, or it is deleted.
+    Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+    """
+    RegisterImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.RegisterImageRequest, _job_pb2.Job]
+    """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
+    CreateImage's does, and fails for the same reasons; the image is QUEUED again after a job that failed.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not QUEUED, or not made by CreateQueuedImage),
+    and those of CreateImage. Retry: safe with the same request_id.
+    """
     GetImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.Image]
     """GetImage returns one image.
     Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
@@ -67,16 +81,70 @@ class ImageServiceStub:
     """ListImages returns the images of a project, in the order asked for.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
+    ResolveFamily: _grpc.UnaryUnaryMultiCallable[_image_pb2.ResolveFamilyRequest, _image_pb2.ResolveFamilyResponse]
+    """ResolveFamily returns the newest image of a family that is ACTIVE and not deprecated: of the project, else
+    public, else shared with it and accepted.
+    Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
+    """
+    ExportImageList: _grpc.UnaryStreamMultiCallable[_image_pb2.ExportImageListRequest, _image_pb2.ExportImageListResponse]
+    """ExportImageList streams the list of the project's images, or of the public ones, as a CSV file.
+    Reasons: INVALID_REQUEST. Retry: safe, from the start.
+    """
     UpdateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.UpdateImageRequest, _image_pb2.Image]
     """UpdateImage changes the fields named in update_mask and returns the image.
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
     FAILED_PRECONDITION (not ACTIVE), MIN_DISK_TOO_SMALL. Retry: safe with an etag.
     """
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]
-    """DeleteImage removes an image and returns an empty message when no call can find it any more. Downloads
-    that run keep their bytes until they end; the space is freed soon after.
+    """DeleteImage makes an image PENDING_DELETE: it is not listed, found or used any more, and UndeleteImage brings it
+    back until the grace time of the operator ends (Image.purge_at). Then, or at once with is_final, it is gone.
+    Downloads that run keep their bytes until they end; the space is freed soon after.
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
     IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
+    """
+    UndeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.UndeleteImageRequest, _image_pb2.Image]
+    """UndeleteImage brings a deleted image back while its grace time runs, as it was, and returns it.
+    Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
+    Retry: a second call says FAILED_PRECONDITION.
+    """
+    DeactivateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeactivateImageRequest, _image_pb2.Image]
+    """DeactivateImage forbids the use of an image until ReactivateImage: its bytes cannot be read, copied, exported or shared.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE). Retry: safe: a second call changes nothing.
+    """
+    ReactivateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.ReactivateImageRequest, _image_pb2.Image]
+    """ReactivateImage makes a deactivated image ACTIVE again.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not DEACTIVATED). Retry: safe: a second call changes nothing.
+    """
+    DeprecateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeprecateImageRequest, _image_pb2.Image]
+    """DeprecateImage marks an image as superseded, or takes the mark away. It can still be used; its family goes on without it.
+    Reasons: INVALID_REQUEST, NOT_FOUND (also the replacement), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE or DEACTIVATED).
+    Retry: safe.
+    """
+    SetImageVisibility: _grpc.UnaryUnaryMultiCallable[_image_pb2.SetImageVisibilityRequest, _image_pb2.Image]
+    """SetImageVisibility makes an image public, for every project, or private again. For operators.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
+    IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED. Retry: safe.
+    """
+    PublishImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.PublishImageRequest, _image_pb2.Image]
+    """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
+    published image cannot be deleted, shared or exported.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED. Retry: safe.
+    """
+    CopyImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]
+    """CopyImage starts a job that makes another image of the same disk in this region, and returns the job. A copy costs
+    metadata only, except of an image that came by fast import: its records are cut anew, so that the copy shares
+    chunks with other images and servers start from it quickly.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE,
+    SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND or FAILED_PRECONDITION (the
+    image went away meanwhile), DATA_LOSS, STORE_* , CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+    """
+    ExportImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.ExportImageRequest, _job_pb2.Job]
+    """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
+    is whole; one that exists is never replaced.
+    Reasons: INVALID_REQUEST, NOT_FOUND (image, bucket), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+    IMAGE_KIND_UNSUITED, EXPORT_TOO_LARGE, BUCKET_UNSUITED, OBJECT_NAME_INVALID, OBJECT_EXISTS, FORMAT_UNSUPPORTED, PERMISSION_DENIED (bucket), REQUEST_ID_REUSED, DRIVER_NOT_READY. The
+    job itself may fail with OBJECT_EXISTS, NOT_FOUND or FAILED_PRECONDITION (the image went away meanwhile), CAPACITY_EXHAUSTED, STORE_*, DATA_LOSS, DRIVER_NOT_READY,
+    UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
     """
     DownloadImage: _grpc.UnaryStreamMultiCallable[_image_pb2.DownloadImageRequest, _image_pb2.DownloadImageResponse]
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
@@ -103,7 +171,11 @@ class ImageServiceStub:
 
 @_typing.type_check_only
 class ImageServiceAsyncStub(ImageServiceStub):
-    """ImageService keeps disk images: their metadata, and the way of their bytes in and out."""
+    """ImageService keeps disk images: their metadata, and the way of their bytes in and out.
+
+    A caller sees the images of its project, the public ones, and those that another project shares with its project.
+    Only the project that owns an image changes it (NOT_OWNER).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CreateImageRequest, _job_pb2.Job]  # type: ignore[assignment]
@@ -125,6 +197,16 @@ class ImageServiceAsyncStub(ImageServiceStub):
     FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
     Retry: safe with the same request_id.
     """
+    CreateQueuedImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CreateQueuedImageRequest, _image_pb2.Image]  # type: ignore[assignment]
+    """CreateQueuedImage makes an image without bytes, QUEUED until RegisterImage gives it some, or it is deleted.
+    Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+    """
+    RegisterImage: _aio.UnaryUnaryMultiCallable[_image_pb2.RegisterImageRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
+    CreateImage's does, and fails for the same reasons; the image is QUEUED again after a job that failed.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not QUEUED, or not made by CreateQueuedImage),
+    and those of CreateImage. Retry: safe with the same request_id.
+    """
     GetImage: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """GetImage returns one image.
     Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
@@ -138,16 +220,70 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """ListImages returns the images of a project, in the order asked for.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
+    ResolveFamily: _aio.UnaryUnaryMultiCallable[_image_pb2.ResolveFamilyRequest, _image_pb2.ResolveFamilyResponse]  # type: ignore[assignment]
+    """ResolveFamily returns the newest image of a family that is ACTIVE and not deprecated: of the project, else
+    public, else shared with it and accepted.
+    Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
+    """
+    ExportImageList: _aio.UnaryStreamMultiCallable[_image_pb2.ExportImageListRequest, _image_pb2.ExportImageListResponse]  # type: ignore[assignment]
+    """ExportImageList streams the list of the project's images, or of the public ones, as a CSV file.
+    Reasons: INVALID_REQUEST. Retry: safe, from the start.
+    """
     UpdateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.UpdateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """UpdateImage changes the fields named in update_mask and returns the image.
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
     FAILED_PRECONDITION (not ACTIVE), MIN_DISK_TOO_SMALL. Retry: safe with an etag.
     """
     DeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]  # type: ignore[assignment]
-    """DeleteImage removes an image and returns an empty message when no call can find it any more. Downloads
-    that run keep their bytes until they end; the space is freed soon after.
+    """DeleteImage makes an image PENDING_DELETE: it is not listed, found or used any more, and UndeleteImage brings it
+    back until the grace time of the operator ends (Image.purge_at). Then, or at once with is_final, it is gone.
+    Downloads that run keep their bytes until they end; the space is freed soon after.
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
     IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
+    """
+    UndeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.UndeleteImageRequest, _image_pb2.Image]  # type: ignore[assignment]
+    """UndeleteImage brings a deleted image back while its grace time runs, as it was, and returns it.
+    Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
+    Retry: a second call says FAILED_PRECONDITION.
+    """
+    DeactivateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeactivateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
+    """DeactivateImage forbids the use of an image until ReactivateImage: its bytes cannot be read, copied, exported or shared.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE). Retry: safe: a second call changes nothing.
+    """
+    ReactivateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.ReactivateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
+    """ReactivateImage makes a deactivated image ACTIVE again.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not DEACTIVATED). Retry: safe: a second call changes nothing.
+    """
+    DeprecateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeprecateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
+    """DeprecateImage marks an image as superseded, or takes the mark away. It can still be used; its family goes on without it.
+    Reasons: INVALID_REQUEST, NOT_FOUND (also the replacement), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE or DEACTIVATED).
+    Retry: safe.
+    """
+    SetImageVisibility: _aio.UnaryUnaryMultiCallable[_image_pb2.SetImageVisibilityRequest, _image_pb2.Image]  # type: ignore[assignment]
+    """SetImageVisibility makes an image public, for every project, or private again. For operators.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
+    IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED. Retry: safe.
+    """
+    PublishImage: _aio.UnaryUnaryMultiCallable[_image_pb2.PublishImageRequest, _image_pb2.Image]  # type: ignore[assignment]
+    """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
+    published image cannot be deleted, shared or exported.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED. Retry: safe.
+    """
+    CopyImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """CopyImage starts a job that makes another image of the same disk in this region, and returns the job. A copy costs
+    metadata only, except of an image that came by fast import: its records are cut anew, so that the copy shares
+    chunks with other images and servers start from it quickly.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE,
+    SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND or FAILED_PRECONDITION (the
+    image went away meanwhile), DATA_LOSS, STORE_* , CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+    """
+    ExportImage: _aio.UnaryUnaryMultiCallable[_image_pb2.ExportImageRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
+    is whole; one that exists is never replaced.
+    Reasons: INVALID_REQUEST, NOT_FOUND (image, bucket), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+    IMAGE_KIND_UNSUITED, EXPORT_TOO_LARGE, BUCKET_UNSUITED, OBJECT_NAME_INVALID, OBJECT_EXISTS, FORMAT_UNSUPPORTED, PERMISSION_DENIED (bucket), REQUEST_ID_REUSED, DRIVER_NOT_READY. The
+    job itself may fail with OBJECT_EXISTS, NOT_FOUND or FAILED_PRECONDITION (the image went away meanwhile), CAPACITY_EXHAUSTED, STORE_*, DATA_LOSS, DRIVER_NOT_READY,
+    UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
     """
     DownloadImage: _aio.UnaryStreamMultiCallable[_image_pb2.DownloadImageRequest, _image_pb2.DownloadImageResponse]  # type: ignore[assignment]
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
@@ -173,7 +309,11 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ImageService keeps disk images: their metadata, and the way of their bytes in and out."""
+    """ImageService keeps disk images: their metadata, and the way of their bytes in and out.
+
+    A caller sees the images of its project, the public ones, and those that another project shares with its project.
+    Only the project that owns an image changes it (NOT_OWNER).
+    """
 
     @_abc_1.abstractmethod
     def CreateImage(
@@ -198,6 +338,28 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
         FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
         Retry: safe with the same request_id.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateQueuedImage(
+        self,
+        request: _image_pb2.CreateQueuedImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
+        """CreateQueuedImage makes an image without bytes, QUEUED until RegisterImage gives it some, or it is deleted.
+        Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+        """
+
+    @_abc_1.abstractmethod
+    def RegisterImage(
+        self,
+        request: _image_pb2.RegisterImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
+        CreateImage's does, and fails for the same reasons; the image is QUEUED again after a job that failed.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not QUEUED, or not made by CreateQueuedImage),
+        and those of CreateImage. Retry: safe with the same request_id.
         """
 
     @_abc_1.abstractmethod
@@ -232,6 +394,27 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ResolveFamily(
+        self,
+        request: _image_pb2.ResolveFamilyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.ResolveFamilyResponse, _abc.Awaitable[_image_pb2.ResolveFamilyResponse]]:
+        """ResolveFamily returns the newest image of a family that is ACTIVE and not deprecated: of the project, else
+        public, else shared with it and accepted.
+        Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportImageList(
+        self,
+        request: _image_pb2.ExportImageListRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_image_pb2.ExportImageListResponse], _abc.AsyncIterator[_image_pb2.ExportImageListResponse]]:
+        """ExportImageList streams the list of the project's images, or of the public ones, as a CSV file.
+        Reasons: INVALID_REQUEST. Retry: safe, from the start.
+        """
+
+    @_abc_1.abstractmethod
     def UpdateImage(
         self,
         request: _image_pb2.UpdateImageRequest,
@@ -248,10 +431,103 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.DeleteImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.DeleteImageResponse, _abc.Awaitable[_image_pb2.DeleteImageResponse]]:
-        """DeleteImage removes an image and returns an empty message when no call can find it any more. Downloads
-        that run keep their bytes until they end; the space is freed soon after.
+        """DeleteImage makes an image PENDING_DELETE: it is not listed, found or used any more, and UndeleteImage brings it
+        back until the grace time of the operator ends (Image.purge_at). Then, or at once with is_final, it is gone.
+        Downloads that run keep their bytes until they end; the space is freed soon after.
         Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
         IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteImage(
+        self,
+        request: _image_pb2.UndeleteImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
+        """UndeleteImage brings a deleted image back while its grace time runs, as it was, and returns it.
+        Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
+        Retry: a second call says FAILED_PRECONDITION.
+        """
+
+    @_abc_1.abstractmethod
+    def DeactivateImage(
+        self,
+        request: _image_pb2.DeactivateImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
+        """DeactivateImage forbids the use of an image until ReactivateImage: its bytes cannot be read, copied, exported or shared.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE). Retry: safe: a second call changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ReactivateImage(
+        self,
+        request: _image_pb2.ReactivateImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
+        """ReactivateImage makes a deactivated image ACTIVE again.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not DEACTIVATED). Retry: safe: a second call changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def DeprecateImage(
+        self,
+        request: _image_pb2.DeprecateImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
+        """DeprecateImage marks an image as superseded, or takes the mark away. It can still be used; its family goes on without it.
+        Reasons: INVALID_REQUEST, NOT_FOUND (also the replacement), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE or DEACTIVATED).
+        Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def SetImageVisibility(
+        self,
+        request: _image_pb2.SetImageVisibilityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
+        """SetImageVisibility makes an image public, for every project, or private again. For operators.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
+        IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def PublishImage(
+        self,
+        request: _image_pb2.PublishImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
+        """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
+        published image cannot be deleted, shared or exported.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def CopyImage(
+        self,
+        request: _image_pb2.CopyImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """CopyImage starts a job that makes another image of the same disk in this region, and returns the job. A copy costs
+        metadata only, except of an image that came by fast import: its records are cut anew, so that the copy shares
+        chunks with other images and servers start from it quickly.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE,
+        SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND or FAILED_PRECONDITION (the
+        image went away meanwhile), DATA_LOSS, STORE_* , CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportImage(
+        self,
+        request: _image_pb2.ExportImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
+        is whole; one that exists is never replaced.
+        Reasons: INVALID_REQUEST, NOT_FOUND (image, bucket), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+        IMAGE_KIND_UNSUITED, EXPORT_TOO_LARGE, BUCKET_UNSUITED, OBJECT_NAME_INVALID, OBJECT_EXISTS, FORMAT_UNSUPPORTED, PERMISSION_DENIED (bucket), REQUEST_ID_REUSED, DRIVER_NOT_READY. The
+        job itself may fail with OBJECT_EXISTS, NOT_FOUND or FAILED_PRECONDITION (the image went away meanwhile), CAPACITY_EXHAUSTED, STORE_*, DATA_LOSS, DRIVER_NOT_READY,
+        UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
         """
 
     @_abc_1.abstractmethod

@@ -65,12 +65,22 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     JOB_KIND_UNSPECIFIED: _JobKind.ValueType  # 0
     JOB_KIND_CREATE_IMAGE: _JobKind.ValueType  # 1
     JOB_KIND_VERIFY_IMAGE: _JobKind.ValueType  # 2
+    JOB_KIND_COPY_IMAGE: _JobKind.ValueType  # 3
+    JOB_KIND_EXPORT_IMAGE: _JobKind.ValueType  # 4
+    JOB_KIND_ADD_MEMBERS: _JobKind.ValueType  # 5
+    JOB_KIND_UPDATE_MEMBERS: _JobKind.ValueType  # 6
+    JOB_KIND_REMOVE_MEMBERS: _JobKind.ValueType  # 7
 
 class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper): ...
 
 JOB_KIND_UNSPECIFIED: JobKind.ValueType  # 0
 JOB_KIND_CREATE_IMAGE: JobKind.ValueType  # 1
 JOB_KIND_VERIFY_IMAGE: JobKind.ValueType  # 2
+JOB_KIND_COPY_IMAGE: JobKind.ValueType  # 3
+JOB_KIND_EXPORT_IMAGE: JobKind.ValueType  # 4
+JOB_KIND_ADD_MEMBERS: JobKind.ValueType  # 5
+JOB_KIND_UPDATE_MEMBERS: JobKind.ValueType  # 6
+JOB_KIND_REMOVE_MEMBERS: JobKind.ValueType  # 7
 Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 @_typing.final
@@ -242,6 +252,8 @@ class Job(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    MEMBER_RESULTS_FIELD_NUMBER: _builtins.int
+    EXPORT_REPORT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID in lower case"""
     project_id: _builtins.str
@@ -290,6 +302,14 @@ class Job(_message.Message):
     def finished_at(self) -> _timestamp_pb2.Timestamp:
         """unset until final"""
 
+    @_builtins.property
+    def member_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberResult]:
+        """of ADD_, UPDATE_ and REMOVE_MEMBERS: one for each pair, in the order asked for"""
+
+    @_builtins.property
+    def export_report(self) -> Global___ExportReport:
+        """set by EXPORT_IMAGE when SUCCESS"""
+
     def __init__(
         self,
         *,
@@ -308,14 +328,82 @@ class Job(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         attempt: _builtins.int = ...,
+        member_results: _abc.Iterable[Global___MemberResult] | None = ...,
+        export_report: Global___ExportReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "progress", b"progress", "started_at", b"started_at", "verify_report", b"verify_report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "progress", b"progress", "started_at", b"started_at", "verify_report", b"verify_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "image_ids", b"image_ids", "kind", b"kind", "parent_job_id", b"parent_job_id", "progress", b"progress", "project_id", b"project_id", "started_at", b"started_at", "state", b"state", "sub_job_ids", b"sub_job_ids", "upload_ids", b"upload_ids", "verify_report", b"verify_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "id", b"id", "image_ids", b"image_ids", "kind", b"kind", "member_results", b"member_results", "parent_job_id", b"parent_job_id", "progress", b"progress", "project_id", b"project_id", "started_at", b"started_at", "state", b"state", "sub_job_ids", b"sub_job_ids", "upload_ids", b"upload_ids", "verify_report", b"verify_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class MemberResult(_message.Message):
+    """MemberResult is what became of one pair of image and project."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IS_DONE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    image_id: _builtins.str
+    """UUID"""
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _"""
+    is_done: _builtins.bool
+    """false: error says why not"""
+    @_builtins.property
+    def error(self) -> Global___JobError:
+        """set unless is_done"""
+
+    def __init__(
+        self,
+        *,
+        image_id: _builtins.str = ...,
+        project_id: _builtins.str = ...,
+        is_done: _builtins.bool = ...,
+        error: Global___JobError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "image_id", b"image_id", "is_done", b"is_done", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberResult: _TypeAlias = MemberResult  # noqa: Y015
+
+@_typing.final
+class ExportReport(_message.Message):
+    """ExportReport is the result of an EXPORT_IMAGE job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """BUCKET:OBJECT"""
+    size_bytes: _builtins.int
+    """of the object, 1 or more"""
+    sha256: _builtins.str
+    """of the object, 64 hex digits"""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "size_bytes", b"size_bytes", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportReport: _TypeAlias = ExportReport  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):

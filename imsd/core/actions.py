@@ -1,0 +1,199 @@
+"""What every call needs leave for, and what it leaves in the audit trail.
+
+Names of actions are those of the hosted service (contract §12.2) where it has them, names of traces those of
+its audit service (contract §11), its misspelling included; the others are imsd's own, in the same shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+PACKAGE: Final = "imsd.v1"
+
+# An action that every caller that is known may do.
+OPEN: Final = "ims:catalog:get"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A call. ``action``: its name, or what makes it of the request.
+
+    ``trace``: the name of the trace it leaves; empty when it only reads. ``resource``: the kind of thing
+    that it is about; ``id_field``: the field of the request that names it, empty when the call makes it.
+    """
+
+    action: str | Callable[[Any], str]
+    trace: str = ""
+    resource: str = "image"
+    id_field: str = ""
+
+    @property
+    def is_mutation(self) -> bool:
+        return bool(self.trace)
+
+    def action_for(self, request: Any) -> str:
+        return self.action if isinstance(self.action, str) else self.action(request)
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Every action that it may need."""
+        return (self.action,) if isinstance(self.action, str) else _OF_KINDS
+
+
+_SERVER_IMAGE: Final = "ims:serverImages:create"
+_DATA_IMAGE: Final = "ims:dataImages:create"
+_OF_KINDS: Final = (_SERVER_IMAGE, _DATA_IMAGE)
+# The number of imsd.v1.ImageKind: the core knows no messages.
+_DATA_DISK: Final = 2
+
+
+def _creation(request: Any) -> str:
+    return _DATA_IMAGE if request.kind == _DATA_DISK else _SERVER_IMAGE
+
+
+def _reads(action: str, resource: str = "image", id_field: str = "") -> Operation:
+    return Operation(action=action, resource=resource, id_field=id_field)
+
+
+def _changes(trace: str, action: str, resource: str = "image", id_field: str = "") -> Operation:
+    return Operation(action=action, trace=trace, resource=resource, id_field=id_field)
+
+
+_IMAGE: Final = {"id_field": "image_id"}
+
+_IMAGES = {
+    "CreateImage": Operation(action=_creation, trace="createImage"),
+    "CreateQueuedImage": _changes("createImage", "ims:images:create"),
+    "RegisterImage": _changes("updateImage", "ims:images:upload", **_IMAGE),
+    "GetImage": _reads("ims:images:get", **_IMAGE),
+    "ResolveImage": _reads("ims:images:get"),
+    "ResolveFamily": _reads("ims:images:get"),
+    "ListImages": _reads("ims:images:list"),
+    "ExportImageList": _reads("ims:images:list"),
+    "UpdateImage": _changes("updateImage", "ims:images:update", **_IMAGE),
+    "DeleteImage": _changes("deleteImage", "ims:images:delete", **_IMAGE),
+    "UndeleteImage": _changes("undeleteImage", "ims:images:delete", **_IMAGE),
+    "DeactivateImage": _changes("deactivateImage", "ims:images:update", **_IMAGE),
+    "ReactivateImage": _changes("reactivateImage", "ims:images:update", **_IMAGE),
+    "DeprecateImage": _changes("deprecateImage", "ims:images:update", **_IMAGE),
+    "SetImageVisibility": _changes("setImageVisibility", "ims:images:publicize", **_IMAGE),
+    "PublishImage": _changes("publishImage", "ims:images:publish", **_IMAGE),
+    "CopyImage": _changes("copyImage", "ims:images:copy", **_IMAGE),
+    "ExportImage": _changes("exportImage", "ims:images:export", **_IMAGE),
+    # The bytes leave the service, as by an export.
+    "DownloadImage": _reads("ims:images:export", **_IMAGE),
+    "VerifyImage": _changes("verifyImage", "ims:images:update", **_IMAGE),
+    "InspectImage": _reads("ims:images:get", **_IMAGE),
+}
+
+_UPLOADS = {
+    "CreateUpload": _changes("createUpload", "ims:images:upload", "upload"),
+    "GetUpload": _reads("ims:images:get", "upload", "upload_id"),
+    "ListUploads": _reads("ims:images:list", "upload"),
+    "WriteUpload": _changes("writeUpload", "ims:images:upload", "upload", "upload_id"),
+    "CommitUpload": _changes("commitUpload", "ims:images:upload", "upload", "upload_id"),
+    "DeleteUpload": _changes("deleteUpload", "ims:images:upload", "upload", "upload_id"),
+}
+
+_JOBS = {
+    "GetJob": _reads("ims:imageJobs:getPercentage", "job", "job_id"),
+    "ListJobs": _reads("ims:imageJobs:getPercentage", "job"),
+    "WatchJob": _reads("ims:imageJobs:getPercentage", "job", "job_id"),
+    "CancelJob": _changes("cancelJob", "ims:imageJobs:cancel", "job", "job_id"),
+}
+
+_MEMBERS = {
+    "AddMembers": _changes("addMember", "ims:images:share", "member"),
+    "UpdateMembers": _changes("updateMember", "ims:images:share", "member"),
+    "RemoveMembers": _changes("deleteMemeber", "ims:images:share", "member"),
+    "ListMembers": _reads("ims:images:get", "member", "image_id"),
+    "GetMember": _reads("ims:images:get", "member", "image_id"),
+}
+
+_TAGS = {
+    "SetImageTags": _changes("addTag", "ims:images:update", **_IMAGE),
+    "DeleteImageTags": _changes("deleteTag", "ims:images:update", **_IMAGE),
+    "GetImageTags": _reads("ims:images:list", **_IMAGE),
+    "ListTags": _reads("ims:images:list"),
+    "FindImagesByTags": _reads("ims:images:list"),
+    "CountImagesByTags": _reads("ims:images:list"),
+}
+
+_QUOTAS = {
+    "GetQuotas": _reads("ims:quotas:get", "quota"),
+    "SetQuota": _changes("setQuota", "ims:quotas:set", "quota", "resource"),
+    "ListLimits": _reads(OPEN, "limit"),
+    "ListUsage": _reads("ims:usage:get", "usage"),
+}
+
+_BUCKETS = {
+    "ListBuckets": _reads("ims:buckets:list", "bucket"),
+    "ListObjects": _reads("ims:buckets:list", "bucket", "bucket"),
+}
+
+_IDENTITY = {
+    "GetCaller": _reads(OPEN, "caller"),
+    "CreateProject": _changes("createProject", "ims:identity:manage", "project", "id"),
+    "ListProjects": _reads(OPEN, "project"),
+    "DeleteProject": _changes("deleteProject", "ims:identity:manage", "project", "id"),
+    "CreateUser": _changes("createUser", "ims:identity:manage", "user", "id"),
+    "ListUsers": _reads("ims:identity:get", "user"),
+    "DeleteUser": _changes("deleteUser", "ims:identity:manage", "user", "id"),
+    "CreateGroup": _changes("createGroup", "ims:identity:manage", "group", "id"),
+    "ListGroups": _reads("ims:identity:get", "group"),
+    "DeleteGroup": _changes("deleteGroup", "ims:identity:manage", "group", "id"),
+    "SetGroupMembers": _changes("updateGroup", "ims:identity:manage", "group", "id"),
+    "GrantRole": _changes("grantRole", "ims:identity:manage", "role", "principal_id"),
+    "RevokeRole": _changes("revokeRole", "ims:identity:manage", "role", "principal_id"),
+    "ListRoleGrants": _reads("ims:identity:get", "role"),
+    "CreateToken": _changes("createToken", "ims:tokens:create", "token"),
+    "ListTokens": _reads("ims:tokens:list", "token"),
+    "RevokeToken": _changes("revokeToken", "ims:tokens:revoke", "token", "token_id"),
+}
+
+_POLICIES = {
+    "ListRoles": _reads(OPEN, "role"),
+    "ListActions": _reads(OPEN, "action"),
+    "CheckPolicy": _reads("ims:policies:check", "policy"),
+}
+
+_TRACES = {
+    "ListTraces": _reads("ims:traces:list", "trace"),
+    "GetTrace": _reads("ims:traces:list", "trace", "trace_id"),
+    "ExportTraces": _reads("ims:traces:list", "trace"),
+    "VerifyTraces": _reads("ims:traces:list", "trace"),
+}
+
+_CATALOG = {
+    "ListFormats": _reads(OPEN, "catalog"),
+    "ListOsVersions": _reads(OPEN, "catalog"),
+    "GetServiceInfo": _reads(OPEN, "catalog"),
+}
+
+_DRIVERS = {"ListDrivers": _reads("ims:drivers:list", "driver")}
+
+_SERVICES = {
+    "ImageService": _IMAGES,
+    "UploadService": _UPLOADS,
+    "JobService": _JOBS,
+    "MemberService": _MEMBERS,
+    "TagService": _TAGS,
+    "QuotaService": _QUOTAS,
+    "BucketService": _BUCKETS,
+    "IdentityService": _IDENTITY,
+    "PolicyService": _POLICIES,
+    "TraceService": _TRACES,
+    "CatalogService": _CATALOG,
+    "DriverService": _DRIVERS,
+}
+
+# By the name of the call, as "imsd.v1.ImageService/GetImage".
+OPERATIONS: Mapping[str, Operation] = {
+    f"{PACKAGE}.{service}/{call}": operation
+    for service, calls in _SERVICES.items()
+    for call, operation in calls.items()
+}
+
+ACTIONS: Final = tuple(sorted({action for each in OPERATIONS.values() for action in each.actions}))

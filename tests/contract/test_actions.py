@@ -1,0 +1,64 @@
+"""Every call of the contract has an action, and every action a call."""
+
+from __future__ import annotations
+
+from imsd.core.actions import OPERATIONS
+from imsd.v1 import (
+    bucket_pb2,
+    catalog_pb2,
+    driver_pb2,
+    identity_pb2,
+    image_pb2,
+    job_pb2,
+    member_pb2,
+    policy_pb2,
+    quota_pb2,
+    tag_pb2,
+    trace_pb2,
+    upload_pb2,
+)
+
+FILES = (
+    bucket_pb2,
+    catalog_pb2,
+    driver_pb2,
+    identity_pb2,
+    image_pb2,
+    job_pb2,
+    member_pb2,
+    policy_pb2,
+    quota_pb2,
+    tag_pb2,
+    trace_pb2,
+    upload_pb2,
+)
+METHODS = {
+    f"{service.full_name}/{method.name}": method
+    for file in FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+
+READING = ("Get", "List", "Watch", "Resolve", "Find", "Count", "Check", "Inspect", "Download")
+READING_TOO = ("ExportImageList", "ExportTraces", "VerifyTraces")
+
+
+def test_every_call_has_an_action() -> None:
+    assert set(OPERATIONS) == set(METHODS)
+
+
+def test_what_names_a_resource_is_a_field_of_the_request() -> None:
+    wrong = []
+    for name, operation in OPERATIONS.items():
+        fields = METHODS[name].input_type.fields_by_name
+        if METHODS[name].client_streaming:
+            fields = fields["header"].message_type.fields_by_name
+        if operation.id_field and operation.id_field not in fields:
+            wrong.append(name)
+    assert wrong == []
+
+
+def test_what_only_reads_leaves_no_trace() -> None:
+    for name, operation in OPERATIONS.items():
+        call = name.rpartition("/")[2]
+        assert operation.is_mutation is not (call.startswith(READING) or call in READING_TOO), name
