@@ -149,6 +149,17 @@ class ImageRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRecord:
+    """The share of an image with a project. ``updated_at``: of the newest change of status."""
+
+    image_id: str
+    project_id: str
+    status: MemberStatus
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
     """One job. ``spec`` is what was asked, ``result`` what came of it; both JSON objects.
 
