@@ -19,10 +19,17 @@ import grpc
 from imsd.core.store_ownership import OWNER_BLOB
 from imsd.metadata.tables import metadata
 from imsd.v1 import (
+    bucket_pb2_grpc,
     catalog_pb2_grpc,
     driver_pb2_grpc,
+    identity_pb2_grpc,
     image_pb2_grpc,
     job_pb2_grpc,
+    member_pb2_grpc,
+    policy_pb2_grpc,
+    quota_pb2_grpc,
+    tag_pb2_grpc,
+    trace_pb2_grpc,
     upload_pb2_grpc,
 )
 
@@ -159,3 +166,10 @@ class Stubs:
         self.jobs: Any = job_pb2_grpc.JobServiceStub(channel)
         self.catalog: Any = catalog_pb2_grpc.CatalogServiceStub(channel)
         self.drivers: Any = driver_pb2_grpc.DriverServiceStub(channel)
+        self.members: Any = member_pb2_grpc.MemberServiceStub(channel)
+        self.tags: Any = tag_pb2_grpc.TagServiceStub(channel)
+        self.quotas: Any = quota_pb2_grpc.QuotaServiceStub(channel)
+        self.buckets: Any = bucket_pb2_grpc.BucketServiceStub(channel)
+        self.identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
+        self.policies: Any = policy_pb2_grpc.PolicyServiceStub(channel)
+        self.traces: Any = trace_pb2_grpc.TraceServiceStub(channel)

@@ -81,25 +81,27 @@ async def commit(stubs: Stubs, upload: upload_pb2.Upload, size_bytes: int) -> up
 
 
 async def start_image(stubs: Stubs, upload: upload_pb2.Upload, **fields: Any) -> job_pb2.Job:
-    request = image_pb2.CreateImageRequest(**({"name": "disk"} | fields), upload_id=upload.id)
+    named = {"name": "disk", "project_id": upload.project_id} | fields
+    request = image_pb2.CreateImageRequest(**named, upload_id=upload.id)
     job: job_pb2.Job = await stubs.images.CreateImage(request)
     return job
 
 
 async def ended(stubs: Stubs, job: job_pb2.Job) -> job_pb2.Job:
     """Watch a job to its end."""
-    states: list[job_pb2.Job] = [
-        now async for now in stubs.jobs.WatchJob(job_pb2.WatchJobRequest(job_id=job.id))
-    ]
+    request = job_pb2.WatchJobRequest(project_id=job.project_id, job_id=job.id)
+    states: list[job_pb2.Job] = [now async for now in stubs.jobs.WatchJob(request)]
     assert states[-1].state in FINAL
     return states[-1]
 
 
-async def import_disk(stubs: Stubs, content: bytes, **fields: Any) -> image_pb2.Image:
+async def import_disk(stubs: Stubs, content: bytes, project_id: str = "", **fields: Any) -> image_pb2.Image:
     """An ACTIVE image of ``content``."""
-    job = await ended(stubs, await start_image(stubs, await send(stubs, content), **fields))
+    upload = await send(stubs, content, project_id=project_id)
+    job = await ended(stubs, await start_image(stubs, upload, **fields))
     assert job.state == job_pb2.JOB_STATE_SUCCESS, job
-    image: image_pb2.Image = await stubs.images.GetImage(image_pb2.GetImageRequest(image_id=job.image_ids[0]))
+    request = image_pb2.GetImageRequest(project_id=project_id, image_id=job.image_ids[0])
+    image: image_pb2.Image = await stubs.images.GetImage(request)
     return image
 
 
