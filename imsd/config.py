@@ -32,7 +32,7 @@ MAX_SOCKET_PATH = 107
 
 MAX_PORT = 65535
 
-# Whoever reaches the daemon is its administrator, so a plain port stays on this machine.
+# A token on its way would be seen by others, so a plain port stays on this machine.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -118,7 +118,7 @@ class Config(BaseSettings):
     # Where the daemon keeps its database, its lock and, unless told otherwise, its store.
     state_dir: AbsolutePath = Field(default_factory=default_state_dir)
 
-    # Where it listens: "unix:PATH" or "HOST:PORT" (port 0: one that is free).
+    # Where it listens: "unix:PATH" or "HOST:PORT" (port 0: one that is free), where each call needs a token.
     listen: Texts = Field(default_factory=lambda given: (f"unix:{default_socket(given['state_dir'])}",))
 
     # Mode and group of unix sockets: whoever may open one is the local administrator.
@@ -258,7 +258,7 @@ def _address(address: str) -> str:
         raise ValueError(f"the port of {address!r} must be 1 to {MAX_PORT}, or 0 for one that is free")
     if host.strip("[]") not in LOOPBACK:
         raise ValueError(
-            f"{address} can be reached from other machines, and calls are not authenticated: listen on "
+            f"{address} can be reached from other machines, and nothing is encrypted: listen on "
             f"127.0.0.1:PORT or unix:PATH, and forward it over ssh"
         )
     return address

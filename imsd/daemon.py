@@ -18,6 +18,7 @@ from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.spool import SpoolFolder
 from imsd.config import Config
 from imsd.contract import run_blocking
+from imsd.core.authentication import Authentication
 from imsd.core.background import Background
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Downloads
@@ -86,6 +87,7 @@ class Daemon:
                 uploads=self.uploads,
                 jobs=self._jobs,
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),
+                authentication=Authentication(),
             ),
             config.max_upload_streams,
         )

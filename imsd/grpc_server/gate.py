@@ -15,7 +15,10 @@ from google.protobuf.message import Message
 
 from imsd.contract import PermissionDenied
 from imsd.core.actions import OPERATIONS, Operation
-from imsd.core.caller import Caller, CallerKind, set_caller
+from imsd.core.authentication import Authentication
+from imsd.core.caller import Caller, set_caller
+
+from .credentials import credentials_of
 
 
 class Admission:
@@ -42,10 +45,13 @@ def current_admission() -> Admission:
 
 
 class Gate:
+    def __init__(self, authentication: Authentication) -> None:
+        self._authentication = authentication
+
     @asynccontextmanager
     async def entered(self, method: str, context: Any) -> AsyncIterator[Admission]:
         """Let a call in. Raises Unauthenticated, PermissionDenied."""
-        caller = Caller(kind=CallerKind.LOCAL_ADMINISTRATOR, id="local", peer=context.peer()[:255])
+        caller = await self._authentication.caller(credentials_of(context))
         set_caller(caller)
         admission = Admission(caller, method, operation_of(method))
         _admission.set(admission)

@@ -59,7 +59,7 @@ def test_an_address_that_cannot_be_listened_on_is_named(tmp_path: Path, address:
     assert "INVALID_CONFIGURATION" in ended_with(daemon.launch(), daemon.log, status=2)
 
 
-async def test_tcp_on_loopback_serves_too(tmp_path: Path) -> None:
+async def test_tcp_on_loopback_asks_who_calls(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -67,9 +67,9 @@ async def test_tcp_on_loopback_serves_too(tmp_path: Path) -> None:
     daemon.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            info = await Stubs(channel).catalog.GetServiceInfo(catalog_pb2.GetServiceInfoRequest())
-        assert info.version
-        assert info.default_store == "main"
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await Stubs(channel).catalog.GetServiceInfo(catalog_pb2.GetServiceInfoRequest())
+        assert wire.reason_of(refused.value) == "UNAUTHENTICATED"
     finally:
         assert daemon.stop() == 0
 

@@ -12,9 +12,12 @@ import pytest
 from grpc.aio import EOF
 
 from imsd.core import handed_files
+from imsd.core.actions import OPERATIONS
+from imsd.core.caller import THE_DAEMON
 from imsd.core.handed_files import HandedFile, HandedFiles
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
+from imsd.grpc_server import gate
 from imsd.grpc_server.upload_servicer import UploadServicer
 from imsd.metadata.database import open_database
 from imsd.testing.memory_store import MemoryStore
@@ -22,6 +25,7 @@ from imsd.v1 import upload_pb2 as pb
 from tests.unit.core.core_world import STORE, open_runtime, pool_of
 
 SIZE = 100_000
+METHOD = "imsd.v1.UploadService/WriteUpload"
 TOKEN = bytes(range(32))
 
 
@@ -55,6 +59,7 @@ async def test_a_file_is_kept_while_its_writer_waits_for_a_place(
     servicer: UploadServicer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handed_files, "WAITING_SECONDS", 0.05)
+    gate._admission.set(gate.Admission(THE_DAEMON, METHOD, OPERATIONS[METHOD]))
     context: Any = None
     first, second = [
         await servicer.CreateUpload(pb.CreateUploadRequest(size_bytes=SIZE), context) for _ in range(2)
