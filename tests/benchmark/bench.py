@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmark import conversions, dedup, downloads, imports, inspection, limits, report
+from tests.benchmark import conversions, dedup, downloads, imports, inspection, limits, lists, report
 from tests.benchmark.disks import ROOT, Disks, describe
 from tests.benchmark.report import Row
 from tests.benchmark.stopwatch import Times
@@ -36,6 +36,7 @@ GROUPS: dict[str, Group] = {
     "memory": limits.memory,
     "latency": limits.latency,
     "inspect": inspection.stored_image,
+    "lists": lists.lists,
 }
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmark.peer_environment import free_port, programs, wait_for_port
@@ -33,10 +34,21 @@ enforce_new_defaults = false
 RULES = ("default", "get_images", "get_image", "add_image", "modify_image", "upload_image", "delete_image")
 
 
-class Glance:
-    """A Glance of its own, in ``folder``. Raises NotAvailable when it cannot be had here."""
+def nothing_to_fill(database: Path) -> None:
+    """It begins without images."""
 
-    def __init__(self, folder: Path) -> None:
+
+# How many connections may wait to be accepted.
+WAITING_LINE = 1024
+
+
+class Glance:
+    """A Glance of its own, in ``folder``. Raises NotAvailable when it cannot be had here.
+
+    ``fill`` gets the path of its new, empty database before it starts.
+    """
+
+    def __init__(self, folder: Path, fill: Callable[[Path], None] = nothing_to_fill) -> None:
         if shutil.which("curl") is None:
             raise NotAvailable("curl is not installed")
         bin_folder = programs("glance", "glance==33.0.0", "uwsgi==2.0.31")
@@ -47,13 +59,15 @@ class Glance:
         (folder / "policy.yaml").write_text("".join(f'{rule}: ""\n' for rule in RULES))
         shutil.copy(bin_folder.parent / "etc/glance/glance-api-paste.ini", folder)
         command(bin_folder / "glance-manage", "--config-file", configuration, "db_sync")
+        fill(folder / "glance.sqlite")
         self.port = free_port()
         listen = ("--http-socket", f"127.0.0.1:{self.port}", "--module", "glance.wsgi.api:application")
         threads = ("--processes", "1", "--threads", "4", "--enable-threads", "--lazy-apps")
+        line = ("--listen", str(WAITING_LINE), "--disable-logging")
         log = folder / "log"
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [bin_folder / "uwsgi", *listen, *threads, "--http-chunked-input", "--die-on-term"],
+                [bin_folder / "uwsgi", *listen, *threads, *line, "--http-chunked-input", "--die-on-term"],
                 env={**os.environ, "OS_GLANCE_CONFIG_DIR": str(folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,

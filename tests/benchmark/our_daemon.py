@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,14 +10,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from imsd.metadata.database import open_database
 from tests.benchmark.stopwatch import command
 
 PROGRAMS = Path(sys.executable).parent
+DATABASE_NAME = "imsd.sqlite3"
 START_PATIENCE_SECONDS = 30.0
 STOP_PATIENCE_SECONDS = 60.0
+
+
+async def _make_tables(url: str) -> None:
+    async with open_database(url):
+        pass
 
 
 def our_environment() -> dict[str, str]:
@@ -33,10 +42,18 @@ class OurDaemon:
         self._socket_folder = Path(tempfile.mkdtemp(prefix="imsd-bench."))
         self.address = f"unix:{self._socket_folder}/imsd.sock"
 
-    def start(self) -> None:
-        """Start on an empty state directory and wait until it answers."""
+    def start(self, fill: Callable[[Path], None] | None = None) -> None:
+        """Start on an empty state directory and wait until it answers.
+
+        ``fill`` gets the path of the daemon's database, which has tables and no rows.
+        """
         self.stop()
         self.folder.mkdir(parents=True)
+        if fill is not None:
+            (self.folder / "state").mkdir(mode=0o700)
+            database = self.folder / "state" / DATABASE_NAME
+            asyncio.run(_make_tables(f"sqlite+aiosqlite:///{database}"))
+            fill(database)
         with (self.folder / "imsd.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [PROGRAMS / "imsd", "serve", "--state-dir", self.folder / "state", "--listen", self.address],
