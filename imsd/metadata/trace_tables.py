@@ -34,12 +34,14 @@ trace = Table(
     Column("details", JSON, nullable=False),
     Column("previous_hash", HASH, nullable=False),
     Column("hash", HASH, nullable=False),
-    Index(None, "project_id", "time"),
-    Index(None, "project_id", "name", "sequence"),
-    Index(None, "project_id", "outcome", "sequence"),
-    Index(None, "project_id", "caller_id", "sequence"),
-    Index(None, "project_id", "resource_id", "sequence"),
-    Index(None, "project_id", "request_id", "sequence"),
+    # Lists are newest first, whatever they are filtered by.
+    Index(None, "project_id", "time", "sequence"),
+    Index(None, "project_id", "name", "time", "sequence"),
+    Index(None, "project_id", "outcome", "time", "sequence"),
+    Index(None, "project_id", "caller_id", "time", "sequence"),
+    Index(None, "project_id", "resource_type", "time", "sequence"),
+    Index(None, "project_id", "resource_id", "time", "sequence"),
+    Index(None, "project_id", "request_id", "time", "sequence"),
 )
 
 # The newest trace of each project: the next one goes on from here.
@@ -49,16 +51,22 @@ trace_chain = Table(
     Column("project_id", PROJECT_ID, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("hash", HASH, nullable=False),
+    Column("sealed_sequence", BigInteger, nullable=False),  # of the newest seal; 0: none
+    Column("sealed_at", UtcDateTime, nullable=True),
+    Column("oldest_at", UtcDateTime, nullable=True),  # the time of the oldest trace that is kept
+    Index(None, "oldest_at"),
 )
 
-# Calls that run and will leave a trace: what the daemon finds at its start was interrupted.
+# Calls that run and will leave a trace. One whose daemon lives no more was interrupted.
 trace_intent = Table(
     "trace_intent",
     metadata,
-    Column("id", ID, primary_key=True),
+    Column("id", ID, primary_key=True),  # that of the trace it becomes
     Column("owner", ID, nullable=False),  # the daemon's instance id
     Column("content", JSON, nullable=False),
     Column("began_at", UtcDateTime, nullable=False),
+    Column("lease_until", UtcDateTime, nullable=False),  # renewed while its daemon lives
+    Index(None, "owner"),
 )
 
 # Up to `sequence` the chain had `hash`: the MAC is made with a key that lies outside the database.
@@ -68,6 +76,7 @@ trace_seal = Table(
     Column("project_id", PROJECT_ID, primary_key=True),
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("hash", HASH, nullable=False),
+    Column("key_id", String(16), nullable=False),
     Column("mac", HASH, nullable=False),
     Column("sealed_at", UtcDateTime, nullable=False),
 )

@@ -11,12 +11,15 @@ depends_on = None
 # The table, and the columns of an index of it.
 INDEXES = (
     ("role_grant", "project_id"),
-    ("trace", "project_id", "caller_id", "sequence"),
-    ("trace", "project_id", "name", "sequence"),
-    ("trace", "project_id", "outcome", "sequence"),
-    ("trace", "project_id", "request_id", "sequence"),
-    ("trace", "project_id", "resource_id", "sequence"),
-    ("trace", "project_id", "time"),
+    ("trace", "project_id", "caller_id", "time", "sequence"),
+    ("trace", "project_id", "name", "time", "sequence"),
+    ("trace", "project_id", "outcome", "time", "sequence"),
+    ("trace", "project_id", "request_id", "time", "sequence"),
+    ("trace", "project_id", "resource_id", "time", "sequence"),
+    ("trace", "project_id", "resource_type", "time", "sequence"),
+    ("trace", "project_id", "time", "sequence"),
+    ("trace_chain", "oldest_at"),
+    ("trace_intent", "owner"),
     ("usage_record", "hour", "project_id", "resource"),
     ("api_token", "created_at", "id"),
     ("api_token", "user_id", "created_at", "id"),
@@ -138,6 +141,9 @@ def upgrade() -> None:
         sa.Column("project_id", sa.String(length=64), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("sealed_sequence", sa.BigInteger(), nullable=False),
+        sa.Column("sealed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("oldest_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("project_id", name=op.f("pk_trace_chain")),
     )
     op.create_table(
@@ -146,6 +152,7 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(length=36), nullable=False),
         sa.Column("content", sa.JSON(), nullable=False),
         sa.Column("began_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_trace_intent")),
     )
     op.create_table(
@@ -153,6 +160,7 @@ def upgrade() -> None:
         sa.Column("project_id", sa.String(length=64), nullable=False),
         sa.Column("sequence", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("key_id", sa.String(length=16), nullable=False),
         sa.Column("mac", sa.String(length=64), nullable=False),
         sa.Column("sealed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("project_id", "sequence", name=op.f("pk_trace_seal")),
