@@ -24,8 +24,8 @@ from imsd.metadata.records import JobKind, JobRecord, JobState
 
 from .job_board import JobBoard
 from .job_run import JobRun, Workflow, failure
+from .job_slots import JobKey, JobSlots, slot_rules
 from .runtime import Runtime
-from .waiting_line import WaitingLine
 
 log = structlog.get_logger(__name__)
 
@@ -39,27 +39,20 @@ MAX_RETRY_SECONDS = 30.0
 # How long cancelled work may take to let go when the daemon stops.
 LET_GO_SECONDS = 10.0
 
-# Jobs that only read: few at once, so that they never crowd out the work people wait for.
-MAX_RUNNING_VERIFY_JOBS = 4
-
 T = TypeVar("T")
 
 
 class Dispatcher:
-    """Runs jobs of this daemon; a kind has at most as many running as its slots, the others wait."""
+    """Runs jobs of this daemon, as many at once as have slots, see `JobSlots`; the others wait."""
 
     def __init__(self, runtime: Runtime, board: JobBoard, workflows: Mapping[JobKind, Workflow]) -> None:
         self._runtime = runtime
         self._board = board
         self._workflows = workflows
-        self._slots = {
-            JobKind.CREATE_IMAGE: asyncio.Semaphore(runtime.limits.max_running_create_jobs),
-            JobKind.VERIFY_IMAGE: asyncio.Semaphore(MAX_RUNNING_VERIFY_JOBS),
-        }
+        self._slots = JobSlots(slot_rules(runtime.limits))
         self._supervisors: dict[str, asyncio.Task[None]] = {}
         self._work: dict[str, asyncio.Task[None]] = {}
         self._cancelled: set[str] = set()
-        self._lines: dict[JobKind, WaitingLine] = {kind: WaitingLine() for kind in self._slots}
         self._flusher: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
@@ -69,34 +62,35 @@ class Dispatcher:
             # What a parent has in hand is its own to go on with.
             left = [each for each in await job_rows.unfinished_jobs(c) if not each.parent_job_id]
         for record in left:
-            self.dispatch(record.id, record.kind)
+            self.dispatch(record)
         self._flusher = asyncio.create_task(self._flush_forever(), name="job progress")
         return len(left)
 
-    def dispatch(self, job_id: str, kind: JobKind) -> None:
+    def dispatch(self, record: JobRecord) -> None:
         """Run a job whose row exists, as soon as there is a slot."""
-        if self._stopping.is_set() or job_id in self._supervisors:
+        job = JobKey.of(record)
+        if self._stopping.is_set() or job.id in self._supervisors:
             return
-        self._lines[kind].join(job_id)
-        task = asyncio.create_task(self._supervise(job_id, kind), name=f"job {job_id}")
-        self._supervisors[job_id] = task
-        task.add_done_callback(partial(self._supervision_ended, job_id, kind))
+        self._slots.join(job)
+        task = asyncio.create_task(self._supervise(job), name=f"job {job.id}")
+        self._supervisors[job.id] = task
+        task.add_done_callback(partial(self._supervision_ended, job))
 
-    def cancel(self, job_id: str, kind: JobKind) -> None:
+    def cancel(self, record: JobRecord) -> None:
         """The job's row is CANCELLING: end its work, or clean up after it. Repeating it does no harm."""
-        self._cancelled.add(job_id)
-        if work := self._work.get(job_id):
+        self._cancelled.add(record.id)
+        if work := self._work.get(record.id):
             _cancel_once(work)
-        elif job_id in self._lines[kind]:
-            _cancel_once(self._supervisors[job_id])
+        elif record.id in self._slots:
+            _cancel_once(self._supervisors[record.id])
         else:
-            self.dispatch(job_id, kind)
-        if job_id not in self._supervisors:  # the daemon stops: the next start goes on
-            self._cancelled.discard(job_id)
+            self.dispatch(record)
+        if record.id not in self._supervisors:  # the daemon stops: the next start goes on
+            self._cancelled.discard(record.id)
 
-    def queue_position(self, job_id: str, kind: JobKind) -> int:
+    def queue_position(self, record: JobRecord) -> int:
         """1 for the next one; 0 when the job does not wait."""
-        return self._lines[kind].position(job_id)
+        return self._slots.position(JobKey.of(record))
 
     async def stop(self, drain_seconds: float) -> None:
         """Let running jobs finish within the drain time; the rest goes on at the next start.
@@ -105,7 +99,7 @@ class Dispatcher:
         """
         self._stopping.set()
         for job_id, supervisor in self._supervisors.items():
-            if any(job_id in line for line in self._lines.values()):
+            if job_id in self._slots:
                 _cancel_once(supervisor)
         await self._wait_for_supervisors(drain_seconds)
         for work in self._work.values():
@@ -125,45 +119,46 @@ class Dispatcher:
             await asyncio.wait(list(self._supervisors.values()), timeout=seconds)
             await asyncio.sleep(0)  # let their done callbacks run
 
-    def _supervision_ended(self, job_id: str, kind: JobKind, supervisor: asyncio.Task[None]) -> None:
+    def _supervision_ended(self, job: JobKey, supervisor: asyncio.Task[None]) -> None:
         if not supervisor.cancelled() and supervisor.exception():
-            log.error("a job lost its supervisor", job_id=job_id, exc_info=supervisor.exception())
-        del self._supervisors[job_id]
-        self._lines[kind].leave(job_id)
-        self._cancelled.discard(job_id)
-        self._board.close(job_id)
+            log.error("a job lost its supervisor", job_id=job.id, exc_info=supervisor.exception())
+        del self._supervisors[job.id]
+        self._slots.leave(job)
+        self._cancelled.discard(job.id)
+        self._board.close(job.id)
 
-    async def _supervise(self, job_id: str, kind: JobKind) -> None:
-        structlog.contextvars.bind_contextvars(job_id=job_id)
-        workflow, run = self._workflows[kind], None
+    async def _supervise(self, job: JobKey) -> None:
+        structlog.contextvars.bind_contextvars(job_id=job.id)
+        workflow, run = self._workflows[job.kind], None
         work: asyncio.Task[None] | None = None
         while run is None:
-            has_slot = await self._wait_for_turn(job_id, kind)
+            give_back = await self._wait_for_turn(job)
             try:
                 if self._stopping.is_set():
                     return
-                run = await self._persist(partial(self._claim, job_id))
+                run = await self._persist(partial(self._claim, job.id))
                 if run is not None and self._may_work(run):
                     work = await self._do_work(run, workflow)
             finally:
-                if has_slot:
-                    self._slots[kind].release()
-            if run is None and await self._is_over(job_id):
+                give_back()
+            if run is None and await self._is_over(job.id):
                 return
         await self._persist(partial(self._settle, run, workflow, work))
 
-    async def _wait_for_turn(self, job_id: str, kind: JobKind) -> bool:
-        """Wait for a slot. A job cancelled while it waits needs none: it is only cleaned up after."""
-        self._lines[kind].join(job_id)
+    async def _wait_for_turn(self, job: JobKey) -> Callable[[], None]:
+        """Wait for a slot; returns what gives it back.
+
+        A job cancelled while it waits needs none: it is only cleaned up after.
+        """
+        self._slots.join(job)
         try:
-            await self._slots[kind].acquire()
+            return await self._slots.take(job)
         except asyncio.CancelledError:
             if task := asyncio.current_task():
                 task.uncancel()
-            return False
+            return lambda: None
         finally:
-            self._lines[kind].leave(job_id)
-        return True
+            self._slots.leave(job)
 
     async def _claim(self, job_id: str) -> JobRun | None:
         """None when the job is final, or runs in another daemon."""

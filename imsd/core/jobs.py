@@ -114,7 +114,7 @@ class Jobs:
             self._board.changed(job_id)
         view = await self.get(project_id, job_id)
         if view.record.state is JobState.CANCELLING:  # also when it was before: nobody may be at it
-            self._dispatcher.cancel(job_id, view.record.kind)
+            self._dispatcher.cancel(view.record)
         return view
 
     def stop_watching(self) -> None:
@@ -130,7 +130,7 @@ class Jobs:
             return view
         live = self._board.find(record.id)
         if live is None:
-            return replace(view, queue_position=self._dispatcher.queue_position(record.id, record.kind))
+            return replace(view, queue_position=self._dispatcher.queue_position(record))
         current = replace(
             record,
             phase=live.phase,

@@ -10,6 +10,9 @@ class WaitingLine:
         self._waiting: dict[str, None] = {}
         self._positions: dict[str, int] | None = None
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._waiting
 

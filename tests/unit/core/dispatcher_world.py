@@ -78,21 +78,21 @@ class Service:
         )
         self.workflow = Scripted(work)
         board = JobBoard()
-        self.dispatcher = Dispatcher(self.runtime, board, {JobKind.CREATE_IMAGE: self.workflow})
+        self.dispatcher = Dispatcher(self.runtime, board, dict.fromkeys(JobKind, self.workflow))
         self.jobs = Jobs(self.runtime, board, self.dispatcher)
 
-    async def add(self, project_id: str = "default") -> str:
+    async def add(self, project_id: str = "default", kind: JobKind = JobKind.CREATE_IMAGE) -> str:
         record = JobRecord(
             id=str(uuid.uuid4()),
             project_id=project_id,
-            kind=JobKind.CREATE_IMAGE,
+            kind=kind,
             state=JobState.INIT,
             spec={},
             created_at=now(),
         )
         async with self.runtime.database.transaction() as c:
             await job_rows.insert_job(c, record)
-        self.dispatcher.dispatch(record.id, record.kind)
+        self.dispatcher.dispatch(record)
         return record.id
 
     async def end_of(self, job_id: str) -> JobView:

@@ -153,7 +153,7 @@ async def test_work_that_notices_its_cancellation_by_itself_ends_in_silence(
     may_notice.set()
     while job_id in service.dispatcher._work:
         await asyncio.sleep(0.01)
-    cancel(job_id, JobKind.CREATE_IMAGE)
+    cancel((await service.jobs.get("default", job_id)).record)
     assert (await service.end_of(job_id)).record.state is JobState.CANCELLED
     await asyncio.wait_for(is_free(service), 10)
     gc.collect()
