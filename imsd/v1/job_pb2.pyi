@@ -109,7 +109,7 @@ class Progress(_message.Message):
     eta_seconds: _builtins.int
     """seconds until the phase ends, 0 or more; 0 when unknown or done"""
     queue_position: _builtins.int
-    """turn among the waiting jobs of its kind, 0 or more; 1 is next; 0 when not waiting"""
+    """turn among the waiting jobs of its kind, of copies those of its project, 0 or more; 1 is next; 0 when not waiting"""
     def __init__(
         self,
         *,
