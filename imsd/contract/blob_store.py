@@ -9,8 +9,11 @@ Lifecycle of a blob::
                      |
                      '-- leaving the block without commit --> nothing, and no space taken
 
-What the core guarantees to a driver: ids match `BLOB_ID`; ids of packs are random and never reused;
-no id is a folder of another (never both ``a`` and ``a/b``);
+A *bucket* is a store of the users' own, and keeps nothing of imsd: files come and go there by other hands
+too, and do not stay as they were committed.
+
+What the core guarantees to a driver: ids match `BLOB_ID`; in a store, ids of packs are random and never
+reused, and no id is a folder of another (never both ``a`` and ``a/b``);
 one task at a time uses an ingest; `write` is not called after `commit`; every method may be
 cancelled at an await; methods of the store itself are called concurrently.
 
@@ -21,6 +24,9 @@ What a driver guarantees to the core:
 * **Durability**: when `commit` returns, the blob survives a power cut.
 * **Discard**: an ingest that is left without commit, cancelled or killed with its process leaves no
   visible blob; the space it took is freed at the latest when the store is opened again.
+* **Foreign blobs**: what somebody else put into a bucket is read like any other blob, if its name is an id;
+  what is no plain blob (a link, a pipe, a name that is no id) is not there. `StoredBlob.version` tells when
+  a blob was replaced.
 * **Cancellation**: when a cancelled call raises, no thread of it still touches the caller's buffers.
 * **Errors**: only `ImsError` classes, by the table in the driver; a message names the blob, never a
   secret. `CAPACITY_EXHAUSTED` when there is no room, `STORE_READ_ONLY` when writing is not allowed,
@@ -41,9 +47,9 @@ from .errors import InvalidRequest
 
 BlobId = NewType("BlobId", str)
 
-# Segments of lower-case letters, digits, '-', '_' and '.', none of which starts with a dot; at most
-# 200 characters in all.
-BLOB_ID = re.compile(r"(?=.{1,200}\Z)[a-z0-9_-][a-z0-9._-]*(/[a-z0-9_-][a-z0-9._-]*)*\Z")
+# Segments of ASCII letters, digits, '-', '_' and '.', none of which starts with a dot; at most 255 characters
+# in all. What imsd names itself is in lower case; the objects of a bucket have the names that users give.
+BLOB_ID = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*\Z")
 
 Buffer = bytes | bytearray | memoryview
 
@@ -68,11 +74,16 @@ class ByteRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A committed blob: its size in bytes and when it was committed (UTC)."""
+    """A committed blob: its size in bytes and when it was committed (UTC).
+
+    ``version``: another one when other bytes have the id; up to 200 characters, empty if the store cannot
+    tell.
+    """
 
     id: BlobId
     size_bytes: int
     modified_at: datetime
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

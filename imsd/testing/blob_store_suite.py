@@ -228,7 +228,18 @@ class IngestChecks:
         assert await self.content(store, BLOB) == self.kept(b"whole")
 
     @pytest.mark.parametrize(
-        "blob", ["0", "_", "a..b", "a" * 200, "/".join("a" * 100), f"{'a' * 99}/{'b' * 100}", "0/-/_.-"]
+        "blob",
+        [
+            "0",
+            "_",
+            "a..b",
+            "Z",
+            "a" * 255,
+            "/".join("a" * 128),
+            f"{'a' * 99}/{'b' * 155}",
+            "0/-/_.-",
+            "De/Bian.Q",
+        ],
     )
     async def test_ids_at_the_limits_are_ids(self, store: BlobStore, blob: str) -> None:
         stored = await put(store, blob, b"content")
@@ -296,6 +307,24 @@ class BlobStoreSuite(IngestChecks):
         await put(store, "folder/blob", b"new bytes")
         assert await self.content(store, "folder/blob") == self.kept(b"new bytes")
 
+    async def test_a_version_tells_two_blobs_of_one_id_apart(self, store: BlobStore) -> None:
+        old = await put(store, BLOB, b"as long")
+        assert len(old.version) <= 200
+        assert (await store.stat(BLOB)).version == old.version
+        await store.delete(BLOB)
+        new = await put(store, BLOB, b"as well")
+        if not old.version:
+            pytest.skip("the store has no versions")
+        assert new.version != old.version
+
+    async def test_upper_and_lower_case_are_two_ids(self, store: BlobStore) -> None:
+        await put(store, "Folder/Blob", b"upper")
+        await put(store, "folder/blob", b"lower")
+        assert await self.content(store, "Folder/Blob") == self.kept(b"upper")
+        assert await ids(store) == ["Folder/Blob", "folder/blob"]
+        await store.delete(BlobId("folder/blob"))
+        assert await ids(store) == ["Folder/Blob"]
+
     async def test_a_folder_may_lose_its_last_blob_while_others_come(self, store: BlobStore) -> None:
         async def come_and_go(number: int) -> None:
             for _ in range(10):
@@ -317,7 +346,21 @@ class BlobStoreSuite(IngestChecks):
 
     async def test_a_list_is_in_the_order_of_ids(self, store: BlobStore) -> None:
         # '-' and '.' sort before '/', digits and letters after it: folders do not sort as their names do
-        blobs = ["a-b", "a.b", "a/b", "a/b-c", "a0b", "b/0/c", "b/0-c", "b/00", "ab", "a_b", "b-/c", "0"]
+        blobs = [
+            "a-b",
+            "a.b",
+            "a/b",
+            "a/b-c",
+            "a0b",
+            "b/0/c",
+            "b/0-c",
+            "b/00",
+            "ab",
+            "a_b",
+            "b-/c",
+            "0",
+            "A/b",
+        ]
         for blob in random.Random(17).sample(blobs, len(blobs)):
             await put(store, blob, b"x")
         assert await ids(store) == sorted(blobs)

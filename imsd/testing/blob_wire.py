@@ -20,12 +20,17 @@ CONDITIONS = {name: found for name, found in vars(errors).items() if isinstance(
 
 def blob_to_pb(stored: StoredBlob) -> pb.Blob:
     microseconds = (stored.modified_at - EPOCH) // timedelta(microseconds=1)
-    return pb.Blob(id=stored.id, size_bytes=stored.size_bytes, modified_microseconds=microseconds)
+    return pb.Blob(
+        id=stored.id,
+        size_bytes=stored.size_bytes,
+        modified_microseconds=microseconds,
+        version=stored.version,
+    )
 
 
 def blob_from_pb(blob: pb.Blob) -> StoredBlob:
     modified_at = EPOCH + timedelta(microseconds=blob.modified_microseconds)
-    return StoredBlob(BlobId(blob.id), blob.size_bytes, modified_at)
+    return StoredBlob(BlobId(blob.id), blob.size_bytes, modified_at, blob.version)
 
 
 def failure_to_pb(error: ImsError) -> pb.Failure:

@@ -36,6 +36,7 @@ class MemoryStore(BlobStore):
         self._clock = clock
         self._blobs: dict[BlobId, tuple[StoredBlob, bytes]] = {}
         self._used_bytes = 0  # of blobs and open ingests
+        self._commits = 0
 
     @asynccontextmanager
     async def begin(self, blob: BlobId) -> AsyncIterator[Ingest]:
@@ -85,7 +86,8 @@ class MemoryStore(BlobStore):
         """Make ``content``, whose room is taken, visible. Raises AlreadyExists."""
         if blob in self._blobs:
             raise AlreadyExists(f"blob {blob} exists already")
-        stored = StoredBlob(blob, len(content), self._clock())
+        self._commits += 1
+        stored = StoredBlob(blob, len(content), self._clock(), str(self._commits))
         self._blobs[blob] = (stored, content)
         return stored
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import threading
 
+from .paths import folder_of
+
 # A folder may vanish between being made and being used, when another process removes the last blob
 # of it; each round loses to one such removal.
 MAX_ROUNDS = 100
@@ -37,7 +39,8 @@ class Folders:
             try:
                 with self._lock:
                     self._make(folder)
-                    os.link(source, name, src_dir_fd=source_fd, dst_dir_fd=self._root_fd)
+                    with folder_of(self._root_fd, name) as (folder_fd, last):
+                        os.link(source, last, src_dir_fd=source_fd, dst_dir_fd=folder_fd)
                 break
             except FileNotFoundError:
                 if last_round:
@@ -52,7 +55,8 @@ class Folders:
     def unlink(self, name: str) -> None:
         """Remove a file and every folder that becomes empty by it. Raises FileNotFoundError."""
         with self._lock:
-            os.unlink(name, dir_fd=self._root_fd)
+            with folder_of(self._root_fd, name) as (folder_fd, last):
+                os.unlink(last, dir_fd=folder_fd)
             folder = os.path.dirname(name)
             while folder and self._remove_if_empty(folder):
                 folder = os.path.dirname(folder)
@@ -61,7 +65,8 @@ class Folders:
         if not folder:
             return
         try:
-            os.mkdir(folder, 0o700, dir_fd=self._root_fd)
+            with folder_of(self._root_fd, folder) as (above_fd, last):
+                os.mkdir(last, 0o700, dir_fd=above_fd)
         except FileExistsError:
             return
         except FileNotFoundError:
@@ -70,7 +75,8 @@ class Folders:
 
     def _remove_if_empty(self, folder: str) -> bool:
         try:
-            os.rmdir(folder, dir_fd=self._root_fd)
+            with folder_of(self._root_fd, folder) as (above_fd, last):
+                os.rmdir(last, dir_fd=above_fd)
         except OSError:  # not empty, or somebody else's doing; an empty folder left behind harms nobody
             return False
         self._durable.discard(folder)
@@ -101,8 +107,10 @@ class Folders:
             self._durable.add(folder)
 
     def _sync(self, folder: str) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root_fd)
+            with folder_of(self._root_fd, folder) as (above_fd, last):
+                fd = os.open(last or ".", flags, dir_fd=above_fd)
         except FileNotFoundError:  # its last blob was deleted meanwhile, ours with it
             return
         try:

@@ -92,7 +92,8 @@ class LocalIngest(Ingest):
 
 def stored_blob(blob: BlobId, status: os.stat_result) -> StoredBlob:
     """What the file system knows of a blob."""
-    return StoredBlob(blob, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+    version = f"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
+    return StoredBlob(blob, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), version)
 
 
 def _skip(views: list[memoryview], written: int) -> list[memoryview]:

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from imsd.contract import BlobId, StoredBlob
 
 from .ingest import stored_blob
+from .paths import folder_of
 
 # What a segment of an id looks like; the store ignores all else, such as `lost+found`.
-SEGMENT = re.compile(r"[a-z0-9_-][a-z0-9._-]*\Z")
+SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
+
+# The longest id.
+MAX_ID = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ def scan(root_fd: int, folder: str, wanted: Wanted) -> list[Entry]:
     """The wanted entries of one folder ('' or 'a/b/'), last one first. Blocks."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        fd = os.open(folder or ".", flags, dir_fd=root_fd)
+        with folder_of(root_fd, folder.removesuffix("/")) as (above_fd, last):
+            fd = os.open(last or ".", flags, dir_fd=above_fd)
     except (FileNotFoundError, NotADirectoryError):  # its last blob was deleted meanwhile
         return []
     try:
@@ -71,14 +76,15 @@ def stat_all(root_fd: int, blobs: Sequence[str]) -> list[StoredBlob]:
 
 def stat_one(root_fd: int, blob: BlobId) -> StoredBlob:
     """Raises FileNotFoundError, also for what is no file. Blocks."""
-    status = os.stat(blob, dir_fd=root_fd, follow_symlinks=False)
+    with folder_of(root_fd, blob) as (folder_fd, last):
+        status = os.stat(last, dir_fd=folder_fd, follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode):
         raise FileNotFoundError(errno.ENOENT, "not a regular file")
     return stored_blob(blob, status)
 
 
 def _entry(folder: str, found: os.DirEntry[str]) -> Entry | None:
-    if not SEGMENT.match(found.name):
+    if not SEGMENT.match(found.name) or len(folder) + len(found.name) > MAX_ID:
         return None
     if found.is_dir(follow_symlinks=False):
         return Entry(f"{folder}{found.name}/")

@@ -11,15 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from .paths import folder_of
+
 
 @dataclass(slots=True)
 class OpenBlob:
-    """A descriptor and the size in bytes, which never changes. ``readers`` use it now."""
+    """A descriptor and what the file was when it was opened. ``readers`` use it now."""
 
     fd: int
-    size_bytes: int
+    status: os.stat_result
     readers: int = 0
     is_kept: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return self.status.st_size
 
 
 class OpenBlobs:
@@ -54,10 +60,16 @@ class OpenBlobs:
 
     def _borrow(self, name: str) -> OpenBlob:
         with self._lock:
-            if name in self._kept:
+            kept = self._kept.get(name)
+            if kept:
                 self._kept.move_to_end(name)
-                self._kept[name].readers += 1
-                return self._kept[name]
+                kept.readers += 1
+            drops = self._drops
+        if kept:
+            if self._is_current(name, kept):
+                return kept
+            self._return(kept)
+            self.drop(name)
             drops = self._drops
         opened = self._open(name)
         with self._lock:
@@ -83,10 +95,25 @@ class OpenBlobs:
             if not blob.readers:
                 os.close(blob.fd)
 
+    def _is_current(self, name: str, kept: OpenBlob) -> bool:
+        """Whether nobody put another file in its place, or wrote to it, as other programs do in a bucket."""
+        try:
+            with folder_of(self._root_fd, name) as (folder_fd, last):
+                now = os.stat(last, dir_fd=folder_fd, follow_symlinks=False)
+        except OSError:  # the one that opens it tells what is wrong
+            return False
+        return _identity(now) == _identity(kept.status)
+
     def _open(self, name: str) -> OpenBlob:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._root_fd)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with folder_of(self._root_fd, name) as (folder_fd, last):
+            fd = os.open(last, flags, dir_fd=folder_fd)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
             raise FileNotFoundError(errno.ENOENT, "not a regular file")
-        return OpenBlob(fd, status.st_size)
+        return OpenBlob(fd, status)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

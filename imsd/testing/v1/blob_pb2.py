@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aimsd/testing/v1/blob.proto\x12\x0fimsd.testing.v1\"E\n\x04\x42lob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x1d\n\x15modified_microseconds\x18\x03 \x01(\x03\"K\n\x07\x46\x61ilure\x12\x11\n\tcondition\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"\x18\n\x16GetCapabilitiesRequest\"(\n\x17GetCapabilitiesResponse\x12\r\n\x05names\x18\x01 \x03(\t\"\xcb\x01\n\rIngestRequest\x12\x35\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32$.imsd.testing.v1.IngestRequest.BeginH\x00\x12\x0f\n\x05write\x18\x02 \x01(\x0cH\x00\x12\x37\n\x06\x63ommit\x18\x03 \x01(\x0b\x32%.imsd.testing.v1.IngestRequest.CommitH\x00\x1a\x13\n\x05\x42\x65gin\x12\n\n\x02id\x18\x01 \x01(\t\x1a\x1c\n\x06\x43ommit\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x42\x06\n\x04step\":\n\x0eIngestResponse\x12(\n\tcommitted\x18\x01 \x01(\x0b\x32\x15.imsd.testing.v1.Blob\"v\n\x0bReadRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x06ranges\x18\x02 \x03(\x0b\x32\".imsd.testing.v1.ReadRequest.Range\x1a\'\n\x05Range\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06length\x18\x02 \x01(\x04\",\n\x0cReadResponse\x12\r\n\x05range\x18\x01 \x01(\r\x12\r\n\x05piece\x18\x02 \x01(\x0c\"\x19\n\x0bStatRequest\x12\n\n\x02id\x18\x01 \x01(\t\",\n\x0bListRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"3\n\x0cListResponse\x12#\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x15.imsd.testing.v1.Blob\"\x1b\n\rDeleteRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x11\n\x0fGetUsageRequest\"b\n\x10GetUsageResponse\x12\x17\n\nused_bytes\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\nfree_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\r\n\x0b_used_bytesB\r\n\x0b_free_bytes2\xa9\x04\n\x0b\x42lobService\x12\x64\n\x0fGetCapabilities\x12\'.imsd.testing.v1.GetCapabilitiesRequest\x1a(.imsd.testing.v1.GetCapabilitiesResponse\x12M\n\x06Ingest\x12\x1e.imsd.testing.v1.IngestRequest\x1a\x1f.imsd.testing.v1.IngestResponse(\x01\x30\x01\x12\x45\n\x04Read\x12\x1c.imsd.testing.v1.ReadRequest\x1a\x1d.imsd.testing.v1.ReadResponse0\x01\x12;\n\x04Stat\x12\x1c.imsd.testing.v1.StatRequest\x1a\x15.imsd.testing.v1.Blob\x12\x45\n\x04List\x12\x1c.imsd.testing.v1.ListRequest\x1a\x1d.imsd.testing.v1.ListResponse0\x01\x12I\n\x06\x44\x65lete\x12\x1e.imsd.testing.v1.DeleteRequest\x1a\x1f.imsd.testing.v1.DeleteResponse\x12O\n\x08GetUsage\x12 .imsd.testing.v1.GetUsageRequest\x1a!.imsd.testing.v1.GetUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aimsd/testing/v1/blob.proto\x12\x0fimsd.testing.v1\"V\n\x04\x42lob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x1d\n\x15modified_microseconds\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\t\"K\n\x07\x46\x61ilure\x12\x11\n\tcondition\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"\x18\n\x16GetCapabilitiesRequest\"(\n\x17GetCapabilitiesResponse\x12\r\n\x05names\x18\x01 \x03(\t\"\xcb\x01\n\rIngestRequest\x12\x35\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32$.imsd.testing.v1.IngestRequest.BeginH\x00\x12\x0f\n\x05write\x18\x02 \x01(\x0cH\x00\x12\x37\n\x06\x63ommit\x18\x03 \x01(\x0b\x32%.imsd.testing.v1.IngestRequest.CommitH\x00\x1a\x13\n\x05\x42\x65gin\x12\n\n\x02id\x18\x01 \x01(\t\x1a\x1c\n\x06\x43ommit\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x42\x06\n\x04step\":\n\x0eIngestResponse\x12(\n\tcommitted\x18\x01 \x01(\x0b\x32\x15.imsd.testing.v1.Blob\"v\n\x0bReadRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x06ranges\x18\x02 \x03(\x0b\x32\".imsd.testing.v1.ReadRequest.Range\x1a\'\n\x05Range\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06length\x18\x02 \x01(\x04\",\n\x0cReadResponse\x12\r\n\x05range\x18\x01 \x01(\r\x12\r\n\x05piece\x18\x02 \x01(\x0c\"\x19\n\x0bStatRequest\x12\n\n\x02id\x18\x01 \x01(\t\",\n\x0bListRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"3\n\x0cListResponse\x12#\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x15.imsd.testing.v1.Blob\"\x1b\n\rDeleteRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x11\n\x0fGetUsageRequest\"b\n\x10GetUsageResponse\x12\x17\n\nused_bytes\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\nfree_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\r\n\x0b_used_bytesB\r\n\x0b_free_bytes2\xa9\x04\n\x0b\x42lobService\x12\x64\n\x0fGetCapabilities\x12\'.imsd.testing.v1.GetCapabilitiesRequest\x1a(.imsd.testing.v1.GetCapabilitiesResponse\x12M\n\x06Ingest\x12\x1e.imsd.testing.v1.IngestRequest\x1a\x1f.imsd.testing.v1.IngestResponse(\x01\x30\x01\x12\x45\n\x04Read\x12\x1c.imsd.testing.v1.ReadRequest\x1a\x1d.imsd.testing.v1.ReadResponse0\x01\x12;\n\x04Stat\x12\x1c.imsd.testing.v1.StatRequest\x1a\x15.imsd.testing.v1.Blob\x12\x45\n\x04List\x12\x1c.imsd.testing.v1.ListRequest\x1a\x1d.imsd.testing.v1.ListResponse0\x01\x12I\n\x06\x44\x65lete\x12\x1e.imsd.testing.v1.DeleteRequest\x1a\x1f.imsd.testing.v1.DeleteResponse\x12O\n\x08GetUsage\x12 .imsd.testing.v1.GetUsageRequest\x1a!.imsd.testing.v1.GetUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,41 +32,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imsd.testing.v1.blob_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BLOB']._serialized_start=47
-  _globals['_BLOB']._serialized_end=116
-  _globals['_FAILURE']._serialized_start=118
-  _globals['_FAILURE']._serialized_end=193
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=195
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=219
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=221
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=261
-  _globals['_INGESTREQUEST']._serialized_start=264
-  _globals['_INGESTREQUEST']._serialized_end=467
-  _globals['_INGESTREQUEST_BEGIN']._serialized_start=410
-  _globals['_INGESTREQUEST_BEGIN']._serialized_end=429
-  _globals['_INGESTREQUEST_COMMIT']._serialized_start=431
-  _globals['_INGESTREQUEST_COMMIT']._serialized_end=459
-  _globals['_INGESTRESPONSE']._serialized_start=469
-  _globals['_INGESTRESPONSE']._serialized_end=527
-  _globals['_READREQUEST']._serialized_start=529
-  _globals['_READREQUEST']._serialized_end=647
-  _globals['_READREQUEST_RANGE']._serialized_start=608
-  _globals['_READREQUEST_RANGE']._serialized_end=647
-  _globals['_READRESPONSE']._serialized_start=649
-  _globals['_READRESPONSE']._serialized_end=693
-  _globals['_STATREQUEST']._serialized_start=695
-  _globals['_STATREQUEST']._serialized_end=720
-  _globals['_LISTREQUEST']._serialized_start=722
-  _globals['_LISTREQUEST']._serialized_end=766
-  _globals['_LISTRESPONSE']._serialized_start=768
-  _globals['_LISTRESPONSE']._serialized_end=819
-  _globals['_DELETEREQUEST']._serialized_start=821
-  _globals['_DELETEREQUEST']._serialized_end=848
-  _globals['_DELETERESPONSE']._serialized_start=850
-  _globals['_DELETERESPONSE']._serialized_end=866
-  _globals['_GETUSAGEREQUEST']._serialized_start=868
-  _globals['_GETUSAGEREQUEST']._serialized_end=885
-  _globals['_GETUSAGERESPONSE']._serialized_start=887
-  _globals['_GETUSAGERESPONSE']._serialized_end=985
-  _globals['_BLOBSERVICE']._serialized_start=988
-  _globals['_BLOBSERVICE']._serialized_end=1541
+  _globals['_BLOB']._serialized_end=133
+  _globals['_FAILURE']._serialized_start=135
+  _globals['_FAILURE']._serialized_end=210
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=212
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=236
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=238
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=278
+  _globals['_INGESTREQUEST']._serialized_start=281
+  _globals['_INGESTREQUEST']._serialized_end=484
+  _globals['_INGESTREQUEST_BEGIN']._serialized_start=427
+  _globals['_INGESTREQUEST_BEGIN']._serialized_end=446
+  _globals['_INGESTREQUEST_COMMIT']._serialized_start=448
+  _globals['_INGESTREQUEST_COMMIT']._serialized_end=476
+  _globals['_INGESTRESPONSE']._serialized_start=486
+  _globals['_INGESTRESPONSE']._serialized_end=544
+  _globals['_READREQUEST']._serialized_start=546
+  _globals['_READREQUEST']._serialized_end=664
+  _globals['_READREQUEST_RANGE']._serialized_start=625
+  _globals['_READREQUEST_RANGE']._serialized_end=664
+  _globals['_READRESPONSE']._serialized_start=666
+  _globals['_READRESPONSE']._serialized_end=710
+  _globals['_STATREQUEST']._serialized_start=712
+  _globals['_STATREQUEST']._serialized_end=737
+  _globals['_LISTREQUEST']._serialized_start=739
+  _globals['_LISTREQUEST']._serialized_end=783
+  _globals['_LISTRESPONSE']._serialized_start=785
+  _globals['_LISTRESPONSE']._serialized_end=836
+  _globals['_DELETEREQUEST']._serialized_start=838
+  _globals['_DELETEREQUEST']._serialized_end=865
+  _globals['_DELETERESPONSE']._serialized_start=867
+  _globals['_DELETERESPONSE']._serialized_end=883
+  _globals['_GETUSAGEREQUEST']._serialized_start=885
+  _globals['_GETUSAGEREQUEST']._serialized_end=902
+  _globals['_GETUSAGERESPONSE']._serialized_start=904
+  _globals['_GETUSAGERESPONSE']._serialized_end=1002
+  _globals['_BLOBSERVICE']._serialized_start=1005
+  _globals['_BLOBSERVICE']._serialized_end=1558
 # @@protoc_insertion_point(module_scope)

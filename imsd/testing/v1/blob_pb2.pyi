@@ -25,20 +25,24 @@ class Blob(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     MODIFIED_MICROSECONDS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     size_bytes: _builtins.int
     modified_microseconds: _builtins.int
     """since 1970, UTC"""
+    version: _builtins.str
+    """another one when other bytes have the id; empty if the store cannot tell"""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         modified_microseconds: _builtins.int = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "modified_microseconds", b"modified_microseconds", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "modified_microseconds", b"modified_microseconds", "size_bytes", b"size_bytes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -189,7 +189,7 @@ async def test_strange_files_are_no_blobs(tmp_path: Path, store: BlobStore) -> N
     root = tmp_path / "store"
     (root / "lost+found").mkdir()
     (root / ".hidden").write_text("x")
-    (root / "UPPER").write_text("x")
+    (root / "two words").write_text("x")
     (root / "link").symlink_to(root / PACK)
     (root / "folder-link").symlink_to(root / "packs")
     os.mkfifo(root / "pipe")
@@ -199,6 +199,42 @@ async def test_strange_files_are_no_blobs(tmp_path: Path, store: BlobStore) -> N
             await store.stat(blob_id(blob))
         with pytest.raises(NotFound):
             await asyncio.wait_for(store.read(blob_id(blob), [ByteRange(0, 1)]), 5)
+
+
+async def test_no_link_leads_out_of_the_directory(tmp_path: Path, store: BlobStore) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("x")
+    (tmp_path / "store" / "folder").symlink_to(outside)
+    (tmp_path / "store" / "a").mkdir()
+    (tmp_path / "store" / "a" / "b").symlink_to(outside)
+    for blob in ("folder/secret", "a/b/secret"):
+        with pytest.raises(NotFound):
+            await store.stat(blob_id(blob))
+        with pytest.raises(NotFound):
+            await store.read(blob_id(blob), [ByteRange(0, 1)])
+        await store.delete(blob_id(blob))
+    for blob in ("folder/new", "folder/deeper/new", "a/b/new"):
+        with pytest.raises(FailedPrecondition):
+            await put(store, blob)
+    for prefix in ("", "folder/", "a/b/"):
+        assert [stored async for stored in store.list(prefix)] == []
+    assert [path.name for path in outside.iterdir()] == ["secret"]
+
+
+async def test_a_file_that_another_program_puts_in_its_place_is_read(
+    tmp_path: Path, store: BlobStore
+) -> None:
+    await put(store, "disk.RAW")
+    old = await store.stat(blob_id("disk.RAW"))
+    await store.read(old.id, [ByteRange(0, old.size_bytes)])
+    (tmp_path / "other").write_bytes(bytes(old.size_bytes))
+    os.rename(tmp_path / "other", tmp_path / "store" / "disk.RAW")
+    assert (await store.stat(old.id)).version != old.version
+    assert await store.read(old.id, [ByteRange(0, old.size_bytes)]) == [bytes(old.size_bytes)]
+    with (tmp_path / "store" / "disk.RAW").open("ab") as file:
+        file.write(b"more")
+    assert await store.read(old.id, [ByteRange(old.size_bytes, 4)]) == [b"more"]
 
 
 async def test_a_blob_that_was_cut_short_is_lost_data(tmp_path: Path, store: BlobStore) -> None:
