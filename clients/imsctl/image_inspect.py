@@ -12,7 +12,8 @@ from imsd.v1 import guest_pb2, image_pb2
 from . import choice, wording
 from .file_argument import names_a_file, require_local, resolve_image
 from .guest_output import print_guest
-from .json_fields import disk_format, guest_fields, image_fields
+from .image_json import guest_fields, image_fields
+from .json_fields import disk_format
 from .local_image import LocalImage, OnPhase, open_local_disks
 from .local_work import watched
 from .output import print_fields, print_json, printable

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from imsd.v1 import guest_pb2, image_pb2
 
 from . import wording
-from .json_fields import disk_format, enum_text, image_fields
+from .image_json import image_fields
+from .json_fields import disk_format, enum_text
 from .output import print_csv, print_fields, print_json, print_table
 from .session import Session
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imsd.v1 import catalog_pb2, driver_pb2, guest_pb2, image_pb2, job_pb2, upload_pb2
+from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2
 
 from . import wording
 
@@ -46,87 +46,6 @@ def disk_format(value: int) -> str:
 
 def compression(value: int) -> str:
     return enum_text(image_pb2.Compression, value).replace("_", "-")
-
-
-def image_fields(image: image_pb2.Image) -> Fields:
-    return {
-        "id": image.id,
-        "name": image.name,
-        "status": enum_text(image_pb2.ImageStatus, image.status),
-        "disk_format": disk_format(image.disk_format),
-        "virtual_size": image.virtual_size_bytes,
-        "data_size": image.data_size_bytes,
-        "stored_size": image.stored_size_bytes,
-        "new_size": image.new_size_bytes,
-        "digest": image.digest,
-        "min_disk": image.min_disk_gb,
-        "min_ram": image.min_ram_mb,
-        "max_ram": image.max_ram_mb,
-        "os_version": image.os_version,
-        "architecture": enum_text(guest_pb2.Architecture, image.architecture),
-        "boot_mode": enum_text(guest_pb2.BootMode, image.boot_mode),
-        "description": image.description,
-        "protected": image.is_protected,
-        "tags": dict(sorted(image.tags.items())),
-        "properties": dict(sorted(image.properties.items())),
-        "findings": [{"code": found.code, "message": found.message} for found in image.findings],
-        "guest": guest_fields(image.guest) if image.HasField("guest") else None,
-        "project_id": image.project_id,
-        "region": image.region,
-        "origin_image_id": image.origin_image_id,
-        "store": image.store,
-        "job_id": image.job_id,
-        "etag": image.etag,
-        "created_at": wording.rfc3339(image.created_at),
-        "updated_at": wording.rfc3339(image.updated_at),
-        "active_at": wording.rfc3339(image.active_at),
-    }
-
-
-def guest_fields(guest: guest_pb2.GuestReport) -> Fields:
-    return {
-        "inspected": guest.is_inspected,
-        "verified": guest.is_verified,
-        "os_type": enum_text(guest_pb2.OsType, guest.os_type),
-        "distribution": guest.distribution,
-        "name": guest.name,
-        "version": guest.version,
-        "os_version": guest.os_version,
-        "bits": guest.bits,
-        "architecture": enum_text(guest_pb2.Architecture, guest.architecture),
-        "boot_modes": [enum_text(guest_pb2.BootMode, mode) for mode in guest.boot_modes],
-        "default_boot_mode": enum_text(guest_pb2.BootMode, guest.default_boot_mode),
-        "cloud_init": guest.has_cloud_init,
-        "guest_agent": guest.has_guest_agent,
-        "virtio_disk": enum_text(guest_pb2.Readiness, guest.virtio_disk),
-        "virtio_network": enum_text(guest_pb2.Readiness, guest.virtio_network),
-        "partitions": [_partition_fields(part) for part in guest.partitions],
-        "findings": [_guest_finding_fields(found) for found in guest.findings],
-        "evidence": list(guest.evidence),
-        "supported_server_types": list(guest.supported_server_types),
-        "uefi_supported": guest.is_uefi_supported,
-    }
-
-
-def _partition_fields(part: guest_pb2.GuestPartition) -> Fields:
-    return {
-        "number": part.number,
-        "name": part.name,
-        "size": part.size_bytes,
-        "type": part.type,
-        "file_system": part.file_system,
-        "label": part.label,
-        "used_as": part.used_as,
-    }
-
-
-def _guest_finding_fields(found: guest_pb2.GuestFinding) -> Fields:
-    return {
-        "code": found.code,
-        "severity": enum_text(guest_pb2.GuestFinding.Severity, found.severity),
-        "message": found.message,
-        "remedy": found.remedy,
-    }
 
 
 def job_fields(job: job_pb2.Job) -> Fields:

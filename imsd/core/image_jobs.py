@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,7 +12,6 @@ from imsd.metadata import jobs as job_rows
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import (
     ImageRecord,
-    ImageStatus,
     JobKind,
     JobRecord,
     JobState,
@@ -20,35 +19,13 @@ from imsd.metadata.records import (
     UploadState,
 )
 
-from . import checks, limits, requests
+from . import requests
 from .dispatcher import Dispatcher
+from .new_image import NewImage, checked, queued_image
 from .requests import RequestKey
 from .runtime import Runtime
-from .sources import Source, Sources
+from .sources import Sources
 from .uploads import NewUpload, Uploads
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewImage:
-    """What a caller wants; ``min_disk_gb`` 0: as large as the disk in the file.
-
-    The file is that of ``upload_id`` or, if there is one, of ``source``, which has ``expected_sha256``.
-    """
-
-    name: str
-    upload_id: str = ""
-    source: Source | None = None
-    expected_sha256: str = ""
-    description: str = ""
-    disk_format: str = ""
-    os_version: str = ""
-    architecture: str = ""
-    boot_mode: str = ""
-    min_disk_gb: int = 0
-    min_ram_mb: int = 0
-    max_ram_mb: int = 0
-    tags: dict[str, str] = field(default_factory=dict)
-    properties: dict[str, str] = field(default_factory=dict)
 
 
 class ImageJobs:
@@ -60,7 +37,7 @@ class ImageJobs:
 
     async def create(self, key: RequestKey, new: NewImage) -> str:
         """Start a CREATE_IMAGE job and return its id; the first one's when ``key`` was used before."""
-        _check(new)
+        new = checked(new)
         own = self._own_upload(key.project_id, new) if new.source else None
         async with self._runtime.database.transaction() as c:
             earlier = await requests.recall(c, key)
@@ -122,43 +99,24 @@ class ImageJobs:
         return self._uploads.prepare(project_id, wanted, self._runtime.new_id())
 
     def _records(self, project_id: str, new: NewImage, upload: UploadRecord) -> tuple[ImageRecord, JobRecord]:
-        now = self._runtime.clock()
-        image_id, job_id = self._runtime.new_id(), upload.job_id or self._runtime.new_id()
-        image = ImageRecord(
-            id=image_id,
-            project_id=project_id,
-            region=self._runtime.region,
-            name=new.name,
-            description=new.description,
-            status=ImageStatus.QUEUED,
-            disk_format=new.disk_format or upload.disk_format,
-            os_version=new.os_version,
-            architecture=new.architecture,
-            boot_mode=new.boot_mode,
-            min_disk_gb=new.min_disk_gb,
-            min_ram_mb=new.min_ram_mb,
-            max_ram_mb=new.max_ram_mb,
-            tags=new.tags,
-            properties=new.properties,
-            store=upload.store,
-            job_id=job_id,
-            created_at=now,
-            updated_at=now,
-        )
+        job_id = upload.job_id or self._runtime.new_id()
+        declared = replace(new, disk_format=new.disk_format or upload.disk_format)
+        image = queued_image(self._runtime, project_id, declared, upload.store, job_id)
         job = JobRecord(
             id=job_id,
             project_id=project_id,
             kind=JobKind.CREATE_IMAGE,
             state=JobState.INIT,
             spec={
-                "disk_format": new.disk_format or upload.disk_format,
+                "disk_format": declared.disk_format,
+                "kind": new.kind,
                 "min_disk_gb": new.min_disk_gb,
                 "store": upload.store,
                 "source": new.source.to_spec() if new.source else None,
             },
-            image_id=image_id,
+            image_id=image.id,
             upload_id=upload.id,
-            created_at=now,
+            created_at=image.created_at,
         )
         return image, job
 
@@ -170,20 +128,6 @@ def _verifying(image: ImageRecord) -> job_rows.JobQuery:
         kinds=(JobKind.VERIFY_IMAGE,),
         image_id=image.id,
     )
-
-
-def _check(new: NewImage) -> None:
-    checks.name(new.name)
-    checks.description(new.description)
-    if new.source is None:
-        checks.uuid("upload_id", new.upload_id)
-        if new.expected_sha256:
-            checks.refuse("expected_sha256", "of an upload, CreateUpload takes the SHA-256")
-    checks.text("os_version", new.os_version, limits.MAX_OS_VERSION)
-    checks.number("min_disk_gb", new.min_disk_gb, 0, limits.MAX_DISK_GB)
-    checks.ram(new.min_ram_mb, new.max_ram_mb)
-    checks.tags(new.tags)
-    checks.properties(new.properties)
 
 
 async def _committed_upload(c: AsyncConnection, project_id: str, upload_id: str) -> UploadRecord:

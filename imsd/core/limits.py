@@ -33,6 +33,19 @@ MAX_DISK_GB: Final = 1 << 20
 MAX_RAM_MB: Final = 4 << 20
 MAX_OS_VERSION: Final = 255
 
+# §5.1 os_shutdown_timeout: 60 to 300 seconds.
+SHUTDOWN_TIMEOUT_SECONDS: Final = (60, 300)
+
+# §5.2: the values of these are free texts there; the bounds are ours.
+DEVICE = re.compile(r"[A-Za-z0-9_]{0,64}\Z")
+PRODUCT_CODE = re.compile(r"[A-Za-z0-9_\-]{0,64}\Z")
+MAX_AGENTS: Final = 16
+AGENT = re.compile(r"[a-z0-9_\-]{1,32}\Z")
+MAX_OS_FEATURES: Final = 4096
+
+# Families are ours.
+FAMILY = re.compile(r"[a-z][a-z0-9\-]{0,62}\Z")
+
 PROJECT = re.compile(r"[A-Za-z0-9_\-]{1,64}\Z")
 DEFAULT_PROJECT: Final = "default"
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")

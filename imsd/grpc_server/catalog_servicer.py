@@ -12,6 +12,7 @@ from imsd.v1.catalog_pb2_grpc import CatalogServiceServicer
 
 from . import convert
 from .context import Context
+from .convert_image_fields import architecture_from_pb
 
 
 class CatalogServicer(CatalogServiceServicer):
@@ -39,7 +40,7 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: pb.ListOsVersionsRequest, _: Context
     ) -> pb.ListOsVersionsResponse:
         systems = catalogue.systems(
-            convert.architecture_from_pb(request.architecture),
+            architecture_from_pb(request.architecture),
             request.server_type,
             is_uefi_only=request.is_uefi_supported,
         )

@@ -14,14 +14,7 @@ from imsd.contract import InvalidRequest
 from imsd.core import checks
 from imsd.core.jobs import JobView
 from imsd.core.requests import RequestKey
-from imsd.guest_messages import (
-    ARCHITECTURES,
-    BOOT_MODES,
-    architecture_to_pb,
-    boot_mode_to_pb,
-    kept_guest_to_pb,
-)
-from imsd.metadata.records import ImageRecord, ImageStatus, JobKind, JobState, UploadRecord, UploadState
+from imsd.metadata.records import ImageStatus, JobKind, JobState, UploadRecord, UploadState
 from imsd.v1 import image_pb2, job_pb2, upload_pb2
 
 
@@ -73,64 +66,12 @@ def job_kinds_from_pb(values: Collection[int]) -> tuple[JobKind, ...]:
     return tuple(map(JobKind, _names(job_pb2.JobKind, "JOB_KIND_", values, "kinds")))
 
 
-def architecture_from_pb(value: int) -> str:
-    """Raises InvalidRequest."""
-    return _known_name(ARCHITECTURES, value, "architecture")
-
-
-def boot_mode_from_pb(value: int) -> str:
-    """Raises InvalidRequest."""
-    return _known_name(BOOT_MODES, value, "boot_mode")
-
-
 def request_key(request: Message, project_id: str, request_id: str) -> RequestKey:
     """The idempotency key of a request: its id and a mark of everything it asks for."""
     mark = hashlib.sha256(
         request.DESCRIPTOR.full_name.encode() + b"\0" + request.SerializeToString(deterministic=True)
     )
     return RequestKey(checks.project_id(project_id), checks.request_id(request_id), mark.hexdigest())
-
-
-def image_to_pb(record: ImageRecord) -> image_pb2.Image:
-    image = listed_image_to_pb(record)
-    if record.guest:
-        image.guest.CopyFrom(kept_guest_to_pb(record.guest))
-    return image
-
-
-def listed_image_to_pb(record: ImageRecord) -> image_pb2.Image:
-    """An image without what was found inside, which is long."""
-    return image_pb2.Image(
-        id=record.id,
-        project_id=record.project_id,
-        region=record.region,
-        origin_image_id=record.origin_image_id,
-        name=record.name,
-        description=record.description,
-        status=image_pb2.ImageStatus.Value(f"IMAGE_STATUS_{record.status.name}"),
-        disk_format=format_to_pb(record.disk_format),
-        virtual_size_bytes=record.virtual_size,
-        data_size_bytes=record.data_size,
-        stored_size_bytes=record.stored_size,
-        new_size_bytes=record.new_size,
-        digest=record.digest,
-        min_disk_gb=record.min_disk_gb,
-        min_ram_mb=record.min_ram_mb,
-        max_ram_mb=record.max_ram_mb,
-        os_version=record.os_version,
-        architecture=architecture_to_pb(record.architecture),
-        boot_mode=boot_mode_to_pb(record.boot_mode),
-        is_protected=record.is_protected,
-        tags=dict(record.tags),
-        properties=dict(record.properties),
-        findings=[image_pb2.Finding(code=f["code"], message=f["message"]) for f in record.findings],
-        store=record.store,
-        job_id=record.job_id,
-        etag=str(record.version),
-        created_at=time_to_pb(record.created_at),
-        updated_at=time_to_pb(record.updated_at),
-        active_at=time_to_pb(record.active_at),
-    )
 
 
 def upload_to_pb(record: UploadRecord, part_size_bytes: int) -> upload_pb2.Upload:
@@ -221,7 +162,7 @@ _UPLOAD_STATES = {
 }
 
 
-def _known_name(names: Mapping[str, int], value: int, field: str) -> str:
+def known_name(names: Mapping[str, int], value: int, field: str) -> str:
     """The name of an enum's value; empty when unspecified."""
     if not value:
         return ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from imsd.contract import InvalidRequest
 from imsd.core import checks
-from imsd.core.image_jobs import NewImage
 from imsd.core.images import LISTED, UPDATABLE, ImageChange
+from imsd.core.new_image import NewImage
 from imsd.core.sources import Source, SourceKind
 from imsd.metadata.images import ImageQuery
 from imsd.v1 import image_pb2 as pb
 
 from . import convert
+from . import convert_image_fields as fields
 
 ORDERS = ("created_at", "updated_at", "name", "virtual_size", "status")
 
@@ -28,13 +29,20 @@ def new_image_from_pb(request: pb.CreateImageRequest) -> NewImage:
         description=request.description,
         disk_format=convert.format_from_pb(request.disk_format),
         os_version=request.os_version,
-        architecture=convert.architecture_from_pb(request.architecture),
-        boot_mode=convert.boot_mode_from_pb(request.boot_mode),
+        architecture=fields.architecture_from_pb(request.architecture),
+        boot_mode=fields.boot_mode_from_pb(request.boot_mode),
         min_disk_gb=request.min_disk_gb,
         min_ram_mb=request.min_ram_mb,
         max_ram_mb=request.max_ram_mb,
         tags=dict(request.tags),
         properties=dict(request.properties),
+        kind=fields.kind_from_pb(request.kind),
+        server_kind=fields.server_kind_from_pb(request.server_kind),
+        os_type=fields.os_type_from_pb(request.os_type),
+        license_type=fields.license_type_from_pb(request.license_type),
+        family=request.family,
+        server_support=fields.server_support_from_pb(request.server_support),
+        enterprise_project_id=request.enterprise_project_id,
     )
 
 

@@ -18,6 +18,7 @@ from imsd.v1.image_pb2_grpc import ImageServiceServicer
 
 from . import convert, convert_image
 from .context import Context
+from .convert_image_fields import image_to_pb, listed_image_to_pb
 from .download_stream import download_messages
 from .pages import page_that_fits
 
@@ -45,25 +46,23 @@ class ImageServicer(ImageServiceServicer):
         return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
 
     async def GetImage(self, request: pb.GetImageRequest, _: Context) -> pb.Image:
-        return convert.image_to_pb(await self._images.get(request.project_id, request.image_id))
+        return image_to_pb(await self._images.get(request.project_id, request.image_id))
 
     async def ResolveImage(self, request: pb.ResolveImageRequest, _: Context) -> pb.Image:
-        return convert.image_to_pb(await self._images.resolve(request.project_id, request.name_or_id))
+        return image_to_pb(await self._images.resolve(request.project_id, request.name_or_id))
 
     async def ListImages(self, request: pb.ListImagesRequest, _: Context) -> pb.ListImagesResponse:
         query = convert_image.image_query_from_pb(request)
 
         async def page(size: int) -> pb.ListImagesResponse:
             images, token = await self._images.list(query, size, request.page_token)
-            return pb.ListImagesResponse(
-                images=map(convert.listed_image_to_pb, images), next_page_token=token
-            )
+            return pb.ListImagesResponse(images=map(listed_image_to_pb, images), next_page_token=token)
 
         return await page_that_fits(page, lambda made: made.images, request.page_size)
 
     async def UpdateImage(self, request: pb.UpdateImageRequest, _: Context) -> pb.Image:
         change = convert_image.image_change_from_pb(request)
-        return convert.image_to_pb(
+        return image_to_pb(
             await self._images.update(request.project_id, request.image_id, request.etag, change)
         )
 

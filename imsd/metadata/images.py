@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .records import ImageKind, ImageRecord, ImageStatus, ServerKind, Visibility
+from .records import ImageKind, ImageRecord, ImageStatus, MemberStatus, ServerKind, Visibility
 from .rows import Marker, beyond, in_batches, plain, to_row
 from .states import IMAGE_NEXT_STATES, require_move
-from .tables import image, image_tag
+from .tables import image, image_member, image_support, image_tag
 
 # What a caller sees unless it asks for more.
 LISTED_STATUSES = (ImageStatus.QUEUED, ImageStatus.SAVING, ImageStatus.ACTIVE)
@@ -42,13 +42,30 @@ class ImageQuery:
 
 
 async def insert_image(c: AsyncConnection, record: ImageRecord) -> None:
-    await c.execute(insert(image).values(to_row(record, without=["tags"])))
+    await c.execute(insert(image).values(to_row(record, without=["tags", "member_status"])))
     await _insert_tags(c, record.id, record.project_id, record.tags)
+    await _insert_support(c, record.id, record.project_id, record.server_support)
 
 
 async def get_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord | None:
     """The image, in any status."""
     found = await _records(c, select(image).where(image.c.id == image_id, image.c.project_id == project_id))
+    return found[0] if found else None
+
+
+async def get_seen_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord | None:
+    """The image, in any status, if it is of the project, public, or shared with the project."""
+    member = image_member.c.status.label("member_status")
+    joined = image.outerjoin(
+        image_member, and_(image_member.c.image_id == image.c.id, image_member.c.project_id == project_id)
+    )
+    is_seen = or_(
+        image.c.project_id == project_id,
+        image.c.visibility == Visibility.PUBLIC,
+        image_member.c.project_id.is_not(None),
+    )
+    rows = select(image, member).select_from(joined).where(image.c.id == image_id, is_seen)
+    found = await _records(c, rows)
     return found[0] if found else None
 
 
@@ -91,7 +108,8 @@ async def update_image(
 ) -> ImageRecord | None:
     """Change an image that is in one of ``statuses`` (and at ``expected_version``); None if it is not.
 
-    ``values`` are columns; ``tags`` replaces all tags; ``updated_at`` is the caller's to give. A status
+    ``values`` are columns; ``tags`` replaces all tags, ``server_support`` all marks of support;
+    ``updated_at`` is the caller's to give. A status
     that is already the wanted one may stay, otherwise `IMAGE_NEXT_STATES` holds.
     """
     if "status" in values:
@@ -112,6 +130,9 @@ async def update_image(
         assert isinstance(tags, Mapping)
         await c.execute(delete(image_tag).where(image_tag.c.image_id == image_id))
         await _insert_tags(c, image_id, row.project_id, tags)
+    if "server_support" in values:
+        await c.execute(delete(image_support).where(image_support.c.image_id == image_id))
+        await _insert_support(c, image_id, row.project_id, row.server_support)
     return (await _with_tags(c, [row]))[0]
 
 
@@ -157,6 +178,24 @@ async def _insert_tags(c: AsyncConnection, image_id: str, project_id: str, tags:
         await c.execute(insert(image_tag), rows)
 
 
+async def _insert_support(
+    c: AsyncConnection, image_id: str, project_id: str, support: Mapping[str, object]
+) -> None:
+    """Each mark that is set, so that it can be looked for; of a flag the value is ``true``."""
+    rows = [
+        {
+            "image_id": image_id,
+            "project_id": project_id,
+            "feature": feature,
+            "value": "true" if value is True else str(value),
+        }
+        for feature, value in support.items()
+        if value
+    ]
+    if rows:
+        await c.execute(insert(image_support), rows)
+
+
 async def _records(c: AsyncConnection, rows: Select[Any]) -> list[ImageRecord]:
     return await _with_tags(c, (await c.execute(rows)).all())
 
@@ -178,4 +217,6 @@ def _record(row: Row[Any], tags: Mapping[str, str]) -> ImageRecord:
     columns["server_kind"] = ServerKind(columns["server_kind"])
     columns["findings"] = tuple(columns["findings"])
     columns["agents"] = tuple(columns["agents"])
+    if member := columns.get("member_status"):
+        columns["member_status"] = MemberStatus(member)
     return ImageRecord(**columns, tags=tags)

@@ -146,6 +146,8 @@ class ImageRecord:
     agents: Sequence[str] = ()
     os_features: str = ""  # JSON text
     has_no_credential_injection: bool = False
+    # Of the share with the project that asks, no column of the image; None: it is no member, or nobody asked.
+    member_status: MemberStatus | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

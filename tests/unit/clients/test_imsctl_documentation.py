@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-from imsctl import json_fields
+from imsctl import image_json, json_fields
 from imsctl.command_line import GROUPS, app
 from imsctl.image_output import CSV_COLUMNS
 from typer.testing import CliRunner
@@ -19,8 +19,8 @@ from imsd.v1 import catalog_pb2, driver_pb2, guest_pb2, image_pb2, job_pb2, uplo
 README = (Path(__file__).parents[3] / "clients" / "README.md").read_text()
 
 DOCUMENTED = {
-    "image": json_fields.image_fields(image_pb2.Image()),
-    "guest": json_fields.guest_fields(guest_pb2.GuestReport()),
+    "image": image_json.image_fields(image_pb2.Image()),
+    "guest": image_json.guest_fields(guest_pb2.GuestReport()),
     "job": json_fields.job_fields(job_pb2.Job()),
     "upload": json_fields.upload_fields(upload_pb2.Upload()),
     "driver": json_fields.driver_fields(driver_pb2.Driver()),

@@ -11,10 +11,11 @@ from typing import Any
 
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.fetching import Fetching
-from imsd.core.image_jobs import ImageJobs, NewImage
+from imsd.core.image_jobs import ImageJobs
 from imsd.core.image_making import ImageMaker
 from imsd.core.job_board import JobBoard
 from imsd.core.jobs import Jobs, JobView
+from imsd.core.new_image import NewImage
 from imsd.core.requests import RequestKey
 from imsd.core.runtime import Runtime
 from imsd.core.sweeper import Sweeper

@@ -1,0 +1,98 @@
+"""What a caller wants a new image to be, checked, and the record that begins with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKind
+
+from . import attribute_checks, checks, limits
+from .runtime import Runtime
+from .sources import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewImage:
+    """What a caller wants; ``min_disk_gb`` 0: as large as the disk in the file. Empty texts say nothing.
+
+    The file is that of ``upload_id`` or, if there is one, of ``source``, which has ``expected_sha256``.
+    ``kind``, ``server_kind``: values of `ImageKind` and `ServerKind`.
+    """
+
+    name: str
+    upload_id: str = ""
+    source: Source | None = None
+    expected_sha256: str = ""
+    description: str = ""
+    disk_format: str = ""
+    os_version: str = ""
+    architecture: str = ""
+    boot_mode: str = ""
+    min_disk_gb: int = 0
+    min_ram_mb: int = 0
+    max_ram_mb: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict)
+    kind: str = ""
+    server_kind: str = ""
+    os_type: str = ""
+    license_type: str = ""
+    family: str = ""
+    server_support: Mapping[str, object] = field(default_factory=dict)
+    enterprise_project_id: str = ""
+
+
+def checked(new: NewImage) -> NewImage:
+    """``new`` as it will be kept. Raises InvalidRequest."""
+    if new.source is None:
+        checks.uuid("upload_id", new.upload_id)
+        if new.expected_sha256:
+            checks.refuse("expected_sha256", "of an upload, CreateUpload takes the SHA-256")
+    checks.number("min_disk_gb", new.min_disk_gb, 0, limits.MAX_DISK_GB)
+    checks.ram(new.min_ram_mb, new.max_ram_mb)
+    return replace(
+        new,
+        name=checks.name(new.name),
+        description=checks.description(new.description),
+        os_version=checks.text("os_version", new.os_version, limits.MAX_OS_VERSION),
+        tags=checks.tags(new.tags),
+        properties=checks.properties(new.properties),
+        family=attribute_checks.family(new.family),
+        server_support=attribute_checks.server_support(new.server_support),
+        enterprise_project_id=attribute_checks.enterprise_project(new.enterprise_project_id),
+    )
+
+
+def queued_image(runtime: Runtime, project_id: str, new: NewImage, store: str, job_id: str) -> ImageRecord:
+    """The image without a disk that ``new``, which was checked, begins with."""
+    now = runtime.clock()
+    kind = ImageKind.ISO if new.disk_format == "iso" else ImageKind.SYSTEM_DISK
+    return ImageRecord(
+        id=runtime.new_id(),
+        project_id=project_id,
+        region=runtime.region,
+        name=new.name,
+        description=new.description,
+        status=ImageStatus.QUEUED,
+        disk_format=new.disk_format,
+        os_version=new.os_version,
+        architecture=new.architecture,
+        boot_mode=new.boot_mode,
+        min_disk_gb=new.min_disk_gb,
+        min_ram_mb=new.min_ram_mb,
+        max_ram_mb=new.max_ram_mb,
+        tags=new.tags,
+        properties=new.properties,
+        kind=ImageKind(new.kind) if new.kind else kind,
+        server_kind=ServerKind(new.server_kind) if new.server_kind else ServerKind.VIRTUAL,
+        os_type=new.os_type,
+        license_type=new.license_type,
+        family=new.family,
+        server_support=new.server_support,
+        enterprise_project_id=new.enterprise_project_id,
+        store=store,
+        job_id=job_id,
+        created_at=now,
+        updated_at=now,
+    )
