@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import grp
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .config_limits import Limits, Quotas
 
 ENV_PREFIX = "IMSD_"
 
@@ -147,12 +150,15 @@ class Config(BaseSettings):
     # How long a daemon that stops waits for running calls and jobs.
     drain_seconds: float = Field(30.0, ge=0, le=3600)
 
-    # The largest disk; and the largest file of an upload. The hosted service limits an ordinary import
-    # to 128 GB; no such rule is applied here, an operator who wants it sets the second to "128GB".
+    # The largest disk; and the largest file of an upload.
     max_virtual_size_bytes: ByteSize = Field(ByteSize(64 * TIB), ge=MIB, le=1 << 60)
     max_upload_size_bytes: ByteSize = Field(ByteSize(64 * TIB), ge=MIB, le=1 << 60)
 
-    # Bytes that the uploads of one project may hold in the store.
+    # What may be done with images of which size, and how much a project may have.
+    limits: Limits = Limits()
+    quotas: Quotas = Quotas()
+
+    # Bytes that the uploads of one project may hold in the store; the quota of `staged_bytes`.
     staging_quota_bytes: ByteSize = Field(ByteSize(256 * GIB), ge=0, le=1 << 60)
 
     # Bytes that running downloads may hold in the state directory, so that they need not compress twice.
@@ -235,6 +241,14 @@ class Config(BaseSettings):
                 f"default_store is {self.default_store!r}, but the stores are {', '.join(self.stores)}"
             )
         return self
+
+
+# The sections whose keys are known, by name.
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    name: field.annotation
+    for name, field in Config.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+}
 
 
 def default_store_section(state_dir: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic_settings import EnvSettingsSource
 
 from imsd.contract import InvalidRequest
 
-from .config import ENV_PREFIX, Config, UrlImport, default_store_section
+from .config import ENV_PREFIX, SECTIONS, Config, default_store_section
 
 # Variables that are no keys: of the clients, of the choice of the file, and of tests and benchmarks.
 OTHER_VARIABLES = ("IMSD_ADDRESS", "IMSD_PROJECT", "IMSD_CONFIG")
@@ -62,7 +62,7 @@ class LoadedConfig:
         ``stores``: their sections as they are understood, which only their drivers can say.
         """
         values = {key: getattr(self.config, key) for key in Config.model_fields} | {"stores": stores}
-        values["url_import"] = dict(self.config.url_import)
+        values |= {key: dict(getattr(self.config, key)) for key in SECTIONS}
         return [
             ConfigRow(".".join(key), _as_json(key, value), _as_text(key, value), self._source(key))
             for key, value in _leaves(values)
@@ -163,8 +163,8 @@ def _explained(error: ValidationError, layers: Sequence[Layer]) -> InvalidReques
     first = error.errors(include_url=False, include_context=False)[0]
     key = str(first["loc"][0]) if first["loc"] else ""
     source = next((layer.source for layer in layers if key in layer.values), DEFAULT)
-    is_nested = key == "url_import" and len(first["loc"]) > 1
-    key, known = (f"url_import.{first['loc'][1]}", UrlImport) if is_nested else (key, Config)
+    is_nested = key in SECTIONS and len(first["loc"]) > 1
+    key, known = (f"{key}.{first['loc'][1]}", SECTIONS[key]) if is_nested else (key, Config)
     if first["type"] == "extra_forbidden":
         unknown = key.rpartition(".")[2]
         return _invalid(f"{source}: unknown key {key!r}", key, nearest(unknown, list(known.model_fields)))

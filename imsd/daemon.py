@@ -32,7 +32,8 @@ from imsd.core.job_board import JobBoard
 from imsd.core.jobs import Jobs
 from imsd.core.page_token import PageTokens
 from imsd.core.plugin_registry import load_plugins
-from imsd.core.runtime import Runtime, ServiceLimits
+from imsd.core.runtime import Runtime
+from imsd.core.service_limits import ServiceLimits
 from imsd.core.sources import Sources
 from imsd.core.state_directory import locked_state_directory, token_secret
 from imsd.core.store_pool import open_store_pool
@@ -220,6 +221,8 @@ def _limits(config: Config) -> ServiceLimits:
         upload_part_bytes=config.upload_part_bytes,
         upload_expiry=timedelta(hours=config.upload_expiry_hours),
         max_running_create_jobs=config.max_running_create_jobs,
+        quotas=dict(config.quotas),
+        **dict(config.limits),
     )
 
 

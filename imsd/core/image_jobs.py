@@ -19,9 +19,10 @@ from imsd.metadata.records import (
     UploadState,
 )
 
-from . import requests
+from . import quotas, requests
 from .dispatcher import Dispatcher
 from .new_image import NewImage, checked, queued_image
+from .quota_rules import IMAGES
 from .requests import RequestKey
 from .runtime import Runtime
 from .sources import Sources
@@ -44,6 +45,7 @@ class ImageJobs:
             if earlier:
                 return earlier
             upload = own or await _committed_upload(c, key.project_id, new.upload_id)
+            await quotas.reserve(c, self._runtime, key.project_id, IMAGES)
             image, job = self._records(key.project_id, new, upload)
             await job_rows.insert_job(c, job)
             await image_rows.insert_image(c, image)

@@ -64,6 +64,3 @@ MAX_WRITE_BYTES: Final = 1 << 20
 
 # Files that are unpacked at once by a daemon: a decompressor may take 128 MiB.
 MAX_UNPACKERS: Final = 2
-
-# Uploads of one project that may be open at once.
-MAX_OPEN_UPLOADS: Final = 1000

@@ -32,6 +32,8 @@ from .image_making import ImageMaker, MadeImage, forget_upload
 from .job_run import JobRun, SubRun
 from .jobs import number_of
 from .limits import MAX_FILE_NAME, MAX_NAME, MAX_OS_VERSION
+from .quota_rules import IMAGES
+from .quotas import reserve
 from .staged_file import FoundFile, check_file
 from .unpacking import Unpacking, unpacked_upload_id
 
@@ -172,6 +174,7 @@ def _part(member: TarMember, checksum: Checksum) -> PartDigest:
 async def _insert_sub_jobs(c: AsyncConnection, run: JobRun, package: Package) -> Sequence[JobRecord]:
     first = await _first_image(c, run, package)
     described_os = package.descriptor.system[:MAX_OS_VERSION]
+    await reserve(c, run.runtime, run.record.project_id, IMAGES, len(package.disks) - 1)
     made = []
     for number in range(1, len(package.disks) + 1):
         job_id = run.runtime.new_id()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import ChunkIndex
@@ -12,19 +12,8 @@ from imsd.metadata.database import Database
 
 from .background import Background
 from .page_token import PageTokens
+from .service_limits import ServiceLimits as ServiceLimits
 from .store_pool import StorePool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceLimits:
-    """The operator's limits; sizes in bytes."""
-
-    max_virtual_size_bytes: int
-    max_upload_size_bytes: int
-    staging_quota_bytes: int
-    upload_part_bytes: int
-    upload_expiry: timedelta
-    max_running_create_jobs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from imsd.contract import Conflict, LimitExceeded
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord, UploadState
 
+from . import quotas
+from .quota_rules import STAGED_BYTES
 from .runtime import Runtime
 
 # With parts of 64 MiB this is 6 TiB of data; a writer that alternates bytes and holes, or flushes after
@@ -79,17 +81,12 @@ class UploadProgress:
 
         Held until a part uses them or they are given back. Raises LimitExceeded (QUOTA_EXCEEDED), Conflict.
         """
-        quota = self._runtime.limits.staging_quota_bytes
+        project_id = self.record.project_id
         async with self._changing:
             async with self._runtime.database.transaction() as c:
                 if not await self._put(c, staged_bytes=self._staged_bytes + size):
                     raise taken_over()
-                if await upload_rows.staged_total(c, self.record.project_id) > quota:
-                    raise LimitExceeded(
-                        f"the uploads of project {self.record.project_id} would hold more than {quota} bytes",
-                        reason="QUOTA_EXCEEDED",
-                        hint="make images of finished uploads, or abort some",
-                    )
+                await quotas.reserve(c, self._runtime, project_id, STAGED_BYTES, 0)
             self._reserved_bytes += size
 
     def shrink(self, size: int) -> None:

@@ -17,14 +17,14 @@ from imsd.contract import (
     ImageRefused,
     ImsError,
     InvalidRequest,
-    LimitExceeded,
     NotFound,
 )
 from imsd.metadata import chunk_index
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import UploadRecord, UploadState
 
-from . import checks, limits, requests
+from . import checks, limits, quotas, requests
+from .quota_rules import UPLOADS
 from .requests import RequestKey
 from .runtime import Runtime
 from .sweeper import Sweeper
@@ -98,12 +98,8 @@ class Uploads:
         )
 
     async def insert(self, c: AsyncConnection, record: UploadRecord) -> None:
-        """Raises LimitExceeded."""
-        if await upload_rows.open_upload_count(c, record.project_id) >= limits.MAX_OPEN_UPLOADS:
-            raise LimitExceeded(
-                f"project {record.project_id} has {limits.MAX_OPEN_UPLOADS} open uploads",
-                hint="finish or abort some of them",
-            )
+        """Raises LimitExceeded (QUOTA_EXCEEDED)."""
+        await quotas.reserve(c, self._runtime, record.project_id, UPLOADS)
         await upload_rows.insert_upload(c, record)
 
     async def get(self, project_id: str, upload_id: str) -> UploadRecord:

@@ -34,6 +34,11 @@ IMG_CODES = {
     "IMAGE_PROTECTED": "IMG.0091",
     "PERMISSION_DENIED": "IMG.0161",
 }
+IMG_CODES_OF_QUOTAS = {
+    "image_members": "IMG.0088",
+    "images": "IMG.0015",
+    "shared_images": "IMG.0088",
+}
 IMG_CODES_OF_FIELDS = {
     "image_id": "IMG.0066",
     "max_ram_mb": "IMG.0055",
@@ -61,6 +66,8 @@ def status_of(error: ImsError) -> grpc.Status:
 def _img_code(error: ImsError) -> str:
     if error.reason == "INVALID_REQUEST":
         return IMG_CODES_OF_FIELDS.get(error.field, "")
+    if error.reason == "QUOTA_EXCEEDED":
+        return IMG_CODES_OF_QUOTAS.get(error.field, "")
     return IMG_CODES.get(error.reason, "")
 
 

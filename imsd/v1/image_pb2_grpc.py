@@ -165,7 +165,7 @@ class ImageServiceServicer:
         the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
         the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
         Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
-        REQUEST_ID_REUSED, URL_REFUSED, LIMIT_EXCEEDED (open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+        REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
         The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
         MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
         DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),

@@ -40,7 +40,7 @@ class UploadServiceStub:
     """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
     upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
     upload and the request_id it had then still returns the job that consumed it.
-    Reasons: INVALID_REQUEST, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+    Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
     DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]
@@ -101,7 +101,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
     upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
     upload and the request_id it had then still returns the job that consumed it.
-    Reasons: INVALID_REQUEST, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+    Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
     DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
@@ -165,7 +165,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
         upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
         upload and the request_id it had then still returns the job that consumed it.
-        Reasons: INVALID_REQUEST, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+        Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
         DRIVER_NOT_READY. Retry: safe with the same request_id.
         """
 

@@ -9,7 +9,7 @@ import pluggy
 import pytest
 
 from imsd import contract
-from imsd.config import Config, UrlImport
+from imsd.config import SECTIONS, Config
 from imsd.contract import PLUGIN_GROUP, StoreCapabilities, hookspecs
 from imsd.core.plugin_registry import load_plugins
 from imsd.core.store_pool import DriverState
@@ -58,7 +58,9 @@ def is_documented(name: str) -> bool:
     return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", documentation()) is not None
 
 
-@pytest.mark.parametrize("key", [*Config.model_fields, *UrlImport.model_fields])
+@pytest.mark.parametrize(
+    "key", [*Config.model_fields, *(key for section in SECTIONS.values() for key in section.model_fields)]
+)
 def test_every_key_of_the_configuration_is_documented(key: str) -> None:
     assert is_documented(key)
 

@@ -32,7 +32,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.testing": ("imsd.contract",),
     "imsd.testing.memory_index": ("imsd.contract", "imsd.chunks.index"),
     # The daemon's shell: what the process is told, how it logs, how it allocates.
-    "imsd.config": (),
+    "imsd.config": ("imsd.config_limits",),
+    # Numbers and where they come from; these two modules of the core import nothing.
+    "imsd.config_limits": ("imsd.core.service_limits", "imsd.core.quota_rules"),
     "imsd.config_loading": ("imsd.contract", "imsd.config"),
     "imsd.logging_setup": (),
     "imsd.allocator": (),

@@ -227,3 +227,34 @@ def test_a_mistake_in_a_section_is_told_with_its_place(
     assert str(file) in refused.value.message
     assert key in refused.value.message
     assert said in refused.value.message
+
+
+def test_limits_and_quotas_are_changed_by_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMSD_LIMITS__MAX_IMPORT_BYTES", "256GiB")
+    monkeypatch.setenv("IMSD_QUOTAS__IMAGES", "-1")
+    loaded = load_config()
+    assert loaded.config.limits.max_import_bytes == 256 << 30
+    assert loaded.config.quotas.images == -1
+    shown = values(loaded)
+    assert shown["limits.max_import_bytes"] == "256GiB"
+    assert shown["limits.max_fast_import_bytes"] == "1TiB"
+    assert sources(loaded)["quotas.images"] == "environment"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[limits]\nmax_tag_per_image = 3", "limits.max_tag_per_image"),
+        ("[limits]\nmax_tags_per_image = 51", "limits.max_tags_per_image"),
+        ("[limits]\nmax_tags_per_image = 0", "limits.max_tags_per_image"),
+        ('[limits]\nmax_copy_bytes = "1KiB"', "limits.max_copy_bytes"),
+        ("[limits]\nmin_data_disk_gb = 3000", "limits"),
+        ("[quotas]\nimages = -2", "quotas.images"),
+        ("[quotas]\nstaged_bytes = 5", "quotas.staged_bytes"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        load_config(written(tmp_path, f"{text}\n"))
+    assert refused.value.reason == "INVALID_CONFIGURATION"
+    assert refused.value.field == key
