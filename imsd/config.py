@@ -170,6 +170,9 @@ class Config(BaseSettings):
     # Directories of this machine from which images may be imported by their path; none: refused.
     import_roots: Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(_split)] = ()
 
+    # A directory of policies (*.cedar) beside those of the service: who may do what; none: those alone.
+    policy_dir: Annotated[Path | None, BeforeValidator(_absolute)] = None
+
     # Images from https:// URLs.
     url_import: UrlImport = UrlImport()
 

@@ -18,6 +18,7 @@ from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.spool import SpoolFolder
 from imsd.config import Config
 from imsd.contract import run_blocking
+from imsd.core.access import Access
 from imsd.core.authentication import Authentication
 from imsd.core.background import Background
 from imsd.core.dispatcher import Dispatcher
@@ -32,6 +33,8 @@ from imsd.core.job_board import JobBoard
 from imsd.core.jobs import Jobs
 from imsd.core.page_token import PageTokens
 from imsd.core.plugin_registry import load_plugins
+from imsd.core.policies.decisions import Policies
+from imsd.core.policies.loading import load_policies
 from imsd.core.runtime import Runtime
 from imsd.core.service_limits import ServiceLimits
 from imsd.core.sources import Sources
@@ -60,7 +63,14 @@ log = structlog.get_logger(__name__)
 class Daemon:
     """A running daemon; `open_daemon` makes one."""
 
-    def __init__(self, config: Config, runtime: Runtime, sources: Sources, inspector: GuestInspector) -> None:
+    def __init__(
+        self,
+        config: Config,
+        runtime: Runtime,
+        sources: Sources,
+        inspector: GuestInspector,
+        policies: Policies,
+    ) -> None:
         self._config = config
         self.runtime = runtime
         self._sweeper = Sweeper(runtime)
@@ -89,6 +99,7 @@ class Daemon:
                 jobs=self._jobs,
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),
                 authentication=Authentication(),
+                access=Access(runtime.database, policies),
             ),
             config.max_upload_streams,
         )
@@ -121,6 +132,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
     # Asked before anything is made: what a wrong configuration leaves behind would have to be cleaned up.
     configured_stores(registry, config.stores, config.default_store)
     await run_blocking(check_addresses, config.listen)
+    policies = Policies(await run_blocking(load_policies, config.policy_dir))
     async with AsyncExitStack() as stack:
         state_dir = stack.enter_context(locked_state_directory(config.state_dir))
         database = await stack.enter_async_context(open_database(config.database_url))
@@ -147,7 +159,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
         )
         inspector = await stack.enter_async_context(_open_inspector())
         sources = await stack.enter_async_context(_open_sources(config, pool))
-        daemon = Daemon(config, runtime, sources, inspector)
+        daemon = Daemon(config, runtime, sources, inspector, policies)
         try:
             await daemon.start()
             yield daemon

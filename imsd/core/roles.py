@@ -93,7 +93,7 @@ def effective_roles(
         for name in sorted(held)
         if name not in ROLES or missing_roles(name, held)
     }
-    return held - ignored.keys(), ignored
+    return frozenset(held - ignored.keys()), ignored
 
 
 def _needed(name: str) -> set[str]:

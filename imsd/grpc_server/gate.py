@@ -14,23 +14,29 @@ from typing import Any
 from google.protobuf.message import Message
 
 from imsd.contract import PermissionDenied
+from imsd.core.access import Access
 from imsd.core.actions import OPERATIONS, Operation
 from imsd.core.authentication import Authentication
 from imsd.core.caller import Caller, set_caller
 
+from .call_target import target_of
 from .credentials import credentials_of
 
 
 class Admission:
     """One call on its way through the gate. ``method``: as in `OPERATIONS`."""
 
-    def __init__(self, caller: Caller, method: str, operation: Operation) -> None:
+    def __init__(self, caller: Caller, method: str, operation: Operation, access: Access) -> None:
         self.caller = caller
         self.method = method
         self.operation = operation
+        self._access = access
 
     async def admit(self, request: Message) -> None:
-        """Decide on the request; call it before anything is done. Raises PermissionDenied."""
+        """Decide on the request; call it before anything is done. Raises InvalidRequest, PermissionDenied."""
+        action = self.operation.action_for(request)
+        target = target_of(self.caller, self.operation, action, request)
+        await self._access.require(self.caller, action, target)
 
     def answered(self, response: Message) -> None:
         """What the call says in the end, when it says one thing."""
@@ -45,15 +51,16 @@ def current_admission() -> Admission:
 
 
 class Gate:
-    def __init__(self, authentication: Authentication) -> None:
+    def __init__(self, authentication: Authentication, access: Access) -> None:
         self._authentication = authentication
+        self._access = access
 
     @asynccontextmanager
     async def entered(self, method: str, context: Any) -> AsyncIterator[Admission]:
         """Let a call in. Raises Unauthenticated, PermissionDenied."""
         caller = await self._authentication.caller(credentials_of(context))
         set_caller(caller)
-        admission = Admission(caller, method, operation_of(method))
+        admission = Admission(caller, method, operation_of(method), self._access)
         _admission.set(admission)
         yield admission
 

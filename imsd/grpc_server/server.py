@@ -19,6 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from imsd.contract import InvalidRequest, run_blocking
+from imsd.core.access import Access
 from imsd.core.authentication import Authentication
 from imsd.core.downloads import Downloads
 from imsd.core.guest_inspection import GuestInspection
@@ -91,13 +92,14 @@ class Core:
     jobs: Jobs
     inspection: GuestInspection
     authentication: Authentication
+    access: Access
 
 
 class GrpcServer:
     """One server on any number of sockets."""
 
     def __init__(self, core: Core, max_upload_streams: int) -> None:
-        self.calls = CallInterceptor(Gate(core.authentication))
+        self.calls = CallInterceptor(Gate(core.authentication, core.access))
         self._addresses: list[str] = []
         self._files = HandedFiles()
         self._file_sockets: list[FileSocket] = []

@@ -12,9 +12,12 @@ import pytest
 from grpc.aio import EOF
 
 from imsd.core import handed_files
+from imsd.core.access import Access
 from imsd.core.actions import OPERATIONS
 from imsd.core.caller import THE_DAEMON
 from imsd.core.handed_files import HandedFile, HandedFiles
+from imsd.core.policies.decisions import Policies
+from imsd.core.policies.loading import load_policies
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
 from imsd.grpc_server import gate
@@ -27,6 +30,10 @@ from tests.unit.core.core_world import STORE, open_runtime, pool_of
 SIZE = 100_000
 METHOD = "imsd.v1.UploadService/WriteUpload"
 TOKEN = bytes(range(32))
+
+
+def shipped_access(servicer: UploadServicer) -> Access:
+    return Access(servicer._uploads._runtime.database, Policies(load_policies()))
 
 
 class Writer:
@@ -59,7 +66,7 @@ async def test_a_file_is_kept_while_its_writer_waits_for_a_place(
     servicer: UploadServicer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handed_files, "WAITING_SECONDS", 0.05)
-    gate._admission.set(gate.Admission(THE_DAEMON, METHOD, OPERATIONS[METHOD]))
+    gate._admission.set(gate.Admission(THE_DAEMON, METHOD, OPERATIONS[METHOD], shipped_access(servicer)))
     context: Any = None
     first, second = [
         await servicer.CreateUpload(pb.CreateUploadRequest(size_bytes=SIZE), context) for _ in range(2)

@@ -1,0 +1,138 @@
+"""What a caller may: the policies, asked about a call and what it is about, and what is said of a denial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from imsd.contract import PermissionDenied
+from imsd.metadata.api_tokens import get_token
+from imsd.metadata.database import Database
+from imsd.metadata.images import get_image
+from imsd.metadata.records import ImageRecord
+
+from .caller import EVERY_PROJECT, Caller
+from .limits import UUID
+from .policies.decisions import Decision, Policies
+from .policies.entities import Question, Uid, caller_uid, principal_of, project_uid, user_uid
+from .roles import ROLES, effective_roles, missing_roles
+
+# More ids are not looked up: the core refuses such a call.
+MAX_IMAGES: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a call is about. ``project_id``: in which the caller works; `EVERY_PROJECT` for what is of none.
+
+    ``image_ids``, ``token_id``: as the request has them. ``other``: a principal, for calls about one.
+    """
+
+    project_id: str
+    image_ids: Sequence[str] = ()
+    token_id: str = ""
+    other: Uid | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A decision and the question that it answers."""
+
+    question: Question
+    image: ImageRecord | None
+    decision: Decision
+
+
+class Access:
+    """Decides before a call is done; the core's own rules (owner, state, protection) come after."""
+
+    def __init__(self, database: Database, policies: Policies) -> None:
+        self._database = database
+        self._policies = policies
+
+    async def require(self, caller: Caller, action: str, target: Target) -> None:
+        """Raises PermissionDenied unless the caller may do it to all that the call is about."""
+        answers = await self.ask(caller, action, target)
+        for answer in answers:
+            if not answer.decision.is_allowed:
+                raise self._denied(caller, answer)
+
+    async def ask(self, caller: Caller, action: str, target: Target) -> Sequence[Answer]:
+        """The decision for each image, or the one for the project.
+
+        An image that is not there, or that the project does not see, is decided as the project is: nobody
+        learns from a denial what there is.
+        """
+        if target.token_id:
+            target = replace(target, other=await self._owner_of(caller, target.token_id))
+        question = self.question(caller, action, target)
+        found: Sequence[ImageRecord | None] = (None,)
+        if target.image_ids and self._policies.needs_image(action):
+            found = await self._seen(target.project_id, target.image_ids[:MAX_IMAGES])
+        return [self._answered(question, image) for image in found]
+
+    def question(self, caller: Caller, action: str, target: Target) -> Question:
+        return Question(
+            principal=principal_of(caller, target.project_id, self._policies.groups),
+            action=action,
+            project_id=target.project_id,
+            resource=target.other or project_uid(target.project_id),
+        )
+
+    def roles_that_allow(self, answer: Answer) -> Iterator[tuple[str, ...]]:
+        """Each role that would turn a denial, and behind it those that it depends on; the shortest ways."""
+        ways: list[tuple[str, ...]] = []
+        for name in ROLES:
+            way = (name, *missing_roles(name, ()))
+            principal = answer.question.principal
+            asked = replace(answer.question, principal=replace(principal, roles=principal.roles.union(way)))
+            if self._policies.decide(asked, answer.image).is_allowed:
+                ways.append(way)
+        for way in ways:
+            if not any(set(other) < set(way) for other in ways):
+                yield way
+
+    def _answered(self, question: Question, image: ImageRecord | None) -> Answer:
+        if image is None:
+            return Answer(question, None, self._policies.decide(question))
+        question = replace(question, resource=Uid("Image", image.id))
+        return Answer(question, image, self._policies.decide(question, image))
+
+    async def _seen(self, project_id: str, image_ids: Sequence[str]) -> Sequence[ImageRecord | None]:
+        async with self._database.reading() as c:
+            return [await get_image(c, project_id, each) if UUID.match(each) else None for each in image_ids]
+
+    async def _owner_of(self, caller: Caller, token_id: str) -> Uid:
+        """Whose token it is. One that is not there is the caller's: the core says that there is none."""
+        async with self._database.reading() as c:
+            token = await get_token(c, token_id) if UUID.match(token_id) else None
+        return user_uid(token.user_id) if token else caller_uid(caller)
+
+    def _denied(self, caller: Caller, answer: Answer) -> PermissionDenied:
+        question = answer.question
+        place = "every project" if question.project_id == EVERY_PROJECT else f"project {question.project_id}"
+        what = f"{question.action} on image {answer.image.id}" if answer.image else question.action
+        if by := answer.decision.policies:
+            message = f"policy {', '.join(by)} forbids {what} in {place}"
+        else:
+            message = f"{caller.id} may not do {what} in {place}"
+        return PermissionDenied(message, hint="; ".join(self._hints(caller, answer)))
+
+    def _hints(self, caller: Caller, answer: Answer) -> Iterator[str]:
+        question = answer.question
+        for name, missing in effective_roles(caller.roles, question.project_id)[1].items():
+            if missing:
+                yield f"your role {name} does not count without {' and '.join(missing)}"
+        if ways := list(self.roles_that_allow(answer)):
+            where = "in every project (*)" if question.project_id == EVERY_PROJECT else "there"
+            yield f"granted {where}, {' or '.join(map(' with '.join, ways))} allows it"
+        yield f"`{check_command(answer)}` explains"
+
+
+def check_command(answer: Answer) -> str:
+    """What shows a caller why."""
+    question = answer.question
+    image = f" {answer.image.id}" if answer.image else ""
+    project = "" if question.project_id == EVERY_PROJECT else f" --project {question.project_id}"
+    return f"imsctl policy check me {question.action}{image}{project}"
