@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from imsd.contract import PermissionDenied
 from imsd.metadata.api_tokens import get_token
 from imsd.metadata.database import Database
-from imsd.metadata.images import get_image
+from imsd.metadata.images import get_seen_image
 from imsd.metadata.records import ImageRecord
 
 from .caller import EVERY_PROJECT, Caller
+from .image_access import as_seen_by
 from .limits import UUID
 from .policies.decisions import Decision, Policies
 from .policies.entities import Question, Uid, caller_uid, principal_of, project_uid, user_uid
@@ -101,7 +104,7 @@ class Access:
 
     async def _seen(self, project_id: str, image_ids: Sequence[str]) -> Sequence[ImageRecord | None]:
         async with self._database.reading() as c:
-            return [await get_image(c, project_id, each) if UUID.match(each) else None for each in image_ids]
+            return [await _look_up(c, project_id, each) for each in image_ids]
 
     async def _owner_of(self, caller: Caller, token_id: str) -> Uid:
         """Whose token it is. One that is not there is the caller's: the core says that there is none."""
@@ -111,12 +114,15 @@ class Access:
 
     def _denied(self, caller: Caller, answer: Answer) -> PermissionDenied:
         question = answer.question
-        place = "every project" if question.project_id == EVERY_PROJECT else f"project {question.project_id}"
-        what = f"{question.action} on image {answer.image.id}" if answer.image else question.action
+        what = question.action
+        if answer.image:
+            what += f" on image {answer.image.id}"
+        if question.project_id != EVERY_PROJECT:
+            what += f" in project {question.project_id}"
         if by := answer.decision.policies:
-            message = f"policy {', '.join(by)} forbids {what} in {place}"
+            message = f"policy {', '.join(by)} forbids {what}"
         else:
-            message = f"{caller.id} may not do {what} in {place}"
+            message = f"{caller.id} may not do {what}"
         return PermissionDenied(message, hint="; ".join(self._hints(caller, answer)))
 
     def _hints(self, caller: Caller, answer: Answer) -> Iterator[str]:
@@ -128,6 +134,11 @@ class Access:
             where = "in every project (*)" if question.project_id == EVERY_PROJECT else "there"
             yield f"granted {where}, {' or '.join(map(' with '.join, ways))} allows it"
         yield f"`{check_command(answer)}` explains"
+
+
+async def _look_up(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord | None:
+    record = await get_seen_image(c, project_id, image_id) if UUID.match(image_id) else None
+    return record and as_seen_by(project_id, record)
 
 
 def check_command(answer: Answer) -> str:
