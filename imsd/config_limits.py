@@ -71,6 +71,6 @@ class Quotas(BaseModel):
     # Uploads that are open.
     uploads: int = _quota("uploads")
 
-    # Images that have members; and members that accepted an image, over all images.
+    # Images that another project accepted; and projects that accepted one, over all images.
     shared_images: int = _quota("shared_images")
     image_members: int = _quota("image_members")

@@ -31,6 +31,7 @@ from imsd.core.images import Images
 from imsd.core.import_roots import ImportRoots
 from imsd.core.job_board import JobBoard
 from imsd.core.jobs import Jobs
+from imsd.core.members import Members
 from imsd.core.page_token import PageTokens
 from imsd.core.plugin_registry import load_plugins
 from imsd.core.policies.decisions import Policies
@@ -45,6 +46,7 @@ from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
 from imsd.core.url_policy import UrlPolicy
 from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
+from imsd.core.workflows.change_members import AddMembers, RemoveMembers, UpdateMembers
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
@@ -84,6 +86,9 @@ class Daemon:
                     self.uploads, self._sweeper, Fetching(sources), ImageMaker(inspector)
                 ),
                 JobKind.VERIFY_IMAGE: VerifyImage(self._sweeper),
+                JobKind.ADD_MEMBERS: AddMembers(),
+                JobKind.UPDATE_MEMBERS: UpdateMembers(),
+                JobKind.REMOVE_MEMBERS: RemoveMembers(),
             },
         )
         self._jobs = Jobs(runtime, board, self._dispatcher)
@@ -98,6 +103,7 @@ class Daemon:
                 uploads=self.uploads,
                 jobs=self._jobs,
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),
+                members=Members(runtime, self._dispatcher),
                 authentication=Authentication(),
                 access=Access(runtime.database, policies),
             ),

@@ -19,9 +19,6 @@ MAX_RUNNING_VERIFY_JOBS = 4
 # Jobs of one transaction each: they would wait for each other anyway.
 MAX_RUNNING_MEMBER_JOBS = 4
 
-# Table 5-4, Maximum number of concurrent replication tasks per tenant.
-MAX_RUNNING_COPY_JOBS_OF_PROJECT = 5
-
 
 @dataclass(frozen=True, slots=True)
 class SlotRule:
@@ -49,7 +46,7 @@ def slot_rules(limits: ServiceLimits) -> Mapping[JobKind, SlotRule]:
         JobKind.CREATE_IMAGE: SlotRule(limits.max_running_create_jobs),
         JobKind.VERIFY_IMAGE: SlotRule(MAX_RUNNING_VERIFY_JOBS),
         # A copy that is cut anew is as much work as an import.
-        JobKind.COPY_IMAGE: SlotRule(limits.max_running_create_jobs, MAX_RUNNING_COPY_JOBS_OF_PROJECT),
+        JobKind.COPY_IMAGE: SlotRule(limits.max_running_create_jobs, limits.max_copy_jobs_per_project),
         JobKind.ADD_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
         JobKind.UPDATE_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
         JobKind.REMOVE_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),

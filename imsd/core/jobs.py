@@ -124,7 +124,9 @@ class Jobs:
     def _view(self, record: JobRecord, parts: Sequence[JobRecord]) -> JobView:
         """``parts``: of this job and perhaps of others."""
         own = sorted((part for part in parts if part.parent_job_id == record.id), key=number_of)
-        image_ids = dict.fromkeys(filter(None, (record.image_id, *(part.image_id for part in own))))
+        asked: Sequence[str] = record.spec.get("image_ids", ())  # by a job on several images
+        named = (record.image_id, *asked, *(part.image_id for part in own))
+        image_ids = dict.fromkeys(filter(None, named))
         view = JobView(record, tuple(image_ids), tuple(part.id for part in own))
         if view.is_final:
             return view

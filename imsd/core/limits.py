@@ -64,3 +64,8 @@ MAX_WRITE_BYTES: Final = 1 << 20
 
 # Files that are unpacked at once by a daemon: a decompressor may take 128 MiB.
 MAX_UNPACKERS: Final = 2
+
+# Images or projects in one request on members, and pairs of them (the hosted service's console takes 100
+# projects: contract §7): one transaction changes them all.
+MAX_LISTED_IDS: Final = 100
+MAX_MEMBER_PAIRS: Final = 1000

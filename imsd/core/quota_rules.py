@@ -63,7 +63,7 @@ RULES: Final[Sequence[QuotaRule]] = (
     QuotaRule(
         resource=SHARED_IMAGES,
         default=UNLIMITED,
-        summary="images that are shared with other projects",
+        summary="images that another project accepted",
         what="shared images",
         way_out="take the members off some of them",
         source="contract §3.13, image_shared",

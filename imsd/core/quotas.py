@@ -29,6 +29,14 @@ def default_of(runtime: Runtime, resource: str) -> int:
     return runtime.limits.quotas.get(resource, BY_RESOURCE[resource].default)
 
 
+async def room(c: AsyncConnection, runtime: Runtime, project_id: str, resource: str) -> int | None:
+    """How many more a project may have, 0 or more; None: any number."""
+    quota = await quota_of(c, runtime, project_id, resource)
+    if quota == UNLIMITED:
+        return None
+    return max(0, quota - await quota_rows.used(c, project_id, resource))
+
+
 async def reserve(
     c: AsyncConnection, runtime: Runtime, project_id: str, resource: str, count: int = 1
 ) -> None:

@@ -14,8 +14,11 @@ from imsd.contract import InvalidRequest
 from imsd.core import checks
 from imsd.core.jobs import JobView
 from imsd.core.requests import RequestKey
-from imsd.metadata.records import ImageStatus, JobKind, JobState, UploadRecord, UploadState
+from imsd.metadata.records import ImageStatus, JobKind, JobState, MemberStatus, UploadRecord, UploadState
 from imsd.v1 import image_pb2, job_pb2, upload_pb2
+
+from .convert_job_results import add_results
+from .error_mapping import IMG_CODES
 
 
 class _Enum(Protocol):
@@ -64,6 +67,10 @@ def job_states_from_pb(values: Collection[int]) -> tuple[JobState, ...]:
 
 def job_kinds_from_pb(values: Collection[int]) -> tuple[JobKind, ...]:
     return tuple(map(JobKind, _names(job_pb2.JobKind, "JOB_KIND_", values, "kinds")))
+
+
+def member_statuses_from_pb(values: Collection[int], field: str) -> tuple[MemberStatus, ...]:
+    return tuple(map(MemberStatus, _names(image_pb2.MemberStatus, "MEMBER_STATUS_", values, field)))
 
 
 def request_key(request: Message, project_id: str, request_id: str) -> RequestKey:
@@ -120,19 +127,22 @@ def job_to_pb(view: JobView) -> job_pb2.Job:
     )
     if record.error_reason:
         message.error.CopyFrom(
-            job_pb2.JobError(reason=record.error_reason, message=record.error_message, hint=record.error_hint)
+            job_pb2.JobError(
+                reason=record.error_reason,
+                message=record.error_message,
+                hint=record.error_hint,
+                img_code=IMG_CODES.get(record.error_reason, ""),
+            )
         )
-    if record.kind is JobKind.VERIFY_IMAGE and record.state is JobState.SUCCESS:
-        message.verify_report.CopyFrom(_report_to_pb(dict(record.result)))
+    add_results(message, record)
     return message
 
 
-def _report_to_pb(result: dict[str, object]) -> job_pb2.VerifyReport:
-    damage = result.pop("damage", [])
-    assert isinstance(damage, list)
-    report = job_pb2.VerifyReport(**result)  # type: ignore[arg-type]  # the names are the message's own
-    report.damage.extend(job_pb2.Damage(**piece) for piece in damage)
-    return report
+def listed_job_to_pb(view: JobView) -> job_pb2.Job:
+    """A job without its results for members, of which there may be a thousand."""
+    message = job_to_pb(view)
+    message.ClearField("member_results")
+    return message
 
 
 def _name(enum: _Enum, prefix: str, value: int, field: str) -> str:

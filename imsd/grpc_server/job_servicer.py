@@ -37,7 +37,7 @@ class JobServicer(JobServiceServicer):
 
         async def page(size: int) -> pb.ListJobsResponse:
             jobs, token = await self._jobs.list(query, size, request.page_token)
-            return pb.ListJobsResponse(jobs=map(convert.job_to_pb, jobs), next_page_token=token)
+            return pb.ListJobsResponse(jobs=map(convert.listed_job_to_pb, jobs), next_page_token=token)
 
         return await page_that_fits(page, lambda made: made.jobs, request.page_size)
 

@@ -28,6 +28,7 @@ from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
 from imsd.core.limits import MAX_WRITE_BYTES
+from imsd.core.members import Members
 from imsd.core.runtime import Runtime
 from imsd.core.uploads import Uploads
 from imsd.v1 import (
@@ -39,6 +40,8 @@ from imsd.v1 import (
     image_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
+    member_pb2,
+    member_pb2_grpc,
     upload_pb2,
     upload_pb2_grpc,
 )
@@ -50,6 +53,7 @@ from .gate import Gate
 from .image_servicer import ImageServicer
 from .interceptor import CallInterceptor
 from .job_servicer import JobServicer
+from .member_servicer import MemberServicer
 from .upload_servicer import UploadServicer
 
 log = structlog.get_logger(__name__)
@@ -76,6 +80,7 @@ SERVICES = tuple(
         (job_pb2, "JobService"),
         (catalog_pb2, "CatalogService"),
         (driver_pb2, "DriverService"),
+        (member_pb2, "MemberService"),
     )
 )
 
@@ -91,6 +96,7 @@ class Core:
     uploads: Uploads
     jobs: Jobs
     inspection: GuestInspection
+    members: Members
     authentication: Authentication
     access: Access
 
@@ -198,6 +204,7 @@ def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_
         UploadServicer(core.uploads, files, runtime, max_upload_streams), server
     )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(core.jobs), server)
+    member_pb2_grpc.add_MemberServiceServicer_to_server(MemberServicer(core.members, core.jobs), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(runtime), server)
     driver_pb2_grpc.add_DriverServiceServicer_to_server(DriverServicer(runtime.stores), server)
 

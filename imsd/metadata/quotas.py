@@ -63,10 +63,15 @@ async def _images(c: AsyncConnection, project_id: str) -> int:
 
 
 async def _shared_images(c: AsyncConnection, project_id: str) -> int:
+    """Contract §6.2: a share that is pending does not count."""
     query = (
         select(func.count(image.c.id.distinct()))
         .join(image_member, image_member.c.image_id == image.c.id)
-        .where(image.c.project_id == project_id, image.c.status.in_(COUNTED_STATUSES))
+        .where(
+            image.c.project_id == project_id,
+            image.c.status.in_(COUNTED_STATUSES),
+            image_member.c.status == MemberStatus.ACCEPTED,
+        )
     )
     return int((await c.execute(query)).scalar_one())
 

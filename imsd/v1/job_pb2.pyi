@@ -97,7 +97,7 @@ class Progress(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """one word: queued, fetch, unpack, inspect, checksum, store, guest, commit, verify, clean-up, done; when FAIL: where it failed"""
+    """one word: queued, fetch, unpack, inspect, checksum, store, guest, commit, verify, share, clean-up, done; when FAIL: where it failed"""
     bytes_done: _builtins.int
     """bytes of the phase's input (unpack: of the packed file) done so far, 0 or more; when done: of the last phase that counted any"""
     bytes_total: _builtins.int
@@ -138,22 +138,26 @@ class JobError(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
+    IMG_CODE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """a name of ErrorReason without its prefix"""
     message: _builtins.str
     """one sentence"""
     hint: _builtins.str
     """what to do about it; may be empty"""
+    img_code: _builtins.str
+    """the code of the hosted service for the condition, for example "IMG.0047"; empty: it has none, or several"""
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         hint: _builtins.str = ...,
+        img_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hint", b"hint", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hint", b"hint", "img_code", b"img_code", "message", b"message", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,7 +308,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def member_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberResult]:
-        """of ADD_, UPDATE_ and REMOVE_MEMBERS: one for each pair, in the order asked for"""
+        """of ADD_, UPDATE_ and REMOVE_MEMBERS when SUCCESS: one for each pair, 1..1000, the pairs of the first image first; empty in lists"""
 
     @_builtins.property
     def export_report(self) -> Global___ExportReport:

@@ -30,8 +30,12 @@ class MemberServiceStub:
     """MemberService shares images with other projects of the region.
 
     The owner adds a project as a member: PENDING. That project accepts or rejects, and may change its mind. An accepted
-    image is in its lists; one that is pending or rejected is not, and a rejected one can still be used by its id. The
-    owner removes a member at any time, without notice.
+    image is in its lists, and can be read and copied; one that is pending or rejected is only seen by its id, and a
+    rejected one can still be used by its id to create servers. No member changes, deletes, exports, tags or shares the
+    image. The owner removes a member at any time, without notice: nothing new is begun for it from then on, and what
+    runs keeps its bytes until it ends. With the image, its shares end.
+
+    A job changes all its pairs in one transaction, and each pair has a result of its own: one that fails stops no other.
     """
 
     def __init__(self, channel):
@@ -71,25 +75,34 @@ class MemberServiceServicer:
     """MemberService shares images with other projects of the region.
 
     The owner adds a project as a member: PENDING. That project accepts or rejects, and may change its mind. An accepted
-    image is in its lists; one that is pending or rejected is not, and a rejected one can still be used by its id. The
-    owner removes a member at any time, without notice.
+    image is in its lists, and can be read and copied; one that is pending or rejected is only seen by its id, and a
+    rejected one can still be used by its id to create servers. No member changes, deletes, exports, tags or shares the
+    image. The owner removes a member at any time, without notice: nothing new is begun for it from then on, and what
+    runs keeps its bytes until it ends. With the image, its shares end.
+
+    A job changes all its pairs in one transaction, and each pair has a result of its own: one that fails stops no other.
     """
 
     def AddMembers(self, request, context):
         """AddMembers starts a job that shares each of the images with each of the projects, and returns it; Job.member_results has
-        a result for each pair, and one that fails stops no other. A project that rejected an image is asked again.
-        The pairs may fail with NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), IMAGE_PUBLIC, IMAGE_PUBLISHED, IMAGE_KIND_UNSUITED,
-        SHARE_WITH_OWNER, PROJECT_UNKNOWN, QUOTA_EXCEEDED, ALREADY_EXISTS (a member already, pending or accepted) or INTERNAL.
-        Reasons: INVALID_REQUEST, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+        a result for each pair. A project that rejected an image is asked again.
+        The pairs may fail with NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), IMAGE_PUBLIC, IMAGE_PUBLISHED (or derived from
+        one that is), IMAGE_KIND_UNSUITED (an ISO), SHARE_WITH_OWNER, PROJECT_UNKNOWN, QUOTA_EXCEEDED (128 members, whatever they
+        answered; the operator may set another limit) or ALREADY_EXISTS (a member already, pending or accepted).
+        Reasons: INVALID_REQUEST, REQUEST_ID_REUSED. The job itself may fail with UNAVAILABLE or INTERNAL, and has changed nothing then.
+        Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMembers(self, request, context):
-        """UpdateMembers starts a job that accepts or rejects, for the asking project, each of the images, and returns it.
-        The pairs may fail with NOT_FOUND or INTERNAL.
-        Reasons: INVALID_REQUEST, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+        """UpdateMembers starts a job that accepts or rejects, for the asking project, each of the images, and returns it. Saying
+        the same again is no error.
+        The pairs may fail with NOT_FOUND (also an image that is not shared with the project) or QUOTA_EXCEEDED (of the owner, for
+        shares that are accepted).
+        Reasons: INVALID_REQUEST, REQUEST_ID_REUSED. The job itself may fail with UNAVAILABLE or INTERNAL, and has changed nothing then.
+        Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,8 +110,9 @@ class MemberServiceServicer:
 
     def RemoveMembers(self, request, context):
         """RemoveMembers starts a job that ends the share of each of the images with each of the projects, and returns it.
-        The pairs may fail with NOT_FOUND, NOT_OWNER or INTERNAL.
-        Reasons: INVALID_REQUEST, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+        The pairs may fail with NOT_FOUND (also a project that is no member) or NOT_OWNER.
+        Reasons: INVALID_REQUEST, REQUEST_ID_REUSED. The job itself may fail with UNAVAILABLE or INTERNAL, and has changed nothing then.
+        Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,7 +127,7 @@ class MemberServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetMember(self, request, context):
-        """GetMember returns one member of an image.
+        """GetMember returns one member of an image, to its owner or to that member.
         Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -160,8 +174,12 @@ class MemberService:
     """MemberService shares images with other projects of the region.
 
     The owner adds a project as a member: PENDING. That project accepts or rejects, and may change its mind. An accepted
-    image is in its lists; one that is pending or rejected is not, and a rejected one can still be used by its id. The
-    owner removes a member at any time, without notice.
+    image is in its lists, and can be read and copied; one that is pending or rejected is only seen by its id, and a
+    rejected one can still be used by its id to create servers. No member changes, deletes, exports, tags or shares the
+    image. The owner removes a member at any time, without notice: nothing new is begun for it from then on, and what
+    runs keeps its bytes until it ends. With the image, its shares end.
+
+    A job changes all its pairs in one transaction, and each pair has a result of its own: one that fails stops no other.
     """
 
     @staticmethod

@@ -14,11 +14,11 @@ from imsd.contract import PLUGIN_GROUP, StoreCapabilities, hookspecs
 from imsd.core.plugin_registry import load_plugins
 from imsd.core.store_pool import DriverState
 from imsd.core.store_sections import StoreSection
-from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2
+from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, member_pb2, upload_pb2
 from imsd.v1.error_reason_pb2 import ErrorReason
 from tests.contract.source_tree import ROOT, documentation
 
-PROTOS = (image_pb2, upload_pb2, job_pb2, catalog_pb2, driver_pb2)
+PROTOS = (image_pb2, upload_pb2, job_pb2, member_pb2, catalog_pb2, driver_pb2)
 
 RPCS = [
     f"{service.name}.{method.name}"
@@ -70,7 +70,7 @@ def test_every_rpc_is_documented(rpc: str) -> None:
     assert is_documented(rpc.split(".")[1])
 
 
-@pytest.mark.parametrize("name", ["catalog", "driver", "image", "job", "upload"])
+@pytest.mark.parametrize("name", ["catalog", "driver", "image", "job", "member", "upload"])
 def test_every_field_of_the_wire_says_its_unit_and_range(name: str) -> None:
     text = (ROOT / "proto" / "imsd" / "v1" / f"{name}.proto").read_text()
     fields_of_messages = re.findall(r"^ +(?:repeated )?[\w.<>, ]+ (\w+) = \d+;(.*)$", text, re.MULTILINE)

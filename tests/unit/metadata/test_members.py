@@ -6,6 +6,7 @@ import pytest
 
 from imsd.metadata import images, members
 from imsd.metadata.database import Database
+from imsd.metadata.members import MemberChange
 from imsd.metadata.records import MemberRecord, MemberStatus, Visibility
 from tests.unit.metadata.samples import START, an_image, at
 
@@ -34,16 +35,37 @@ async def test_a_member_is_found_as_it_was_added(database: Database, image_id: s
         assert await members.member_of(c, image_id, "lab") is None
 
 
-async def test_a_status_changes_only_from_the_one_expected(database: Database, image_id: str) -> None:
+def change(
+    image_id: str, project_id: str, old: MemberStatus | None, new: MemberStatus | None
+) -> MemberChange:
+    return MemberChange(image_id, project_id, old, new)
+
+
+async def test_changes_add_move_and_remove_members(database: Database, image_id: str) -> None:
     async with database.transaction() as c:
-        await members.insert_member(c, a_member(image_id))
-        assert not await members.move_member(c, image_id, "web", [REJECTED], ACCEPTED, at(1))
-        assert await members.move_member(c, image_id, "web", [PENDING, REJECTED], ACCEPTED, at(2))
-        assert await members.member_of(c, image_id, "web") == a_member(
-            image_id, status=ACCEPTED, updated_at=at(2)
-        )
+        added = [change(image_id, name, None, PENDING) for name in ("web", "shop", "lab")]
+        await members.change_members(c, added, START)
+        changes = [
+            change(image_id, "web", PENDING, ACCEPTED),
+            change(image_id, "shop", PENDING, None),
+            change(image_id, "lab", PENDING, PENDING),
+        ]
+        await members.change_members(c, changes, at(1))
+        found = await members.list_members(c, image_id, (), 9, None)
+        assert found == [
+            a_member(image_id, "lab"),
+            a_member(image_id, "web", status=ACCEPTED, updated_at=at(1)),
+        ]
+        assert await members.statuses_of(c, [image_id, "x"], ["web", "shop"]) == {(image_id, "web"): ACCEPTED}
+        assert await members.member_counts(c, [image_id, "x"]) == {image_id: 2}
+
+
+async def test_a_change_outside_the_table_is_a_defect(database: Database, image_id: str) -> None:
+    async with database.transaction() as c:
+        await members.change_members(c, [change(image_id, "web", None, PENDING)], START)
+        await members.change_members(c, [change(image_id, "web", PENDING, ACCEPTED)], START)
         with pytest.raises(ValueError, match="cannot become"):
-            await members.move_member(c, image_id, "web", [ACCEPTED], PENDING, at(3))
+            await members.change_members(c, [change(image_id, "web", ACCEPTED, PENDING)], START)
 
 
 async def test_members_are_listed_in_the_order_they_were_added(database: Database, image_id: str) -> None:
@@ -54,40 +76,37 @@ async def test_members_are_listed_in_the_order_they_were_added(database: Databas
         first = await members.list_members(c, image_id, (), 3, None)
         marker = (first[-1].created_at, first[-1].project_id)
         assert first + await members.list_members(c, image_id, (), 9, marker) == added
-        await members.move_member(c, image_id, "p4", [PENDING], ACCEPTED, at(9))
+        await members.change_members(c, [change(image_id, "p4", PENDING, ACCEPTED)], at(9))
         accepted = await members.list_members(c, image_id, [ACCEPTED], 9, None)
         assert [each.project_id for each in accepted] == ["p4"]
         own = await members.list_members(c, image_id, (), 9, None, only_project_id="p2")
         assert [each.project_id for each in own] == ["p2"]
-        assert await members.count_members(c, image_id) == 7
-        assert await members.count_members(c, image_id, [PENDING]) == 6
 
 
 async def test_an_image_is_shared_as_long_as_it_has_members(database: Database, image_id: str) -> None:
-    async def state() -> tuple[Visibility, int]:
-        await members.follow_members(c, image_id, at(5))
+    async def state_after(*changes: MemberChange) -> tuple[Visibility, int]:
+        await members.change_members(c, changes, at(5))
         found = await images.get_image(c, "lab", image_id)
         assert found is not None
         return found.visibility, found.version
 
     async with database.transaction() as c:
-        assert await state() == (Visibility.PRIVATE, 1)
-        await members.insert_member(c, a_member(image_id, "web"))
-        assert await state() == (Visibility.SHARED, 2)
-        await members.insert_member(c, a_member(image_id, "shop"))
-        assert await state() == (Visibility.SHARED, 2)
-        assert await members.delete_member(c, image_id, "web")
-        assert not await members.delete_member(c, image_id, "web")
-        assert await state() == (Visibility.SHARED, 2)
-        assert await members.delete_members(c, image_id) == 1
-        assert await state() == (Visibility.PRIVATE, 3)
+        assert await state_after() == (Visibility.PRIVATE, 1)
+        assert await state_after(change(image_id, "web", None, PENDING)) == (Visibility.SHARED, 2)
+        assert await state_after(change(image_id, "shop", None, PENDING)) == (Visibility.SHARED, 2)
+        assert await state_after(change(image_id, "web", PENDING, None)) == (Visibility.SHARED, 2)
+        assert await state_after(change(image_id, "shop", PENDING, None)) == (Visibility.PRIVATE, 3)
+        assert await state_after(change(image_id, "shop", None, PENDING)) == (Visibility.SHARED, 4)
+        await members.end_shares(c, image_id, at(6))
+        assert await state_after() == (Visibility.PRIVATE, 5)
+        assert await members.member_counts(c, [image_id]) == {}
 
 
 async def test_a_public_image_stays_public(database: Database) -> None:
     record = an_image(visibility=Visibility.PUBLIC)
     async with database.transaction() as c:
         await images.insert_image(c, record)
-        await members.follow_members(c, record.id, START)
+        await members.follow_members(c, [record.id], START)
         assert (await images.get_image(c, "lab", record.id)) == record
 
 
