@@ -48,7 +48,7 @@ class Downloads:
         """
         disk_format = disk_format or "raw"
         require_writable(disk_format, compression)
-        image = await self._images.get_active(project_id, image_id)
+        image = await self._images.get_usable(project_id, image_id)
         async with AsyncExitStack() as stack:
             reader = await stack.enter_async_context(open_image_reader(self._runtime, self._sweeper, image))
             spool = self._spools.spool()

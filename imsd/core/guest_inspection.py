@@ -66,7 +66,7 @@ class GuestInspection:
 
     async def inspect(self, project_id: str, image_id: str) -> GuestReport:
         """Raises InvalidRequest, NotFound, FailedPrecondition, DataLoss, Unavailable."""
-        image = await self._images.get_active(project_id, image_id)
+        image = await self._images.get_usable(project_id, image_id)
         async with open_image_reader(self._runtime, self._sweeper, image) as reader:
             report = await inspect_blocks(self._runtime.pool, self._inspector, reader)
         return _with_mode_checked(report, image.boot_mode)

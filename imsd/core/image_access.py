@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from imsd.contract import NotFound, PermissionDenied
+from imsd.contract import FailedPrecondition, NotFound, PermissionDenied
 from imsd.metadata import images as image_rows
-from imsd.metadata.records import ImageRecord, ImageStatus
+from imsd.metadata.records import ImageRecord, ImageStatus, MemberStatus
 
 from . import checks
 
@@ -36,6 +36,35 @@ async def seen_image(
             f"there is no image {image_id} in project {project_id}", hint="list the images of the project"
         )
     return as_seen_by(project_id, record)
+
+
+async def usable_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord:
+    """An image whose bytes the project may read or copy now: active, and accepted if it is shared with it.
+
+    One that the project rejected can be made servers of by its id, and nothing else (contract §6.2).
+    Raises InvalidRequest, NotFound, FailedPrecondition (SHARE_NOT_ACCEPTED, IMG.0196; not active).
+    """
+    record = await seen_image(c, project_id, image_id)
+    if record.member_status not in (None, MemberStatus.ACCEPTED):
+        raise FailedPrecondition(
+            f"project {checks.project_id(project_id)} did not accept image {record.name!r}",
+            reason="SHARE_NOT_ACCEPTED",
+            field="image_id",
+            hint="accept the image first",
+        )
+    require_active(record)
+    return record
+
+
+def require_active(record: ImageRecord) -> None:
+    """Raises FailedPrecondition."""
+    if record.status is ImageStatus.ACTIVE:
+        return
+    waits = record.status is not ImageStatus.DEACTIVATED
+    raise FailedPrecondition(
+        f"image {record.name!r} is {record.status}, not active",
+        hint="wait until it is made" if waits else "its owner can reactivate it",
+    )
 
 
 async def owned_image(

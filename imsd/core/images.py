@@ -12,6 +12,7 @@ from imsd.metadata import images as image_rows
 from imsd.metadata.records import ImageRecord, ImageStatus
 
 from . import checks, limits
+from .image_access import usable_image
 from .runtime import Runtime
 from .sweeper import Sweeper
 
@@ -56,6 +57,11 @@ class Images:
                 hint=f"wait for its job {record.job_id} to end",
             )
         return record
+
+    async def get_usable(self, project_id: str, image_id: str) -> ImageRecord:
+        """As `usable_image`."""
+        async with self._runtime.database.reading() as c:
+            return await usable_image(c, project_id, image_id)
 
     async def resolve(self, project_id: str, name_or_id: str) -> ImageRecord:
         project_id = checks.project_id(project_id)

@@ -29,9 +29,9 @@ def add_results(message: job_pb2.Job, record: JobRecord) -> None:
 
 
 def _member_result_to_pb(result: Mapping[str, str]) -> job_pb2.MemberResult:
-    pair = {"image_id": result["image_id"], "project_id": result["project_id"]}
-    why_not = {key: text for key, text in result.items() if key not in pair}
-    message = job_pb2.MemberResult(**pair, is_done=not why_not)
+    message = job_pb2.MemberResult(image_id=result["image_id"], project_id=result["project_id"])
+    why_not = {key: text for key, text in result.items() if key not in ("image_id", "project_id")}
+    message.is_done = not why_not
     if why_not:
         code = IMG_CODES_OF_SHARING.get(why_not["reason"], "")
         message.error.CopyFrom(job_pb2.JobError(**why_not, img_code=code))

@@ -336,7 +336,8 @@ class ImageServiceServicer:
     def DownloadImage(self, request, context):
         """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
         `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), FORMAT_UNSUPPORTED,
+        An image of another project must be public, or shared and accepted.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
         DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
         slow). Retry: safe, from the start.
         """
@@ -359,8 +360,9 @@ class ImageServiceServicer:
     def InspectImage(self, request, context):
         """InspectImage looks inside the disk of an image, now, and returns what it found: partitions, file systems,
         the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
-        image was made. A disk that cannot be looked at is a report that says so, and no error.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), DRIVER_NOT_READY, DATA_LOSS,
+        image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
+        must be public, or shared and accepted.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
         STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

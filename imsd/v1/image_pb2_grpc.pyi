@@ -149,7 +149,8 @@ class ImageServiceStub:
     DownloadImage: _grpc.UnaryStreamMultiCallable[_image_pb2.DownloadImageRequest, _image_pb2.DownloadImageResponse]
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
     `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), FORMAT_UNSUPPORTED,
+    An image of another project must be public, or shared and accepted.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
     DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
     slow). Retry: safe, from the start.
     """
@@ -164,8 +165,9 @@ class ImageServiceStub:
     InspectImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.InspectImageRequest, _guest_pb2.GuestReport]
     """InspectImage looks inside the disk of an image, now, and returns what it found: partitions, file systems,
     the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
-    image was made. A disk that cannot be looked at is a report that says so, and no error.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), DRIVER_NOT_READY, DATA_LOSS,
+    image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
+    must be public, or shared and accepted.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
     STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
     """
 
@@ -288,7 +290,8 @@ class ImageServiceAsyncStub(ImageServiceStub):
     DownloadImage: _aio.UnaryStreamMultiCallable[_image_pb2.DownloadImageRequest, _image_pb2.DownloadImageResponse]  # type: ignore[assignment]
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
     `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), FORMAT_UNSUPPORTED,
+    An image of another project must be public, or shared and accepted.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
     DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
     slow). Retry: safe, from the start.
     """
@@ -303,8 +306,9 @@ class ImageServiceAsyncStub(ImageServiceStub):
     InspectImage: _aio.UnaryUnaryMultiCallable[_image_pb2.InspectImageRequest, _guest_pb2.GuestReport]  # type: ignore[assignment]
     """InspectImage looks inside the disk of an image, now, and returns what it found: partitions, file systems,
     the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
-    image was made. A disk that cannot be looked at is a report that says so, and no error.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), DRIVER_NOT_READY, DATA_LOSS,
+    image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
+    must be public, or shared and accepted.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
     STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
     """
 
@@ -538,7 +542,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_image_pb2.DownloadImageResponse], _abc.AsyncIterator[_image_pb2.DownloadImageResponse]]:
         """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
         `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), FORMAT_UNSUPPORTED,
+        An image of another project must be public, or shared and accepted.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
         DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
         slow). Retry: safe, from the start.
         """
@@ -565,8 +570,9 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_guest_pb2.GuestReport, _abc.Awaitable[_guest_pb2.GuestReport]]:
         """InspectImage looks inside the disk of an image, now, and returns what it found: partitions, file systems,
         the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
-        image was made. A disk that cannot be looked at is a report that says so, and no error.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), DRIVER_NOT_READY, DATA_LOSS,
+        image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
+        must be public, or shared and accepted.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
         STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
         """
 

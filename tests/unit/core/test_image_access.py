@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from imsd.contract import InvalidRequest, NotFound, PermissionDenied
-from imsd.core.image_access import owned_image, seen_image
+from imsd.contract import FailedPrecondition, InvalidRequest, NotFound, PermissionDenied
+from imsd.core.image_access import owned_image, seen_image, usable_image
 from imsd.metadata import images as image_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import ImageRecord, ImageStatus, MemberStatus, Visibility
@@ -60,6 +60,32 @@ async def test_everybody_sees_a_public_image_and_nobody_else_changes_it(database
         with pytest.raises(PermissionDenied) as denied:
             await owned_image(c, "stranger", record.id)
     assert denied.value.reason == "NOT_OWNER"
+
+
+@pytest.mark.parametrize("status", [MemberStatus.PENDING, MemberStatus.REJECTED])
+async def test_a_member_reads_only_what_it_accepted(database: Database, status: MemberStatus) -> None:
+    """Contract §9.1, the rows of images that are shared with a project."""
+    record = await put(
+        database, ("friend", MemberStatus.ACCEPTED), ("other", status), visibility=Visibility.SHARED
+    )
+    async with database.reading() as c:
+        assert (await usable_image(c, "friend", record.id)).id == record.id
+        assert (await usable_image(c, "owner", record.id)).id == record.id
+        with pytest.raises(FailedPrecondition) as refused:
+            await usable_image(c, "other", record.id)
+    assert refused.value.reason == "SHARE_NOT_ACCEPTED"
+
+
+@pytest.mark.parametrize("status", [ImageStatus.QUEUED, ImageStatus.SAVING, ImageStatus.DEACTIVATED])
+async def test_nobody_reads_an_image_that_is_not_active(database: Database, status: ImageStatus) -> None:
+    record = await put(
+        database, ("friend", MemberStatus.ACCEPTED), visibility=Visibility.SHARED, status=status
+    )
+    for project_id in ("owner", "friend"):
+        async with database.reading() as c:
+            with pytest.raises(FailedPrecondition) as refused:
+                await usable_image(c, project_id, record.id)
+        assert refused.value.reason == "FAILED_PRECONDITION"
 
 
 @pytest.mark.parametrize("status", [ImageStatus.PENDING_DELETE, ImageStatus.KILLED, ImageStatus.DELETED])

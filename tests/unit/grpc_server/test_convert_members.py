@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from imsd.contract import InvalidRequest
@@ -75,10 +77,12 @@ def test_no_status_and_an_unknown_one_are_refused(value: int) -> None:
 
 
 def test_the_same_statuses_in_any_order_are_the_same_query() -> None:
+    several: list[Any] = [[2, 1], [1, 2], [1, 2, 2]]
     queries = [
         member_query_from_pb(member_pb2.ListMembersRequest(image_id="i", statuses=statuses))
-        for statuses in ([2, 1], [1, 2], [1, 2, 2])
+        for statuses in several
     ]
     assert queries[0] == queries[1] == queries[2]
+    unknown: Any = [9]
     with pytest.raises(InvalidRequest):
-        member_query_from_pb(member_pb2.ListMembersRequest(statuses=[9]))
+        member_query_from_pb(member_pb2.ListMembersRequest(statuses=unknown))
