@@ -12,7 +12,8 @@ from ims_client import ClientError, ImsClient, patiently
 from imsd.v1 import image_pb2, job_pb2
 
 from . import choice
-from .image_import import ImportOptions, print_images_of
+from .image_import import print_images_of
+from .import_options import ImportOptions
 from .job_output import print_job
 from .job_watch import cancel_own_job, watch_own_job
 from .outage_notes import OutageNotes

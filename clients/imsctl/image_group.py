@@ -13,6 +13,7 @@ from imsd.v1 import image_pb2, job_pb2
 
 from . import (
     choice,
+    image_choice,
     image_convert,
     image_digest,
     image_download,
@@ -25,8 +26,8 @@ from .command import command, group
 from .file_argument import refuse_scheme, scheme_of
 from .image_convert import ConvertOptions, DiskOption
 from .image_download import DownloadOptions
-from .image_import import ImportOptions
 from .image_output import print_image, print_images
+from .import_options import ImportOptions
 from .job_watch import watch_own_job
 from .json_fields import job_fields
 from .output import TableJsonOrCsv, print_fields, print_json, printable
@@ -94,8 +95,8 @@ class ListOptions:
         """Raises typer.BadParameter."""
         return image_pb2.ImageFilter(
             name=self.name,
-            statuses=[_status(text) for text in self.status],
-            disk_formats=[_format(text) for text in self.format],
+            statuses=[image_choice.status(text) for text in self.status],
+            disk_formats=[image_choice.disk_format(text) for text in self.format],
             tags=choice.key_values((tag if "=" in tag else f"{tag}=" for tag in self.tag), "--tag"),
         )
 
@@ -293,14 +294,6 @@ def _delete_hint(error: CallFailed, name: str) -> str:
     if error.reason != "IMAGE_PROTECTED":
         return error.hint
     return f"{error.hint}: `imsctl image set {shlex.quote(name)} --no-protect`"
-
-
-def _status(text: str) -> image_pb2.ImageStatus.ValueType:
-    return image_pb2.ImageStatus.ValueType(choice.choose(image_pb2.ImageStatus, text, "--status"))
-
-
-def _format(text: str) -> image_pb2.DiskFormat.ValueType:
-    return image_pb2.DiskFormat.ValueType(choice.choose(image_pb2.DiskFormat, text, "--format"))
 
 
 def _print_report(session: Session, image: image_pb2.Image, job: job_pb2.Job) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Annotated
 
-import typer
 from ims_client import (
     CallFailed,
     ClientError,
@@ -23,10 +20,11 @@ from ims_client import (
     send_upload,
 )
 
-from imsd.v1 import guest_pb2, image_pb2, job_pb2, upload_pb2
+from imsd.v1 import image_pb2, job_pb2, upload_pb2
 
-from . import choice, wording
+from . import wording
 from .image_output import print_image, print_images
+from .import_options import UPLOAD_SUFFIX, ImportOptions
 from .job_output import print_job
 from .job_watch import watch_own_job
 from .outage_notes import OutageNotes
@@ -36,105 +34,11 @@ from .session import Interrupted, Session
 # Cleaning up after an interruption must not keep the user waiting.
 ABORT_SECONDS = 5.0
 
-# The upload of an import with a request id has one too, made of that.
-UPLOAD_SUFFIX = ".upload"
-
 # Refusals whose hint says what to do about the daemon, not how to go on with what was sent.
 NO_ROOM = ("CAPACITY_EXHAUSTED", "QUOTA_EXCEEDED")
 
 # CreateImage's answers that mean: the committed upload found is in use or gone, so send the file anew.
 NOT_REUSABLE = ("FAILED_PRECONDITION", "REQUEST_ID_REUSED", "NOT_FOUND", "UPLOAD_EXPIRED")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportOptions:
-    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the image.")]
-    format: Annotated[
-        str, typer.Option(metavar="FORMAT", help="What the file must be, for example qcow2; else recognised.")
-    ] = ""
-    os_version: Annotated[
-        str, typer.Option(metavar="TEXT", help='For example "Debian GNU/Linux 12.0.0 64bit".')
-    ] = ""
-    arch: Annotated[
-        str, typer.Option(metavar="ARCH", help="x86 or arm; counts where no system is found inside.")
-    ] = ""
-    boot_mode: Annotated[
-        str, typer.Option(metavar="MODE", help="bios or uefi; otherwise by what is found inside.")
-    ] = ""
-    min_disk: Annotated[
-        int,
-        typer.Option(
-            metavar="GB",
-            min=0,
-            max=choice.MAX_DISK_GB,
-            help="Smallest disk for a server; 0: as large as the image.",
-        ),
-    ] = 0
-    min_ram: Annotated[
-        int, typer.Option(metavar="MB", min=0, max=choice.MAX_RAM_MB, help="Least memory; 0: no limit.")
-    ] = 0
-    max_ram: Annotated[
-        int, typer.Option(metavar="MB", min=0, max=choice.MAX_RAM_MB, help="Most memory; 0: no limit.")
-    ] = 0
-    tag: Annotated[list[str], typer.Option(metavar="K=V", help="A tag; may be repeated.")] = field(
-        default_factory=list
-    )
-    property: Annotated[list[str], typer.Option(metavar="K=V", help="A property; may be repeated.")] = field(
-        default_factory=list
-    )
-    description: Annotated[str, typer.Option(metavar="TEXT", help="What the image is.")] = ""
-    sha256: Annotated[str, typer.Option(metavar="HEX", help="The file's SHA-256, checked by the daemon.")] = (
-        ""
-    )
-    detach: Annotated[bool, typer.Option("--detach", help="Return when the job is started; print it.")] = (
-        False
-    )
-    send_bytes: Annotated[
-        bool,
-        typer.Option("--send-bytes", help="Send the bytes even if the daemon could read the file itself."),
-    ] = False
-    on_server: Annotated[
-        bool,
-        typer.Option("--on-server", help="FILE is a path on the daemon's machine, which the daemon opens."),
-    ] = False
-    request_id: Annotated[
-        str, typer.Option(metavar="ID", help="Make at most one image; a repeat gets the one that was made.")
-    ] = ""
-
-    def image_request(self) -> image_pb2.CreateImageRequest:
-        """The request for the image, but for its upload. Raises typer.BadParameter."""
-        return image_pb2.CreateImageRequest(
-            name=self.name,
-            description=self.description,
-            disk_format=self.disk_format(),
-            os_version=self.os_version,
-            architecture=guest_pb2.Architecture.ValueType(
-                choice.choose(guest_pb2.Architecture, self.arch, "--arch")
-            ),
-            boot_mode=guest_pb2.BootMode.ValueType(
-                choice.choose(guest_pb2.BootMode, self.boot_mode, "--boot-mode")
-            ),
-            min_disk_gb=self.min_disk,
-            min_ram_mb=self.min_ram,
-            max_ram_mb=self.max_ram,
-            tags=choice.key_values(self.tag, "--tag"),
-            properties=choice.key_values(self.property, "--property"),
-        )
-
-    def disk_format(self) -> image_pb2.DiskFormat.ValueType:
-        return image_pb2.DiskFormat.ValueType(choice.choose(image_pb2.DiskFormat, self.format, "--format"))
-
-    def upload_options(self) -> UploadOptions:
-        """Raises typer.BadParameter."""
-        from imsd.chunks.tree_digest import TreeHasher
-
-        return UploadOptions(
-            request_id=f"{self.request_id}{UPLOAD_SUFFIX}" if self.request_id else "",
-            disk_format=self.disk_format(),
-            expected_sha256=choice.sha256(self.sha256, "--sha256"),
-            new_hasher=TreeHasher,
-            may_hand_over=not self.send_bytes,
-        )
 
 
 async def import_image(session: Session, file: str, options: ImportOptions) -> None:

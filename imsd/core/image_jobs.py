@@ -21,6 +21,7 @@ from imsd.metadata.records import (
 
 from . import quotas, requests
 from .dispatcher import Dispatcher
+from .lineage import origin_of
 from .new_image import NewImage, checked, queued_image
 from .quota_rules import IMAGES
 from .requests import RequestKey
@@ -104,6 +105,8 @@ class ImageJobs:
         job_id = upload.job_id or self._runtime.new_id()
         declared = replace(new, disk_format=new.disk_format or upload.disk_format)
         image = queued_image(self._runtime, project_id, declared, upload.store, job_id)
+        origin_kind, origin = origin_of(new.source, upload.file_name)
+        image = replace(image, origin_kind=origin_kind, origin=origin)
         job = JobRecord(
             id=job_id,
             project_id=project_id,

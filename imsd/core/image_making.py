@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,8 +18,8 @@ from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import ImageRecord, ImageStatus, UploadState
 
 from .guest_inspection import Declared, System, decide, inspect_blocks
-from .images import min_disk
 from .job_run import JobRun
+from .kind_rules import min_disk, proved_kind
 from .limits import MAX_OS_VERSION
 from .opened_upload import StoredDisk, open_upload
 from .staged_file import FoundFile
@@ -45,8 +45,10 @@ class ImageMaker:
         image = await _begin(run, found.upload.id)
         run.enter("inspect", 0, (0.0, 1.0))
         async with open_upload(run, found, str(spec["disk_format"])) as opened:
-            min_disk(int(spec["min_disk_gb"]), opened.virtual_size_bytes)
+            kind = proved_kind(str(spec.get("kind", "")), opened.image.format_name)
+            min_disk(kind, int(spec["min_disk_gb"]), opened.virtual_size_bytes)
             disk = await opened.store(run)
+        image = replace(image, kind=kind)
         return MadeImage(image, disk, await self._look_inside(run, image, disk), found.wrapper)
 
     async def _look_inside(self, run: JobRun, image: ImageRecord, disk: StoredDisk) -> System:
@@ -74,11 +76,16 @@ async def publish(c: AsyncConnection, run: JobRun, made: MadeImage) -> None:
         "new_size": disk.new_size,
         "digest": disk.digest,
         "findings": [{"code": found.code, "message": found.message} for found in _findings(made)],
+        "kind": made.image.kind,
         "os_version": system.os_version[:MAX_OS_VERSION],
+        "os_type": system.identity.os_type,
+        "os_bits": system.identity.os_bits,
+        "platform": system.identity.platform,
+        "license_type": system.license_type,
         "architecture": system.architecture,
         "boot_mode": system.boot_mode,
         "guest": system.guest,
-        "min_disk_gb": min_disk(made.image.min_disk_gb, disk.virtual_size_bytes),
+        "min_disk_gb": min_disk(made.image.kind, made.image.min_disk_gb, disk.virtual_size_bytes),
         "manifest_id": disk.manifest_id,
         "active_at": now,
         "updated_at": now,

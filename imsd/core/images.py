@@ -13,11 +13,11 @@ from imsd.metadata.records import ImageRecord, ImageStatus
 
 from . import checks, limits
 from .image_access import usable_image
+from .kind_rules import min_disk
 from .runtime import Runtime
 from .sweeper import Sweeper
 
 LISTED = (ImageStatus.QUEUED, ImageStatus.SAVING, ImageStatus.ACTIVE)
-GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +157,9 @@ class Images:
             if field in values:
                 values[field] = check(str(values[field]))
         if "min_disk_gb" in values:
-            values["min_disk_gb"] = min_disk(int(str(values["min_disk_gb"])), current.virtual_size)
+            values["min_disk_gb"] = min_disk(
+                current.kind, int(str(values["min_disk_gb"])), current.virtual_size
+            )
         checks.ram(
             int(str(values.get("min_ram_mb", current.min_ram_mb))),
             int(str(values.get("max_ram_mb", current.max_ram_mb))),
@@ -196,23 +198,6 @@ UPDATABLE: Collection[str] = (
     "max_ram_mb",
     "is_protected",
 )
-
-
-def min_disk(asked_gb: int, virtual_size: int) -> int:
-    """The smallest disk, in GiB, that holds the image; ``asked_gb`` 0 asks for just that.
-
-    Raises InvalidRequest (MIN_DISK_TOO_SMALL).
-    """
-    needed = max(1, -(-virtual_size // GIB))
-    checks.number("min_disk_gb", asked_gb, 0, limits.MAX_DISK_GB)
-    if asked_gb and asked_gb < needed:
-        raise InvalidRequest(
-            f"min_disk_gb is {asked_gb}, but the disk in the file needs {needed} GB",
-            reason="MIN_DISK_TOO_SMALL",
-            field="min_disk_gb",
-            hint=f"ask for at least {needed}, or leave it out",
-        )
-    return asked_gb or needed
 
 
 def _changed(current: ImageRecord) -> Conflict:

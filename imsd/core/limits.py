@@ -30,6 +30,8 @@ MAX_PROPERTY_VALUE: Final = 255
 
 # §5.1 min_disk in GB, min_ram and max_ram in MB; 0 means no limit.
 MAX_DISK_GB: Final = 1 << 20
+# Table 5-2, row "Importing a data disk image from an external image file".
+DATA_DISK_GB: Final = (40, 2048)
 MAX_RAM_MB: Final = 4 << 20
 MAX_OS_VERSION: Final = 255
 

@@ -8,8 +8,13 @@ from dataclasses import dataclass, field, replace
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKind
 
 from . import attribute_checks, checks, limits
+from .kind_rules import WORDS, check_license, first_kind, refuse_kind
+from .os_identity import identify, identify_with
 from .runtime import Runtime
 from .sources import Source
+
+# Of what only makes sense with a system that servers start from.
+_OF_SYSTEMS = ("server_support", "license_type")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,7 @@ def checked(new: NewImage) -> NewImage:
             checks.refuse("expected_sha256", "of an upload, CreateUpload takes the SHA-256")
     checks.number("min_disk_gb", new.min_disk_gb, 0, limits.MAX_DISK_GB)
     checks.ram(new.min_ram_mb, new.max_ram_mb)
-    return replace(
+    kept = replace(
         new,
         name=checks.name(new.name),
         description=checks.description(new.description),
@@ -62,12 +67,30 @@ def checked(new: NewImage) -> NewImage:
         server_support=attribute_checks.server_support(new.server_support),
         enterprise_project_id=attribute_checks.enterprise_project(new.enterprise_project_id),
     )
+    _check_kind(kept)
+    return kept
+
+
+def _check_kind(new: NewImage) -> None:
+    """Refuse what does not fit the kind that ``new`` asks for. Raises InvalidRequest."""
+    kind = first_kind(new.kind, new.disk_format)
+    if kind is ImageKind.DATA_DISK:
+        for name in _OF_SYSTEMS:
+            if getattr(new, name):
+                refuse_kind(name, f"{WORDS[kind]} holds no system: it has no {name}")
+    if new.server_kind == ServerKind.BARE_METAL and kind is not ImageKind.SYSTEM_DISK:
+        refuse_kind("server_kind", f"bare-metal servers start from a system disk, not from {WORDS[kind]}")
+    if new.disk_format and new.kind and (new.kind == ImageKind.ISO) != (new.disk_format == ImageKind.ISO):
+        refuse_kind("kind", f"a file in the format {new.disk_format} cannot be {WORDS[kind]}")
+    if new.min_disk_gb and kind is ImageKind.DATA_DISK:
+        checks.number("min_disk_gb", new.min_disk_gb, *limits.DATA_DISK_GB)
+    check_license(new.license_type, identify(new.os_version).os_type or new.os_type)
 
 
 def queued_image(runtime: Runtime, project_id: str, new: NewImage, store: str, job_id: str) -> ImageRecord:
     """The image without a disk that ``new``, which was checked, begins with."""
     now = runtime.clock()
-    kind = ImageKind.ISO if new.disk_format == "iso" else ImageKind.SYSTEM_DISK
+    identity = identify_with(new.os_version, new.os_type)
     return ImageRecord(
         id=runtime.new_id(),
         project_id=project_id,
@@ -84,9 +107,11 @@ def queued_image(runtime: Runtime, project_id: str, new: NewImage, store: str, j
         max_ram_mb=new.max_ram_mb,
         tags=new.tags,
         properties=new.properties,
-        kind=ImageKind(new.kind) if new.kind else kind,
-        server_kind=ServerKind(new.server_kind) if new.server_kind else ServerKind.VIRTUAL,
-        os_type=new.os_type,
+        kind=first_kind(new.kind, new.disk_format),
+        server_kind=ServerKind(new.server_kind or ServerKind.VIRTUAL),
+        os_type=identity.os_type,
+        os_bits=identity.os_bits,
+        platform=identity.platform,
         license_type=new.license_type,
         family=new.family,
         server_support=new.server_support,

@@ -195,7 +195,7 @@ async def _insert_sub_jobs(c: AsyncConnection, run: JobRun, package: Package) ->
         await job_rows.insert_job(c, record)
         if number > 1:
             name = _name_of(first.name, number)
-            image = replace(first, id=image_id, name=name, job_id=job_id, min_disk_gb=0)
+            image = replace(first, id=image_id, name=name, job_id=job_id, min_disk_gb=0, family="")
             await image_rows.insert_image(c, image)
         made.append(record)
     return made

@@ -37,6 +37,8 @@ from imsd.metadata.records import JobState
 # Faults of the bytes themselves: the upload will never become an image, so it goes too. After any other
 # error, a fault of the request for one, a better request can still make an image of it.
 HOPELESS = frozenset({"FORMAT_UNSUPPORTED", "FORMAT_AMBIGUOUS", "DIGEST_MISMATCH"})
+# Faults of the request, though they are named as those of the bytes are.
+NOT_OF_THE_BYTES = frozenset({"IMAGE_KIND_UNSUITED", "IMAGE_FILE_TOO_LARGE"})
 
 
 class CreateImage(Workflow):
@@ -115,4 +117,5 @@ def _uploads_of(run: JobRun) -> tuple[str, str]:
 
 def is_hopeless(error: ImsError) -> bool:
     """Whether no request can ever make an image of the upload."""
-    return error.reason in HOPELESS or error.reason.startswith("IMAGE_")
+    is_of_bytes = error.reason.startswith("IMAGE_") and error.reason not in NOT_OF_THE_BYTES
+    return is_of_bytes or error.reason in HOPELESS

@@ -11,7 +11,7 @@ import typer
 from ims_client import CallFailed, JobCancelled
 from imsctl import image_fetch
 from imsctl.file_argument import scheme_of
-from imsctl.image_import import ImportOptions
+from imsctl.import_options import ImportOptions
 from imsctl.progress import NoProgress
 from imsctl.session import Interrupted
 

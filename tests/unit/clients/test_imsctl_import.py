@@ -13,7 +13,8 @@ import pytest
 from google.rpc import code_pb2
 from ims_client import CallFailed
 from ims_client.backoff import Backoff
-from imsctl.image_import import ImportOptions, import_image
+from imsctl.image_import import import_image
+from imsctl.import_options import ImportOptions
 from imsctl.session import Session, Settings
 
 from imsd.v1 import image_pb2, job_pb2

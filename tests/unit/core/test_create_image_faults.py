@@ -13,6 +13,7 @@ from imsd.core.workflows.create_image import is_hopeless
         (InvalidRequest("empty", reason="IMAGE_EMPTY"), True),
         (InvalidRequest("another file", reason="DIGEST_MISMATCH"), True),
         (ImageRefused("declared otherwise", reason="FORMAT_MISMATCH"), False),
+        (InvalidRequest("no ISO", reason="IMAGE_KIND_UNSUITED"), False),
         (InvalidRequest("too small", reason="MIN_DISK_TOO_SMALL"), False),
         (LimitExceeded("full", reason="CAPACITY_EXHAUSTED"), False),
         (Unavailable("not now"), False),
