@@ -31,6 +31,7 @@ from .download import Download, download_to_file, download_to_stream
 from .errors import CallFailed, ClientError, JobCancelled, JobFailed, LocalFileFailed, cannot_read
 from .file_output import Piece, PieceSource, write_file, write_stream
 from .jobs import is_final
+from .tags import tag_from_text, tag_to_text
 from .upload import ByteHasher, UploadSender
 from .upload_file import OpenedUpload, UploadOptions, open_upload, send_upload
 from .upload_source import FileSource, StreamSource, UploadSource, open_source
@@ -66,6 +67,8 @@ __all__ = [
     "parse_address",
     "patiently",
     "send_upload",
+    "tag_from_text",
+    "tag_to_text",
     "write_file",
     "write_stream",
 ]

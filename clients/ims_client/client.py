@@ -12,6 +12,7 @@ from .catalog import CatalogCalls, DriverCalls
 from .connection import CHANNEL_OPTIONS, Connection
 from .images import ImageCalls
 from .jobs import JobCalls
+from .tags import TagCalls
 from .uploads import UploadCalls
 
 
@@ -27,6 +28,7 @@ class ImsClient:
         self.jobs = JobCalls(connection)
         self.catalog = CatalogCalls(connection)
         self.drivers = DriverCalls(connection)
+        self.tags = TagCalls(connection)
 
 
 @asynccontextmanager

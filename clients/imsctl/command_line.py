@@ -30,6 +30,7 @@ GROUPS = {
     "image": "imsctl.image_group",
     "job": "imsctl.job_group",
     "upload": "imsctl.upload_group",
+    "tag": "imsctl.tag_group",
     "driver": "imsctl.driver_group",
     "format": "imsctl.format_group",
     "os-version": "imsctl.os_version_group",

@@ -81,15 +81,35 @@ def ram(min_ram_mb: int, max_ram_mb: int) -> tuple[int, int]:
     return min_ram_mb, max_ram_mb
 
 
-def tags(value: Mapping[str, str]) -> dict[str, str]:
-    if len(value) > limits.MAX_TAGS:
-        refuse("tags", f"{len(value)} tags, but an image has at most {limits.MAX_TAGS}")
-    for key, content in value.items():
-        if not limits.TAG_KEY.match(key):
-            refuse("tags", f"{key[:64]!r} cannot be a tag key", "1 to 36 letters, digits, _ or -")
-        if not limits.TAG_VALUE.match(content):
-            refuse("tags", f"{content[:64]!r} cannot be a tag value", "0 to 43 letters, digits, _ - or .")
-    return dict(sorted(value.items()))  # the order of a map on the wire means nothing
+def tags(value: Mapping[str, str], most: int = limits.MAX_TAGS) -> dict[str, str]:
+    """The tags of an image, without spaces at the ends (contract §8.3).
+
+    Raises InvalidRequest (TOO_MANY_TAGS; IMG.0115, IMG.0116).
+    """
+    tag_count(len(value), most)
+    found = dict(tag(key, content) for key, content in value.items())
+    if len(found) < len(value):
+        refuse("tags", "two tags have the same key but for spaces at its ends")
+    return dict(sorted(found.items()))  # the order of a map on the wire means nothing
+
+
+def tag(key: str, content: str) -> tuple[str, str]:
+    key, content = key.strip(" "), content.strip(" ")
+    if not limits.TAG_KEY.match(key):
+        refuse("tags", f"{key[:64]!r} cannot be a tag key", "1 to 36 letters, digits, _ or -")
+    if not limits.TAG_VALUE.match(content):
+        refuse("tags", f"{content[:64]!r} cannot be a tag value", "0 to 43 letters, digits, _ - or .")
+    return key, content
+
+
+def tag_count(count: int, most: int) -> None:
+    if count > most:
+        raise InvalidRequest(
+            f"{count} tags, but an image has at most {most}",
+            reason="TOO_MANY_TAGS",
+            field="tags",
+            hint="take tags off that are not needed",
+        )
 
 
 def properties(value: Mapping[str, str]) -> dict[str, str]:

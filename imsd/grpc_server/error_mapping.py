@@ -37,6 +37,7 @@ IMG_CODES = {
     "PROJECT_UNKNOWN": "IMG.0108",
     "SHARE_NOT_ACCEPTED": "IMG.0196",
     "SHARE_WITH_OWNER": "IMG.0076",
+    "TOO_MANY_TAGS": "IMG.0116",
 }
 IMG_CODES_OF_QUOTAS = {
     "image_members": "IMG.0088",

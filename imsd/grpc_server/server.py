@@ -30,6 +30,7 @@ from imsd.core.jobs import Jobs
 from imsd.core.limits import MAX_WRITE_BYTES
 from imsd.core.members import Members
 from imsd.core.runtime import Runtime
+from imsd.core.tags import Tags
 from imsd.core.uploads import Uploads
 from imsd.v1 import (
     catalog_pb2,
@@ -42,6 +43,8 @@ from imsd.v1 import (
     job_pb2_grpc,
     member_pb2,
     member_pb2_grpc,
+    tag_pb2,
+    tag_pb2_grpc,
     upload_pb2,
     upload_pb2_grpc,
 )
@@ -54,6 +57,7 @@ from .image_servicer import ImageServicer
 from .interceptor import CallInterceptor
 from .job_servicer import JobServicer
 from .member_servicer import MemberServicer
+from .tag_servicer import TagServicer
 from .upload_servicer import UploadServicer
 
 log = structlog.get_logger(__name__)
@@ -81,6 +85,7 @@ SERVICES = tuple(
         (catalog_pb2, "CatalogService"),
         (driver_pb2, "DriverService"),
         (member_pb2, "MemberService"),
+        (tag_pb2, "TagService"),
     )
 )
 
@@ -207,6 +212,7 @@ def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_
     member_pb2_grpc.add_MemberServiceServicer_to_server(MemberServicer(core.members, core.jobs), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(runtime), server)
     driver_pb2_grpc.add_DriverServiceServicer_to_server(DriverServicer(runtime.stores), server)
+    tag_pb2_grpc.add_TagServiceServicer_to_server(TagServicer(Tags(runtime)), server)
 
 
 def _clear_stale_socket(path: str) -> None:

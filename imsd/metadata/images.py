@@ -98,6 +98,11 @@ async def list_images(
     return await _records(c, rows.order_by(*order).limit(limit))
 
 
+def matching_ids(query: ImageQuery) -> Select[tuple[str]]:
+    """The ids of the images of ``query``, as part of another query."""
+    return select(image.c.id).where(*_conditions(query))
+
+
 async def update_image(
     c: AsyncConnection,
     image_id: str,

@@ -26,9 +26,9 @@ class Tag(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """1..36 letters, digits, _ or -"""
+    """1..36 letters of any language, digits, _ or -; case counts"""
     value: _builtins.str
-    """0..43 letters, digits, _ - or ."""
+    """0..43 letters of any language, digits, _ - or .; case counts"""
     def __init__(
         self,
         *,
@@ -303,7 +303,10 @@ Global___TagMatch: _TypeAlias = TagMatch  # noqa: Y015
 
 @_typing.final
 class TagFilter(_message.Message):
-    """TagFilter: every condition that is there must hold. A list that is there has 1..10 conditions, each key once."""
+    """TagFilter: every condition that is there must hold. A list has at most 10 conditions, each key once; one with none asks
+    for nothing. (The hosted service refuses an empty list; here it cannot be told from one that is not there.) Spaces at the
+    ends are dropped.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -317,19 +320,19 @@ class TagFilter(_message.Message):
     """only images without any tag; the four lists do not count then"""
     @_builtins.property
     def all(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagCondition]:
-        """all of these"""
+        """0..10: all of these"""
 
     @_builtins.property
     def any(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagCondition]:
-        """one of these"""
+        """0..10: one of these"""
 
     @_builtins.property
     def not_all(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagCondition]:
-        """not all of these"""
+        """0..10: not all of these"""
 
     @_builtins.property
     def not_any(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagCondition]:
-        """none of these"""
+        """0..10: none of these"""
 
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagMatch]:
@@ -431,7 +434,7 @@ class FindImagesByTagsResponse(_message.Message):
     """of all that fit, 0 or more"""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaggedImage]:
-        """at most limit"""
+        """at most limit, and 2 MiB of them if they are more than one"""
 
     def __init__(
         self,

@@ -107,7 +107,8 @@ class TagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FindImagesByTags(self, request, context):
-        """FindImagesByTags returns the images of the project that fit, newest first, and how many there are in all.
+        """FindImagesByTags returns the images of the project that fit, newest first, and how many there are in all. Fewer
+        come than were asked for when they would not fit a message: go on at offset and how many came.
         Reasons: INVALID_REQUEST. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -53,7 +53,8 @@ class TagServiceStub:
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     FindImagesByTags: _grpc.UnaryUnaryMultiCallable[_tag_pb2.FindImagesByTagsRequest, _tag_pb2.FindImagesByTagsResponse]
-    """FindImagesByTags returns the images of the project that fit, newest first, and how many there are in all.
+    """FindImagesByTags returns the images of the project that fit, newest first, and how many there are in all. Fewer
+    come than were asked for when they would not fit a message: go on at offset and how many came.
     Reasons: INVALID_REQUEST. Retry: safe.
     """
     CountImagesByTags: _grpc.UnaryUnaryMultiCallable[_tag_pb2.CountImagesByTagsRequest, _tag_pb2.CountImagesByTagsResponse]
@@ -86,7 +87,8 @@ class TagServiceAsyncStub(TagServiceStub):
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     FindImagesByTags: _aio.UnaryUnaryMultiCallable[_tag_pb2.FindImagesByTagsRequest, _tag_pb2.FindImagesByTagsResponse]  # type: ignore[assignment]
-    """FindImagesByTags returns the images of the project that fit, newest first, and how many there are in all.
+    """FindImagesByTags returns the images of the project that fit, newest first, and how many there are in all. Fewer
+    come than were asked for when they would not fit a message: go on at offset and how many came.
     Reasons: INVALID_REQUEST. Retry: safe.
     """
     CountImagesByTags: _aio.UnaryUnaryMultiCallable[_tag_pb2.CountImagesByTagsRequest, _tag_pb2.CountImagesByTagsResponse]  # type: ignore[assignment]
@@ -146,7 +148,8 @@ class TagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tag_pb2.FindImagesByTagsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tag_pb2.FindImagesByTagsResponse, _abc.Awaitable[_tag_pb2.FindImagesByTagsResponse]]:
-        """FindImagesByTags returns the images of the project that fit, newest first, and how many there are in all.
+        """FindImagesByTags returns the images of the project that fit, newest first, and how many there are in all. Fewer
+        come than were asked for when they would not fit a message: go on at offset and how many came.
         Reasons: INVALID_REQUEST. Retry: safe.
         """
 

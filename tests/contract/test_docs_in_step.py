@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pluggy
 import pytest
+from google.protobuf import descriptor_pool
 
 from imsd import contract
 from imsd.config import SECTIONS, Config
@@ -14,18 +16,18 @@ from imsd.contract import PLUGIN_GROUP, StoreCapabilities, hookspecs
 from imsd.core.plugin_registry import load_plugins
 from imsd.core.store_pool import DriverState
 from imsd.core.store_sections import StoreSection
-from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, member_pb2, upload_pb2
+from imsd.grpc_server.server import SERVICES
 from imsd.v1.error_reason_pb2 import ErrorReason
 from tests.contract.source_tree import ROOT, documentation
 
-PROTOS = (image_pb2, upload_pb2, job_pb2, member_pb2, catalog_pb2, driver_pb2)
-
 RPCS = [
     f"{service.name}.{method.name}"
-    for proto in PROTOS
-    for service in proto.DESCRIPTOR.services_by_name.values()
+    for service in map(descriptor_pool.Default().FindServiceByName, SERVICES)
     for method in service.methods
 ]
+
+# The files that declare them, by name: "image" for image.proto.
+PROTOS = sorted({Path(descriptor_pool.Default().FindServiceByName(each).file.name).stem for each in SERVICES})
 
 REASONS = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys() if "UNSPECIFIED" not in name]  # noqa: SIM118
 
@@ -70,7 +72,7 @@ def test_every_rpc_is_documented(rpc: str) -> None:
     assert is_documented(rpc.split(".")[1])
 
 
-@pytest.mark.parametrize("name", ["catalog", "driver", "image", "job", "member", "upload"])
+@pytest.mark.parametrize("name", PROTOS)
 def test_every_field_of_the_wire_says_its_unit_and_range(name: str) -> None:
     text = (ROOT / "proto" / "imsd" / "v1" / f"{name}.proto").read_text()
     fields_of_messages = re.findall(r"^ +(?:repeated )?[\w.<>, ]+ (\w+) = \d+;(.*)$", text, re.MULTILINE)
