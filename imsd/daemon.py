@@ -19,12 +19,12 @@ from imsd.chunks.spool import SpoolFolder
 from imsd.config import Config
 from imsd.contract import run_blocking
 from imsd.core.access import Access
-from imsd.core.authentication import Authentication
 from imsd.core.background import Background
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Downloads
 from imsd.core.fetching import Fetching
 from imsd.core.guest_inspection import GuestInspection
+from imsd.core.identity_services import identity_services
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.image_making import ImageMaker
 from imsd.core.images import Images
@@ -92,6 +92,7 @@ class Daemon:
             },
         )
         self._jobs = Jobs(runtime, board, self._dispatcher)
+        self._identity = identity_services(runtime)
         images = Images(runtime, self._sweeper)
         spools = SpoolFolder(config.state_dir, config.spool_quota_bytes)
         self._server = GrpcServer(
@@ -104,8 +105,8 @@ class Daemon:
                 jobs=self._jobs,
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),
                 members=Members(runtime, self._dispatcher),
-                authentication=Authentication(),
                 access=Access(runtime.database, policies),
+                identity=self._identity,
             ),
             config.max_upload_streams,
         )
@@ -128,6 +129,7 @@ class Daemon:
         await asyncio.gather(self._server.drain(drain), self._dispatcher.stop(drain))
         await self.uploads.close()
         await self._sweeper.stop()
+        self._identity.close()
         await self.runtime.background.settle()
 
 

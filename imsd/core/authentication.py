@@ -7,11 +7,13 @@ for the local administrator, else a verified TLS certificate says who calls.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imsd.contract import Unauthenticated
 
+from .api_tokens import ApiTokens
 from .caller import Caller, CallerKind
+from .principals import Principals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +26,42 @@ class Credentials:
 
     peer: str
     is_local: bool = False
-    bearer: str | None = None
+    bearer: str | None = field(default=None, repr=False)
     certificate_id: str = ""
 
 
 class Authentication:
+    def __init__(self, principals: Principals, tokens: ApiTokens) -> None:
+        self._principals = principals
+        self.tokens = tokens
+
     async def caller(self, given: Credentials) -> Caller:
         """Raises Unauthenticated."""
         if given.bearer is not None:
-            raise Unauthenticated("the token is not known", hint="ask for another token")
+            return await self._bearer_of(given.bearer, given.peer)
         if given.is_local:
             return Caller(kind=CallerKind.LOCAL_ADMINISTRATOR, id="local", peer=given.peer)
+        if given.certificate_id:
+            return await self._holder_of(given.certificate_id, given.peer)
         raise Unauthenticated(
             "the call does not say who makes it",
-            hint="send a token, or use the unix socket on the machine of the daemon",
+            hint="send a token (--token-file or IMSD_TOKEN of imsctl), or use the daemon's unix socket",
         )
+
+    async def _bearer_of(self, bearer: str, peer: str) -> Caller:
+        if not self.tokens.is_secret(bearer):
+            raise Unauthenticated("the token is not known", hint="make one with `imsctl token create`")
+        token = await self.tokens.verify(bearer)
+        standing = await self._principals.of_user(token.user_id)
+        return Caller(
+            kind=CallerKind.API_TOKEN,
+            id=token.user_id,
+            groups=standing.groups,
+            roles=standing.roles,
+            token_id=token.id,
+            peer=peer,
+        )
+
+    async def _holder_of(self, certificate_id: str, peer: str) -> Caller:
+        standing = await self._principals.of_certificate(certificate_id)
+        return Caller(kind=CallerKind.CERTIFICATE, id=certificate_id, roles=standing.roles, peer=peer)

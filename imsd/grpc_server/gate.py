@@ -16,27 +16,39 @@ from google.protobuf.message import Message
 from imsd.contract import PermissionDenied
 from imsd.core.access import Access
 from imsd.core.actions import OPERATIONS, Operation
-from imsd.core.authentication import Authentication
 from imsd.core.caller import Caller, set_caller
+from imsd.core.identity_services import IdentityServices
+from imsd.core.projects import chosen_project
 
 from .call_target import target_of
 from .credentials import credentials_of
+
+# Their requests name a project as they name a user: they do not work in it.
+OF_NO_PROJECT = ("imsd.v1.IdentityService/", "imsd.v1.PolicyService/")
 
 
 class Admission:
     """One call on its way through the gate. ``method``: as in `OPERATIONS`."""
 
-    def __init__(self, caller: Caller, method: str, operation: Operation, access: Access) -> None:
+    def __init__(self, caller: Caller, method: str, operation: Operation, gate: Gate) -> None:
         self.caller = caller
         self.method = method
         self.operation = operation
-        self._access = access
+        self._gate = gate
 
-    async def admit(self, request: Message) -> None:
-        """Decide on the request; call it before anything is done. Raises InvalidRequest, PermissionDenied."""
+    async def admit(self, request: Any) -> None:
+        """Decide on the request; call it before anything is done.
+
+        A request that names no project gets the only one of its caller. Raises InvalidRequest
+        (PROJECT_REQUIRED), PermissionDenied, NotFound (PROJECT_UNKNOWN).
+        """
+        if is_in_project := _is_in_project(self.method, request):
+            request.project_id = chosen_project(self.caller, request.project_id)
         action = self.operation.action_for(request)
         target = target_of(self.caller, self.operation, action, request)
-        await self._access.require(self.caller, action, target)
+        await self._gate.access.require(self.caller, action, target)
+        if is_in_project and self.operation.is_mutation:
+            await self._gate.identity.projects.note(self.caller, request.project_id)
 
     def answered(self, response: Message) -> None:
         """What the call says in the end, when it says one thing."""
@@ -51,18 +63,23 @@ def current_admission() -> Admission:
 
 
 class Gate:
-    def __init__(self, authentication: Authentication, access: Access) -> None:
-        self._authentication = authentication
-        self._access = access
+    def __init__(self, identity: IdentityServices, access: Access) -> None:
+        self.identity = identity
+        self.access = access
 
     @asynccontextmanager
     async def entered(self, method: str, context: Any) -> AsyncIterator[Admission]:
         """Let a call in. Raises Unauthenticated, PermissionDenied."""
-        caller = await self._authentication.caller(credentials_of(context))
+        caller = await self.identity.authentication.caller(credentials_of(context))
         set_caller(caller)
-        admission = Admission(caller, method, operation_of(method), self._access)
+        admission = Admission(caller, method, operation_of(method), self)
         _admission.set(admission)
-        yield admission
+        async with self.identity.tokens.calls.running(caller):
+            yield admission
+
+
+def _is_in_project(method: str, request: Message) -> bool:
+    return not method.startswith(OF_NO_PROJECT) and "project_id" in request.DESCRIPTOR.fields_by_name
 
 
 def operation_of(method: str) -> Operation:

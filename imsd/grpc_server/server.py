@@ -20,10 +20,10 @@ from grpc_reflection.v1alpha import reflection
 
 from imsd.contract import InvalidRequest, run_blocking
 from imsd.core.access import Access
-from imsd.core.authentication import Authentication
 from imsd.core.downloads import Downloads
 from imsd.core.guest_inspection import GuestInspection
 from imsd.core.handed_files import HandedFiles
+from imsd.core.identity_services import IdentityServices
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
@@ -37,6 +37,8 @@ from imsd.v1 import (
     catalog_pb2_grpc,
     driver_pb2,
     driver_pb2_grpc,
+    identity_pb2,
+    identity_pb2_grpc,
     image_pb2,
     image_pb2_grpc,
     job_pb2,
@@ -53,6 +55,7 @@ from .catalog_servicer import CatalogServicer
 from .driver_servicer import DriverServicer
 from .file_socket import SUFFIX, FileSocket
 from .gate import Gate
+from .identity_servicer import IdentityServicer
 from .image_servicer import ImageServicer
 from .interceptor import CallInterceptor
 from .job_servicer import JobServicer
@@ -86,6 +89,7 @@ SERVICES = tuple(
         (driver_pb2, "DriverService"),
         (member_pb2, "MemberService"),
         (tag_pb2, "TagService"),
+        (identity_pb2, "IdentityService"),
     )
 )
 
@@ -102,15 +106,15 @@ class Core:
     jobs: Jobs
     inspection: GuestInspection
     members: Members
-    authentication: Authentication
     access: Access
+    identity: IdentityServices
 
 
 class GrpcServer:
     """One server on any number of sockets."""
 
     def __init__(self, core: Core, max_upload_streams: int) -> None:
-        self.calls = CallInterceptor(Gate(core.authentication, core.access))
+        self.calls = CallInterceptor(Gate(core.identity, core.access))
         self._addresses: list[str] = []
         self._files = HandedFiles()
         self._file_sockets: list[FileSocket] = []
@@ -213,6 +217,7 @@ def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(runtime), server)
     driver_pb2_grpc.add_DriverServiceServicer_to_server(DriverServicer(runtime.stores), server)
     tag_pb2_grpc.add_TagServiceServicer_to_server(TagServicer(Tags(runtime)), server)
+    identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(core.identity), server)
 
 
 def _clear_stale_socket(path: str) -> None:

@@ -32,6 +32,16 @@ def place_of(record: GrantRecord) -> Place:
     return record.principal_kind.value, record.principal_id, record.project_id, record.role
 
 
+def text_of(place: Place) -> str:
+    """A place in one text: no part of it holds a line break."""
+    return "\n".join(place)
+
+
+def place_from(text: str) -> Place:
+    kind, principal_id, project_id, role = text.split("\n")
+    return kind, principal_id, project_id, role
+
+
 async def insert_grant(c: AsyncConnection, record: GrantRecord) -> GrantRecord:
     """The grant as it stands: with its first time, if it was granted before."""
     await c.execute(insert_new(c.dialect, role_grant).values(to_row(record)))

@@ -16,6 +16,7 @@ from imsd.core.access import Access
 from imsd.core.actions import OPERATIONS
 from imsd.core.caller import THE_DAEMON
 from imsd.core.handed_files import HandedFile, HandedFiles
+from imsd.core.identity_services import identity_services
 from imsd.core.policies.decisions import Policies
 from imsd.core.policies.loading import load_policies
 from imsd.core.sweeper import Sweeper
@@ -66,7 +67,8 @@ async def test_a_file_is_kept_while_its_writer_waits_for_a_place(
     servicer: UploadServicer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handed_files, "WAITING_SECONDS", 0.05)
-    gate._admission.set(gate.Admission(THE_DAEMON, METHOD, OPERATIONS[METHOD], shipped_access(servicer)))
+    entrance = gate.Gate(identity_services(servicer._uploads._runtime), shipped_access(servicer))
+    gate._admission.set(gate.Admission(THE_DAEMON, METHOD, OPERATIONS[METHOD], entrance))
     context: Any = None
     first, second = [
         await servicer.CreateUpload(pb.CreateUploadRequest(size_bytes=SIZE), context) for _ in range(2)

@@ -1,0 +1,38 @@
+"""All that the service keeps of who may call, put together once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .api_tokens import ApiTokens
+from .authentication import Authentication
+from .grants import Grants
+from .identity import Identity
+from .principals import Principals
+from .projects import Projects
+from .runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityServices:
+    authentication: Authentication
+    projects: Projects
+    identity: Identity
+    grants: Grants
+    tokens: ApiTokens
+
+    def close(self) -> None:
+        """What waits to be written is written by the work in the background that the daemon settles."""
+        self.tokens.uses.close()
+
+
+def identity_services(runtime: Runtime) -> IdentityServices:
+    principals = Principals(runtime.database)
+    tokens = ApiTokens(runtime, principals)
+    return IdentityServices(
+        authentication=Authentication(principals, tokens),
+        projects=Projects(runtime, principals),
+        identity=Identity(runtime, principals, tokens.calls),
+        grants=Grants(runtime, principals),
+        tokens=tokens,
+    )
