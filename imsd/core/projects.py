@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from imsd.contract import AlreadyExists, FailedPrecondition, InvalidRequest, NotFound
 from imsd.metadata import identity as identity_rows
+from imsd.metadata.database import Database
 from imsd.metadata.identity_records import ProjectRecord
 
 from . import checks, identity_checks, limits
 from .caller import EVERY_PROJECT, Caller
 from .principals import Principals
+from .remembered import Changes
 from .runtime import Runtime
 
 
@@ -43,11 +46,46 @@ def unknown_project(project_id: str) -> NotFound:
     )
 
 
+class KnownProjects:
+    """Those that are there, remembered: each change in a project asks for its own."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime], changes: Changes) -> None:
+        self._database = database
+        self._clock = clock
+        self._changes = changes
+        self._known: set[str] = set()
+
+    async def note(self, caller: Caller, project_id: str) -> None:
+        """A call of ``caller`` changes something in a project.
+
+        The local administrator makes a project by using it; for anybody else it must be there. Raises
+        NotFound (PROJECT_UNKNOWN).
+        """
+        project_id = project_id or limits.DEFAULT_PROJECT
+        if project_id in self._known or not limits.PROJECT.match(project_id):
+            return  # what is no project id is refused where the request is read
+        seen = self._changes.count
+        async with self._database.reading() as c:
+            is_known = await identity_rows.known_project(c, project_id)
+        if not is_known:
+            if not caller.is_local_administrator:
+                raise unknown_project(project_id)
+            record = ProjectRecord(id=project_id, description="", created_at=self._clock())
+            async with self._database.transaction() as c:
+                await identity_rows.insert_project(c, record)
+        if seen == self._changes.count:  # else it may have been deleted meanwhile
+            self._known.add(project_id)
+
+    def forget(self, project_id: str) -> None:
+        """Call it after the project is gone, and `Changes.happened`."""
+        self._known.discard(project_id)
+
+
 class Projects:
     def __init__(self, runtime: Runtime, principals: Principals) -> None:
         self._runtime = runtime
         self._principals = principals
-        self._known: set[str] = set()
+        self.known = KnownProjects(runtime.database, runtime.clock, principals.changes)
 
     async def create(self, project_id: str, description: str) -> ProjectRecord:
         """Raises InvalidRequest, AlreadyExists."""
@@ -88,25 +126,4 @@ class Projects:
                 )
             if not await identity_rows.delete_project(c, project_id):
                 raise NotFound(f"there is no project {project_id!r}", field="id")
-        self._known.discard(project_id)
-
-    async def note(self, caller: Caller, project_id: str) -> None:
-        """A call of ``caller`` changes something in a project.
-
-        The local administrator makes a project by using it; for anybody else it must be there. Raises
-        NotFound (PROJECT_UNKNOWN).
-        """
-        project_id = project_id or limits.DEFAULT_PROJECT
-        if project_id in self._known or not limits.PROJECT.match(project_id):
-            return  # what is no project id is refused where the request is read
-        seen = self._principals.changes.count
-        async with self._runtime.database.reading() as c:
-            is_known = await identity_rows.known_project(c, project_id)
-        if not is_known:
-            if not caller.is_local_administrator:
-                raise unknown_project(project_id)
-            record = ProjectRecord(id=project_id, description="", created_at=self._runtime.clock())
-            async with self._runtime.database.transaction() as c:
-                await identity_rows.insert_project(c, record)
-        if seen == self._principals.changes.count:  # else it may have been deleted meanwhile
-            self._known.add(project_id)
+        self.known.forget(project_id)

@@ -18,7 +18,7 @@ from imsd.core.access import Access
 from imsd.core.actions import OPERATIONS, Operation
 from imsd.core.caller import Caller, set_caller
 from imsd.core.identity_services import IdentityServices
-from imsd.core.projects import chosen_project
+from imsd.core.projects import KnownProjects, chosen_project
 
 from .call_target import target_of
 from .credentials import credentials_of
@@ -30,11 +30,14 @@ OF_NO_PROJECT = ("imsd.v1.IdentityService/", "imsd.v1.PolicyService/")
 class Admission:
     """One call on its way through the gate. ``method``: as in `OPERATIONS`."""
 
-    def __init__(self, caller: Caller, method: str, operation: Operation, gate: Gate) -> None:
+    def __init__(
+        self, caller: Caller, method: str, operation: Operation, access: Access, projects: KnownProjects
+    ) -> None:
         self.caller = caller
         self.method = method
         self.operation = operation
-        self._gate = gate
+        self._access = access
+        self._projects = projects
 
     async def admit(self, request: Any) -> None:
         """Decide on the request; call it before anything is done.
@@ -46,9 +49,9 @@ class Admission:
             request.project_id = chosen_project(self.caller, request.project_id)
         action = self.operation.action_for(request)
         target = target_of(self.caller, self.operation, action, request)
-        await self._gate.access.require(self.caller, action, target)
+        await self._access.require(self.caller, action, target)
         if is_in_project and self.operation.is_mutation:
-            await self._gate.identity.projects.note(self.caller, request.project_id)
+            await self._projects.note(self.caller, request.project_id)
 
     def answered(self, response: Message) -> None:
         """What the call says in the end, when it says one thing."""
@@ -64,17 +67,19 @@ def current_admission() -> Admission:
 
 class Gate:
     def __init__(self, identity: IdentityServices, access: Access) -> None:
-        self.identity = identity
-        self.access = access
+        self._identity = identity
+        self._access = access
 
     @asynccontextmanager
     async def entered(self, method: str, context: Any) -> AsyncIterator[Admission]:
         """Let a call in. Raises Unauthenticated, PermissionDenied."""
-        caller = await self.identity.authentication.caller(credentials_of(context))
+        caller = await self._identity.authentication.caller(credentials_of(context))
         set_caller(caller)
-        admission = Admission(caller, method, operation_of(method), self)
+        admission = Admission(
+            caller, method, operation_of(method), self._access, self._identity.projects.known
+        )
         _admission.set(admission)
-        async with self.identity.tokens.calls.running(caller):
+        async with self._identity.tokens.calls.running(caller):
             yield admission
 
 

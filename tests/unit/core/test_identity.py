@@ -324,19 +324,19 @@ async def test_the_local_administrator_makes_a_project_by_using_it(
             return await identity_rows.known_project(c, project_id)
 
     with pytest.raises(NotFound) as refused:
-        await services.projects.note(ANN, "new")
+        await services.projects.known.note(ANN, "new")
     assert refused.value.reason == "PROJECT_UNKNOWN"
-    await services.projects.note(ADMINISTRATOR, "new")
-    await services.projects.note(ADMINISTRATOR, "")
+    await services.projects.known.note(ADMINISTRATOR, "new")
+    await services.projects.known.note(ADMINISTRATOR, "")
     assert await is_known("new")
     assert await is_known("default")
-    await services.projects.note(ANN, "new")
+    await services.projects.known.note(ANN, "new")
     await services.projects.delete("new")
     with pytest.raises(NotFound):
-        await services.projects.note(ANN, "new")
-    await services.projects.note(ADMINISTRATOR, "new")
+        await services.projects.known.note(ANN, "new")
+    await services.projects.known.note(ADMINISTRATOR, "new")
     assert await is_known("new")
-    await services.projects.note(ADMINISTRATOR, "no project\x00")  # refused later, where it is read
+    await services.projects.known.note(ADMINISTRATOR, "no project\x00")  # refused later, where it is read
     assert not await is_known("no project\x00")
 
 

@@ -16,9 +16,10 @@ from imsd.core.access import Access
 from imsd.core.actions import OPERATIONS
 from imsd.core.caller import THE_DAEMON
 from imsd.core.handed_files import HandedFile, HandedFiles
-from imsd.core.identity_services import identity_services
 from imsd.core.policies.decisions import Policies
 from imsd.core.policies.loading import load_policies
+from imsd.core.projects import KnownProjects
+from imsd.core.remembered import Changes
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
 from imsd.grpc_server import gate
@@ -26,7 +27,7 @@ from imsd.grpc_server.upload_servicer import UploadServicer
 from imsd.metadata.database import open_database
 from imsd.testing.memory_store import MemoryStore
 from imsd.v1 import upload_pb2 as pb
-from tests.unit.core.core_world import STORE, open_runtime, pool_of
+from tests.unit.core.core_world import STORE, now, open_runtime, pool_of
 
 SIZE = 100_000
 METHOD = "imsd.v1.UploadService/WriteUpload"
@@ -67,8 +68,9 @@ async def test_a_file_is_kept_while_its_writer_waits_for_a_place(
     servicer: UploadServicer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handed_files, "WAITING_SECONDS", 0.05)
-    entrance = gate.Gate(identity_services(servicer._uploads._runtime), shipped_access(servicer))
-    gate._admission.set(gate.Admission(THE_DAEMON, METHOD, OPERATIONS[METHOD], entrance))
+    known = KnownProjects(servicer._uploads._runtime.database, now, Changes())
+    operation = OPERATIONS[METHOD]
+    gate._admission.set(gate.Admission(THE_DAEMON, METHOD, operation, shipped_access(servicer), known))
     context: Any = None
     first, second = [
         await servicer.CreateUpload(pb.CreateUploadRequest(size_bytes=SIZE), context) for _ in range(2)

@@ -16,10 +16,12 @@ from imsd.core.caller import Caller
 from imsd.core.policies.decisions import Policies
 from imsd.core.policies.entities import Principal, Question, Uid, project_uid
 from imsd.core.policies.loading import load_policies
+from imsd.core.projects import KnownProjects
+from imsd.core.remembered import Changes
 from imsd.grpc_server.gate import Admission, operation_of
 from imsd.metadata import api_tokens, identity
 from imsd.metadata.database import Database, open_database
-from imsd.metadata.identity_records import TokenRecord, UserRecord
+from imsd.metadata.identity_records import ProjectRecord, TokenRecord, UserRecord
 from imsd.v1 import image_pb2
 from tests.contract.test_actions import METHODS
 from tests.unit.core.core_world import now
@@ -47,6 +49,7 @@ async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Da
     folder = tmp_path_factory.mktemp("database")
     async with open_database(f"sqlite+aiosqlite:///{folder}/db.sqlite3") as database:
         async with database.transaction() as c:
+            await identity.insert_project(c, ProjectRecord(id="blue", description="", created_at=now()))
             for user_id, token_id in TOKENS.items():
                 await identity.insert_user(c, UserRecord(id=user_id, description="", created_at=now()))
                 token = TokenRecord(
@@ -85,10 +88,14 @@ def caller_of(case: matrix.Case) -> Caller:
     return Caller(kind=case.kind, id=ALICE, roles=roles, peer="ipv4:192.0.2.7:5")
 
 
+def admission(access: Access, caller: Caller, method: str, operation: Operation) -> Admission:
+    return Admission(caller, method, operation, access, KnownProjects(access._database, now, Changes()))
+
+
 async def is_admitted(access: Access, caller: Caller, method: str, request: Any) -> bool:
     denied: PermissionDenied | None = None
     try:
-        await Admission(caller, method, operation_of(method), access).admit(request)
+        await admission(access, caller, method, operation_of(method)).admit(request)
     except PermissionDenied as error:
         denied = error
     if denied is not None:
@@ -213,11 +220,10 @@ async def test_an_action_that_the_policies_do_not_know_passes_for_nobody(
 ) -> None:
     method = "imsd.v1.ImageService/GetImage"
     for case in matrix.CASES:
-        admission = Admission(
-            caller_of(case), method, Operation(action="ims:images:erase"), Access(database, policies)
-        )
+        erasing = Operation(action="ims:images:erase")
+        entering = admission(Access(database, policies), caller_of(case), method, erasing)
         with pytest.raises(PermissionDenied):
-            await admission.admit(requests_of(method, "")[0])
+            await entering.admit(requests_of(method, "")[0])
 
 
 @pytest.mark.parametrize("project_id", ["a b", "x" * 65, 'blue"', "../blue", "blue\n", "**", "\x00"])
