@@ -97,6 +97,7 @@ def show_config(
     """Print every effective value and where it comes from; secrets are masked, and no store is opened."""
     loaded = _load(config, state_dir, listen, log_format)
     # Imported late: other commands need no driver.
+    from imsd.core.bucket_sections import configured_buckets
     from imsd.core.plugin_registry import load_plugins
     from imsd.core.store_sections import configured_stores
     from imsd.logging_setup import set_up_logging
@@ -104,7 +105,11 @@ def show_config(
     set_up_logging(loaded.config.log_format, "warning")  # what is said of a plugin goes to standard error
     registry = load_plugins(loaded.config.disabled_plugins)
     stores = configured_stores(registry, loaded.config.stores, loaded.config.default_store)
-    rows = loaded.rows({store.name: store.section() for store in stores})
+    buckets = configured_buckets(registry, loaded.config.buckets, loaded.config.region)
+    rows = loaded.rows(
+        {store.name: store.section() for store in stores},
+        {bucket.store.name: bucket.section() for bucket in buckets},
+    )
     if output is Output.JSON:
         named = [{"key": row.key, "value": row.value, "source": row.source} for row in rows]
         print(json.dumps(named, indent=2))

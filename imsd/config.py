@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import grp
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -144,6 +145,12 @@ class Config(BaseSettings):
     # The store that takes new images.
     default_store: str = Field(default_factory=lambda given: next(iter(given["stores"])))
 
+    # One section for each bucket, from which images are imported and to which they are exported: `driver`,
+    # `projects`, `region`, `storage_class`, `read_only`, `required`, and the options of the driver.
+    buckets: dict[str, dict[str, Any]] = Field(
+        default_factory=lambda given: {"main": default_bucket_section(given["state_dir"])}
+    )
+
     # Plugins not to load, by the name of their entry point.
     disabled_plugins: Texts = ()
 
@@ -237,6 +244,16 @@ class Config(BaseSettings):
                 raise ValueError(f"{name[:80]!r} is no name for a store: use letters, digits, '-' and '_'")
         return stores
 
+    @field_validator("buckets")
+    @classmethod
+    def _bucket_names(cls, buckets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name in buckets:
+            if not re.fullmatch(r"[a-z0-9-]{1,64}", name):
+                raise ValueError(
+                    f"{name[:80]!r} is no name for a bucket: use lower-case letters, digits and '-'"
+                )
+        return buckets
+
     @model_validator(mode="after")
     def _default_store_exists(self) -> Self:
         if self.default_store not in self.stores:
@@ -256,6 +273,10 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
 
 def default_store_section(state_dir: Path) -> dict[str, Any]:
     return {"driver": "localfs", "path": str(state_dir / "store")}
+
+
+def default_bucket_section(state_dir: Path) -> dict[str, Any]:
+    return {"driver": "localfs", "path": str(state_dir / "bucket"), "projects": ["default"]}
 
 
 def _address(address: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic_settings import EnvSettingsSource
 
 from imsd.contract import InvalidRequest
 
-from .config import ENV_PREFIX, SECTIONS, Config, default_store_section
+from .config import ENV_PREFIX, SECTIONS, Config, default_bucket_section, default_store_section
 
 # Variables that are no keys: of the clients, of the choice of the file, and of tests and benchmarks.
 OTHER_VARIABLES = ("IMSD_ADDRESS", "IMSD_PROJECT", "IMSD_CONFIG")
@@ -56,12 +56,15 @@ class LoadedConfig:
     config: Config
     layers: Sequence[Layer]
 
-    def rows(self, stores: Mapping[str, Mapping[str, Any]]) -> list[ConfigRow]:
+    def rows(
+        self, stores: Mapping[str, Mapping[str, Any]], buckets: Mapping[str, Mapping[str, Any]]
+    ) -> list[ConfigRow]:
         """Every effective value with its source; secrets are masked.
 
-        ``stores``: their sections as they are understood, which only their drivers can say.
+        ``stores`` and ``buckets``: their sections as they are understood, which only their drivers can say.
         """
-        values = {key: getattr(self.config, key) for key in Config.model_fields} | {"stores": stores}
+        values = {key: getattr(self.config, key) for key in Config.model_fields}
+        values |= {"stores": stores, "buckets": buckets}
         values |= {key: dict(getattr(self.config, key)) for key in SECTIONS}
         return [
             ConfigRow(".".join(key), _as_json(key, value), _as_text(key, value), self._source(key))
@@ -92,7 +95,8 @@ def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         merged = _merge(merged, layer.values)
-    _complete_default_store(merged)
+    _complete_default(merged, "stores", default_store_section)
+    _complete_default(merged, "buckets", default_bucket_section)
     try:
         return LoadedConfig(Config(**merged), layers)
     except ValidationError as error:
@@ -148,14 +152,16 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _complete_default_store(merged: dict[str, Any]) -> None:
-    """Let a lone option such as IMSD_STORES__MAIN__FSYNC change the store one has anyway."""
-    stores = merged.get("stores")
-    if not isinstance(stores, dict) or not isinstance(stores.get("main"), dict):
+def _complete_default(
+    merged: dict[str, Any], kind: str, default_section: Callable[[Path], dict[str, Any]]
+) -> None:
+    """Let a lone option such as IMSD_STORES__MAIN__FSYNC change the store (or bucket) one has anyway."""
+    sections = merged.get(kind)
+    if not isinstance(sections, dict) or not isinstance(sections.get("main"), dict):
         return
-    if "driver" not in stores["main"] and len(stores) == 1:
+    if "driver" not in sections["main"] and len(sections) == 1:
         state_dir = Config(**{key: merged[key] for key in ("state_dir",) if key in merged}).state_dir
-        stores["main"] = default_store_section(state_dir) | stores["main"]
+        sections["main"] = default_section(state_dir) | sections["main"]
 
 
 def _explained(error: ValidationError, layers: Sequence[Layer]) -> InvalidRequest:

@@ -8,6 +8,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -20,8 +21,11 @@ from imsd.config import Config
 from imsd.contract import run_blocking
 from imsd.core.access import Access
 from imsd.core.background import Background
+from imsd.core.bucket_sections import configured_buckets
+from imsd.core.buckets import Buckets, open_buckets
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Downloads
+from imsd.core.driver_list import DriverList
 from imsd.core.fetching import Fetching
 from imsd.core.guest_inspection import GuestInspection
 from imsd.core.identity_services import identity_services
@@ -62,17 +66,22 @@ from imsd.service_notify import notify
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What is opened beside the runtime."""
+
+    sources: Sources
+    buckets: Buckets
+    drivers: DriverList
+    inspector: GuestInspector
+    policies: Policies
+
+
 class Daemon:
     """A running daemon; `open_daemon` makes one."""
 
-    def __init__(
-        self,
-        config: Config,
-        runtime: Runtime,
-        sources: Sources,
-        inspector: GuestInspector,
-        policies: Policies,
-    ) -> None:
+    def __init__(self, config: Config, runtime: Runtime, around: Surroundings) -> None:
+        sources, inspector = around.sources, around.inspector
         self._config = config
         self.runtime = runtime
         self._sweeper = Sweeper(runtime)
@@ -105,7 +114,9 @@ class Daemon:
                 jobs=self._jobs,
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),
                 members=Members(runtime, self._dispatcher),
-                access=Access(runtime.database, policies),
+                access=Access(runtime.database, around.policies),
+                buckets=around.buckets,
+                drivers=around.drivers,
                 identity=self._identity,
             ),
             config.max_upload_streams,
@@ -139,6 +150,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
     registry = load_plugins(config.disabled_plugins)
     # Asked before anything is made: what a wrong configuration leaves behind would have to be cleaned up.
     configured_stores(registry, config.stores, config.default_store)
+    configured_buckets(registry, config.buckets, config.region)
     await run_blocking(check_addresses, config.listen)
     policies = Policies(await run_blocking(load_policies, config.policy_dir))
     async with AsyncExitStack() as stack:
@@ -147,6 +159,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
         stores = await stack.enter_async_context(
             open_store_pool(registry, config.stores, config.default_store)
         )
+        buckets = await stack.enter_async_context(open_buckets(registry, config.buckets, config.region))
         async with database.transaction() as c:
             service = await service_id(c, _new_id(), _now())
         pool = DecodePool(config.decode_threads or None, config.buffer_bytes)
@@ -166,8 +179,15 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             new_id=_new_id,
         )
         inspector = await stack.enter_async_context(_open_inspector())
-        sources = await stack.enter_async_context(_open_sources(config, pool))
-        daemon = Daemon(config, runtime, sources, inspector, policies)
+        sources = await stack.enter_async_context(_open_sources(config, buckets, pool))
+        around = Surroundings(
+            sources=sources,
+            buckets=buckets,
+            drivers=DriverList(registry, stores, buckets.opened),
+            inspector=inspector,
+            policies=policies,
+        )
+        daemon = Daemon(config, runtime, around)
         try:
             await daemon.start()
             yield daemon
@@ -190,7 +210,7 @@ async def _open_inspector() -> AsyncIterator[GuestInspector]:
 
 
 @asynccontextmanager
-async def _open_sources(config: Config, pool: DecodePool) -> AsyncIterator[Sources]:
+async def _open_sources(config: Config, buckets: Buckets, pool: DecodePool) -> AsyncIterator[Sources]:
     """Raises InvalidRequest (INVALID_CONFIGURATION)."""
     said = config.url_import
     policy = UrlPolicy(
@@ -207,7 +227,7 @@ async def _open_sources(config: Config, pool: DecodePool) -> AsyncIterator[Sourc
     )
     roots = ImportRoots(config.import_roots)
     urls = UrlSettings(policy, url_limits, trusted_authorities(said.ca_file))
-    sources = Sources(urls, roots, pool, config.upload_part_bytes)
+    sources = Sources(urls, roots, buckets, pool, config.upload_part_bytes)
     try:
         yield sources
     finally:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import grpc.aio
 
 from .address import default_address, parse_address
+from .buckets import BucketCalls
 from .catalog import CatalogCalls, DriverCalls
 from .connection import CHANNEL_OPTIONS, Connection
 from .images import ImageCalls
@@ -27,6 +28,7 @@ class ImsClient:
         self.uploads = UploadCalls(connection)
         self.jobs = JobCalls(connection)
         self.catalog = CatalogCalls(connection)
+        self.buckets = BucketCalls(connection)
         self.drivers = DriverCalls(connection)
         self.tags = TagCalls(connection)
 

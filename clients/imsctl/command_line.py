@@ -31,6 +31,7 @@ GROUPS = {
     "job": "imsctl.job_group",
     "upload": "imsctl.upload_group",
     "tag": "imsctl.tag_group",
+    "bucket": "imsctl.bucket_group",
     "driver": "imsctl.driver_group",
     "format": "imsctl.format_group",
     "os-version": "imsctl.os_version_group",

@@ -1,4 +1,4 @@
-"""`imsctl image import` of what the daemon fetches itself: a URL, or a file of its own machine."""
+"""`imsctl image import` of what the daemon fetches itself: a URL, an object, or a file of its own machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWER_SECONDS = 5.0
 
 
 async def fetch_image(session: Session, what: str, options: ImportOptions) -> None:
-    """Let the daemon make an image of ``what``: a URL or, with ``options.on_server``, an absolute path.
+    """Let the daemon make an image of ``what``: a URL or, as ``options`` say, a path or BUCKET:OBJECT.
 
     Raises typer.BadParameter.
     """
@@ -46,9 +46,13 @@ def _request(what: str, options: ImportOptions) -> image_pb2.CreateImageRequest:
         raise typer.BadParameter("the daemon fetches it itself: no bytes are sent", param_hint="--send-bytes")
     if options.on_server and not what.startswith("/"):
         raise typer.BadParameter("give an absolute path on the daemon's machine", param_hint="--on-server")
+    if options.from_bucket and (options.on_server or ":" not in what):
+        raise typer.BadParameter("give BUCKET:OBJECT, and no --on-server", param_hint="--from-bucket")
     request = options.image_request()
     if options.on_server:
         request.local_path = what
+    elif options.from_bucket:
+        request.object = what
     else:
         request.url = what
     request.expected_sha256 = choice.sha256(options.sha256, "--sha256")

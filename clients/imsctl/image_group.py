@@ -52,6 +52,7 @@ SORT_FIELDS = ("created_at", "updated_at", "name", "virtual_size", "status")
     example=[
         "imsctl image import debian.qcow2 --name debian-12 --os-version 'Debian GNU/Linux 12.0.0 64bit'",
         "imsctl image import https://example.org/debian-12.qcow2 --name debian-12 --sha256 HEX",
+        "imsctl image import --from-bucket main:debian-12.qcow2 --name debian-12",
         "zstdcat disk.raw.zst | imsctl image import - --name appliance --tag team=core",
     ],
 )
@@ -65,9 +66,9 @@ async def import_(
     Ctrl-C while a file is sent keeps what arrived: the same command goes on there.
     While the daemon fetches a file and the image is made, it cancels the job and leaves nothing.
     """
-    scheme = "" if options.on_server else scheme_of(file)
+    scheme = "" if options.is_fetched() else scheme_of(file)
     refuse_scheme(scheme, "FILE|URL")
-    if options.on_server or scheme:
+    if options.is_fetched() or scheme:
         await image_fetch.fetch_image(session, file, options)
     else:
         await image_import.import_image(session, file, options)

@@ -67,6 +67,9 @@ class ImportOptions:
         bool,
         typer.Option("--on-server", help="FILE is a path on the daemon's machine, which the daemon opens."),
     ] = False
+    from_bucket: Annotated[
+        bool, typer.Option("--from-bucket", help="FILE is BUCKET:OBJECT, which the daemon reads.")
+    ] = False
     kind: Annotated[
         str, typer.Option(metavar="KIND", help="system-disk, data-disk or iso; else by the file.")
     ] = ""
@@ -92,6 +95,10 @@ class ImportOptions:
     request_id: Annotated[
         str, typer.Option(metavar="ID", help="Make at most one image; a repeat gets the one that was made.")
     ] = ""
+
+    def is_fetched(self) -> bool:
+        """Whether FILE names what the daemon gets itself, and is no URL."""
+        return self.on_server or self.from_bucket
 
     def image_request(self) -> image_pb2.CreateImageRequest:
         """The request for the image, but for its upload. Raises typer.BadParameter."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imsd.v1 import catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2
+from imsd.v1 import bucket_pb2, catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2
 
 from . import wording
 
@@ -91,6 +91,24 @@ def upload_fields(upload: upload_pb2.Upload) -> Fields:
         "project_id": upload.project_id,
         "created_at": wording.rfc3339(upload.created_at),
         "expires_at": wording.rfc3339(upload.expires_at),
+    }
+
+
+def bucket_fields(bucket: bucket_pb2.Bucket) -> Fields:
+    return {
+        "name": bucket.name,
+        "driver": bucket.driver,
+        "region": bucket.region,
+        "storage_class": bucket.storage_class,
+        "read_only": bucket.is_read_only,
+    }
+
+
+def object_fields(found: bucket_pb2.BucketObject) -> Fields:
+    return {
+        "name": found.name,
+        "size": found.size_bytes,
+        "modified_at": wording.rfc3339(found.modified_at),
     }
 
 

@@ -52,6 +52,13 @@ class Feed(ABC):
 
     name: str
 
+    async def known_size(self) -> int:
+        """Bytes of the file, as far as that can be told before a job opens it; 0: not known.
+
+        Raises what is wrong with the file already, as `ImsError`.
+        """
+        return 0
+
     @abstractmethod
     def open(self, offset: int) -> AbstractAsyncContextManager[OpenedFeed]:
         """Open the file; the first byte is that at ``offset``. Raises `ImsError`."""

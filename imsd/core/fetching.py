@@ -24,6 +24,6 @@ class Fetching:
         source = Source.of_job(run.record.spec)
         if source is None:
             return
-        feed = partial(self._sources.feed, source)
+        feed = partial(self._sources.feed, run.record.project_id, source)
         await fill(run, Filling(run.record.upload_id, feed, "fetch", (0.0, FETCH_PERCENT)))
         run.begin_at(FETCH_PERCENT)

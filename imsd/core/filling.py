@@ -13,7 +13,7 @@ from imsd.contract import FailedPrecondition, LimitExceeded
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import UploadRecord
 
-from .feeds import Feed, OpenedFeed, pump
+from .feeds import Feed, pump
 from .job_run import JobRun
 from .upload_progress import UploadProgress
 from .upload_session import UploadSession, seal_upload
@@ -55,7 +55,7 @@ async def _pump(run: JobRun, filling: Filling, upload: UploadRecord) -> None:
     async with filling.feed().open(offset) as opened:
         if offset:
             opened.require_same(upload.fingerprint)
-        _require_size(opened, runtime.limits.max_upload_size_bytes)
+        require_size(opened.size_bytes or 0, runtime.limits.max_upload_size_bytes)
         progress = await UploadProgress.load(runtime, upload)
         await progress.describe(opened.size_bytes or 0, opened.mark)
         done, total = opened.progress(offset)
@@ -75,9 +75,10 @@ async def _take_over(run: JobRun, upload_id: str) -> UploadRecord | None:
     return None if fence is None else upload
 
 
-def _require_size(opened: OpenedFeed, most: int) -> None:
-    if opened.size_bytes and opened.size_bytes > most:
+def require_size(size_bytes: int, most: int) -> None:
+    """Raises LimitExceeded."""
+    if size_bytes > most:
         raise LimitExceeded(
-            f"the file has {opened.size_bytes} bytes, an upload has at most {most}",
+            f"the file has {size_bytes} bytes, an upload has at most {most}",
             hint="convert it to a compressed format, or ask the operator to raise max_upload_size_bytes",
         )

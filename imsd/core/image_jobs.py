@@ -21,6 +21,7 @@ from imsd.metadata.records import (
 
 from . import quotas, requests
 from .dispatcher import Dispatcher
+from .filling import require_size
 from .lineage import origin_of
 from .new_image import NewImage, checked, queued_image
 from .quota_rules import IMAGES
@@ -40,7 +41,9 @@ class ImageJobs:
     async def create(self, key: RequestKey, new: NewImage) -> str:
         """Start a CREATE_IMAGE job and return its id; the first one's when ``key`` was used before."""
         new = checked(new)
-        own = self._own_upload(key.project_id, new) if new.source else None
+        if new.source and (earlier := await self.earlier(key)):
+            return earlier  # whatever has become of the source
+        own = await self._own_upload(key.project_id, new) if new.source else None
         async with self._runtime.database.transaction() as c:
             earlier = await requests.recall(c, key)
             if earlier:
@@ -92,10 +95,11 @@ class ImageJobs:
         self._dispatcher.dispatch(job)
         return job.id
 
-    def _own_upload(self, project_id: str, new: NewImage) -> UploadRecord:
+    async def _own_upload(self, project_id: str, new: NewImage) -> UploadRecord:
         """The upload into which a job fetches what ``new`` names; the job is yet to be made."""
         assert new.source is not None
-        feed = self._sources.feed(new.source)
+        feed = self._sources.feed(project_id, new.source)
+        require_size(await feed.known_size(), self._runtime.limits.max_upload_size_bytes)
         wanted = NewUpload(
             file_name=feed.name, disk_format=new.disk_format, expected_sha256=new.expected_sha256
         )

@@ -1,5 +1,7 @@
 """The sections ``[stores.NAME]`` of the configuration, understood with what the drivers declare.
 
+What they have in common with sections of buckets is here, too.
+
 Nothing is opened: `imsd config show` says here what `imsd serve` would say.
 """
 
@@ -8,12 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from imsd.contract import InvalidRequest
 
 from .driver_options import parse_options
 from .plugin_registry import DeclaredDriver, PluginRegistry
+
+
+class SectionHead(Protocol):
+    """The keys of a section that are not its driver's: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def driver(self) -> str:
+        """The driver, by the name that its plugin declares."""
+
+
+HeadT = TypeVar("HeadT", bound=SectionHead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +44,17 @@ class StoreSection:
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredStore:
-    """A section that was understood."""
+    """A section that was understood. ``kind``: store or bucket."""
 
     name: str
     declared: DeclaredDriver
     options: Any
     is_required: bool
+    kind: str = "store"
+
+    @property
+    def section_name(self) -> str:
+        return f"{self.kind}s.{self.name}"
 
     def section(self) -> dict[str, Any]:
         """Every key of the section with the value that holds, defaults included."""
@@ -59,9 +79,20 @@ def configured_stores(
 def _configured(
     registry: PluginRegistry, name: str, values: Mapping[str, Any], default_name: str
 ) -> ConfiguredStore:
-    section = f"stores.{name}"
-    own = [key for key in values if key in ("driver", "required")]
-    head = parse_options(StoreSection, {key: values[key] for key in own}, section)
+    head, declared, options = parse_section(registry, StoreSection, values, f"stores.{name}")
+    is_required = name == default_name if head.required is None else head.required
+    return ConfiguredStore(name, declared, options, is_required)
+
+
+def parse_section(
+    registry: PluginRegistry, own: type[HeadT], values: Mapping[str, Any], section: str
+) -> tuple[HeadT, DeclaredDriver, Any]:
+    """The keys of ``own``, a dataclass with the key ``driver``; that driver; and its options, all other keys.
+
+    Raises InvalidRequest (INVALID_CONFIGURATION).
+    """
+    names = {field.name for field in fields(own)}
+    head = parse_options(own, {key: value for key, value in values.items() if key in names}, section)
     if head.driver not in registry.stores:
         raise _invalid(
             f"{section}: there is no driver {head.driver!r}",
@@ -69,13 +100,8 @@ def _configured(
             _nearest(head.driver, list(registry.stores)),
         )
     declared = registry.stores[head.driver]
-    rest = {key: value for key, value in values.items() if key not in own}
-    return ConfiguredStore(
-        name=name,
-        declared=declared,
-        options=parse_options(declared.driver.options, rest, section),
-        is_required=name == default_name if head.required is None else head.required,
-    )
+    rest = {key: value for key, value in values.items() if key not in names}
+    return head, declared, parse_options(declared.driver.options, rest, section)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

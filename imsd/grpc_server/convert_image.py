@@ -19,7 +19,7 @@ ORDERS = ("created_at", "updated_at", "name", "virtual_size", "status")
 def new_image_from_pb(request: pb.CreateImageRequest) -> NewImage:
     if request.WhichOneof("source") is None:
         raise InvalidRequest(
-            "the request names no source", field="source", hint="set upload_id, url or local_path"
+            "the request names no source", field="source", hint="set upload_id, url, local_path or object"
         )
     return NewImage(
         upload_id=request.upload_id,

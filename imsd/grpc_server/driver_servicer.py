@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from imsd.core.store_pool import DriverStatus, StorePool
+from imsd.core.driver_list import DriverList
+from imsd.core.opened_stores import DriverStatus
 from imsd.v1 import driver_pb2 as pb
 from imsd.v1.driver_pb2_grpc import DriverServiceServicer
 
@@ -12,11 +13,11 @@ from .context import Context
 class DriverServicer(DriverServiceServicer):
     """Serves ``imsd.v1.DriverService``; what each call means is written in the .proto file."""
 
-    def __init__(self, stores: StorePool) -> None:
-        self._stores = stores
+    def __init__(self, drivers: DriverList) -> None:
+        self._drivers = drivers
 
     async def ListDrivers(self, _request: pb.ListDriversRequest, _: Context) -> pb.ListDriversResponse:
-        return pb.ListDriversResponse(drivers=map(_driver_to_pb, await self._stores.statuses()))
+        return pb.ListDriversResponse(drivers=map(_driver_to_pb, await self._drivers.statuses()))
 
 
 def _driver_to_pb(status: DriverStatus) -> pb.Driver:

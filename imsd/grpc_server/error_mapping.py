@@ -29,10 +29,20 @@ CODES: dict[type[ImsError], int] = {
 
 # The hosted service's code for the very same condition; of most conditions it has none, or several.
 IMG_CODES = {
+    "BUCKET_NAME_EMPTY": "IMG.0068",
+    "BUCKET_NAME_INVALID": "IMG.0109",
+    "BUCKET_NOT_FOUND": "IMG.0069",
+    "BUCKET_UNSUITED": "IMG.0058",
     "FORMAT_UNSUPPORTED": "IMG.0072",
     "IMAGE_EMPTY": "IMG.0057",
     "IMAGE_PROTECTED": "IMG.0091",
     "NOT_OWNER": "IMG.0047",
+    "OBJECT_EXISTS": "IMG.0070",
+    "OBJECT_NAME_EMPTY": "IMG.0073",
+    "OBJECT_NAME_HAS_SPACE": "IMG.0175",
+    "OBJECT_NAME_INVALID": "IMG.0075",
+    "OBJECT_NAME_TOO_LONG": "IMG.0074",
+    "OBJECT_NOT_FOUND": "IMG.0121",
     "PERMISSION_DENIED": "IMG.0026",
     "PROJECT_UNKNOWN": "IMG.0108",
     "SHARE_NOT_ACCEPTED": "IMG.0196",

@@ -20,7 +20,9 @@ from grpc_reflection.v1alpha import reflection
 
 from imsd.contract import InvalidRequest, run_blocking
 from imsd.core.access import Access
+from imsd.core.buckets import BucketPages, Buckets
 from imsd.core.downloads import Downloads
+from imsd.core.driver_list import DriverList
 from imsd.core.guest_inspection import GuestInspection
 from imsd.core.handed_files import HandedFiles
 from imsd.core.identity_services import IdentityServices
@@ -33,6 +35,8 @@ from imsd.core.runtime import Runtime
 from imsd.core.tags import Tags
 from imsd.core.uploads import Uploads
 from imsd.v1 import (
+    bucket_pb2,
+    bucket_pb2_grpc,
     catalog_pb2,
     catalog_pb2_grpc,
     driver_pb2,
@@ -51,6 +55,7 @@ from imsd.v1 import (
     upload_pb2_grpc,
 )
 
+from .bucket_servicer import BucketServicer
 from .catalog_servicer import CatalogServicer
 from .driver_servicer import DriverServicer
 from .file_socket import SUFFIX, FileSocket
@@ -90,6 +95,7 @@ SERVICES = tuple(
         (member_pb2, "MemberService"),
         (tag_pb2, "TagService"),
         (identity_pb2, "IdentityService"),
+        (bucket_pb2, "BucketService"),
     )
 )
 
@@ -108,6 +114,8 @@ class Core:
     members: Members
     access: Access
     identity: IdentityServices
+    buckets: Buckets
+    drivers: DriverList
 
 
 class GrpcServer:
@@ -212,10 +220,13 @@ def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_
     upload_pb2_grpc.add_UploadServiceServicer_to_server(
         UploadServicer(core.uploads, files, runtime, max_upload_streams), server
     )
+    bucket_pb2_grpc.add_BucketServiceServicer_to_server(
+        BucketServicer(core.buckets, BucketPages(core.buckets, runtime.tokens)), server
+    )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(core.jobs), server)
     member_pb2_grpc.add_MemberServiceServicer_to_server(MemberServicer(core.members, core.jobs), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(runtime), server)
-    driver_pb2_grpc.add_DriverServiceServicer_to_server(DriverServicer(runtime.stores), server)
+    driver_pb2_grpc.add_DriverServiceServicer_to_server(DriverServicer(core.drivers), server)
     tag_pb2_grpc.add_TagServiceServicer_to_server(TagServicer(Tags(runtime)), server)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(core.identity), server)
 

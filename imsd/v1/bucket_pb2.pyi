@@ -141,7 +141,7 @@ class BucketObject(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     MODIFIED_AT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """1..255 characters"""
+    """1..255 ASCII letters, digits, - _ . and /; no part between two / begins with a dot"""
     size_bytes: _builtins.int
     """0 or more"""
     @_builtins.property

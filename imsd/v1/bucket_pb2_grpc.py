@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class BucketServiceStub:
-    """BucketService shows the configured object stores from which images are imported and to which they are exported.
+    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
+    project sees the buckets that it may use; to it, there are no others.
     """
 
     def __init__(self, channel):
@@ -48,7 +49,8 @@ class BucketServiceStub:
 
 
 class BucketServiceServicer:
-    """BucketService shows the configured object stores from which images are imported and to which they are exported.
+    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
+    project sees the buckets that it may use; to it, there are no others.
     """
 
     def ListBuckets(self, request, context):
@@ -60,8 +62,10 @@ class BucketServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListObjects(self, request, context):
-        """ListObjects returns the objects of a bucket, by name.
-        Reasons: INVALID_REQUEST, NOT_FOUND, PERMISSION_DENIED, INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+        """ListObjects returns the objects of a bucket, by name. Files whose names cannot be the names of objects, links and
+        whatever else is no plain file are left out.
+        Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND (also one that the project may
+        not use), INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +93,8 @@ def add_BucketServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BucketService:
-    """BucketService shows the configured object stores from which images are imported and to which they are exported.
+    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
+    project sees the buckets that it may use; to it, there are no others.
     """
 
     @staticmethod

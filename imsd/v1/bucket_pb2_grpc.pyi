@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BucketServiceStub:
-    """BucketService shows the configured object stores from which images are imported and to which they are exported."""
+    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
+    project sees the buckets that it may use; to it, there are no others.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,13 +40,17 @@ class BucketServiceStub:
     Reasons: INVALID_REQUEST. Retry: safe.
     """
     ListObjects: _grpc.UnaryUnaryMultiCallable[_bucket_pb2.ListObjectsRequest, _bucket_pb2.ListObjectsResponse]
-    """ListObjects returns the objects of a bucket, by name.
-    Reasons: INVALID_REQUEST, NOT_FOUND, PERMISSION_DENIED, INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+    """ListObjects returns the objects of a bucket, by name. Files whose names cannot be the names of objects, links and
+    whatever else is no plain file are left out.
+    Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND (also one that the project may
+    not use), INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
     """
 
 @_typing.type_check_only
 class BucketServiceAsyncStub(BucketServiceStub):
-    """BucketService shows the configured object stores from which images are imported and to which they are exported."""
+    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
+    project sees the buckets that it may use; to it, there are no others.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListBuckets: _aio.UnaryUnaryMultiCallable[_bucket_pb2.ListBucketsRequest, _bucket_pb2.ListBucketsResponse]  # type: ignore[assignment]
@@ -52,12 +58,16 @@ class BucketServiceAsyncStub(BucketServiceStub):
     Reasons: INVALID_REQUEST. Retry: safe.
     """
     ListObjects: _aio.UnaryUnaryMultiCallable[_bucket_pb2.ListObjectsRequest, _bucket_pb2.ListObjectsResponse]  # type: ignore[assignment]
-    """ListObjects returns the objects of a bucket, by name.
-    Reasons: INVALID_REQUEST, NOT_FOUND, PERMISSION_DENIED, INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+    """ListObjects returns the objects of a bucket, by name. Files whose names cannot be the names of objects, links and
+    whatever else is no plain file are left out.
+    Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND (also one that the project may
+    not use), INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
     """
 
 class BucketServiceServicer(metaclass=_abc_1.ABCMeta):
-    """BucketService shows the configured object stores from which images are imported and to which they are exported."""
+    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
+    project sees the buckets that it may use; to it, there are no others.
+    """
 
     @_abc_1.abstractmethod
     def ListBuckets(
@@ -75,8 +85,10 @@ class BucketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bucket_pb2.ListObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bucket_pb2.ListObjectsResponse, _abc.Awaitable[_bucket_pb2.ListObjectsResponse]]:
-        """ListObjects returns the objects of a bucket, by name.
-        Reasons: INVALID_REQUEST, NOT_FOUND, PERMISSION_DENIED, INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+        """ListObjects returns the objects of a bucket, by name. Files whose names cannot be the names of objects, links and
+        whatever else is no plain file are left out.
+        Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND (also one that the project may
+        not use), INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
         """
 
 def add_BucketServiceServicer_to_server(servicer: BucketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14imsd/v1/driver.proto\x12\x07imsd.v1\"\xf3\x01\n\x06\x44river\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.imsd.v1.DriverKind\x12\x10\n\x08instance\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.imsd.v1.DriverState\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x0f\n\x07summary\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12\x0e\n\x06plugin\x18\x08 \x01(\t\x12\x12\n\nis_default\x18\t \x01(\x08\x12\x12\n\nused_bytes\x18\n \x01(\x03\x12\x12\n\nfree_bytes\x18\x0b \x01(\x03\"\x14\n\x12ListDriversRequest\"7\n\x13ListDriversResponse\x12 \n\x07\x64rivers\x18\x01 \x03(\x0b\x32\x0f.imsd.v1.Driver*y\n\nDriverKind\x12\x1b\n\x17\x44RIVER_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44RIVER_KIND_STORE\x10\x01\x12\x1b\n\x17\x44RIVER_KIND_KEY_SERVICE\x10\x02\x12\x1a\n\x16\x44RIVER_KIND_HYPERVISOR\x10\x03*\x91\x01\n\x0b\x44riverState\x12\x1c\n\x18\x44RIVER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44RIVER_STATE_DECLARED\x10\x01\x12\x16\n\x12\x44RIVER_STATE_READY\x10\x02\x12\x18\n\x14\x44RIVER_STATE_SKIPPED\x10\x03\x12\x17\n\x13\x44RIVER_STATE_FAILED\x10\x04\x32Y\n\rDriverService\x12H\n\x0bListDrivers\x12\x1b.imsd.v1.ListDriversRequest\x1a\x1c.imsd.v1.ListDriversResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14imsd/v1/driver.proto\x12\x07imsd.v1\"\xf3\x01\n\x06\x44river\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.imsd.v1.DriverKind\x12\x10\n\x08instance\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.imsd.v1.DriverState\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x0f\n\x07summary\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12\x0e\n\x06plugin\x18\x08 \x01(\t\x12\x12\n\nis_default\x18\t \x01(\x08\x12\x12\n\nused_bytes\x18\n \x01(\x03\x12\x12\n\nfree_bytes\x18\x0b \x01(\x03\"\x14\n\x12ListDriversRequest\"7\n\x13ListDriversResponse\x12 \n\x07\x64rivers\x18\x01 \x03(\x0b\x32\x0f.imsd.v1.Driver*\x91\x01\n\nDriverKind\x12\x1b\n\x17\x44RIVER_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44RIVER_KIND_STORE\x10\x01\x12\x1b\n\x17\x44RIVER_KIND_KEY_SERVICE\x10\x02\x12\x1a\n\x16\x44RIVER_KIND_HYPERVISOR\x10\x03\x12\x16\n\x12\x44RIVER_KIND_BUCKET\x10\x04*\x91\x01\n\x0b\x44riverState\x12\x1c\n\x18\x44RIVER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44RIVER_STATE_DECLARED\x10\x01\x12\x16\n\x12\x44RIVER_STATE_READY\x10\x02\x12\x18\n\x14\x44RIVER_STATE_SKIPPED\x10\x03\x12\x17\n\x13\x44RIVER_STATE_FAILED\x10\x04\x32Y\n\rDriverService\x12H\n\x0bListDrivers\x12\x1b.imsd.v1.ListDriversRequest\x1a\x1c.imsd.v1.ListDriversResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imsd.v1.driver_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DRIVERKIND']._serialized_start=358
-  _globals['_DRIVERKIND']._serialized_end=479
-  _globals['_DRIVERSTATE']._serialized_start=482
-  _globals['_DRIVERSTATE']._serialized_end=627
+  _globals['_DRIVERKIND']._serialized_start=359
+  _globals['_DRIVERKIND']._serialized_end=504
+  _globals['_DRIVERSTATE']._serialized_start=507
+  _globals['_DRIVERSTATE']._serialized_end=652
   _globals['_DRIVER']._serialized_start=34
   _globals['_DRIVER']._serialized_end=277
   _globals['_LISTDRIVERSREQUEST']._serialized_start=279
   _globals['_LISTDRIVERSREQUEST']._serialized_end=299
   _globals['_LISTDRIVERSRESPONSE']._serialized_start=301
   _globals['_LISTDRIVERSRESPONSE']._serialized_end=356
-  _globals['_DRIVERSERVICE']._serialized_start=629
-  _globals['_DRIVERSERVICE']._serialized_end=718
+  _globals['_DRIVERSERVICE']._serialized_start=654
+  _globals['_DRIVERSERVICE']._serialized_end=743
 # @@protoc_insertion_point(module_scope)

@@ -29,6 +29,8 @@ class _DriverKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DriverKind
     DRIVER_KIND_STORE: _DriverKind.ValueType  # 1
     DRIVER_KIND_KEY_SERVICE: _DriverKind.ValueType  # 2
     DRIVER_KIND_HYPERVISOR: _DriverKind.ValueType  # 3
+    DRIVER_KIND_BUCKET: _DriverKind.ValueType  # 4
+    """a store of the users' own, see BucketService"""
 
 class DriverKind(_DriverKind, metaclass=_DriverKindEnumTypeWrapper): ...
 
@@ -36,6 +38,8 @@ DRIVER_KIND_UNSPECIFIED: DriverKind.ValueType  # 0
 DRIVER_KIND_STORE: DriverKind.ValueType  # 1
 DRIVER_KIND_KEY_SERVICE: DriverKind.ValueType  # 2
 DRIVER_KIND_HYPERVISOR: DriverKind.ValueType  # 3
+DRIVER_KIND_BUCKET: DriverKind.ValueType  # 4
+"""a store of the users' own, see BucketService"""
 Global___DriverKind: _TypeAlias = DriverKind  # noqa: Y015
 
 class _DriverState:
@@ -83,7 +87,7 @@ class Driver(_message.Message):
     name: _builtins.str
     """the driver, for example "localfs": 1..32 of a-z, 0-9, _ and -"""
     kind: Global___DriverKind.ValueType
-    """never unspecified; today STORE"""
+    """never unspecified; today STORE or BUCKET"""
     instance: _builtins.str
     """the configured name, for example "main", 1..64 characters; empty when only declared"""
     state: Global___DriverState.ValueType

@@ -94,6 +94,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_OBJECT_EXISTS: _ErrorReason.ValueType  # 131
     ERROR_REASON_OBJECT_NAME_INVALID: _ErrorReason.ValueType  # 132
+    """a character that names of objects do not have"""
+    ERROR_REASON_BUCKET_NAME_EMPTY: _ErrorReason.ValueType  # 133
+    ERROR_REASON_BUCKET_NAME_INVALID: _ErrorReason.ValueType  # 134
+    """a character that names of buckets do not have"""
+    ERROR_REASON_OBJECT_NAME_EMPTY: _ErrorReason.ValueType  # 135
+    ERROR_REASON_OBJECT_NAME_TOO_LONG: _ErrorReason.ValueType  # 136
+    """more than 255 characters"""
+    ERROR_REASON_OBJECT_NAME_HAS_SPACE: _ErrorReason.ValueType  # 137
+    ERROR_REASON_BUCKET_NOT_FOUND: _ErrorReason.ValueType  # 138
+    """there is no such bucket for the project"""
+    ERROR_REASON_OBJECT_NOT_FOUND: _ErrorReason.ValueType  # 139
+    """there is no such object in the bucket"""
     ERROR_REASON_TOO_MANY_TAGS: _ErrorReason.ValueType  # 140
     """Tags."""
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 20
@@ -241,6 +253,18 @@ in another region, or not of the standard class
 """
 ERROR_REASON_OBJECT_EXISTS: ErrorReason.ValueType  # 131
 ERROR_REASON_OBJECT_NAME_INVALID: ErrorReason.ValueType  # 132
+"""a character that names of objects do not have"""
+ERROR_REASON_BUCKET_NAME_EMPTY: ErrorReason.ValueType  # 133
+ERROR_REASON_BUCKET_NAME_INVALID: ErrorReason.ValueType  # 134
+"""a character that names of buckets do not have"""
+ERROR_REASON_OBJECT_NAME_EMPTY: ErrorReason.ValueType  # 135
+ERROR_REASON_OBJECT_NAME_TOO_LONG: ErrorReason.ValueType  # 136
+"""more than 255 characters"""
+ERROR_REASON_OBJECT_NAME_HAS_SPACE: ErrorReason.ValueType  # 137
+ERROR_REASON_BUCKET_NOT_FOUND: ErrorReason.ValueType  # 138
+"""there is no such bucket for the project"""
+ERROR_REASON_OBJECT_NOT_FOUND: ErrorReason.ValueType  # 139
+"""there is no such object in the bucket"""
 ERROR_REASON_TOO_MANY_TAGS: ErrorReason.ValueType  # 140
 """Tags."""
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 20

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("imsd.testing.blob_store_suite")
+pytest.register_assert_rewrite("imsd.testing.blob_store_suite", "imsd.testing.ingest_checks")

@@ -13,8 +13,8 @@ from google.protobuf import descriptor_pool
 from imsd import contract
 from imsd.config import SECTIONS, Config
 from imsd.contract import PLUGIN_GROUP, StoreCapabilities, hookspecs
+from imsd.core.opened_stores import DriverState
 from imsd.core.plugin_registry import load_plugins
-from imsd.core.store_pool import DriverState
 from imsd.core.store_sections import StoreSection
 from imsd.grpc_server.server import SERVICES
 from imsd.v1.error_reason_pb2 import ErrorReason

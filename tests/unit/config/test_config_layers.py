@@ -18,11 +18,11 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def sources(loaded: LoadedConfig) -> dict[str, str]:
-    return {row.key: row.source for row in loaded.rows(loaded.config.stores)}
+    return {row.key: row.source for row in loaded.rows(loaded.config.stores, loaded.config.buckets)}
 
 
 def values(loaded: LoadedConfig) -> dict[str, str]:
-    return {row.key: row.text for row in loaded.rows(loaded.config.stores)}
+    return {row.key: row.text for row in loaded.rows(loaded.config.stores, loaded.config.buckets)}
 
 
 def test_the_defaults_are_complete(tmp_path: Path) -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import ChunkIndex
-from imsd.contract import BlobStore
+from imsd.contract import BlobStore, StoreDriver
 from imsd.core.background import Background
+from imsd.core.bucket_sections import BucketSection, ConfiguredBucket
+from imsd.core.buckets import Bucket, Buckets
 from imsd.core.import_roots import ImportRoots
+from imsd.core.opened_stores import DriverState, OpenedStore
 from imsd.core.page_token import PageTokens
+from imsd.core.plugin_registry import DeclaredDriver
 from imsd.core.runtime import Runtime, ServiceLimits
 from imsd.core.sources import Sources
-from imsd.core.store_pool import DriverState, StorePool, _Opened
+from imsd.core.store_pool import StorePool
 from imsd.core.store_sections import ConfiguredStore
 from imsd.core.url_policy import UrlPolicy
 from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
@@ -38,16 +42,35 @@ def new_id() -> str:
 def pool_of(**stores: BlobStore) -> StorePool:
     declared: Any = None  # only the listing of drivers asks for it
     opened = [
-        _Opened(ConfiguredStore(name, declared, None, False), DriverState.READY, "", store)
+        OpenedStore(ConfiguredStore(name, declared, None, False), DriverState.READY, "", store)
         for name, store in stores.items()
     ]
-    return StorePool(declared, opened, STORE)
+    return StorePool(opened, STORE)
 
 
-def sources_of(runtime: Runtime, *roots: Path) -> Sources:
-    """Sources of which only local paths can be opened."""
+def buckets_of(
+    region: str = "local", said: Mapping[str, BucketSection] | None = None, **stores: BlobStore
+) -> Buckets:
+    """Buckets of every project, in region local, unless ``said`` says otherwise of one."""
+    buckets = []
+    for name, store in stores.items():
+        driver: Any = StoreDriver(name="memory", summary="", options=object, open=_never_opened)
+        own = (said or {}).get(name, BucketSection("memory", ("*",)))
+        configured = ConfiguredStore(name, DeclaredDriver(driver, "test"), None, False, "bucket")
+        opened = OpenedStore(configured, DriverState.READY, "", store)
+        buckets.append(Bucket(ConfiguredBucket(configured, own, own.region or "local"), opened))
+    return Buckets(buckets, region)
+
+
+def _never_opened(options: object) -> AbstractAsyncContextManager[BlobStore]:
+    raise AssertionError("the store is there")
+
+
+def sources_of(runtime: Runtime, *roots: Path, buckets: Buckets | None = None) -> Sources:
+    """Sources of which only local paths and objects can be opened."""
     urls = UrlSettings(UrlPolicy(), UrlLimits(), trusted_authorities(None))
-    return Sources(urls, ImportRoots(roots), runtime.pool, runtime.limits.upload_part_bytes)
+    parts = (ImportRoots(roots), buckets or buckets_of(), runtime.pool)
+    return Sources(urls, *parts, runtime.limits.upload_part_bytes)
 
 
 @asynccontextmanager

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from imsd.contract import BlobStore, InvalidRequest, Unavailable, blob_id
-from imsd.core import store_pool
+from imsd.core import opened_stores
+from imsd.core.driver_list import DriverList
+from imsd.core.opened_stores import DriverState, DriverStatus
 from imsd.core.plugin_registry import PluginRegistry, load_plugins
-from imsd.core.store_pool import DriverState, DriverStatus, open_store_pool
+from imsd.core.store_pool import open_store_pool
 from imsd.testing.faulty_store import Call, Fault, FaultKind, FaultyStore
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.core_drivers.some_plugins import (
@@ -78,7 +80,7 @@ async def test_stores_are_opened_in_order_and_closed_in_reverse(registry: Plugin
         async with pool.get("second").begin(blob_id("b")) as ingest:
             await ingest.write([b"12345"])
             await ingest.commit()
-        second = by_instance(await pool.statuses())["second"]
+        second = by_instance(await DriverList(registry, pool, []).statuses())["second"]
         assert (second.used_bytes, second.free_bytes, second.is_default) == (5, 5, False)
         assert second.capabilities == ["put_if_absent"]
     assert events == ["open main", "open second", "close second", "close main"]
@@ -91,7 +93,7 @@ async def test_every_state_is_told_with_its_reason(registry: PluginRegistry) -> 
         "c": {"driver": "defect"},
     }
     async with open_store_pool(registry, sections, "main") as pool:
-        statuses = await pool.statuses()
+        statuses = await DriverList(registry, pool, []).statuses()
         found = by_instance(statuses)
         assert {name: status.state for name, status in found.items()} == {
             "main": DriverState.READY,
@@ -190,10 +192,11 @@ async def test_a_store_that_fails_to_close_keeps_no_other_from_closing(registry:
 async def test_a_store_that_does_not_tell_its_usage_is_listed_all_the_same(
     registry: PluginRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_pool, "USAGE_SECONDS", 0.05)
+    monkeypatch.setattr(opened_stores, "USAGE_SECONDS", 0.05)
     sections = MAIN | {"s": {"driver": "silent"}, "g": {"driver": "grumpy"}}
     async with open_store_pool(registry, sections, "main") as pool:
-        found = by_instance(await asyncio.wait_for(pool.statuses(), 5))
+        listed = DriverList(registry, pool, []).statuses()
+        found = by_instance(await asyncio.wait_for(listed, 5))
     assert found["s"].state is found["g"].state is DriverState.READY
     assert "did not tell its usage" in found["s"].detail
     assert found["g"].detail == "the store is out of reach"

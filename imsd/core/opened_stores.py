@@ -1,0 +1,164 @@
+"""Opening what is configured: every store and bucket has a state, and is closed in reverse order.
+
+A driver whose library is missing is *skipped*, one that does not open has *failed*; the daemon goes on
+without it unless it is required.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+import structlog
+
+from imsd.contract import BlobStore, ImsError, MissingLibrary, StoreUsage, Unavailable
+
+from .plugin_registry import DeclaredDriver
+from .store_sections import ConfiguredStore
+
+log = structlog.get_logger(__name__)
+
+# A store that is asked for its usage and does not answer is shown without.
+USAGE_SECONDS = 5.0
+
+
+class DriverState(StrEnum):
+    DECLARED = "declared"
+    READY = "ready"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverStatus:
+    """One line of `imsctl driver list`; bytes are None when unknown, ``instance`` empty when declared."""
+
+    name: str
+    kind: str
+    instance: str
+    state: DriverState
+    detail: str
+    summary: str
+    capabilities: Sequence[str]
+    plugin: str
+    is_default: bool
+    used_bytes: int | None
+    free_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStore:
+    """What came of opening a store or a bucket; without one, ``detail`` says why."""
+
+    configured: ConfiguredStore
+    state: DriverState
+    detail: str
+    store: BlobStore | None
+
+
+def ready_store(opened: OpenedStore | None, kind: str, name: str) -> BlobStore:
+    """The open store. Raises Unavailable (DRIVER_NOT_READY)."""
+    if opened is not None and opened.store is not None:
+        return opened.store
+    why = f"is {opened.state}: {opened.detail}" if opened else "is not configured"
+    raise Unavailable(
+        f"the {kind} {name!r} {why}",
+        reason="DRIVER_NOT_READY",
+        hint="`imsctl driver list` shows every store and bucket and its state",
+    )
+
+
+async def open_configured(stack: AsyncExitStack, configured: ConfiguredStore) -> OpenedStore:
+    """Open one; it is closed with ``stack``. Raises what one that is required raises."""
+    name = configured.name
+    try:
+        opening = configured.declared.driver.open(configured.options)
+        store = await stack.enter_async_context(_closing_quietly(configured, opening))
+    except MissingLibrary as missing:
+        return _without(configured, DriverState.SKIPPED, str(missing), missing)
+    except ImsError as error:
+        return _without(configured, DriverState.FAILED, error.message, error)
+    except Exception as error:  # a defect of the driver, which must not take the other stores along
+        log.exception(f"a {configured.kind} did not open", name=name)
+        return _without(configured, DriverState.FAILED, f"{type(error).__name__}: {error}", error)
+    log.info(f"{configured.kind} opened", name=name, driver=configured.declared.driver.name)
+    return OpenedStore(configured, DriverState.READY, "", store)
+
+
+async def status_of(opened: OpenedStore, *, is_default: bool = False) -> DriverStatus:
+    usage, detail = StoreUsage(None, None), opened.detail
+    if opened.store is not None:
+        try:
+            async with asyncio.timeout(USAGE_SECONDS):
+                usage = await opened.store.usage()
+        except TimeoutError:
+            detail = f"did not tell its usage within {USAGE_SECONDS:g} seconds"
+        except ImsError as error:
+            detail = error.message
+    driver = opened.configured.declared.driver
+    return DriverStatus(
+        name=driver.name,
+        kind=opened.configured.kind,
+        instance=opened.configured.name,
+        state=opened.state,
+        detail=detail,
+        summary=driver.summary,
+        capabilities=_capabilities(opened.store),
+        plugin=opened.configured.declared.plugin,
+        is_default=is_default,
+        used_bytes=usage.used_bytes,
+        free_bytes=usage.free_bytes,
+    )
+
+
+def declared_status(declared: DeclaredDriver) -> DriverStatus:
+    """Of a driver that is used by nothing."""
+    return DriverStatus(
+        name=declared.driver.name,
+        kind="store",
+        instance="",
+        state=DriverState.DECLARED,
+        detail="",
+        summary=declared.driver.summary,
+        capabilities=(),
+        plugin=declared.plugin,
+        is_default=False,
+        used_bytes=None,
+        free_bytes=None,
+    )
+
+
+def _without(configured: ConfiguredStore, state: DriverState, why: str, error: Exception) -> OpenedStore:
+    """Go on without it, or stop when it is required."""
+    message = f"the {configured.kind} {configured.name!r} did not open: {why}"
+    if configured.is_required:
+        field = configured.section_name
+        if isinstance(error, ImsError):
+            raise type(error)(message, reason=error.reason, hint=error.hint, field=field) from error
+        raise Unavailable(message, reason="DRIVER_NOT_READY", field=field) from error
+    log.warning(f"going on without a {configured.kind}", name=configured.name, state=state, why=why)
+    return OpenedStore(configured, state, why, None)
+
+
+@asynccontextmanager
+async def _closing_quietly(
+    configured: ConfiguredStore, opening: AbstractAsyncContextManager[BlobStore]
+) -> AsyncIterator[BlobStore]:
+    """The open store; a driver that fails to close is logged and keeps no other from closing."""
+    store = await opening.__aenter__()
+    try:
+        yield store
+    finally:
+        try:
+            await opening.__aexit__(None, None, None)
+        except Exception:
+            log.exception(f"a {configured.kind} did not close", name=configured.name)
+
+
+def _capabilities(store: BlobStore | None) -> list[str]:
+    if store is None:
+        return []
+    return [field.name for field in fields(store.capabilities) if getattr(store.capabilities, field.name)]
