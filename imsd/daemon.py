@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,11 +29,13 @@ from imsd.core.driver_list import DriverList
 from imsd.core.fetching import Fetching
 from imsd.core.guest_inspection import GuestInspection
 from imsd.core.identity_services import identity_services
+from imsd.core.image_copies import ImageCopies
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.image_making import ImageMaker
 from imsd.core.images import Images
 from imsd.core.import_roots import ImportRoots
 from imsd.core.job_board import JobBoard
+from imsd.core.job_run import Workflow
 from imsd.core.jobs import Jobs
 from imsd.core.members import Members
 from imsd.core.page_token import PageTokens
@@ -51,6 +53,7 @@ from imsd.core.uploads import Uploads
 from imsd.core.url_policy import UrlPolicy
 from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
 from imsd.core.workflows.change_members import AddMembers, RemoveMembers, UpdateMembers
+from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
@@ -87,19 +90,8 @@ class Daemon:
         self._sweeper = Sweeper(runtime)
         board = JobBoard()
         self.uploads = Uploads(runtime, self._sweeper)
-        self._dispatcher = Dispatcher(
-            runtime,
-            board,
-            {
-                JobKind.CREATE_IMAGE: CreateImage(
-                    self.uploads, self._sweeper, Fetching(sources), ImageMaker(inspector)
-                ),
-                JobKind.VERIFY_IMAGE: VerifyImage(self._sweeper),
-                JobKind.ADD_MEMBERS: AddMembers(),
-                JobKind.UPDATE_MEMBERS: UpdateMembers(),
-                JobKind.REMOVE_MEMBERS: RemoveMembers(),
-            },
-        )
+        workflows = _workflows(self.uploads, self._sweeper, sources, ImageMaker(inspector))
+        self._dispatcher = Dispatcher(runtime, board, workflows)
         self._jobs = Jobs(runtime, board, self._dispatcher)
         self._identity = identity_services(runtime)
         images = Images(runtime, self._sweeper)
@@ -113,6 +105,7 @@ class Daemon:
                 uploads=self.uploads,
                 jobs=self._jobs,
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),
+                copies=ImageCopies(runtime, self._dispatcher),
                 members=Members(runtime, self._dispatcher),
                 access=Access(runtime.database, around.policies),
                 buckets=around.buckets,
@@ -142,6 +135,19 @@ class Daemon:
         await self._sweeper.stop()
         self._identity.close()
         await self.runtime.background.settle()
+
+
+def _workflows(
+    uploads: Uploads, sweeper: Sweeper, sources: Sources, maker: ImageMaker
+) -> Mapping[JobKind, Workflow]:
+    return {
+        JobKind.CREATE_IMAGE: CreateImage(uploads, sweeper, Fetching(sources), maker),
+        JobKind.VERIFY_IMAGE: VerifyImage(sweeper),
+        JobKind.COPY_IMAGE: CopyImage(sweeper, maker),
+        JobKind.ADD_MEMBERS: AddMembers(),
+        JobKind.UPDATE_MEMBERS: UpdateMembers(),
+        JobKind.REMOVE_MEMBERS: RemoveMembers(),
+    }
 
 
 @asynccontextmanager

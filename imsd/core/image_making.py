@@ -49,9 +49,9 @@ class ImageMaker:
             min_disk(kind, int(spec["min_disk_gb"]), opened.virtual_size_bytes)
             disk = await opened.store(run)
         image = replace(image, kind=kind)
-        return MadeImage(image, disk, await self._look_inside(run, image, disk), found.wrapper)
+        return MadeImage(image, disk, await self.look_inside(run, image, disk), found.wrapper)
 
-    async def _look_inside(self, run: JobRun, image: ImageRecord, disk: StoredDisk) -> System:
+    async def look_inside(self, run: JobRun, image: ImageRecord, disk: StoredDisk) -> System:
         """What system is on the disk that was stored. It never fails the job."""
         run.enter("guest", 0, (98.0, 99.0))
         store, pool = run.runtime.stores.get(image.store), run.runtime.pool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from imsd.contract import InvalidRequest
 from imsd.core import checks
+from imsd.core.image_copies import NewCopy
 from imsd.core.images import LISTED, UPDATABLE, ImageChange
 from imsd.core.new_image import NewImage
 from imsd.core.sources import Source, SourceKind
@@ -43,6 +44,16 @@ def new_image_from_pb(request: pb.CreateImageRequest) -> NewImage:
         family=request.family,
         server_support=fields.server_support_from_pb(request.server_support),
         enterprise_project_id=request.enterprise_project_id,
+    )
+
+
+def new_copy_from_pb(request: pb.CopyImageRequest) -> NewCopy:
+    return NewCopy(
+        image_id=request.image_id,
+        name=request.name,
+        description=request.description,
+        enterprise_project_id=request.enterprise_project_id,
+        tags=dict(request.tags),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from imsd.core import checks
 from imsd.core.downloads import Downloads
 from imsd.core.guest_inspection import GuestInspection
+from imsd.core.image_copies import ImageCopies
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
@@ -33,8 +34,10 @@ class ImageServicer(ImageServiceServicer):
         downloads: Downloads,
         jobs: Jobs,
         inspection: GuestInspection,
+        copies: ImageCopies,
     ) -> None:
         self._images = images
+        self._copies = copies
         self._inspection = inspection
         self._image_jobs = image_jobs
         self._downloads = downloads
@@ -69,6 +72,11 @@ class ImageServicer(ImageServiceServicer):
     async def DeleteImage(self, request: pb.DeleteImageRequest, _: Context) -> pb.DeleteImageResponse:
         await self._images.delete(request.project_id, request.image_id, request.etag)
         return pb.DeleteImageResponse()
+
+    async def CopyImage(self, request: pb.CopyImageRequest, _: Context) -> job_pb2.Job:
+        key = convert.request_key(request, request.project_id, request.request_id)
+        job_id = await self._copies.start(key, convert_image.new_copy_from_pb(request))
+        return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
 
     async def DownloadImage(
         self, request: pb.DownloadImageRequest, _: Context

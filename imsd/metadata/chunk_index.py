@@ -118,6 +118,11 @@ async def publish_manifest(
     await c.run_sync(chunk_rows.publish_manifest, manifest_id, writer, image, packs)
 
 
+async def hold_manifest(c: AsyncConnection, holder: Holder, manifest_id: str) -> None:
+    """Let ``holder`` hold a live manifest, too. Raises NotFound, and Conflict for a stale fence."""
+    await c.run_sync(chunk_rows.hold_manifest, holder, manifest_id)
+
+
 async def release_holder(c: AsyncConnection, holder: Holder) -> None:
     """Drop every reference and hold of ``holder``, whatever its fence."""
     await c.run_sync(chunk_rows.release, holder)

@@ -310,12 +310,15 @@ class ImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CopyImage(self, request, context):
-        """CopyImage starts a job that makes another image of the same disk in this region, and returns the job. A copy costs
-        metadata only, except of an image that came by fast import: its records are cut anew, so that the copy shares
-        chunks with other images and servers start from it quickly.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE,
-        SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND or FAILED_PRECONDITION (the
-        image went away meanwhile), DATA_LOSS, STORE_* , CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+        """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
+        the job. A copy costs metadata only, except of an image that came by fast import: its records are cut anew, so that the
+        copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
+        It says of the system what the other image says; name, description, tags and enterprise project are the request's, and
+        it is private, not protected and in no family. What it descends from is inherited: see Image.origin_image_id.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (a disk above 128 GB;
+        the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
+        SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+        DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -131,12 +131,15 @@ class ImageServiceStub:
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED. Retry: safe.
     """
     CopyImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]
-    """CopyImage starts a job that makes another image of the same disk in this region, and returns the job. A copy costs
-    metadata only, except of an image that came by fast import: its records are cut anew, so that the copy shares
-    chunks with other images and servers start from it quickly.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE,
-    SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND or FAILED_PRECONDITION (the
-    image went away meanwhile), DATA_LOSS, STORE_* , CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+    """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
+    the job. A copy costs metadata only, except of an image that came by fast import: its records are cut anew, so that the
+    copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
+    It says of the system what the other image says; name, description, tags and enterprise project are the request's, and
+    it is private, not protected and in no family. What it descends from is inherited: see Image.origin_image_id.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (a disk above 128 GB;
+    the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
+    SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+    DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
     """
     ExportImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.ExportImageRequest, _job_pb2.Job]
     """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
@@ -272,12 +275,15 @@ class ImageServiceAsyncStub(ImageServiceStub):
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED. Retry: safe.
     """
     CopyImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """CopyImage starts a job that makes another image of the same disk in this region, and returns the job. A copy costs
-    metadata only, except of an image that came by fast import: its records are cut anew, so that the copy shares
-    chunks with other images and servers start from it quickly.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE,
-    SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND or FAILED_PRECONDITION (the
-    image went away meanwhile), DATA_LOSS, STORE_* , CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+    """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
+    the job. A copy costs metadata only, except of an image that came by fast import: its records are cut anew, so that the
+    copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
+    It says of the system what the other image says; name, description, tags and enterprise project are the request's, and
+    it is private, not protected and in no family. What it descends from is inherited: see Image.origin_image_id.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (a disk above 128 GB;
+    the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
+    SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+    DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
     """
     ExportImage: _aio.UnaryUnaryMultiCallable[_image_pb2.ExportImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
@@ -512,12 +518,15 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.CopyImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """CopyImage starts a job that makes another image of the same disk in this region, and returns the job. A copy costs
-        metadata only, except of an image that came by fast import: its records are cut anew, so that the copy shares
-        chunks with other images and servers start from it quickly.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE,
-        SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND or FAILED_PRECONDITION (the
-        image went away meanwhile), DATA_LOSS, STORE_* , CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+        """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
+        the job. A copy costs metadata only, except of an image that came by fast import: its records are cut anew, so that the
+        copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
+        It says of the system what the other image says; name, description, tags and enterprise project are the request's, and
+        it is private, not protected and in no family. What it descends from is inherited: see Image.origin_image_id.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (a disk above 128 GB;
+        the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
+        SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+        DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
         """
 
     @_abc_1.abstractmethod

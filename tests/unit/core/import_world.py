@@ -11,6 +11,7 @@ from typing import Any
 
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.fetching import Fetching
+from imsd.core.image_copies import ImageCopies
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.image_making import ImageMaker
 from imsd.core.job_board import JobBoard
@@ -20,7 +21,9 @@ from imsd.core.requests import RequestKey
 from imsd.core.runtime import Runtime
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import NewUpload, Uploads
+from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
+from imsd.core.workflows.verify_image import VerifyImage
 from imsd.guest.inspector import GuestInspector, Read
 from imsd.guest.report import GuestReport, not_inspected
 from imsd.metadata import images as image_rows
@@ -61,8 +64,14 @@ class ImportService:
         self.uploads = Uploads(runtime, self.sweeper)
         sources, board = sources_of(runtime, *roots), JobBoard()
         workflow = CreateImage(self.uploads, self.sweeper, Fetching(sources), ImageMaker(self.inspector))
-        self.dispatcher = Dispatcher(runtime, board, {JobKind.CREATE_IMAGE: workflow})
+        workflows = {
+            JobKind.CREATE_IMAGE: workflow,
+            JobKind.COPY_IMAGE: CopyImage(self.sweeper, ImageMaker(self.inspector)),
+            JobKind.VERIFY_IMAGE: VerifyImage(self.sweeper),
+        }
+        self.dispatcher = Dispatcher(runtime, board, workflows)
         self.jobs = Jobs(runtime, board, self.dispatcher)
+        self.copies = ImageCopies(runtime, self.dispatcher)
         self.images = ImageJobs(runtime, self.dispatcher, self.uploads, sources)
 
     async def send(self, file: bytes, **wanted: Any) -> str:
@@ -87,8 +96,8 @@ class ImportService:
         upload_id = await self.send(file, disk_format=wanted.get("disk_format", ""), **about_file)
         return await self.end_of(await self.start(upload_id=upload_id, **wanted))
 
-    async def end_of(self, job_id: str) -> JobView:
-        return [view async for view in self.jobs.watch(PROJECT, job_id)][-1]
+    async def end_of(self, job_id: str, project_id: str = PROJECT) -> JobView:
+        return [view async for view in self.jobs.watch(project_id, job_id)][-1]
 
     async def until(self, job_id: str, is_reached: Callable[[JobView], bool]) -> JobView:
         """Wait until a job is where a test wants it."""

@@ -1,0 +1,133 @@
+"""Copy an image inside the region.
+
+The story: whether the project may still use the other image is looked at when the copy begins. The copy of
+an image whose disk is cut by content holds the same manifest, in one transaction: nothing is read, nothing
+but rows is written, and neither image needs the other any more. The records of a fast import are read, cut by
+content into the domain of the copy's project, looked into, and published as by an import. No chunk becomes
+findable for another project than the one that stored it.
+
+What the copy reads it holds until it ends, whatever becomes of the other image or the share meanwhile.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from imsd.chunks.chunk_reader import ChunkReader
+from imsd.chunks.index import Holder, HolderKind
+from imsd.chunks.ingest import DiskIngest
+from imsd.chunks.manifest_writer import ManifestWriter
+from imsd.chunks.pack_writer import IngestTarget
+from imsd.contract import Conflict, DataLoss, ImsError
+from imsd.core.downloads import open_image_reader
+from imsd.core.image_access import usable_image
+from imsd.core.image_making import ImageMaker, MadeImage, publish
+from imsd.core.job_run import JobRun, Workflow
+from imsd.core.opened_upload import StoredDisk
+from imsd.core.sweeper import Sweeper
+from imsd.metadata import chunk_index
+from imsd.metadata import images as image_rows
+from imsd.metadata.records import ImageRecord, ImageStatus, JobState
+
+
+class CopyImage(Workflow):
+    def __init__(self, sweeper: Sweeper, maker: ImageMaker) -> None:
+        self._sweeper = sweeper
+        self._maker = maker
+
+    async def run(self, run: JobRun) -> None:
+        run.enter("copy", 0, (0.0, 98.0))
+        async with run.runtime.database.transaction() as c:
+            source, copy = await _begin(c, run)
+            if not source.is_fast_imported:
+                await _take_manifest(c, run, source)
+                return
+        made = await self._cut_anew(run, source, copy)
+        run.enter("commit", 0, (99.0, 100.0))
+        async with run.runtime.database.transaction() as c:
+            await publish(c, run, made)
+            await run.succeed(c, {"image_id": copy.id})
+
+    async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
+        await chunk_index.release_holder(c, run.holder)
+        await image_rows.delete_image_row(c, run.record.image_id)
+
+    async def clean_up(self, run: JobRun, state: JobState) -> None:
+        """Free what a copy that did not end well had stored; whoever cancels is told that nothing is left."""
+        store_name = str(run.record.spec["store"])
+        if state is JobState.CANCELLING:
+            await self._sweeper.free(store_name)
+        else:
+            self._sweeper.wake(store_name)
+
+    async def _cut_anew(self, run: JobRun, source: ImageRecord, copy: ImageRecord) -> MadeImage:
+        async with open_image_reader(run.runtime, self._sweeper, source) as reader:
+            disk = await _store(run, source, reader)
+        return MadeImage(copy, disk, await self._maker.look_inside(run, copy, disk))
+
+
+async def _begin(c: AsyncConnection, run: JobRun) -> tuple[ImageRecord, ImageRecord]:
+    """The image to copy, which the project may use, and the copy, SAVING now.
+
+    Raises NotFound, FailedPrecondition, Conflict.
+    """
+    await run.require_fence(c)
+    source = await usable_image(c, run.record.project_id, str(run.record.spec["source_image_id"]))
+    copy = await image_rows.update_image(
+        c,
+        run.record.image_id,
+        {"status": ImageStatus.SAVING, "updated_at": run.runtime.clock()},
+        statuses=[ImageStatus.QUEUED, ImageStatus.SAVING],
+    )
+    if copy is None:
+        raise Conflict("the image of this job is gone")
+    return source, copy
+
+
+async def _take_manifest(c: AsyncConnection, run: JobRun, source: ImageRecord) -> None:
+    """Make the copy ACTIVE with the manifest of ``source``, and the job SUCCESS."""
+    now, image_id = run.runtime.clock(), run.record.image_id
+    await chunk_index.hold_manifest(c, Holder(HolderKind.IMAGE, image_id), source.manifest_id)
+    values = {
+        "status": ImageStatus.ACTIVE,
+        "virtual_size": source.virtual_size,
+        "data_size": source.data_size,
+        "stored_size": source.stored_size,
+        "digest": source.digest,
+        "findings": source.findings,
+        "guest": source.guest,
+        "manifest_id": source.manifest_id,
+        "active_at": now,
+        "updated_at": now,
+    }
+    if await image_rows.update_image(c, image_id, values, statuses=[ImageStatus.SAVING]) is None:
+        raise Conflict("the image of this job is gone")
+    await run.succeed(c, {"image_id": image_id})
+
+
+async def _store(run: JobRun, source: ImageRecord, reader: ChunkReader) -> StoredDisk:
+    """The disk, cut by content. Raises DataLoss when it is not the disk it was."""
+    runtime = run.runtime
+    run.enter("copy", reader.size_bytes, (0.0, 98.0))
+    store = runtime.stores.get(source.store)
+    target = IngestTarget(store, source.store, runtime.index, run.record.project_id, run.holder)
+    async with ManifestWriter(target) as manifest, DiskIngest(runtime.pool, target, manifest) as ingest:
+        await ingest.copy_from(reader, run.advance)
+        result = await ingest.finish(reader.size_bytes)
+        if result.digest != source.digest:
+            raise DataLoss(
+                f"the disk of image {source.name!r} was read with another digest than it has",
+                hint="verify the image: it tells what is damaged",
+            )
+        written = await manifest.commit(result.size_bytes, result.digest)
+    return StoredDisk(
+        manifest_id=written.manifest_id,
+        packs=written.packs,
+        format_name=source.disk_format,
+        findings=(),
+        virtual_size_bytes=reader.size_bytes,
+        digest=result.digest,
+        data_size=written.data_size,
+        stored_size=written.stored_size,
+        new_size=result.new_size,
+    )
