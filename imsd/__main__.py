@@ -17,6 +17,8 @@ def main() -> None:
 
     allocator.keep_freed_memory()  # before anything allocates much; see the module
     allocator.start_no_blas_threads()
+    # gRPC's core would tell of each stranger whose handshake fails, in lines of its own.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from .command_line import run_command_line
 
     run_command_line()

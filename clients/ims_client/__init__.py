@@ -26,6 +26,7 @@ Every failure is a `ClientError` with a stable ``reason``, one sentence and a hi
 from .address import default_address, parse_address
 from .allocator import keep_large_buffers
 from .backoff import PATIENCE_SECONDS, Outages, patiently
+from .channel import Credentials
 from .client import ImsClient, connect
 from .download import Download, download_to_file, download_to_stream
 from .errors import CallFailed, ClientError, JobCancelled, JobFailed, LocalFileFailed, cannot_read
@@ -41,6 +42,7 @@ __all__ = [
     "ByteHasher",
     "CallFailed",
     "ClientError",
+    "Credentials",
     "Download",
     "FileSource",
     "ImsClient",

@@ -1,4 +1,4 @@
-"""Where the daemon listens: `unix:PATH` or `HOST:PORT`."""
+"""Where the daemon listens: `unix:PATH`, `tls://HOST:PORT` or, on this machine, `HOST:PORT`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from pathlib import Path
 SYSTEM_SOCKET = Path("/run/imsd/imsd.sock")
 ADDRESS_VARIABLE = "IMSD_ADDRESS"
 
+TLS = "tls://"
+
 # A host name, an IPv4 address or an IPv6 address in brackets, and a port.
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}\Z")
 
 
 def parse_address(text: str) -> str:
-    """``text`` as gRPC takes it; a plain path means a unix socket. Raises ValueError."""
+    """``text`` in its one spelling; a plain path means a unix socket. Raises ValueError."""
     if text.startswith(("/", "./", "../", "~/")):
         return f"unix:{Path(text).expanduser().absolute()}"
     if text.startswith("unix:"):
         path = text.removeprefix("unix:").removeprefix("//")
         if path:
             return f"unix:{Path(path).absolute()}"
-    elif _HOST_PORT.match(text) and int(text.rpartition(":")[2]) <= 65535:
-        return text
-    raise ValueError(f"{text!r} is not an address: use unix:PATH or HOST:PORT")
+    else:
+        place = text.removeprefix(TLS)
+        if _HOST_PORT.match(place) and int(place.rpartition(":")[2]) <= 65535:
+            return text
+    raise ValueError(f"{text!r} is not an address: use unix:PATH, tls://HOST:PORT or HOST:PORT")
 
 
 def socket_candidates(environment: Mapping[str, str], uid: int, home: Path) -> list[Path]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import grpc.aio
-
 from .address import default_address, parse_address
 from .buckets import BucketCalls
 from .catalog import CatalogCalls, DriverCalls
-from .connection import CHANNEL_OPTIONS, Connection
+from .channel import Credentials, open_channel
+from .connection import Connection
+from .identity import IdentityCalls
 from .images import ImageCalls
 from .jobs import JobCalls
 from .tags import TagCalls
@@ -31,14 +31,30 @@ class ImsClient:
         self.buckets = BucketCalls(connection)
         self.drivers = DriverCalls(connection)
         self.tags = TagCalls(connection)
+        self.identity = IdentityCalls(connection)
 
 
 @asynccontextmanager
-async def connect(address: str = "", project_id: str = "") -> AsyncIterator[ImsClient]:
-    """A client of the daemon at ``address`` (``unix:PATH`` or ``HOST:PORT``; empty: the default).
+async def connect(
+    address: str = "",
+    project_id: str = "",
+    *,
+    token: str = "",
+    ca_file: str = "",
+    cert_file: str = "",
+    key_file: str = "",
+) -> AsyncIterator[ImsClient]:
+    """A client of the daemon at ``address``: ``unix:PATH``, ``tls://HOST:PORT`` or, on this machine,
+    ``HOST:PORT``; empty: the default.
 
-    Nothing is sent before the first call. Raises ValueError when ``address`` is none.
+    ``token`` and the files say who calls, see `Credentials`; without any, the unix socket makes the caller
+    the local administrator. Nothing is sent before the first call. Raises ValueError when ``address`` is
+    none, or not one that a token can be sent to; LocalFileFailed when a file cannot be used.
     """
     target = parse_address(address) if address else default_address()
-    async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+    said = Credentials(token=token, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
+    channel = open_channel(target, said)
+    try:
         yield ImsClient(Connection(channel, target, project_id))
+    finally:
+        await channel.close()

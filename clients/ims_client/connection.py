@@ -17,24 +17,11 @@ if TYPE_CHECKING:
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
-# Messages carry up to 4 MiB of an image; gRPC's own limit is 4 MiB with everything around them.
-MAX_MESSAGE_BYTES = 8 << 20
-
-CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # gRPC's own waits between connection attempts reach two minutes; a daemon restarts in a second.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    # In spite of its name, how long one attempt may take: a busy daemon is not a missing one.
-    ("grpc.min_reconnect_backoff_ms", 10_000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
-
 
 class Connection:
     """``channel`` to the daemon at ``address``; ``project_id`` goes into every request."""
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, project_id: str) -> None:
+    def __init__(self, channel: Any, address: str, project_id: str) -> None:
         self.channel = channel
         self.address = address
         self.project_id = project_id

@@ -10,6 +10,8 @@ import grpc
 
 from imsd.v1 import job_pb2
 
+from .address import TLS
+
 DOMAIN = "imsd"
 
 # What gRPC reports when the connection broke, was never made, or the daemon dropped the call as it
@@ -130,13 +132,36 @@ def call_failed(error: grpc.aio.AioRpcError, address: str) -> CallFailed:
 def daemon_unreachable(address: str, detail: str = "") -> CallFailed:
     """Nothing answers at ``address``, or the connection to it broke."""
     hint = "start it with `imsd serve`, or name another address with --address or IMSD_ADDRESS"
-    if "ermission denied" in detail:
+    if "Tls handshake failed" in detail:
+        message, hint = _no_tls(address, detail)
+    elif "Socket closed" in detail and not address.startswith("unix:"):
+        message = f"the daemon at {address} ends the connection"
+        if address.startswith(TLS):
+            hint = "it may ask for a client certificate that it trusts: give one with --cert and --key"
+        else:
+            hint = f"it may speak TLS only: try tls://{address}"
+    elif "ermission denied" in detail:
         path = address.removeprefix("unix:")
         message = f"the daemon's socket {path} may not be used by this user"
         hint = "join the group that owns the socket, or run the command as root"
     else:
         message = f"no imsd daemon answers at {address}"
     return CallFailed("DAEMON_UNREACHABLE", message, hint, code="UNAVAILABLE")
+
+
+def _no_tls(address: str, detail: str) -> tuple[str, str]:
+    """What is wrong, and what to do."""
+    if "WRONG_VERSION_NUMBER" in detail:
+        return f"the daemon at {address} does not speak TLS", f"try {address.removeprefix(TLS)}"
+    if "ostname" in detail:
+        return f"the certificate of {address} is of another name", "use the name that its certificate has"
+    if "CERTIFICATE_VERIFY_FAILED" in detail or "certificate" in detail:
+        hint = "name the authority that it comes from with --ca-file or IMSD_CA_FILE"
+        return f"the certificate of {address} is not trusted", hint
+    return (
+        f"TLS with {address} fails: {detail.partition('last error: ')[2][:200]}",
+        "look at the daemon's log",
+    )
 
 
 def _error_details(error: grpc.aio.AioRpcError) -> Any | None:

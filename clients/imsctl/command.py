@@ -26,6 +26,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from .credentials import CA_FILE_HELP, CERT_HELP, KEY_HELP, TOKEN_FILE_HELP, TOKEN_HELP, CredentialOptions
 from .output import TableOrJson
 from .session import Session, Settings, run
 
@@ -33,7 +34,10 @@ Command = Callable[..., Coroutine[Any, Any, int | None]]
 
 ADDRESS_VARIABLE = "IMSD_ADDRESS"
 PROJECT_VARIABLE = "IMSD_PROJECT"
-ADDRESS_HELP = "Where the daemon listens, unix:PATH or HOST:PORT; else IMSD_ADDRESS, else its usual socket."
+ADDRESS_HELP = (
+    "Where the daemon listens: unix:PATH, tls://HOST:PORT, or HOST:PORT of this machine; else IMSD_ADDRESS, "
+    "else its usual socket."
+)
 PROJECT_HELP = "The project to work in; else IMSD_PROJECT, else the daemon's default."
 PANEL = "Options of every command"
 # What typer raises for a wrong command line; it has no public name of its own.
@@ -62,16 +66,34 @@ class CommonOptions:
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of a failure.", rich_help_panel=PANEL)
     ] = False
+    token: Annotated[str, typer.Option(metavar="TOKEN", help=TOKEN_HELP, rich_help_panel=PANEL)] = ""
+    token_file: Annotated[str, typer.Option(metavar="FILE", help=TOKEN_FILE_HELP, rich_help_panel=PANEL)] = ""
+    ca_file: Annotated[str, typer.Option(metavar="FILE", help=CA_FILE_HELP, rich_help_panel=PANEL)] = ""
+    cert: Annotated[str, typer.Option(metavar="FILE", help=CERT_HELP, rich_help_panel=PANEL)] = ""
+    key: Annotated[str, typer.Option(metavar="FILE", help=KEY_HELP, rich_help_panel=PANEL)] = ""
+
+    @property
+    def credentials(self) -> CredentialOptions:
+        return CredentialOptions(
+            token=self.token,
+            token_file=self.token_file,
+            ca_file=self.ca_file,
+            cert=self.cert,
+            key=self.key,
+        )
 
 
 def settings_from(options: CommonOptions, outer: Settings | None = None) -> Settings:
     """``options`` as given after the command, on top of those before it."""
-    outer = outer or Settings(project=os.environ.get(PROJECT_VARIABLE, ""))
+    outer = outer or Settings(
+        project=os.environ.get(PROJECT_VARIABLE, ""), credentials=CredentialOptions.of(os.environ)
+    )
     return Settings(
         address=options.address or outer.address,
         project=options.project or outer.project,
         has_progress=outer.has_progress and not options.no_progress,
         is_debugging=outer.is_debugging or options.debug,
+        credentials=options.credentials.on_top_of(outer.credentials),
     )
 
 

@@ -20,6 +20,7 @@ from .command import (
     epilog,
     settings_from,
 )
+from .credentials import CA_FILE_HELP, CERT_HELP, KEY_HELP, TOKEN_FILE_HELP, TOKEN_HELP
 from .session import FAILED, print_failure
 from .standard_output import OutputFailed, discard_output, watch_output
 
@@ -36,6 +37,12 @@ GROUPS = {
     "format": "imsctl.format_group",
     "os-version": "imsctl.os_version_group",
     "service": "imsctl.service_group",
+    "project": "imsctl.project_group",
+    "user": "imsctl.user_group",
+    "group": "imsctl.group_group",
+    "role": "imsctl.role_group",
+    "token": "imsctl.token_group",
+    "whoami": "imsctl.whoami_command",
 }
 
 
@@ -78,19 +85,34 @@ def _print_version(asked: bool) -> None:
 
 
 @app.callback()
-def root(  # one parameter an option is how typer works
+def root(  # noqa: PLR0913  # one parameter an option is how typer works
     context: typer.Context,
     address: Annotated[str, typer.Option(metavar="ADDRESS", help=ADDRESS_HELP)] = "",
     project: Annotated[str, typer.Option(metavar="PROJECT", help=PROJECT_HELP)] = "",
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+    token: Annotated[str, typer.Option(metavar="TOKEN", help=TOKEN_HELP)] = "",
+    token_file: Annotated[str, typer.Option(metavar="FILE", help=TOKEN_FILE_HELP)] = "",
+    ca_file: Annotated[str, typer.Option(metavar="FILE", help=CA_FILE_HELP)] = "",
+    cert: Annotated[str, typer.Option(metavar="FILE", help=CERT_HELP)] = "",
+    key: Annotated[str, typer.Option(metavar="FILE", help=KEY_HELP)] = "",
     version: Annotated[
         bool,
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
     ] = False,
 ) -> None:
     """Disk images: in, out, and what happens to them in between."""
-    options = CommonOptions(address=address, project=project, no_progress=no_progress, debug=debug)
+    options = CommonOptions(
+        address=address,
+        project=project,
+        no_progress=no_progress,
+        debug=debug,
+        token=token,
+        token_file=token_file,
+        ca_file=ca_file,
+        cert=cert,
+        key=key,
+    )
     context.obj = settings_from(options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -14,6 +15,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("imsctl: interrupted [CANCELLED]", file=sys.stderr)
         return 130
+    # The library tells of each handshake that fails, in lines of its own.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from .command_line import run_command_line
 
     code = run_command_line()

@@ -7,12 +7,13 @@ import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .credentials import CredentialOptions
 from .interruption import INTERRUPTED, SIGNALS, leave_to_asyncio
 from .standard_output import OutputFailed, discard_output
 
@@ -60,6 +61,7 @@ class Settings:
     project: str = ""
     has_progress: bool = True
     is_debugging: bool = False
+    credentials: CredentialOptions = field(default_factory=CredentialOptions)
 
 
 class Session:
@@ -77,13 +79,22 @@ class Session:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[ImsClient]:
         """A client of the daemon that the options name."""
-        from ims_client import connect, default_address, parse_address
+        from ims_client import connect
 
-        try:
-            address = parse_address(self.settings.address) if self.settings.address else default_address()
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-        async with connect(address, self.settings.project) as client:
+        settings, said = self.settings, self.settings.credentials
+        connection = connect(
+            settings.address,
+            settings.project,
+            token=said.read_token(self.note),
+            ca_file=said.ca_file,
+            cert_file=said.cert,
+            key_file=said.key,
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(connection)
+            except ValueError as error:
+                raise typer.BadParameter(str(error)) from None
             yield client
 
     def progress(self) -> AbstractContextManager[ProgressView]:

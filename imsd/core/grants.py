@@ -68,7 +68,7 @@ class Grants:
                 place = "every project" if project_id == EVERY_PROJECT else f"project {project_id}"
                 raise NotFound(
                     f"{kind} {principal_id!r} was not granted role {role!r} in {place}",
-                    hint="see what is granted with `imsctl role grants`",
+                    hint="see what is granted with `imsctl role list`",
                 )
 
     async def list(self, query: GrantQuery, page_size: int, page_token: str) -> tuple[Sequence[Grant], str]:

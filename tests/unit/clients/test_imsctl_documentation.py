@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from imsctl import image_json, json_fields
+from imsctl import identity_json, image_json, json_fields
+from imsctl.command import CommonOptions
 from imsctl.command_line import GROUPS, app
 from imsctl.image_output import CSV_COLUMNS
 from typer.testing import CliRunner
 
-from imsd.v1 import catalog_pb2, driver_pb2, guest_pb2, image_pb2, job_pb2, upload_pb2
+from imsd.v1 import catalog_pb2, driver_pb2, guest_pb2, identity_pb2, image_pb2, job_pb2, upload_pb2
 
 README = (Path(__file__).parents[3] / "clients" / "README.md").read_text()
 
@@ -26,7 +28,16 @@ DOCUMENTED = {
     "driver": json_fields.driver_fields(driver_pb2.Driver()),
     "format": json_fields.format_fields(catalog_pb2.Format()),
     "service": json_fields.service_fields(catalog_pb2.ServiceInfo()),
+    "project": identity_json.project_fields(identity_pb2.Project()),
+    "user": identity_json.user_fields(identity_pb2.User()),
+    "group": identity_json.group_fields(identity_pb2.Group()),
+    "grant": identity_json.grant_fields(identity_pb2.RoleGrant()),
+    "token": identity_json.token_fields(identity_pb2.Token()),
+    "caller": identity_json.caller_fields(identity_pb2.Caller()),
 }
+
+
+COMMON = {field.name for field in fields(CommonOptions)} | {"output", "help"}
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -35,7 +46,9 @@ def commands() -> Iterator[tuple[str, Any]]:
     assert isinstance(root, typer.core.TyperGroup)
     for group_name in GROUPS:
         group = root.get_command(context, group_name)
-        assert isinstance(group, typer.core.TyperGroup)
+        if not isinstance(group, typer.core.TyperGroup):  # a command by itself
+            yield group_name, group
+            continue
         for name, command in group.commands.items():
             yield f"{group_name} {name}", command
 
@@ -65,7 +78,7 @@ def test_every_command_and_option_is_documented(name: str) -> None:
     text = section(f"imsctl {name.split()[0]}")
     for parameter in COMMANDS[name].params:
         flags = [flag for flag in parameter.opts if flag.startswith("--")]
-        is_common = parameter.name in ("address", "project", "no_progress", "debug", "output", "help")
+        is_common = parameter.name in COMMON
         for flag in flags:
             assert flag in (README if is_common else text), f"{flag} of {name} is not documented"
 
