@@ -198,6 +198,9 @@ class Config(BaseSettings):
     # Bytes of images in memory, of all jobs together.
     buffer_bytes: ByteSize = Field(ByteSize(64 * MIB), ge=16 * MIB, le=TIB)
 
+    # How long records of what projects used are kept.
+    usage_retention_days: float = Field(400.0, gt=0, le=3660)
+
     # How often unreferenced packs and expired uploads are looked for.
     sweep_interval_seconds: float = Field(300.0, gt=0, le=7 * 86400)
 

@@ -52,6 +52,7 @@ from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import Uploads
 from imsd.core.url_policy import UrlPolicy
 from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
+from imsd.core.usage import Usage
 from imsd.core.workflows.change_members import AddMembers, RemoveMembers, UpdateMembers
 from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
@@ -94,6 +95,7 @@ class Daemon:
         self._dispatcher = Dispatcher(runtime, board, workflows)
         self._jobs = Jobs(runtime, board, self._dispatcher)
         self._identity = identity_services(runtime)
+        self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
         images = Images(runtime, self._sweeper)
         spools = SpoolFolder(config.state_dir, config.spool_quota_bytes)
         self._server = GrpcServer(
@@ -111,6 +113,7 @@ class Daemon:
                 buckets=around.buckets,
                 drivers=around.drivers,
                 identity=self._identity,
+                usage=self._usage,
             ),
             config.max_upload_streams,
         )
@@ -123,6 +126,7 @@ class Daemon:
             await chunk_index.release_readers(c)
         recovered = await self._dispatcher.start()
         self._sweeper.start(self._config.sweep_interval_seconds, self.uploads.expire)
+        self._usage.start()
         await self._server.start(self._config.socket_mode, self._config.socket_group)
         log.info("ready", version=imsd.__version__, addresses=self.addresses, recovered_jobs=recovered)
 
@@ -133,6 +137,7 @@ class Daemon:
         await asyncio.gather(self._server.drain(drain), self._dispatcher.stop(drain))
         await self.uploads.close()
         await self._sweeper.stop()
+        await self._usage.stop()
         self._identity.close()
         await self.runtime.background.settle()
 

@@ -13,6 +13,7 @@ from .connection import Connection
 from .identity import IdentityCalls
 from .images import ImageCalls
 from .jobs import JobCalls
+from .quotas import QuotaCalls
 from .tags import TagCalls
 from .uploads import UploadCalls
 
@@ -32,6 +33,7 @@ class ImsClient:
         self.drivers = DriverCalls(connection)
         self.tags = TagCalls(connection)
         self.identity = IdentityCalls(connection)
+        self.quotas = QuotaCalls(connection)
 
 
 @asynccontextmanager

@@ -11,11 +11,12 @@ from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.render import render
 from imsd.chunks.spool import SpoolFolder
 from imsd.contract import run_blocking
-from imsd.formats.output import Output
+from imsd.formats.output import Framed, Output, Zeros
 from imsd.formats.registry import open_writer, require_writable
 from imsd.formats.writer import FormatWriter
 from imsd.metadata.records import ImageRecord
 
+from . import checks, usage
 from .images import Images
 from .runtime import Runtime
 from .sweeper import Sweeper
@@ -60,7 +61,19 @@ class Downloads:
             # The first step runs the measuring pass, after which the length is known.
             first = await anext(rendering, ())
             size = writer.file_size_bytes() if writer.is_length_known else 0
-            yield Download(image, disk_format, size, _chain(first, rendering))
+            sent = _Sent()
+            stack.callback(self._count_soon, project_id, sent)
+            yield Download(image, disk_format, size, sent.counted(first, rendering))
+
+    def _count_soon(self, project_id: str, sent: _Sent) -> None:
+        """Also what a download sent that was broken off; after the call, whose end may be a cancellation."""
+        self._runtime.background.spawn(
+            self._count(checks.project_id(project_id), sent.bytes), "usage of a download"
+        )
+
+    async def _count(self, project_id: str, sent_bytes: int) -> None:
+        async with self._runtime.database.transaction() as c:
+            await usage.count(c, self._runtime, project_id, usage.DOWNLOAD_BYTES, sent_bytes)
 
 
 @asynccontextmanager
@@ -87,9 +100,22 @@ async def _release(runtime: Runtime, sweeper: Sweeper, holder: Holder, store_nam
     sweeper.wake(store_name)  # the image may have been deleted meanwhile
 
 
-async def _chain(
-    first: Sequence[Output], rest: AsyncIterator[Sequence[Output]]
-) -> AsyncIterator[Sequence[Output]]:
-    yield first
-    async for outputs in rest:
-        yield outputs
+class _Sent:
+    """Counts the bytes of a download as they travel: frames as they are, runs of zeros not."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    async def counted(
+        self, first: Sequence[Output], rest: AsyncIterator[Sequence[Output]]
+    ) -> AsyncIterator[Sequence[Output]]:
+        self._add(first)
+        yield first
+        async for outputs in rest:
+            self._add(outputs)
+            yield outputs
+
+    def _add(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            if not isinstance(output, Zeros):
+                self.bytes += len(output.frame if isinstance(output, Framed) else output)

@@ -20,8 +20,10 @@ NOT_IN_DESCRIPTION = re.compile(r"[\r<>\x00]")
 # §8.3 Tags: key up to 36, value up to 43 characters, letters, digits, _ and - (a value may contain .);
 # at most 10 an image (IMG.0116).
 MAX_TAGS: Final = 10
-TAG_KEY = re.compile(r"[\w\-]{1,36}\Z")
-TAG_VALUE = re.compile(r"[\w.\-]{0,43}\Z")
+MAX_TAG_KEY: Final = 36
+MAX_TAG_VALUE: Final = 43
+TAG_KEY = re.compile(rf"[\w\-]{{1,{MAX_TAG_KEY}}}\Z")
+TAG_VALUE = re.compile(rf"[\w.\-]{{0,{MAX_TAG_VALUE}}}\Z")
 
 # Properties are ours: free facts of an operator, small enough to be listed.
 MAX_PROPERTIES: Final = 64

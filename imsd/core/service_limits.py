@@ -7,7 +7,7 @@ see `quotas`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -157,9 +157,3 @@ def _rule_of(given: Field[Any]) -> LimitRule | None:
 RULES: Final[Mapping[str, LimitRule]] = {
     rule.name: rule for rule in map(_rule_of, fields(ServiceLimits)) if rule is not None
 }
-
-
-def limits_in_force(limits: ServiceLimits) -> Iterator[tuple[LimitRule, int]]:
-    """Each limit that can be changed, and its value now."""
-    for name, rule in RULES.items():
-        yield rule, getattr(limits, name)

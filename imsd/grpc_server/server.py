@@ -35,6 +35,7 @@ from imsd.core.members import Members
 from imsd.core.runtime import Runtime
 from imsd.core.tags import Tags
 from imsd.core.uploads import Uploads
+from imsd.core.usage import Usage
 from imsd.v1 import (
     bucket_pb2,
     bucket_pb2_grpc,
@@ -50,6 +51,8 @@ from imsd.v1 import (
     job_pb2_grpc,
     member_pb2,
     member_pb2_grpc,
+    quota_pb2,
+    quota_pb2_grpc,
     tag_pb2,
     tag_pb2_grpc,
     upload_pb2,
@@ -66,6 +69,7 @@ from .image_servicer import ImageServicer
 from .interceptor import CallInterceptor
 from .job_servicer import JobServicer
 from .member_servicer import MemberServicer
+from .quota_servicer import QuotaServicer
 from .tag_servicer import TagServicer
 from .upload_servicer import UploadServicer
 
@@ -95,6 +99,7 @@ SERVICES = tuple(
         (driver_pb2, "DriverService"),
         (member_pb2, "MemberService"),
         (tag_pb2, "TagService"),
+        (quota_pb2, "QuotaService"),
         (identity_pb2, "IdentityService"),
         (bucket_pb2, "BucketService"),
     )
@@ -118,6 +123,7 @@ class Core:
     identity: IdentityServices
     buckets: Buckets
     drivers: DriverList
+    usage: Usage
 
 
 class GrpcServer:
@@ -231,6 +237,7 @@ def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(runtime), server)
     driver_pb2_grpc.add_DriverServiceServicer_to_server(DriverServicer(core.drivers), server)
     tag_pb2_grpc.add_TagServiceServicer_to_server(TagServicer(Tags(runtime)), server)
+    quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(runtime, core.usage), server)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(core.identity), server)
 
 

@@ -30,7 +30,7 @@ class Quota(_message.Message):
     SUMMARY_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
-    """1..64 lower-case letters and _, for example "images" """
+    """images, uploads, staged_bytes, shared_images or image_members"""
     used: _builtins.int
     """0 or more"""
     quota: _builtins.int
@@ -267,7 +267,7 @@ class UsageRecord(_message.Message):
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _"""
     resource: _builtins.str
-    """image_byte_hours, image_hours, staged_byte_hours, export_bytes, download_bytes, import_bytes, bucket_byte_hours ..."""
+    """image_hours, image_byte_hours, pack_byte_hours, staged_byte_hours, import_bytes, export_bytes or download_bytes"""
     quantity: _builtins.int
     """in the unit that the name ends with, 0 or more"""
     @_builtins.property

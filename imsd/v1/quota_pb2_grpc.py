@@ -72,7 +72,7 @@ class QuotaServiceServicer:
     def SetQuota(self, request, context):
         """SetQuota gives a project a quota of its own, or takes it away again. For operators. A quota below what is used
         takes nothing away: it refuses more.
-        Reasons: INVALID_REQUEST, PROJECT_UNKNOWN. Retry: safe.
+        Reasons: INVALID_REQUEST. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,8 +87,9 @@ class QuotaServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUsage(self, request, context):
-        """ListUsage returns what projects used, by project and hour: what an operator may bill for. A caller who is no operator
-        sees its own project.
+        """ListUsage returns what projects used, by hour, project and resource: what an operator may bill for. A caller who is no
+        operator sees its own project. What lies in a store is looked at every few minutes, and an hour counts the most that was
+        seen in it; what flows is added when it has ended. So records of the hour that runs may still grow.
         Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

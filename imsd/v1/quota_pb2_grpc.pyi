@@ -40,15 +40,16 @@ class QuotaServiceStub:
     SetQuota: _grpc.UnaryUnaryMultiCallable[_quota_pb2.SetQuotaRequest, _quota_pb2.Quota]
     """SetQuota gives a project a quota of its own, or takes it away again. For operators. A quota below what is used
     takes nothing away: it refuses more.
-    Reasons: INVALID_REQUEST, PROJECT_UNKNOWN. Retry: safe.
+    Reasons: INVALID_REQUEST. Retry: safe.
     """
     ListLimits: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ListLimitsRequest, _quota_pb2.ListLimitsResponse]
     """ListLimits returns the limits of the service: what each is, and where the rule comes from.
     Reasons: none of its own. Retry: safe.
     """
     ListUsage: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ListUsageRequest, _quota_pb2.ListUsageResponse]
-    """ListUsage returns what projects used, by project and hour: what an operator may bill for. A caller who is no operator
-    sees its own project.
+    """ListUsage returns what projects used, by hour, project and resource: what an operator may bill for. A caller who is no
+    operator sees its own project. What lies in a store is looked at every few minutes, and an hour counts the most that was
+    seen in it; what flows is added when it has ended. So records of the hour that runs may still grow.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
 
@@ -64,15 +65,16 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     SetQuota: _aio.UnaryUnaryMultiCallable[_quota_pb2.SetQuotaRequest, _quota_pb2.Quota]  # type: ignore[assignment]
     """SetQuota gives a project a quota of its own, or takes it away again. For operators. A quota below what is used
     takes nothing away: it refuses more.
-    Reasons: INVALID_REQUEST, PROJECT_UNKNOWN. Retry: safe.
+    Reasons: INVALID_REQUEST. Retry: safe.
     """
     ListLimits: _aio.UnaryUnaryMultiCallable[_quota_pb2.ListLimitsRequest, _quota_pb2.ListLimitsResponse]  # type: ignore[assignment]
     """ListLimits returns the limits of the service: what each is, and where the rule comes from.
     Reasons: none of its own. Retry: safe.
     """
     ListUsage: _aio.UnaryUnaryMultiCallable[_quota_pb2.ListUsageRequest, _quota_pb2.ListUsageResponse]  # type: ignore[assignment]
-    """ListUsage returns what projects used, by project and hour: what an operator may bill for. A caller who is no operator
-    sees its own project.
+    """ListUsage returns what projects used, by hour, project and resource: what an operator may bill for. A caller who is no
+    operator sees its own project. What lies in a store is looked at every few minutes, and an hour counts the most that was
+    seen in it; what flows is added when it has ended. So records of the hour that runs may still grow.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
 
@@ -97,7 +99,7 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_quota_pb2.Quota, _abc.Awaitable[_quota_pb2.Quota]]:
         """SetQuota gives a project a quota of its own, or takes it away again. For operators. A quota below what is used
         takes nothing away: it refuses more.
-        Reasons: INVALID_REQUEST, PROJECT_UNKNOWN. Retry: safe.
+        Reasons: INVALID_REQUEST. Retry: safe.
         """
 
     @_abc_1.abstractmethod
@@ -116,8 +118,9 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _quota_pb2.ListUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_quota_pb2.ListUsageResponse, _abc.Awaitable[_quota_pb2.ListUsageResponse]]:
-        """ListUsage returns what projects used, by project and hour: what an operator may bill for. A caller who is no operator
-        sees its own project.
+        """ListUsage returns what projects used, by hour, project and resource: what an operator may bill for. A caller who is no
+        operator sees its own project. What lies in a store is looked at every few minutes, and an hour counts the most that was
+        seen in it; what flows is added when it has ended. So records of the hour that runs may still grow.
         Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
         """
 

@@ -95,8 +95,9 @@ class OurDaemon:
         return fields
 
     def environment(self) -> dict[str, str]:
-        """Defaults only, whatever this machine's own configuration says."""
-        return {**our_environment(), "IMSD_ADDRESS": self.address, "IMSD_CONFIG": os.devnull}
+        """Defaults only, whatever this machine's own configuration says; but for how many images may be."""
+        settings = {"IMSD_CONFIG": os.devnull, "IMSD_QUOTAS__IMAGES": "-1"}
+        return {**our_environment(), "IMSD_ADDRESS": self.address, **settings}
 
     def peak_memory_bytes(self) -> int:
         """The most memory the daemon held at once so far (VmHWM, see proc(5))."""

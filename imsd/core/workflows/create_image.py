@@ -28,6 +28,7 @@ from imsd.core.staged_file import find_file
 from imsd.core.sweeper import Sweeper
 from imsd.core.unpacking import Unpacking, unpacked_upload_id
 from imsd.core.uploads import Uploads
+from imsd.core.usage_of_jobs import count_import
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
@@ -94,11 +95,13 @@ class CreateImage(Workflow):
 
     async def _publish(self, run: JobRun, made: MadeImage) -> None:
         async with run.runtime.database.transaction() as c:
+            await count_import(c, run)
             await publish(c, run, made)
             await _finish(c, run, [made])
 
     async def _publish_all(self, run: JobRun, images: Sequence[PackagedImage]) -> None:
         async with run.runtime.database.transaction() as c:
+            await count_import(c, run)
             for each in images:
                 await publish(c, each.run, each.made)
                 await each.run.succeed(c, {"image_id": each.made.image.id})
