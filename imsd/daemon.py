@@ -42,6 +42,7 @@ from imsd.core.page_token import PageTokens
 from imsd.core.plugin_registry import load_plugins
 from imsd.core.policies.decisions import Policies
 from imsd.core.policies.loading import load_policies
+from imsd.core.policy_checks import PolicyChecks
 from imsd.core.runtime import Runtime
 from imsd.core.service_limits import ServiceLimits
 from imsd.core.sources import Sources
@@ -96,6 +97,7 @@ class Daemon:
         self._jobs = Jobs(runtime, board, self._dispatcher)
         self._identity = identity_services(runtime)
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
+        access = Access(runtime.database, around.policies)
         images = Images(runtime, self._sweeper)
         spools = SpoolFolder(config.state_dir, config.spool_quota_bytes)
         self._server = GrpcServer(
@@ -109,9 +111,10 @@ class Daemon:
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),
                 copies=ImageCopies(runtime, self._dispatcher),
                 members=Members(runtime, self._dispatcher),
-                access=Access(runtime.database, around.policies),
                 buckets=around.buckets,
                 drivers=around.drivers,
+                access=access,
+                policy_checks=PolicyChecks(runtime, access, self._identity.principals),
                 identity=self._identity,
                 usage=self._usage,
             ),

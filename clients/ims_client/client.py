@@ -13,6 +13,7 @@ from .connection import Connection
 from .identity import IdentityCalls
 from .images import ImageCalls
 from .jobs import JobCalls
+from .policies import PolicyCalls
 from .quotas import QuotaCalls
 from .tags import TagCalls
 from .uploads import UploadCalls
@@ -34,6 +35,7 @@ class ImsClient:
         self.tags = TagCalls(connection)
         self.identity = IdentityCalls(connection)
         self.quotas = QuotaCalls(connection)
+        self.policies = PolicyCalls(connection)
 
 
 @asynccontextmanager

@@ -39,6 +39,7 @@ GROUPS = {
     "driver": "imsctl.driver_group",
     "format": "imsctl.format_group",
     "os-version": "imsctl.os_version_group",
+    "policy": "imsctl.policy_group",
     "service": "imsctl.service_group",
     "project": "imsctl.project_group",
     "user": "imsctl.user_group",

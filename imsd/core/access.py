@@ -14,11 +14,12 @@ from imsd.metadata.database import Database
 from imsd.metadata.images import get_seen_image
 from imsd.metadata.records import ImageRecord
 
+from .actions import ACTIONS
 from .caller import EVERY_PROJECT, Caller
 from .image_access import as_seen_by
 from .limits import UUID
 from .policies.decisions import Decision, Policies
-from .policies.entities import Question, Uid, caller_uid, principal_of, project_uid, user_uid
+from .policies.entities import Principal, Question, Uid, caller_uid, principal_of, project_uid, user_uid
 from .roles import ROLES, effective_roles, missing_roles
 
 # More ids are not looked up: the core refuses such a call.
@@ -46,6 +47,15 @@ class Answer:
     image: ImageRecord | None
     decision: Decision
 
+    def what(self) -> str:
+        """What was asked for, in words."""
+        words = self.question.action
+        if self.image:
+            words += f" on image {self.image.id}"
+        if self.question.project_id != EVERY_PROJECT:
+            words += f" in project {self.question.project_id}"
+        return words
+
 
 class Access:
     """Decides before a call is done; the core's own rules (owner, state, protection) come after."""
@@ -72,7 +82,7 @@ class Access:
         question = self.question(caller, action, target)
         found: Sequence[ImageRecord | None] = (None,)
         if target.image_ids and self._policies.needs_image(action):
-            found = await self._seen(target.project_id, target.image_ids[:MAX_IMAGES])
+            found = await self.seen(target.project_id, target.image_ids[:MAX_IMAGES])
         return [self._answered(question, image) for image in found]
 
     def question(self, caller: Caller, action: str, target: Target) -> Question:
@@ -83,7 +93,26 @@ class Access:
             resource=target.other or project_uid(target.project_id),
         )
 
-    def roles_that_allow(self, answer: Answer) -> Iterator[tuple[str, ...]]:
+    def actions_of(self, role: str) -> Sequence[str]:
+        """What a role allows by itself, in every project; not what everybody may."""
+
+        def allowed(*roles: str) -> frozenset[str]:
+            principal = Principal(uid=user_uid(""), authentication="", roles=frozenset(roles))
+            asked = Question(
+                principal=principal, action="", project_id=EVERY_PROJECT, resource=project_uid(EVERY_PROJECT)
+            )
+            decide = self._policies.decide
+            return frozenset(each for each in ACTIONS if decide(replace(asked, action=each)).is_allowed)
+
+        return sorted(allowed(role) - allowed())
+
+    def ways_to_allow(self, answer: Answer) -> str:
+        """Which roles would turn a denial, in words; empty when none would."""
+        where = "in every project (*)" if answer.question.project_id == EVERY_PROJECT else "there"
+        ways = " or ".join(" with ".join(way) for way in self._roles_that_allow(answer))
+        return f"granted {where}, {ways} allows it" if ways else ""
+
+    def _roles_that_allow(self, answer: Answer) -> Iterator[tuple[str, ...]]:
         """Each role that would turn a denial, and behind it those that it depends on; the shortest ways."""
         ways: list[tuple[str, ...]] = []
         for name in ROLES:
@@ -102,7 +131,8 @@ class Access:
         question = replace(question, resource=Uid("Image", image.id))
         return Answer(question, image, self._policies.decide(question, image))
 
-    async def _seen(self, project_id: str, image_ids: Sequence[str]) -> Sequence[ImageRecord | None]:
+    async def seen(self, project_id: str, image_ids: Sequence[str]) -> Sequence[ImageRecord | None]:
+        """Images as the project sees them, in any status; None for those that it does not see."""
         async with self._database.reading() as c:
             return [await _look_up(c, project_id, each) for each in image_ids]
 
@@ -113,26 +143,18 @@ class Access:
         return user_uid(token.user_id) if token else caller_uid(caller)
 
     def _denied(self, caller: Caller, answer: Answer) -> PermissionDenied:
-        question = answer.question
-        what = question.action
-        if answer.image:
-            what += f" on image {answer.image.id}"
-        if question.project_id != EVERY_PROJECT:
-            what += f" in project {question.project_id}"
         if by := answer.decision.policies:
-            message = f"policy {', '.join(by)} forbids {what}"
+            message = f"policy {' and '.join(by)} forbids {answer.what()}"
         else:
-            message = f"{caller.id} may not do {what}"
+            message = f"{caller.id} may not do {answer.what()}"
         return PermissionDenied(message, hint="; ".join(self._hints(caller, answer)))
 
     def _hints(self, caller: Caller, answer: Answer) -> Iterator[str]:
-        question = answer.question
-        for name, missing in effective_roles(caller.roles, question.project_id)[1].items():
+        for name, missing in effective_roles(caller.roles, answer.question.project_id)[1].items():
             if missing:
                 yield f"your role {name} does not count without {' and '.join(missing)}"
-        if ways := list(self.roles_that_allow(answer)):
-            where = "in every project (*)" if question.project_id == EVERY_PROJECT else "there"
-            yield f"granted {where}, {' or '.join(map(' with '.join, ways))} allows it"
+        if ways := self.ways_to_allow(answer):
+            yield ways
         yield f"`{check_command(answer)}` explains"
 
 

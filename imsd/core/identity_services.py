@@ -15,6 +15,7 @@ from .runtime import Runtime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityServices:
+    principals: Principals
     authentication: Authentication
     projects: Projects
     identity: Identity
@@ -30,6 +31,7 @@ def identity_services(runtime: Runtime) -> IdentityServices:
     principals = Principals(runtime.database)
     tokens = ApiTokens(runtime, principals)
     return IdentityServices(
+        principals=principals,
         authentication=Authentication(principals, tokens),
         projects=Projects(runtime, principals),
         identity=Identity(runtime, principals, tokens.calls),

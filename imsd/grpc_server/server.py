@@ -32,6 +32,7 @@ from imsd.core.images import Images
 from imsd.core.jobs import Jobs
 from imsd.core.limits import MAX_WRITE_BYTES
 from imsd.core.members import Members
+from imsd.core.policy_checks import PolicyChecks
 from imsd.core.runtime import Runtime
 from imsd.core.tags import Tags
 from imsd.core.uploads import Uploads
@@ -51,6 +52,8 @@ from imsd.v1 import (
     job_pb2_grpc,
     member_pb2,
     member_pb2_grpc,
+    policy_pb2,
+    policy_pb2_grpc,
     quota_pb2,
     quota_pb2_grpc,
     tag_pb2,
@@ -69,6 +72,7 @@ from .image_servicer import ImageServicer
 from .interceptor import CallInterceptor
 from .job_servicer import JobServicer
 from .member_servicer import MemberServicer
+from .policy_servicer import PolicyServicer
 from .quota_servicer import QuotaServicer
 from .tag_servicer import TagServicer
 from .upload_servicer import UploadServicer
@@ -102,6 +106,7 @@ SERVICES = tuple(
         (quota_pb2, "QuotaService"),
         (identity_pb2, "IdentityService"),
         (bucket_pb2, "BucketService"),
+        (policy_pb2, "PolicyService"),
     )
 )
 
@@ -124,6 +129,7 @@ class Core:
     buckets: Buckets
     drivers: DriverList
     usage: Usage
+    policy_checks: PolicyChecks
 
 
 class GrpcServer:
@@ -238,6 +244,7 @@ def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_
     driver_pb2_grpc.add_DriverServiceServicer_to_server(DriverServicer(core.drivers), server)
     tag_pb2_grpc.add_TagServiceServicer_to_server(TagServicer(Tags(runtime)), server)
     quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(runtime, core.usage), server)
+    policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(core.policy_checks), server)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(core.identity), server)
 
 

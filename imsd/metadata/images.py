@@ -69,6 +69,12 @@ async def get_seen_image(c: AsyncConnection, project_id: str, image_id: str) -> 
     return found[0] if found else None
 
 
+async def owner_of_image(c: AsyncConnection, image_id: str) -> str:
+    """The project that has it, whoever asks; empty when there is none."""
+    rows = select(image.c.project_id).where(image.c.id == image_id)
+    return (await c.execute(rows)).scalar_one_or_none() or ""
+
+
 async def find_images(
     c: AsyncConnection, project_id: str, name_or_id: str, limit: int = 3
 ) -> list[ImageRecord]:

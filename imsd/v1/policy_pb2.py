@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14imsd/v1/policy.proto\x12\x07imsd.v1\"Z\n\x04Role\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x12\n\ndepends_on\x18\x03 \x03(\t\x12\x0f\n\x07\x61\x63tions\x18\x04 \x03(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\"\x12\n\x10ListRolesRequest\"1\n\x11ListRolesResponse\x12\x1c\n\x05roles\x18\x01 \x03(\x0b\x32\r.imsd.v1.Role\"<\n\x06\x41\x63tion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07methods\x18\x02 \x03(\t\x12\x13\n\x0bis_mutation\x18\x03 \x01(\x08\"\x14\n\x12ListActionsRequest\"7\n\x13ListActionsResponse\x12 \n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32\x0f.imsd.v1.Action\"[\n\x12\x43heckPolicyRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x10\n\x08image_id\x18\x04 \x01(\t\"\x85\x01\n\x13\x43heckPolicyResponse\x12\x12\n\nis_allowed\x18\x01 \x01(\x08\x12\x10\n\x08policies\x18\x02 \x03(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x15\n\rignored_roles\x18\x04 \x03(\t\x12\x13\n\x0b\x65xplanation\x18\x05 \x01(\t\x12\r\n\x05rules\x18\x06 \x03(\t2\xe7\x01\n\rPolicyService\x12\x42\n\tListRoles\x12\x19.imsd.v1.ListRolesRequest\x1a\x1a.imsd.v1.ListRolesResponse\x12H\n\x0bListActions\x12\x1b.imsd.v1.ListActionsRequest\x1a\x1c.imsd.v1.ListActionsResponse\x12H\n\x0b\x43heckPolicy\x12\x1b.imsd.v1.CheckPolicyRequest\x1a\x1c.imsd.v1.CheckPolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14imsd/v1/policy.proto\x12\x07imsd.v1\"Z\n\x04Role\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x12\n\ndepends_on\x18\x03 \x03(\t\x12\x0f\n\x07\x61\x63tions\x18\x04 \x03(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\"\x12\n\x10ListRolesRequest\"1\n\x11ListRolesResponse\x12\x1c\n\x05roles\x18\x01 \x03(\x0b\x32\r.imsd.v1.Role\"<\n\x06\x41\x63tion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07methods\x18\x02 \x03(\t\x12\x13\n\x0bis_mutation\x18\x03 \x01(\x08\"\x14\n\x12ListActionsRequest\"7\n\x13ListActionsResponse\x12 \n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32\x0f.imsd.v1.Action\"[\n\x12\x43heckPolicyRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x10\n\x08image_id\x18\x04 \x01(\t\"\x99\x01\n\x13\x43heckPolicyResponse\x12\x12\n\nis_allowed\x18\x01 \x01(\x08\x12\x10\n\x08policies\x18\x02 \x03(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x15\n\rignored_roles\x18\x04 \x03(\t\x12\x13\n\x0b\x65xplanation\x18\x05 \x01(\t\x12\r\n\x05rules\x18\x06 \x03(\t\x12\x12\n\nproject_id\x18\x07 \x01(\t2\xe7\x01\n\rPolicyService\x12\x42\n\tListRoles\x12\x19.imsd.v1.ListRolesRequest\x1a\x1a.imsd.v1.ListRolesResponse\x12H\n\x0bListActions\x12\x1b.imsd.v1.ListActionsRequest\x1a\x1c.imsd.v1.ListActionsResponse\x12H\n\x0b\x43heckPolicy\x12\x1b.imsd.v1.CheckPolicyRequest\x1a\x1c.imsd.v1.CheckPolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,7 +46,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOLICYREQUEST']._serialized_start=337
   _globals['_CHECKPOLICYREQUEST']._serialized_end=428
   _globals['_CHECKPOLICYRESPONSE']._serialized_start=431
-  _globals['_CHECKPOLICYRESPONSE']._serialized_end=564
-  _globals['_POLICYSERVICE']._serialized_start=567
-  _globals['_POLICYSERVICE']._serialized_end=798
+  _globals['_CHECKPOLICYRESPONSE']._serialized_end=584
+  _globals['_POLICYSERVICE']._serialized_start=587
+  _globals['_POLICYSERVICE']._serialized_end=818
 # @@protoc_insertion_point(module_scope)

@@ -171,11 +171,11 @@ class CheckPolicyRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """a user; empty: the caller itself"""
+    """a user, or the name of a certificate that a role was granted to; empty: the caller itself"""
     action: _builtins.str
     """for example "ims:images:delete" """
     project_id: _builtins.str
-    """in which project; empty: that of the image, else the user's only project"""
+    """in which project; "*": all of them, for ims:usage:get; empty: that of the image, else the user's only project"""
     image_id: _builtins.str
     """UUID; empty: no image in particular"""
     def __init__(
@@ -204,10 +204,13 @@ class CheckPolicyResponse(_message.Message):
     IGNORED_ROLES_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
     is_allowed: _builtins.bool
     """what the policies say"""
     explanation: _builtins.str
-    """one or two sentences"""
+    """a few sentences"""
+    project_id: _builtins.str
+    """in which project it was decided; "*": the action is of no project, or of all"""
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ids of the policies that decided; empty: none allows it, so it is denied"""
@@ -233,10 +236,11 @@ class CheckPolicyResponse(_message.Message):
         ignored_roles: _abc.Iterable[_builtins.str] | None = ...,
         explanation: _builtins.str = ...,
         rules: _abc.Iterable[_builtins.str] | None = ...,
+        project_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "ignored_roles", b"ignored_roles", "is_allowed", b"is_allowed", "policies", b"policies", "roles", b"roles", "rules", b"rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "ignored_roles", b"ignored_roles", "is_allowed", b"is_allowed", "policies", b"policies", "project_id", b"project_id", "roles", b"roles", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

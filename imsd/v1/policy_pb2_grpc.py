@@ -73,8 +73,9 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckPolicy(self, request, context):
-        """CheckPolicy decides as a call would, and explains the decision. A caller asks for itself, an operator for anybody.
-        Reasons: INVALID_REQUEST, NOT_FOUND (user, image), PERMISSION_DENIED. Retry: safe.
+        """CheckPolicy decides as a call would, and explains the decision. A caller asks for itself, an operator for anybody: of
+        somebody else it says what a call with an API token may. Of an image it speaks only to those who may see it.
+        Reasons: INVALID_REQUEST, PROJECT_REQUIRED, NOT_FOUND (user, image), PERMISSION_DENIED. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,8 +42,9 @@ class PolicyServiceStub:
     Reasons: none of its own. Retry: safe.
     """
     CheckPolicy: _grpc.UnaryUnaryMultiCallable[_policy_pb2.CheckPolicyRequest, _policy_pb2.CheckPolicyResponse]
-    """CheckPolicy decides as a call would, and explains the decision. A caller asks for itself, an operator for anybody.
-    Reasons: INVALID_REQUEST, NOT_FOUND (user, image), PERMISSION_DENIED. Retry: safe.
+    """CheckPolicy decides as a call would, and explains the decision. A caller asks for itself, an operator for anybody: of
+    somebody else it says what a call with an API token may. Of an image it speaks only to those who may see it.
+    Reasons: INVALID_REQUEST, PROJECT_REQUIRED, NOT_FOUND (user, image), PERMISSION_DENIED. Retry: safe.
     """
 
 @_typing.type_check_only
@@ -60,8 +61,9 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     Reasons: none of its own. Retry: safe.
     """
     CheckPolicy: _aio.UnaryUnaryMultiCallable[_policy_pb2.CheckPolicyRequest, _policy_pb2.CheckPolicyResponse]  # type: ignore[assignment]
-    """CheckPolicy decides as a call would, and explains the decision. A caller asks for itself, an operator for anybody.
-    Reasons: INVALID_REQUEST, NOT_FOUND (user, image), PERMISSION_DENIED. Retry: safe.
+    """CheckPolicy decides as a call would, and explains the decision. A caller asks for itself, an operator for anybody: of
+    somebody else it says what a call with an API token may. Of an image it speaks only to those who may see it.
+    Reasons: INVALID_REQUEST, PROJECT_REQUIRED, NOT_FOUND (user, image), PERMISSION_DENIED. Retry: safe.
     """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -93,8 +95,9 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_pb2.CheckPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_pb2.CheckPolicyResponse, _abc.Awaitable[_policy_pb2.CheckPolicyResponse]]:
-        """CheckPolicy decides as a call would, and explains the decision. A caller asks for itself, an operator for anybody.
-        Reasons: INVALID_REQUEST, NOT_FOUND (user, image), PERMISSION_DENIED. Retry: safe.
+        """CheckPolicy decides as a call would, and explains the decision. A caller asks for itself, an operator for anybody: of
+        somebody else it says what a call with an API token may. Of an image it speaks only to those who may see it.
+        Reasons: INVALID_REQUEST, PROJECT_REQUIRED, NOT_FOUND (user, image), PERMISSION_DENIED. Retry: safe.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
