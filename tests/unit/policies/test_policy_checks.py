@@ -263,9 +263,7 @@ def test_states_that_refuse_are_told() -> None:
     assert list(refusals("ims:images:upload", "blue", queued)) == []
     assert list(refusals("ims:images:upload", "blue", image())) == ["the image does not wait for its bytes"]
     assert list(refusals("ims:images:copy", "blue", queued)) == ["the image is queued, not active"]
-    assert next(refusals(DELETE, "blue", image(status=ImageStatus.SAVING))).startswith(
-        "the image is being"
-    )
+    assert next(refusals(DELETE, "blue", image(status=ImageStatus.SAVING))).startswith("the image is being")
     assert list(refusals(DELETE, "blue", image(is_published=True))) == ["the image is published"]
     assert list(refusals("ims:images:export", "blue", image(kind=ImageKind.ISO))) != []
     assert list(refusals("ims:images:share", "blue", image(is_published=True))) != []
