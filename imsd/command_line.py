@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -36,6 +37,13 @@ config_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(config_app, name="config")
+policy_app = typer.Typer(
+    help="Look at the policies, which say who may do what.",
+    epilog="Example: imsd policy list",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(policy_app, name="policy")
 
 
 class LogFormat(StrEnum):
@@ -99,12 +107,14 @@ def show_config(
     # Imported late: other commands need no driver.
     from imsd.core.bucket_sections import configured_buckets
     from imsd.core.plugin_registry import load_plugins
+    from imsd.core.policies.loading import load_policies
     from imsd.core.store_sections import configured_stores
     from imsd.logging_setup import set_up_logging
 
     set_up_logging(loaded.config.log_format, "warning")  # what is said of a plugin goes to standard error
     registry = load_plugins(loaded.config.disabled_plugins)
     stores = configured_stores(registry, loaded.config.stores, loaded.config.default_store)
+    load_policies(loaded.config.policy_dir)  # for what is wrong with them
     buckets = configured_buckets(registry, loaded.config.buckets, loaded.config.region)
     rows = loaded.rows(
         {store.name: store.section() for store in stores},
@@ -114,17 +124,40 @@ def show_config(
         named = [{"key": row.key, "value": row.value, "source": row.source} for row in rows]
         print(json.dumps(named, indent=2))
         return
-    table = Table("KEY", "VALUE", "SOURCE", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(row.key, row.text, row.source)
-    # Wider than any terminal when piped: a program that reads lines wants them whole.
-    Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False).print(table)
+    _print_table(("KEY", "VALUE", "SOURCE"), [(row.key, row.text, row.source) for row in rows])
+
+
+@policy_app.command("list", epilog="Example: imsd policy list --config /etc/imsd/imsd.toml")
+def list_policies(
+    config: ConfigFile = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = Output.TABLE,
+) -> None:
+    """Read and check every policy as the daemon would at its start, and print them."""
+    loaded = _load(config, None, None, None)
+    from imsd.core.policies.loading import load_policies  # late: other commands need none
+
+    found = load_policies(loaded.config.policy_dir).texts
+    if output is Output.JSON:
+        fields = [(each.id, each.effect, str(each.path), each.line, each.text) for each in found]
+        names = ("id", "effect", "file", "line", "text")
+        print(json.dumps([dict(zip(names, each, strict=True)) for each in fields], indent=2))
+        return
+    rows = [(each.id, each.effect, str(each.path), str(each.line)) for each in found]
+    _print_table(("POLICY", "EFFECT", "FILE", "LINE"), rows)
 
 
 @app.command(epilog="Example: imsd version")
 def version() -> None:
     """Print the version of imsd and of the contract of its drivers."""
     print(f"imsd {version_of('imsd')} (driver contract {CONTRACT_VERSION}, Python {sys.version.split()[0]})")
+
+
+def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    # Wider than any terminal when piped: a program that reads lines wants them whole.
+    Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False).print(table)
 
 
 def _load(

@@ -44,6 +44,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.contract",
         "imsd.config_loading",
         "imsd.core.plugin_registry",
+        "imsd.core.policies",
         "imsd.core.bucket_sections",
         "imsd.core.store_sections",
         "imsd.logging_setup",

@@ -147,3 +147,23 @@ def test_every_command_has_an_example(tmp_path: Path) -> None:
 
 def test_the_version_is_told(tmp_path: Path) -> None:
     assert imsd("version", cwd=tmp_path).stdout.startswith("imsd 0.")
+
+
+def test_policies_are_listed_and_a_wrong_one_is_told_before_the_daemon_starts(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    own = tmp_path / "p" / "own.cedar"
+    own.write_text('@id("x")\nforbid (principal, action == Action::"ims:images:delete", resource);\n')
+    listed = imsd("policy", "list", "-o", "json", cwd=tmp_path, IMSD_POLICY_DIR="p")
+    assert listed.returncode == 0, listed.stderr
+    rows = json.loads(listed.stdout)
+    assert [(row["id"], row["effect"], row["line"]) for row in rows][-1] == ("x", "forbid", 1)
+    assert imsd("policy", "list", cwd=tmp_path).stdout.split("\n")[0].split() == [
+        *("POLICY", "EFFECT", "FILE", "LINE")
+    ]
+    own.write_text('\n@id("x")\nforbid (principal, action == Action::"ims:images:erase", resource);\n')
+    for command in (["policy", "list"], ["config", "show"], ["serve"]):
+        failed = imsd(*command, cwd=tmp_path, IMSD_POLICY_DIR="p", IMSD_STATE_DIR="s")
+        assert failed.returncode == 1
+        assert f"{own}, line 2: policy 'x': unrecognized action" in failed.stderr
+        assert "[INVALID_CONFIGURATION]" in failed.stderr
+    assert not (tmp_path / "s").exists()
