@@ -13,6 +13,7 @@ from .connection import Connection
 from .identity import IdentityCalls
 from .images import ImageCalls
 from .jobs import JobCalls
+from .members import MemberCalls
 from .policies import PolicyCalls
 from .quotas import QuotaCalls
 from .tags import TagCalls
@@ -29,6 +30,7 @@ class ImsClient:
         self.images = ImageCalls(connection)
         self.uploads = UploadCalls(connection)
         self.jobs = JobCalls(connection)
+        self.members = MemberCalls(connection)
         self.catalog = CatalogCalls(connection)
         self.buckets = BucketCalls(connection)
         self.drivers = DriverCalls(connection)

@@ -72,6 +72,12 @@ class ImageCalls:
         request = pb.DeleteImageRequest(project_id=self._project_id, image_id=image_id, etag=etag)
         await self._connection.call(self._stub.DeleteImage, request)
 
+    async def copy(self, request: pb.CopyImageRequest) -> job_pb2.Job:
+        """Start the job that copies an image into the project of this client, which is filled in."""
+        request.project_id = self._project_id
+        job: job_pb2.Job = await self._connection.call(self._stub.CopyImage, request)
+        return job
+
     async def verify(self, image_id: str, request_id: str = "") -> job_pb2.Job:
         """Start the job that re-reads every stored chunk of an image."""
         request = pb.VerifyImageRequest(project_id=self._project_id, image_id=image_id, request_id=request_id)

@@ -31,6 +31,7 @@ GROUPS = {
     "image": "imsctl.image_group",
     "job": "imsctl.job_group",
     "upload": "imsctl.upload_group",
+    "member": "imsctl.member_group",
     "tag": "imsctl.tag_group",
     "bucket": "imsctl.bucket_group",
     "quota": "imsctl.quota_group",

@@ -15,16 +15,19 @@ from . import (
     choice,
     image_choice,
     image_convert,
+    image_copy,
     image_digest,
     image_download,
     image_fetch,
     image_import,
     image_inspect,
+    member_group,
     wording,
 )
 from .command import command, group
 from .file_argument import refuse_scheme, scheme_of
 from .image_convert import ConvertOptions, DiskOption
+from .image_copy import CopyOptions
 from .image_download import DownloadOptions
 from .image_output import print_image, print_images
 from .import_options import ImportOptions
@@ -260,6 +263,22 @@ async def verify(session: Session, image: ImageArgument) -> int:
             job = await watch_own_job(client, job.id, view.row())
     _print_report(session, found, job)
     return FAILED if job.verify_report.damage_count else 0
+
+
+@command(app, "copy", example="imsctl image copy debian-12 --name debian-12-web --tag team=web")
+async def copy(session: Session, image: ImageArgument, options: CopyOptions) -> None:
+    """Make another image of the same disk: of an image of the project, a public or an accepted one."""
+    await image_copy.copy_image(session, image, options)
+
+
+@command(app, "share", example="imsctl image share debian-12 web shop")
+async def share(
+    session: Session,
+    image: ImageArgument,
+    projects: Annotated[list[str], typer.Argument(metavar="PROJECT...", help="Other projects.")],
+) -> int:
+    """Share an image with other projects: see `imsctl member`."""
+    return await member_group.share(session, [image], projects)
 
 
 @command(app, "delete", example="imsctl image delete old-1 old-2")

@@ -15,13 +15,15 @@ from . import choice
 from .command import command, group
 from .job_output import print_job, print_jobs, state_text
 from .job_watch import watch_job
-from .json_fields import job_fields
+from .json_fields import enum_texts, job_fields
 from .output import print_json
 from .paging import take
 from .progress import ProgressView
 from .session import FAILED, Interrupted, Session, print_failure
 
 app = group("Work that takes longer than a request.", "imsctl job list --state running")
+
+KINDS = enum_texts(job_pb2.JobKind)
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
 JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs.")]
@@ -36,9 +38,9 @@ class ListOptions:
             help="init, running, success, fail, cancelling or cancelled; may be repeated.",
         ),
     ] = field(default_factory=list)
-    kind: Annotated[
-        list[str], typer.Option(metavar="KIND", help="create_image or verify_image; may be repeated.")
-    ] = field(default_factory=list)
+    kind: Annotated[list[str], typer.Option(metavar="KIND", help=f"{', '.join(KINDS)}; may be repeated.")] = (
+        field(default_factory=list)
+    )
     image: Annotated[str, typer.Option(metavar="IMAGE", help="Only jobs on this image.")] = ""
     limit: Annotated[int, typer.Option(metavar="N", min=0, help="At most N jobs; 0: all.")] = 0
 

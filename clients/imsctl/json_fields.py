@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imsd.v1 import bucket_pb2, catalog_pb2, driver_pb2, image_pb2, job_pb2, upload_pb2
+from imsd.v1 import bucket_pb2, catalog_pb2, driver_pb2, image_pb2, job_pb2, member_pb2, upload_pb2
 
 from . import wording
 
@@ -67,6 +67,7 @@ def job_fields(job: job_pb2.Job) -> Fields:
         "parent_job_id": job.parent_job_id,
         "error": _job_error(job),
         "verify_report": _verify_report(job),
+        "member_results": [_member_result(result) for result in job.member_results],
         "project_id": job.project_id,
         "attempt": job.attempt,
         "created_at": wording.rfc3339(job.created_at),
@@ -151,10 +152,36 @@ def service_fields(found: catalog_pb2.ServiceInfo) -> Fields:
     }
 
 
+def member_fields(member: member_pb2.Member) -> Fields:
+    return {
+        "image_id": member.image_id,
+        "project_id": member.project_id,
+        "status": enum_text(image_pb2.MemberStatus, member.status),
+        "created_at": wording.rfc3339(member.created_at),
+        "updated_at": wording.rfc3339(member.updated_at),
+    }
+
+
 def _job_error(job: job_pb2.Job) -> Fields | None:
-    if not job.HasField("error"):
-        return None
-    return {"reason": job.error.reason, "message": job.error.message, "hint": job.error.hint}
+    return _error(job.error) if job.HasField("error") else None
+
+
+def _error(error: job_pb2.JobError) -> Fields:
+    return {
+        "reason": error.reason,
+        "message": error.message,
+        "hint": error.hint,
+        "img_code": error.img_code,
+    }
+
+
+def _member_result(result: job_pb2.MemberResult) -> Fields:
+    return {
+        "image_id": result.image_id,
+        "project_id": result.project_id,
+        "done": result.is_done,
+        "error": None if result.is_done else _error(result.error),
+    }
 
 
 def _verify_report(job: job_pb2.Job) -> Fields | None:
