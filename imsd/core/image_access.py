@@ -45,6 +45,12 @@ async def usable_image(c: AsyncConnection, project_id: str, image_id: str) -> Im
     Raises InvalidRequest, NotFound, FailedPrecondition (SHARE_NOT_ACCEPTED, IMG.0196; not active).
     """
     record = await seen_image(c, project_id, image_id)
+    require_usable(project_id, record)
+    return record
+
+
+def require_usable(project_id: str, record: ImageRecord) -> None:
+    """As `usable_image`, of an image that the project sees. Raises FailedPrecondition."""
     if record.member_status not in (None, MemberStatus.ACCEPTED):
         raise FailedPrecondition(
             f"project {checks.project_id(project_id)} did not accept image {record.name!r}",
@@ -53,7 +59,6 @@ async def usable_image(c: AsyncConnection, project_id: str, image_id: str) -> Im
             hint="accept the image first",
         )
     require_active(record)
-    return record
 
 
 def require_active(record: ImageRecord) -> None:

@@ -69,19 +69,24 @@ class ImageCopies:
 
 def require_copyable(source: ImageRecord, max_bytes: int) -> None:
     """Raises FailedPrecondition (IMAGE_KIND_UNSUITED), LimitExceeded (COPY_TOO_LARGE)."""
-    if source.kind is ImageKind.ISO:
-        raise FailedPrecondition(
-            f"image {source.name!r} is an installation disc, and those are not copied",
-            reason="IMAGE_KIND_UNSUITED",
-            field="image_id",
-            hint="import the file again, under the name you want",
-        )
+    require_disk(source)
     if source.virtual_size > max_bytes:
         raise LimitExceeded(
             f"image {source.name!r} has {source.virtual_size} bytes, and at most {max_bytes} are copied",
             reason="COPY_TOO_LARGE",
             field="image_id",
             hint="use the image as it is, or ask the operator to raise limits.max_copy_bytes",
+        )
+
+
+def require_disk(source: ImageRecord) -> None:
+    """Raises FailedPrecondition (IMAGE_KIND_UNSUITED)."""
+    if source.kind is ImageKind.ISO:
+        raise FailedPrecondition(
+            f"image {source.name!r} is an installation disc, and those are not copied",
+            reason="IMAGE_KIND_UNSUITED",
+            field="image_id",
+            hint="import the file again, under the name you want",
         )
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from imsd.contract import ImsError
-from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, MemberStatus, Visibility
+from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, Visibility
 
-from .image_access import require_owner
+from .image_access import require_owner, require_usable
+from .image_copies import require_disk
 from .share_rules import require_shareable
 
 # A rule says why not; empty: it has nothing against it.
@@ -49,14 +50,12 @@ def _deletable(_project_id: str, image: ImageRecord) -> str:
     return "a public image is not deleted" if image.visibility is Visibility.PUBLIC else ""
 
 
+def _usable(project_id: str, image: ImageRecord) -> str:
+    return _message(require_usable, project_id, image)
+
+
 def _copyable(project_id: str, image: ImageRecord) -> str:
-    """Table 5-4; IMG.0196."""
-    if image.kind is ImageKind.ISO:
-        return "an ISO image is not copied"
-    is_guest = image.project_id != project_id and image.visibility is not Visibility.PUBLIC
-    if is_guest and image.member_status is not MemberStatus.ACCEPTED:
-        return "the project has not accepted the image"
-    return ""
+    return _message(lambda _, image: require_disk(image), project_id, image)
 
 
 def _exportable(_project_id: str, image: ImageRecord) -> str:
@@ -89,7 +88,7 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "ims:images:delete": (_owner, _deletable),
     "ims:images:upload": (_owner, _fillable),
     "ims:images:share": (_shareable,),
-    "ims:images:copy": (_active, _copyable),
+    "ims:images:copy": (_usable, _copyable),
     "ims:images:export": (_active, _exportable),
     "ims:images:publish": (_owner, _active),
     "ims:images:publicize": (_owner, _active),
