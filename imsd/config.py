@@ -20,12 +20,15 @@ from pydantic import (
     ConfigDict,
     Field,
     IPvAnyNetwork,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from .config_access import LOOPBACK, Tls
 from .config_limits import Limits, Quotas
+from .config_values import AbsolutePath, OptionalPath, Texts, octal, split
 
 ENV_PREFIX = "IMSD_"
 
@@ -35,26 +38,6 @@ KIB, MIB, GIB, TIB = (1 << shift for shift in (10, 20, 30, 40))
 MAX_SOCKET_PATH = 107
 
 MAX_PORT = 65535
-
-# A token on its way would be seen by others, so a plain port stays on this machine.
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-def _split(value: object) -> object:
-    """A text from the environment is a list with commas."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _octal(value: object) -> object:
-    return int(value, 8) if isinstance(value, str) else value
-
-
-def _absolute(value: object) -> object:
-    return Path(value).expanduser().absolute() if isinstance(value, str | Path) else value
-
-
-Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 
 
 def default_state_dir() -> Path:
@@ -91,14 +74,14 @@ class UrlImport(BaseModel):
 
     # Ports that may be asked beside 443 (and 80, where http is allowed).
     ports: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=MAX_PORT)], ...], NoDecode, BeforeValidator(_split)
+        tuple[Annotated[int, Field(ge=1, le=MAX_PORT)], ...], NoDecode, BeforeValidator(split)
     ] = ()
 
     # Networks that may be asked although they are not the public web's: "10.1.0.0/16", for example.
-    allowed_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
+    allowed_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split)] = ()
 
     # A file of certificates (PEM) that are trusted beside those of the system.
-    ca_file: Annotated[Path | None, BeforeValidator(_absolute)] = None
+    ca_file: OptionalPath = None
 
     # Connections for one file, and for all files together. Each holds a few MiB.
     connections: Annotated[int, Field(ge=1, le=64)] = 4
@@ -122,11 +105,15 @@ class Config(BaseSettings):
     # Where the daemon keeps its database, its lock and, unless told otherwise, its store.
     state_dir: AbsolutePath = Field(default_factory=default_state_dir)
 
-    # Where it listens: "unix:PATH" or "HOST:PORT" (port 0: one that is free), where each call needs a token.
+    # The certificate of TCP addresses, and whose client certificates are trusted.
+    tls: Tls = Tls()
+
+    # Where it listens: "unix:PATH" or "HOST:PORT" (port 0: one that is free). Who calls over TCP says who it
+    # is; without `tls` only this machine may.
     listen: Texts = Field(default_factory=lambda given: (f"unix:{default_socket(given['state_dir'])}",))
 
     # Mode and group of unix sockets: whoever may open one is the local administrator.
-    socket_mode: Annotated[int, BeforeValidator(_octal)] = Field(0o660, ge=0, le=0o777)
+    socket_mode: Annotated[int, BeforeValidator(octal)] = Field(0o660, ge=0, le=0o777)
     socket_group: str = Field(default_factory=default_socket_group)
 
     # The name of this place in the region field of its images.
@@ -175,10 +162,10 @@ class Config(BaseSettings):
     upload_expiry_hours: float = Field(24.0, gt=0, le=24 * 365)
 
     # Directories of this machine from which images may be imported by their path; none: refused.
-    import_roots: Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(_split)] = ()
+    import_roots: Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(split)] = ()
 
     # A directory of policies (*.cedar) beside those of the service: who may do what; none: those alone.
-    policy_dir: Annotated[Path | None, BeforeValidator(_absolute)] = None
+    policy_dir: OptionalPath = None
 
     # Images from https:// URLs.
     url_import: UrlImport = UrlImport()
@@ -222,10 +209,14 @@ class Config(BaseSettings):
 
     @field_validator("listen")
     @classmethod
-    def _addresses(cls, listen: tuple[str, ...]) -> tuple[str, ...]:
+    def _addresses(cls, listen: tuple[str, ...], given: ValidationInfo) -> tuple[str, ...]:
         if not listen:
             raise ValueError("at least one address is needed")
-        return tuple(_address(address) for address in listen)
+        tls = given.data.get("tls")
+        listen = tuple(_address(address, has_tls=tls is not None and tls.is_used) for address in listen)
+        if tls and (others := set(tls.mutual_addresses) - set(listen)):
+            raise ValueError(f"{min(others)} of tls.mutual_addresses is not among them")
+        return listen
 
     @field_validator("socket_group")
     @classmethod
@@ -282,7 +273,7 @@ def default_bucket_section(state_dir: Path) -> dict[str, Any]:
     return {"driver": "localfs", "path": str(state_dir / "bucket"), "projects": ["default"]}
 
 
-def _address(address: str) -> str:
+def _address(address: str, *, has_tls: bool) -> str:
     """``address`` with an absolute path; ValueError when it is none."""
     if address.startswith("unix:"):
         given = address.removeprefix("unix:").removeprefix("//")
@@ -297,9 +288,10 @@ def _address(address: str) -> str:
         raise ValueError(f"{address!r} is neither unix:PATH nor HOST:PORT")
     if int(port) > MAX_PORT:
         raise ValueError(f"the port of {address!r} must be 1 to {MAX_PORT}, or 0 for one that is free")
-    if host.strip("[]") not in LOOPBACK:
+    # A token on its way would be seen by others, so a plain port stays on this machine.
+    if not has_tls and host.strip("[]") not in LOOPBACK:
         raise ValueError(
-            f"{address} can be reached from other machines, and nothing is encrypted: listen on "
-            f"127.0.0.1:PORT or unix:PATH, and forward it over ssh"
+            f"{address} can be reached from other machines, and nothing is encrypted: set tls.cert_file and "
+            f"tls.key_file, or listen on 127.0.0.1:PORT or unix:PATH"
         )
     return address

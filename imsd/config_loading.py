@@ -19,7 +19,16 @@ from imsd.contract import InvalidRequest
 from .config import ENV_PREFIX, SECTIONS, Config, default_bucket_section, default_store_section
 
 # Variables that are no keys: of the clients, of the choice of the file, and of tests and benchmarks.
-OTHER_VARIABLES = ("IMSD_ADDRESS", "IMSD_PROJECT", "IMSD_CONFIG")
+OTHER_VARIABLES = (
+    "IMSD_ADDRESS",
+    "IMSD_PROJECT",
+    "IMSD_TOKEN",
+    "IMSD_TOKEN_FILE",
+    "IMSD_CA_FILE",
+    "IMSD_CERT",
+    "IMSD_KEY",
+    "IMSD_CONFIG",
+)
 OTHER_PREFIXES = ("IMSD_TEST_", "IMSD_BENCH_", "IMSD_DEMO_")
 
 # A key of which one of these words is a part has a value that is not shown.

@@ -59,6 +59,7 @@ from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
+from imsd.grpc_server.tls import ServerTls
 from imsd.guest.inspector import GuestInspector
 from imsd.guest.spawner_link import CannotInspect
 from imsd.metadata import chunk_index
@@ -66,6 +67,7 @@ from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.database import open_database
 from imsd.metadata.records import JobKind
 from imsd.metadata.service import service_id
+from imsd.network_access import server_tls
 from imsd.service_notify import notify
 
 log = structlog.get_logger(__name__)
@@ -80,6 +82,7 @@ class Surroundings:
     drivers: DriverList
     inspector: GuestInspector
     policies: Policies
+    tls: ServerTls | None
 
 
 class Daemon:
@@ -119,6 +122,7 @@ class Daemon:
                 usage=self._usage,
             ),
             config.max_upload_streams,
+            around.tls,
         )
         self.addresses: list[str] = []
 
@@ -167,6 +171,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
     configured_buckets(registry, config.buckets, config.region)
     await run_blocking(check_addresses, config.listen)
     policies = Policies(await run_blocking(load_policies, config.policy_dir))
+    tls = await run_blocking(server_tls, config)
     async with AsyncExitStack() as stack:
         state_dir = stack.enter_context(locked_state_directory(config.state_dir))
         database = await stack.enter_async_context(open_database(config.database_url))
@@ -200,6 +205,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             drivers=DriverList(registry, stores, buckets.opened),
             inspector=inspector,
             policies=policies,
+            tls=tls,
         )
         daemon = Daemon(config, runtime, around)
         try:

@@ -11,7 +11,7 @@ from imsd.core.authentication import Credentials
 MAX_PEER = 255
 MAX_CERTIFICATE_ID = 255
 
-# gRPC itself takes no more than 16 KiB of metadata.
+# What the server takes of metadata is a little more.
 MAX_BEARER = 16 << 10
 
 _SPIFFE = "spiffe://"

@@ -75,6 +75,7 @@ from .member_servicer import MemberServicer
 from .policy_servicer import PolicyServicer
 from .quota_servicer import QuotaServicer
 from .tag_servicer import TagServicer
+from .tls import ServerTls
 from .upload_servicer import UploadServicer
 
 log = structlog.get_logger(__name__)
@@ -84,6 +85,9 @@ MAX_RECEIVED_BYTES = MAX_WRITE_BYTES + (64 << 10)
 
 # What gRPC's clients take unless they are told otherwise.
 MAX_SENT_BYTES = 4 << 20
+
+# Of one call. A token that tells of two hundred groups has 10 KiB; gRPC drops some calls from 8 KiB on.
+MAX_METADATA_BYTES = 20 << 10
 
 # Calls that run at once, watchers and streams included; gRPC refuses more with RESOURCE_EXHAUSTED.
 MAX_RUNNING_CALLS = 256
@@ -135,7 +139,9 @@ class Core:
 class GrpcServer:
     """One server on any number of sockets."""
 
-    def __init__(self, core: Core, max_upload_streams: int) -> None:
+    def __init__(self, core: Core, max_upload_streams: int, tls: ServerTls | None = None) -> None:
+        """``tls``: of all TCP addresses."""
+        self._tls = tls
         self.calls = CallInterceptor(Gate(core.identity, core.access))
         self._addresses: list[str] = []
         self._files = HandedFiles()
@@ -147,6 +153,8 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
                 ("grpc.max_send_message_length", MAX_SENT_BYTES),
+                ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
                 ("grpc.so_reuseport", 0),
@@ -208,6 +216,8 @@ class GrpcServer:
 
     def _add_port(self, address: str) -> int:
         try:
+            if self._tls and not address.startswith("unix:"):
+                return int(self._server.add_secure_port(address, self._tls.credentials(address)))
             return int(self._server.add_insecure_port(address))
         except RuntimeError as error:
             raise InvalidRequest(

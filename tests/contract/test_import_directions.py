@@ -32,7 +32,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.testing": ("imsd.contract",),
     "imsd.testing.memory_index": ("imsd.contract", "imsd.chunks.index"),
     # The daemon's shell: what the process is told, how it logs, how it allocates.
-    "imsd.config": ("imsd.config_limits",),
+    "imsd.config": ("imsd.config_access", "imsd.config_limits", "imsd.config_values"),
+    "imsd.config_access": ("imsd.config_values",),
+    "imsd.config_values": (),
+    "imsd.network_access": ("imsd.config", "imsd.core", "imsd.grpc_server"),
     # Numbers and where they come from; these two modules of the core import nothing.
     "imsd.config_limits": ("imsd.core.service_limits", "imsd.core.quota_rules"),
     "imsd.config_loading": ("imsd.contract", "imsd.config"),
@@ -60,6 +63,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.grpc_server",
         "imsd.guest",
         "imsd.metadata",
+        "imsd.network_access",
         "imsd.service_notify",
     ),
     "imsd": (),

@@ -258,3 +258,41 @@ def test_a_limit_that_cannot_be_is_refused(tmp_path: Path, text: str, key: str) 
         load_config(written(tmp_path, f"{text}\n"))
     assert refused.value.reason == "INVALID_CONFIGURATION"
     assert refused.value.field == key
+
+
+TLS = '[tls]\ncert_file = "/t/server.pem"\nkey_file = "/t/server.key"\n'
+
+
+def test_an_address_with_tls_may_be_reached_from_other_machines(tmp_path: Path) -> None:
+    text = f'listen = ["0.0.0.0:7443", "[::]:7444"]\n{TLS}client_ca_file = "/t/ca.pem"\n'
+    config = load_config(written(tmp_path, f'{text}mutual_addresses = ["[::]:7444"]\n')).config
+    assert config.tls.is_used
+    assert config.listen == ("0.0.0.0:7443", "[::]:7444")
+    assert config.tls.mutual_addresses == ("[::]:7444",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[tls]\ncert_file = "/t/server.pem"\n', "go together"),
+        ('[tls]\nkey_file = "/t/server.key"\n', "go together"),
+        ('[tls]\nclient_ca_file = "/t/ca.pem"\n', "needs cert_file"),
+        (f'{TLS}mutual_addresses = ["127.0.0.1:1"]\n', "need client_ca_file"),
+        (
+            f'listen = ["127.0.0.1:1"]\n{TLS}client_ca_file = "/t/ca.pem"\nmutual_addresses = ["127.0.0.1:2"]\n',
+            "127.0.0.1:2 of tls.mutual_addresses is not among them",
+        ),
+        (f'{TLS}cert = "x"\n', "unknown key 'tls.cert'"),
+        ('listen = ["0.0.0.0:1"]\n[tls]\ncert_file = ""\n', "nothing is encrypted"),
+    ],
+)
+def test_a_mistake_in_the_section_of_tls_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        load_config(written(tmp_path, text))
+    assert said in caught.value.message
+
+
+def test_variables_of_the_clients_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TOKEN", "TOKEN_FILE", "CA_FILE", "CERT", "KEY"):
+        monkeypatch.setenv(f"IMSD_{name}", "x")
+    assert load_config().config.listen
