@@ -18,7 +18,7 @@ from imsd.allocator import keep_loaded_objects
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.spool import SpoolFolder
 from imsd.config import Config
-from imsd.contract import run_blocking
+from imsd.contract import ImsError, run_blocking
 from imsd.core.access import Access
 from imsd.core.background import Background
 from imsd.core.bucket_sections import configured_buckets
@@ -100,7 +100,8 @@ class Daemon:
         self._jobs = Jobs(runtime, board, self._dispatcher)
         self._identity = identity_services(runtime)
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
-        access = Access(runtime.database, around.policies)
+        self._access = access = Access(runtime.database, around.policies)
+        self._reloading = asyncio.Lock()
         images = Images(runtime, self._sweeper)
         spools = SpoolFolder(config.state_dir, config.spool_quota_bytes)
         self._server = GrpcServer(
@@ -136,6 +137,21 @@ class Daemon:
         self._usage.start()
         await self._server.start(self._config.socket_mode, self._config.socket_group)
         log.info("ready", version=imsd.__version__, addresses=self.addresses, recovered_jobs=recovered)
+
+    async def reload_policies(self) -> None:
+        """Decide by the policies as their files are now. Wrong ones are logged, and change nothing."""
+        async with self._reloading:
+            try:
+                policies = Policies(await run_blocking(load_policies, self._config.policy_dir))
+            except ImsError as error:
+                log.error("the policies stay as they were", error=error.message)
+                return
+            self._access.use(policies)
+        log.info("policies are loaded", policies=len(policies.texts))
+
+    def hang_up(self) -> None:
+        """What SIGHUP asks for."""
+        self.runtime.background.spawn(self.reload_policies(), "reload of the policies")
 
     async def stop(self) -> None:
         """Refuse new work, let running work finish within the drain time, leave the rest resumable."""
@@ -255,7 +271,7 @@ async def _open_sources(config: Config, buckets: Buckets, pool: DecodePool) -> A
 
 
 def run(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `ImsError` when the daemon cannot start."""
+    """Serve until SIGTERM or SIGINT; SIGHUP loads the policies anew. Raises `ImsError` if it cannot start."""
     asyncio.run(_serve(config))
 
 
@@ -266,6 +282,7 @@ async def _serve(config: Config) -> None:
         loop.add_signal_handler(number, stopping.set)
     async with open_daemon(config) as daemon:
         keep_loaded_objects()
+        loop.add_signal_handler(signal.SIGHUP, daemon.hang_up)
         notify("READY=1", f"STATUS=listening on {', '.join(daemon.addresses)}", f"MAINPID={os.getpid()}")
         await stopping.wait()
         log.info("stopping", drain_seconds=config.drain_seconds)

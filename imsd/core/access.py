@@ -64,6 +64,10 @@ class Access:
         self._database = database
         self._policies = policies
 
+    def use(self, policies: Policies) -> None:
+        """Decide by these from now on."""
+        self._policies = policies
+
     async def require(self, caller: Caller, action: str, target: Target) -> None:
         """Raises PermissionDenied unless the caller may do it to all that the call is about."""
         answers = await self.ask(caller, action, target)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -254,6 +258,32 @@ async def test_an_operators_policy_keeps_live_images(ruled: tuple[DaemonProcess,
     await stubs.images.DeleteImage(
         image_pb2.DeleteImageRequest(project_id="blue", image_id=test.id), metadata=token
     )
+
+
+async def test_policies_are_loaded_anew_on_sighup_unless_they_are_wrong(
+    ruled: tuple[DaemonProcess, Stubs],
+) -> None:
+    daemon, stubs = ruled
+    rules = daemon.folder / "policies" / "live.cedar"
+    list_images = image_pb2.ListImagesRequest()
+    await stubs.images.ListImages(list_images)
+
+    async def reload(text: str, logged: str) -> None:
+        rules.write_text(text)
+        os.kill(daemon.pid, signal.SIGHUP)
+        deadline = time.monotonic() + 30
+        while logged not in daemon.log.read_text():
+            assert time.monotonic() < deadline, daemon.log.read_text()
+            await asyncio.sleep(0.05)
+
+    closed = '@id("closed") forbid (principal, action == Action::"ims:images:list", resource);'
+    await reload(closed, "policies are loaded")
+    with pytest.raises(grpc.aio.AioRpcError, match="policy closed forbids ims:images:list"):
+        await stubs.images.ListImages(list_images)
+    await reload("this is no policy", "the policies stay as they were")
+    assert "live.cedar, line 1: this is no policy" in daemon.log.read_text()
+    with pytest.raises(grpc.aio.AioRpcError, match="policy closed forbids ims:images:list"):
+        await stubs.images.ListImages(list_images)
 
 
 def test_imsctl_shows_roles_and_actions(shared: DaemonProcess) -> None:
