@@ -83,19 +83,17 @@ class Access:
         """
         if target.token_id:
             target = replace(target, other=await self._owner_of(caller, target.token_id))
-        question = self.question(caller, action, target)
-        found: Sequence[ImageRecord | None] = (None,)
-        if target.image_ids and self._policies.needs_image(action):
-            found = await self.seen(target.project_id, target.image_ids[:MAX_IMAGES])
-        return [self._answered(question, image) for image in found]
-
-    def question(self, caller: Caller, action: str, target: Target) -> Question:
-        return Question(
-            principal=principal_of(caller, target.project_id, self._policies.groups),
+        policies = self._policies  # of one moment: others may be loaded while images are looked up
+        question = Question(
+            principal=principal_of(caller, target.project_id, policies.groups),
             action=action,
             project_id=target.project_id,
             resource=target.other or project_uid(target.project_id),
         )
+        found: Sequence[ImageRecord | None] = (None,)
+        if target.image_ids and policies.needs_image(action):
+            found = await self.seen(target.project_id, target.image_ids[:MAX_IMAGES])
+        return [_answered(policies, question, image) for image in found]
 
     def actions_of(self, role: str) -> Sequence[str]:
         """What a role allows by itself, in every project; not what everybody may."""
@@ -129,12 +127,6 @@ class Access:
             if not any(set(other) < set(way) for other in ways):
                 yield way
 
-    def _answered(self, question: Question, image: ImageRecord | None) -> Answer:
-        if image is None:
-            return Answer(question, None, self._policies.decide(question))
-        question = replace(question, resource=Uid("Image", image.id))
-        return Answer(question, image, self._policies.decide(question, image))
-
     async def seen(self, project_id: str, image_ids: Sequence[str]) -> Sequence[ImageRecord | None]:
         """Images as the project sees them, in any status; None for those that it does not see."""
         async with self._database.reading() as c:
@@ -160,6 +152,13 @@ class Access:
         if ways := self.ways_to_allow(answer):
             yield ways
         yield f"`{check_command(answer)}` explains"
+
+
+def _answered(policies: Policies, question: Question, image: ImageRecord | None) -> Answer:
+    if image is None:
+        return Answer(question, None, policies.decide(question))
+    question = replace(question, resource=Uid("Image", image.id))
+    return Answer(question, image, policies.decide(question, image))
 
 
 async def _look_up(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord | None:

@@ -161,5 +161,5 @@ def _refused(path: Path, line: int, message: str, hint: str = "") -> InvalidRequ
         f"{place}: {message}",
         reason="INVALID_CONFIGURATION",
         field="policy_dir",
-        hint=hint or f"{SHIPPED / 'README.md'} tells how a policy is written",
+        hint=hint or "imsd/core/policies/README.md tells how a policy is written",
     )
