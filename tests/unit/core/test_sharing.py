@@ -80,6 +80,44 @@ async def test_one_pair_that_fails_stops_no_other(service: SharingService) -> No
     assert await service.status(good, "web") is PENDING
 
 
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"is_published": True}, "IMAGE_PUBLISHED"),
+        ({"is_market_derived": True}, "IMAGE_PUBLISHED"),
+        ({"visibility": Visibility.PUBLIC}, "IMAGE_PUBLIC"),
+        ({"visibility": Visibility.PUBLIC, "project_id": "web"}, "IMAGE_PUBLIC"),
+        ({"kind": ImageKind.ISO}, "IMAGE_KIND_UNSUITED"),
+        ({"kind": ImageKind.DATA_DISK}, "done"),
+        ({"status": ImageStatus.QUEUED}, "FAILED_PRECONDITION"),
+        ({"status": ImageStatus.SAVING}, "FAILED_PRECONDITION"),
+        ({"status": ImageStatus.DEACTIVATED}, "FAILED_PRECONDITION"),
+        ({"status": ImageStatus.PENDING_DELETE}, "NOT_FOUND"),
+        ({"public_platform": "Ubuntu"}, "done"),
+        ({"is_protected": True}, "done"),
+    ],
+)
+async def test_rows_of_table_5_3_on_sharing_images(
+    service: SharingService, values: dict[str, Any], reason: str
+) -> None:
+    """Private image status: Normal; Image sharing: none that is published (contract §9.1, column "share")."""
+    image = await service.image(**values)
+    assert await service.add([image], ["shop"]) == [reason]
+    assert (await service.status(image, "shop") is None) is (reason != "done")
+
+
+async def test_a_project_receives_any_number_of_images_beside_its_own(database: Database) -> None:
+    """Table 5-3, Maximum number of shared images that a tenant can receive: no limit; contract §6.2."""
+    async with serving(database, quotas={"images": 1}) as service:
+        await service.projects("web")
+        images = [await service.image() for _ in range(150)]
+        for batch in (images[:100], images[100:]):
+            assert set(await service.add(batch, ["web"])) == {"done"}
+            assert set(await service.answer("web", batch, ACCEPTED)) == {"done"}
+        async with database.reading() as c:
+            assert await quota_rows.used(c, "web", "images") == 0
+
+
 async def test_a_received_image_is_not_shared_on_and_its_other_members_are_not_told(
     service: SharingService,
 ) -> None:
