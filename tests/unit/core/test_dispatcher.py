@@ -113,7 +113,8 @@ async def test_jobs_wait_for_a_slot_and_can_be_cancelled_there(serve: Any) -> No
     assert (await service.jobs.get("default", third)).queue_position == 1
 
 
-async def test_forty_jobs_run_at_once_and_more_wait_in_their_order(serve: Any) -> None:
+async def test_table_5_1_maximum_number_of_concurrent_tasks_for_creating_private_images(serve: Any) -> None:
+    """Forty run at once, and more wait in their order."""
     most = load_config(Path("/dev/null")).config.max_running_create_jobs
     assert most == 40
     may_end = asyncio.Event()

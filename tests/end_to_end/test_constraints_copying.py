@@ -1,0 +1,83 @@
+"""Table 5-4, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+
+from imsd.v1 import job_pb2
+from tests.end_to_end import wire
+from tests.end_to_end.constraints_world import (
+    MIB,
+    OWNER,
+    Refusal,
+    copy_request,
+    limit,
+    owned_image,
+    refusal,
+    set_column,
+)
+from tests.end_to_end.daemon_process import DaemonProcess, Stubs
+from tests.end_to_end.disks import random_disk
+from tests.unit.formats.crafted_iso import disc
+
+GIB = 1 << 30
+StartDaemon = Callable[..., DaemonProcess]
+
+
+async def test_table_5_4_maximum_size_of_an_image(daemon: DaemonProcess, stubs: Stubs) -> None:
+    assert await limit(stubs, "max_copy_bytes") == 128 * GIB
+    image = await owned_image(stubs)
+    set_column(daemon, image.id, "virtual_size", 128 * GIB + 1)
+    set_column(daemon, image.id, "data_size", 128 * GIB + 1)
+    refused = await refusal(stubs.images.CopyImage(copy_request(image.id)))
+    assert refused == Refusal("COPY_TOO_LARGE", "")
+    set_column(daemon, image.id, "virtual_size", 128 * GIB)
+    set_column(daemon, image.id, "data_size", 128 * GIB)
+    copied = await wire.ended(stubs, await stubs.images.CopyImage(copy_request(image.id)))
+    assert copied.state == job_pb2.JOB_STATE_SUCCESS
+
+
+async def test_table_5_4_maximum_number_of_concurrent_replication_tasks_per_tenant(
+    start_daemon: StartDaemon,
+) -> None:
+    """Five of a project run at once, however many are asked for; more wait, and those of others do not."""
+    daemon = start_daemon()
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        stubs = Stubs(channel)
+        assert await limit(stubs, "max_copy_jobs_per_project") == 5
+        image = await owned_image(stubs, random_disk(16 * MIB))
+        # Of fast imports, the bytes are cut anew: that takes its time.
+        set_column(daemon, image.id, "is_fast_imported", True)
+        jobs = [await stubs.images.CopyImage(copy_request(image.id)) for _ in range(12)]
+        most = 0
+        while True:
+            now = [
+                await stubs.jobs.GetJob(job_pb2.GetJobRequest(project_id=OWNER, job_id=job.id))
+                for job in jobs
+            ]
+            most = max(most, [job.state for job in now].count(job_pb2.JOB_STATE_RUNNING))
+            if all(job.state in wire.FINAL for job in now):
+                break
+        assert {job.state for job in now} == {job_pb2.JOB_STATE_SUCCESS}
+        assert 1 <= most <= 5
+
+
+async def test_table_5_4_private_image_status(daemon: DaemonProcess, stubs: Stubs) -> None:
+    """Normal."""
+    image = await owned_image(stubs)
+    for status in ("queued", "saving", "deactivated"):
+        set_column(daemon, image.id, "status", status)
+        refused = await refusal(stubs.images.CopyImage(copy_request(image.id)))
+        assert refused.reason == "FAILED_PRECONDITION"
+    set_column(daemon, image.id, "status", "active")
+    assert (await stubs.images.CopyImage(copy_request(image.id))).image_ids
+
+
+async def test_table_5_4_private_images_created_using_iso_files_do_not_support_replication(
+    stubs: Stubs,
+) -> None:
+    image = await owned_image(stubs, disc(bootable=True))
+    refused = await refusal(stubs.images.CopyImage(copy_request(image.id)))
+    assert refused.reason == "IMAGE_KIND_UNSUITED"
