@@ -6,7 +6,7 @@ answered to that. It changes only its own (contract §9.1). An image that it doe
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,10 +32,23 @@ async def seen_image(
     project_id, image_id = checks.project_id(project_id), checks.uuid("image_id", image_id)
     record = await image_rows.get_seen_image(c, project_id, image_id)
     if record is None or record.status not in statuses:
-        raise NotFound(
-            f"there is no image {image_id} in project {project_id}", hint="list the images of the project"
-        )
+        raise no_image(project_id, image_id)
     return as_seen_by(project_id, record)
+
+
+async def seen_images(
+    c: AsyncConnection, project_id: str, image_ids: Collection[str]
+) -> Mapping[str, ImageRecord]:
+    """As `seen_image`, of ids that were checked; those that are not there are left out."""
+    found = await image_rows.get_seen_images(c, project_id, image_ids)
+    return {record.id: as_seen_by(project_id, record) for record in found if record.status in THERE}
+
+
+def no_image(project_id: str, image_id: str) -> NotFound:
+    """The same whether there is none or the project does not see it."""
+    return NotFound(
+        f"there is no image {image_id} in project {project_id}", hint="list the images of the project"
+    )
 
 
 async def usable_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from imsd.contract import AlreadyExists, FailedPrecondition, ImsError, LimitExceeded, NotFound
+from imsd.contract import AlreadyExists, FailedPrecondition, LimitExceeded, NotFound
 from imsd.metadata.members import MemberChange
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, MemberStatus, Visibility
 
-from .image_access import require_owner
+from .image_access import no_image, require_owner
 
 
 @dataclass(slots=True)
@@ -28,13 +28,13 @@ class Room:
 class Shares:
     """What is known of images, their shares and projects; `note` keeps it true while changes are decided.
 
-    ``images``: as the project ``asking`` sees them, or why it does not. ``counts``: members of an image, in
+    ``images``: those that the project ``asking`` sees, as it sees them. ``counts``: members of an image, in
     any status; ``accepted``: of them. ``known_projects``: those that there are. ``rooms``: by owner; of an
     owner without one nothing is taken.
     """
 
     asking: str
-    images: Mapping[str, ImageRecord | ImsError]
+    images: Mapping[str, ImageRecord]
     statuses: dict[tuple[str, str], MemberStatus]
     counts: dict[str, int]
     accepted: dict[str, int]
@@ -44,10 +44,9 @@ class Shares:
 
     def image(self, image_id: str) -> ImageRecord:
         """Raises NotFound."""
-        found = self.images[image_id]
-        if isinstance(found, ImsError):
-            raise found
-        return found
+        if image_id not in self.images:
+            raise no_image(self.asking, image_id)
+        return self.images[image_id]
 
     def note(self, change: MemberChange) -> None:
         key = change.image_id, change.project_id

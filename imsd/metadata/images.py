@@ -55,6 +55,14 @@ async def get_image(c: AsyncConnection, project_id: str, image_id: str) -> Image
 
 async def get_seen_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord | None:
     """The image, in any status, if it is of the project, public, or shared with the project."""
+    found = await get_seen_images(c, project_id, [image_id])
+    return found[0] if found else None
+
+
+async def get_seen_images(
+    c: AsyncConnection, project_id: str, image_ids: Collection[str]
+) -> Sequence[ImageRecord]:
+    """As `get_seen_image`: those of ``image_ids``, of which there are no more than a statement takes."""
     member = image_member.c.status.label("member_status")
     joined = image.outerjoin(
         image_member, and_(image_member.c.image_id == image.c.id, image_member.c.project_id == project_id)
@@ -64,9 +72,8 @@ async def get_seen_image(c: AsyncConnection, project_id: str, image_id: str) -> 
         image.c.visibility == Visibility.PUBLIC,
         image_member.c.project_id.is_not(None),
     )
-    rows = select(image, member).select_from(joined).where(image.c.id == image_id, is_seen)
-    found = await _records(c, rows)
-    return found[0] if found else None
+    rows = select(image, member).select_from(joined).where(image.c.id.in_(list(image_ids)), is_seen)
+    return await _records(c, rows)
 
 
 async def owner_of_image(c: AsyncConnection, image_id: str) -> str:

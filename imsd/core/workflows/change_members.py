@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.contract import ImsError
 from imsd.core import quotas, share_rules
-from imsd.core.image_access import seen_image
+from imsd.core.image_access import seen_images
 from imsd.core.job_run import JobRun, Workflow
 from imsd.core.quota_rules import IMAGE_MEMBERS, SHARED_IMAGES
 from imsd.core.runtime import Runtime
@@ -22,7 +22,7 @@ from imsd.core.share_rules import Room, Shares
 from imsd.metadata import identity
 from imsd.metadata import members as member_rows
 from imsd.metadata.members import MemberChange
-from imsd.metadata.records import ImageRecord, JobRecord, MemberStatus
+from imsd.metadata.records import JobRecord, MemberStatus
 
 
 class ChangeMembers(Workflow):
@@ -84,8 +84,8 @@ class RemoveMembers(ChangeMembers):
 async def _known(c: AsyncConnection, runtime: Runtime, job: JobRecord) -> Shares:
     image_ids, project_ids = job.spec["image_ids"], job.spec["project_ids"]
     known = await identity.list_projects(c, len(project_ids), "", only=project_ids)
-    images = {image_id: await _seen(c, job.project_id, image_id) for image_id in image_ids}
-    owners = {image.project_id for image in images.values() if isinstance(image, ImageRecord)}
+    images = await seen_images(c, job.project_id, image_ids)
+    owners = {image.project_id for image in images.values()}
     if job.spec.get("status") != MemberStatus.ACCEPTED:
         owners = set()  # of whose quotas nothing is taken
     return Shares(
@@ -105,10 +105,3 @@ async def _room(c: AsyncConnection, runtime: Runtime, project_id: str) -> Room:
         await quotas.room(c, runtime, project_id, SHARED_IMAGES),
         await quotas.room(c, runtime, project_id, IMAGE_MEMBERS),
     )
-
-
-async def _seen(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord | ImsError:
-    try:
-        return await seen_image(c, project_id, image_id)
-    except ImsError as error:
-        return error
