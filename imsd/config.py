@@ -170,6 +170,9 @@ class Config(BaseSettings):
     # Images from https:// URLs.
     url_import: UrlImport = UrlImport()
 
+    # Images that descend from public images of these platforms are not exported.
+    export_refused_platforms: Texts = ("Ubuntu",)
+
     # How much of an upload lies in one blob; at most one part is sent twice after a crash.
     upload_part_bytes: ByteSize = Field(ByteSize(64 * MIB), ge=MIB, le=GIB)
 

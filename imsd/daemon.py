@@ -24,12 +24,14 @@ from imsd.core.background import Background
 from imsd.core.bucket_sections import configured_buckets
 from imsd.core.buckets import Buckets, open_buckets
 from imsd.core.dispatcher import Dispatcher
-from imsd.core.downloads import Downloads
+from imsd.core.downloads import Downloads, Outlet
 from imsd.core.driver_list import DriverList
+from imsd.core.export_rules import ExportPolicy
 from imsd.core.fetching import Fetching
 from imsd.core.guest_inspection import GuestInspection
 from imsd.core.identity_services import identity_services
 from imsd.core.image_copies import ImageCopies
+from imsd.core.image_exports import ImageExports
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.image_making import ImageMaker
 from imsd.core.images import Images
@@ -57,6 +59,7 @@ from imsd.core.usage import Usage
 from imsd.core.workflows.change_members import AddMembers, RemoveMembers, UpdateMembers
 from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
+from imsd.core.workflows.export_image import ExportImage
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
 from imsd.grpc_server.tls import ServerTls
@@ -96,24 +99,27 @@ class Daemon:
         board = JobBoard()
         self.uploads = Uploads(runtime, self._sweeper)
         workflows = _workflows(self.uploads, self._sweeper, sources, ImageMaker(inspector))
-        self._dispatcher = Dispatcher(runtime, board, workflows)
+        outlet = Outlet(runtime, self._sweeper, SpoolFolder(config.state_dir, config.spool_quota_bytes))
+        policy = ExportPolicy(runtime.limits, config.export_refused_platforms)
+        export = {JobKind.EXPORT_IMAGE: ExportImage(outlet, around.buckets, policy)}
+        self._dispatcher = Dispatcher(runtime, board, {**workflows, **export})
         self._jobs = Jobs(runtime, board, self._dispatcher)
         self._identity = identity_services(runtime)
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
         self._access = access = Access(runtime.database, around.policies)
         self._reloading = asyncio.Lock()
         images = Images(runtime, self._sweeper)
-        spools = SpoolFolder(config.state_dir, config.spool_quota_bytes)
         self._server = GrpcServer(
             Core(
                 runtime=runtime,
                 images=images,
                 image_jobs=ImageJobs(runtime, self._dispatcher, self.uploads, sources),
-                downloads=Downloads(runtime, self._sweeper, images, spools),
+                downloads=Downloads(runtime, images, outlet),
                 uploads=self.uploads,
                 jobs=self._jobs,
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),
                 copies=ImageCopies(runtime, self._dispatcher),
+                exports=ImageExports(runtime, self._dispatcher, around.buckets, policy),
                 members=Members(runtime, self._dispatcher),
                 buckets=around.buckets,
                 drivers=around.drivers,

@@ -84,6 +84,12 @@ class ImageCalls:
         job: job_pb2.Job = await self._connection.call(self._stub.VerifyImage, request)
         return job
 
+    async def export(self, request: pb.ExportImageRequest) -> job_pb2.Job:
+        """Start the job that writes an image into a bucket; the project of this client is filled in."""
+        request.project_id = self._project_id
+        job: job_pb2.Job = await self._connection.call(self._stub.ExportImage, request)
+        return job
+
     async def inspect(self, image_id: str) -> guest_pb2.GuestReport:
         """Look inside an image's disk, now."""
         request = pb.InspectImageRequest(project_id=self._project_id, image_id=image_id)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from contextlib import suppress
 
 import typer
-from ims_client import ClientError, ImsClient, patiently
 
-from imsd.v1 import image_pb2, job_pb2
+from imsd.v1 import image_pb2
 
 from . import choice
 from .image_import import print_images_of
 from .import_options import ImportOptions
 from .job_output import print_job
-from .job_watch import cancel_own_job, watch_own_job
+from .job_watch import start_own_job, watch_own_job
 from .outage_notes import OutageNotes
-from .progress import ProgressRow
-from .session import Interrupted, Session
-
-# An answer that is on its way when Ctrl-C comes names the job to cancel.
-ANSWER_SECONDS = 5.0
+from .session import Session
 
 
 async def fetch_image(session: Session, what: str, options: ImportOptions) -> None:
@@ -33,7 +26,7 @@ async def fetch_image(session: Session, what: str, options: ImportOptions) -> No
     async with session.connect() as client:
         with session.progress() as view:
             row = OutageNotes(client, view)
-            job = await _start(client, request, row)
+            job = await start_own_job(client, lambda: client.images.create(request), row)
             if options.detach:
                 print_job(session, job)
                 return
@@ -59,15 +52,3 @@ def _request(what: str, options: ImportOptions) -> image_pb2.CreateImageRequest:
     # A repeated call gets the job of the first.
     request.request_id = options.request_id or f"imsctl-{uuid.uuid4()}"
     return request
-
-
-async def _start(client: ImsClient, request: image_pb2.CreateImageRequest, row: ProgressRow) -> job_pb2.Job:
-    """Start the job; broken off meanwhile, it is cancelled. Raises Interrupted, CallFailed."""
-    starting = asyncio.create_task(patiently(lambda: client.images.create(request), client.backoff()))
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        with suppress(ClientError, TimeoutError):
-            job = await asyncio.wait_for(starting, ANSWER_SECONDS)
-            raise await cancel_own_job(client, job.id, row) from None
-        raise Interrupted("interrupted: no job was started") from None

@@ -18,6 +18,7 @@ from . import (
     image_copy,
     image_digest,
     image_download,
+    image_export,
     image_fetch,
     image_import,
     image_inspect,
@@ -29,6 +30,7 @@ from .file_argument import refuse_scheme, scheme_of
 from .image_convert import ConvertOptions, DiskOption
 from .image_copy import CopyOptions
 from .image_download import DownloadOptions
+from .image_export import ExportOptions
 from .image_output import print_image, print_images
 from .import_options import ImportOptions
 from .job_watch import watch_own_job
@@ -209,6 +211,29 @@ async def set_(session: Session, image: ImageArgument, options: SetOptions) -> N
 async def download(session: Session, image: ImageArgument, options: DownloadOptions) -> None:
     """Fetch an image as a file; the file appears only when it is whole."""
     await image_download.download_image(session, image, options)
+
+
+@command(
+    app,
+    "export",
+    example=[
+        "imsctl image export debian-12 main:debian-12.qcow2",
+        "imsctl image export debian-12 main:images/debian-12 --fast --detach",
+    ],
+)
+async def export(
+    session: Session,
+    image: ImageArgument,
+    target: Annotated[
+        str, typer.Argument(metavar="BUCKET:OBJECT", help="Where to; `imsctl bucket list` shows the buckets.")
+    ],
+    options: ExportOptions,
+) -> None:
+    """Write an image as a file into a bucket; the object appears only when it is whole.
+
+    Ctrl-C cancels the job and leaves nothing.
+    """
+    await image_export.export_image(session, image, target, options)
 
 
 @command(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from ims_client import CallFailed, ClientError, ImsClient, JobCancelled, JobFailed
+from ims_client import CallFailed, ClientError, ImsClient, JobCancelled, JobFailed, patiently
 
 from imsd.v1 import job_pb2
 
@@ -15,6 +15,9 @@ from .session import Interrupted
 
 # What is done for a cancelled job takes about two seconds; a daemon that restarts meanwhile goes on.
 CANCEL_PATIENCE_SECONDS = 60.0
+
+# An answer that is on its way when Ctrl-C comes names the job to cancel.
+ANSWER_SECONDS = 5.0
 
 
 class SubJobs:
@@ -76,6 +79,23 @@ async def watch_job(
             follow = f"the job goes on: follow it with `imsctl job watch {job_id}`"
             error.hint = f"{error.hint}; {follow}" if error.hint else follow
         raise
+
+
+async def start_own_job(
+    client: ImsClient, ask: Callable[[], Awaitable[job_pb2.Job]], row: ProgressRow
+) -> job_pb2.Job:
+    """Start a job by ``ask``, which may be repeated; broken off meanwhile, the job is cancelled.
+
+    Raises Interrupted, CallFailed.
+    """
+    starting = asyncio.ensure_future(patiently(ask, client.backoff()))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(ClientError, TimeoutError):
+            job = await asyncio.wait_for(starting, ANSWER_SECONDS)
+            raise await cancel_own_job(client, job.id, row) from None
+        raise Interrupted("interrupted: no job was started") from None
 
 
 async def watch_own_job(

@@ -68,6 +68,7 @@ def job_fields(job: job_pb2.Job) -> Fields:
         "error": _job_error(job),
         "verify_report": _verify_report(job),
         "member_results": [_member_result(result) for result in job.member_results],
+        "export_report": _export_report(job),
         "project_id": job.project_id,
         "attempt": job.attempt,
         "created_at": wording.rfc3339(job.created_at),
@@ -182,6 +183,13 @@ def _member_result(result: job_pb2.MemberResult) -> Fields:
         "done": result.is_done,
         "error": None if result.is_done else _error(result.error),
     }
+
+
+def _export_report(job: job_pb2.Job) -> Fields | None:
+    if not job.HasField("export_report"):
+        return None
+    report = job.export_report
+    return {"target": report.target, "size": report.size_bytes, "sha256": report.sha256}
 
 
 def _verify_report(job: job_pb2.Job) -> Fields | None:

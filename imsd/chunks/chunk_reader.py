@@ -8,7 +8,7 @@ What is decoded has a checksum in its frame besides.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import numpy as np
@@ -30,6 +30,8 @@ from .tree_digest import format_digest
 # All packs of a manifest make one address space: pack number n begins at n << PACK_SHIFT. Offsets in a
 # pack fit 32 bits and packs are far shorter, so ranges of two packs never touch.
 PACK_SHIFT = 32
+
+OnRead = Callable[[int], None]
 
 
 class PackSource(SegmentSource):
@@ -91,13 +93,22 @@ class ChunkReader(FrameSource):
 
     ``digests``: what is decoded is compared with the chunk's digest too, which finds a chunk that was
     wrong when it was stored. It costs more than all else but decoding, and is for `verify`.
+    ``on_read`` is told, in any thread, the plain bytes of each chunk that is taken from what was fetched.
     """
 
-    def __init__(self, store: BlobStore, manifest: ManifestReader, *, digests: bool = False) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        manifest: ManifestReader,
+        *,
+        digests: bool = False,
+        on_read: OnRead | None = None,
+    ) -> None:
         self.manifest = manifest
         self.size_bytes = manifest.size_bytes
         self._packs = PackSource(store, manifest.pack_ids)
         self._compares_digests = digests
+        self._on_read = on_read
 
     @property
     def digest(self) -> str:
@@ -211,6 +222,8 @@ class ChunkReader(FrameSource):
         stored = self._packs.read(place.offset, place.length)
         if check_of(stored) != chunk.check:
             raise self._damaged(chunk, "its bytes are not those that were written")
+        if self._on_read:
+            self._on_read(chunk.length)
         return stored
 
     def _pieces(self, chunk: StoredChunk, start: int, end: int) -> Iterator[tuple[int, Buffer]]:
@@ -285,11 +298,16 @@ def _cut(chunk: StoredChunk, stored: Buffer) -> list[tuple[int, int, memoryview]
 
 @asynccontextmanager
 async def open_chunk_reader(
-    store: BlobStore, manifest_id: str, pool: DecodePool, *, digests: bool = False
+    store: BlobStore,
+    manifest_id: str,
+    pool: DecodePool,
+    *,
+    digests: bool = False,
+    on_read: OnRead | None = None,
 ) -> AsyncIterator[ChunkReader]:
     """Open a stored image; the caller holds its manifest; see `ChunkReader`. Raises DataLoss, Unavailable."""
     manifest = await open_manifest(store, manifest_id, pool)
-    yield ChunkReader(store, manifest, digests=digests)
+    yield ChunkReader(store, manifest, digests=digests, on_read=on_read)
 
 
 class _ThreadDecoder(threading.local):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
+from imsd.chunks.chunk_reader import ChunkReader, OnRead, open_chunk_reader
 from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.render import render
 from imsd.chunks.spool import SpoolFolder
@@ -32,12 +32,50 @@ class Download:
     pieces: AsyncIterator[Sequence[Output]]
 
 
-class Downloads:
-    def __init__(self, runtime: Runtime, sweeper: Sweeper, images: Images, spools: SpoolFolder) -> None:
+class Outlet:
+    """Makes files of images, for whoever takes them."""
+
+    def __init__(self, runtime: Runtime, sweeper: Sweeper, spools: SpoolFolder) -> None:
         self._runtime = runtime
-        self._spools = spools
         self._sweeper = sweeper
+        self._spools = spools
+
+    @asynccontextmanager
+    async def open(
+        self,
+        image: ImageRecord,
+        disk_format: str,
+        compression: str = "",
+        *,
+        may_frame: bool = False,
+        on_read: OnRead | None = None,
+    ) -> AsyncIterator[Download]:
+        """A file of an active image, measured.
+
+        ``may_frame``: as in `open_writer`; ``on_read``: as in `ChunkReader`.
+        Raises InvalidRequest, NotFound, DataLoss, Unavailable.
+        """
+        async with AsyncExitStack() as stack:
+            reader = await stack.enter_async_context(
+                open_image_reader(self._runtime, self._sweeper, image, on_read=on_read)
+            )
+            spool = self._spools.spool()
+            stack.push_async_callback(run_blocking, spool.close)
+            writer: FormatWriter = await self._runtime.pool.run(
+                open_writer, disk_format, reader, compression, may_frame=may_frame, spool=spool
+            )
+            rendering = await stack.enter_async_context(aclosing(render(writer, self._runtime.pool)))
+            # The first step runs the measuring pass, after which the length is known.
+            first = await anext(rendering, ())
+            size = writer.file_size_bytes() if writer.is_length_known else 0
+            yield Download(image, disk_format, size, _chain(first, rendering))
+
+
+class Downloads:
+    def __init__(self, runtime: Runtime, images: Images, outlet: Outlet) -> None:
+        self._runtime = runtime
         self._images = images
+        self._outlet = outlet
 
     @asynccontextmanager
     async def open(
@@ -50,26 +88,16 @@ class Downloads:
         disk_format = disk_format or "raw"
         require_writable(disk_format, compression)
         image = await self._images.get_usable(project_id, image_id)
-        async with AsyncExitStack() as stack:
-            reader = await stack.enter_async_context(open_image_reader(self._runtime, self._sweeper, image))
-            spool = self._spools.spool()
-            stack.push_async_callback(run_blocking, spool.close)
-            writer: FormatWriter = await self._runtime.pool.run(
-                open_writer, disk_format, reader, compression, may_frame=may_frame, spool=spool
-            )
-            rendering = await stack.enter_async_context(aclosing(render(writer, self._runtime.pool)))
-            # The first step runs the measuring pass, after which the length is known.
-            first = await anext(rendering, ())
-            size = writer.file_size_bytes() if writer.is_length_known else 0
-            sent = _Sent()
-            stack.callback(self._count_soon, project_id, sent)
-            yield Download(image, disk_format, size, sent.counted(first, rendering))
+        sent = _Sent()
+        try:
+            async with self._outlet.open(image, disk_format, compression, may_frame=may_frame) as download:
+                yield replace(download, pieces=sent.counted(download.pieces))
+        finally:
+            self._count_soon(checks.project_id(project_id), sent)
 
     def _count_soon(self, project_id: str, sent: _Sent) -> None:
         """Also what a download sent that was broken off; after the call, whose end may be a cancellation."""
-        self._runtime.background.spawn(
-            self._count(checks.project_id(project_id), sent.bytes), "usage of a download"
-        )
+        self._runtime.background.spawn(self._count(project_id, sent.bytes), "usage of a download")
 
     async def _count(self, project_id: str, sent_bytes: int) -> None:
         async with self._runtime.database.transaction() as c:
@@ -78,18 +106,24 @@ class Downloads:
 
 @asynccontextmanager
 async def open_image_reader(
-    runtime: Runtime, sweeper: Sweeper, image: ImageRecord, *, digests: bool = False
+    runtime: Runtime,
+    sweeper: Sweeper,
+    image: ImageRecord,
+    *,
+    digests: bool = False,
+    on_read: OnRead | None = None,
 ) -> AsyncIterator[ChunkReader]:
     """A reader of an active image's disk, which keeps its bytes even when the image is deleted.
 
-    ``digests``: as in `ChunkReader`.
+    ``digests``, ``on_read``: as in `ChunkReader`.
     """
     holder = Holder(HolderKind.READER, runtime.new_id())
     try:
         # Inside: a cancellation may come after the hold was committed. Releasing none does no harm.
         store_name = await runtime.index.hold_manifest(holder, image.manifest_id)
         store = runtime.stores.get(store_name)
-        async with open_chunk_reader(store, image.manifest_id, runtime.pool, digests=digests) as reader:
+        opening = open_chunk_reader(store, image.manifest_id, runtime.pool, digests=digests, on_read=on_read)
+        async with opening as reader:
             yield reader
     finally:
         runtime.background.spawn(_release(runtime, sweeper, holder, image.store), "release of a reader")
@@ -100,18 +134,22 @@ async def _release(runtime: Runtime, sweeper: Sweeper, holder: Holder, store_nam
     sweeper.wake(store_name)  # the image may have been deleted meanwhile
 
 
+async def _chain(
+    first: Sequence[Output], rest: AsyncIterator[Sequence[Output]]
+) -> AsyncIterator[Sequence[Output]]:
+    yield first
+    async for outputs in rest:
+        yield outputs
+
+
 class _Sent:
     """Counts the bytes of a download as they travel: frames as they are, runs of zeros not."""
 
     def __init__(self) -> None:
         self.bytes = 0
 
-    async def counted(
-        self, first: Sequence[Output], rest: AsyncIterator[Sequence[Output]]
-    ) -> AsyncIterator[Sequence[Output]]:
-        self._add(first)
-        yield first
-        async for outputs in rest:
+    async def counted(self, pieces: AsyncIterator[Sequence[Output]]) -> AsyncIterator[Sequence[Output]]:
+        async for outputs in pieces:
             self._add(outputs)
             yield outputs
 

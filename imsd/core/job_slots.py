@@ -16,6 +16,10 @@ from .waiting_line import WaitingLine
 # Jobs that only read: few at once, so that they never crowd out the work people wait for.
 MAX_RUNNING_VERIFY_JOBS = 4
 
+# Each keeps a few pieces of a file in memory, however slow its bucket is.
+MAX_RUNNING_EXPORT_JOBS = 4
+MAX_RUNNING_EXPORT_JOBS_OF_PROJECT = 2
+
 # Jobs of one transaction each: they would wait for each other anyway.
 MAX_RUNNING_MEMBER_JOBS = 4
 
@@ -47,6 +51,7 @@ def slot_rules(limits: ServiceLimits) -> Mapping[JobKind, SlotRule]:
         JobKind.VERIFY_IMAGE: SlotRule(MAX_RUNNING_VERIFY_JOBS),
         # A copy that is cut anew is as much work as an import.
         JobKind.COPY_IMAGE: SlotRule(limits.max_running_create_jobs, limits.max_copy_jobs_per_project),
+        JobKind.EXPORT_IMAGE: SlotRule(MAX_RUNNING_EXPORT_JOBS, MAX_RUNNING_EXPORT_JOBS_OF_PROJECT),
         JobKind.ADD_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
         JobKind.UPDATE_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
         JobKind.REMOVE_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from imsd.contract import InvalidRequest
 from imsd.core import checks
 from imsd.core.image_copies import NewCopy
+from imsd.core.image_exports import NewExport
 from imsd.core.images import LISTED, UPDATABLE, ImageChange
 from imsd.core.new_image import NewImage
 from imsd.core.sources import Source, SourceKind
@@ -54,6 +55,15 @@ def new_copy_from_pb(request: pb.CopyImageRequest) -> NewCopy:
         description=request.description,
         enterprise_project_id=request.enterprise_project_id,
         tags=dict(request.tags),
+    )
+
+
+def new_export_from_pb(request: pb.ExportImageRequest) -> NewExport:
+    return NewExport(
+        image_id=request.image_id,
+        target=request.target,
+        disk_format=convert.format_from_pb(request.disk_format),
+        is_fast=request.is_fast,
     )
 
 

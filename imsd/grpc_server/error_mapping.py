@@ -33,6 +33,8 @@ IMG_CODES = {
     "BUCKET_NAME_INVALID": "IMG.0109",
     "BUCKET_NOT_FOUND": "IMG.0069",
     "BUCKET_UNSUITED": "IMG.0058",
+    "EXPORT_REFUSED": "IMG.0079",
+    "EXPORT_TOO_LARGE": "IMG.0160",
     "FORMAT_UNSUPPORTED": "IMG.0072",
     "IMAGE_EMPTY": "IMG.0057",
     "IMAGE_PROTECTED": "IMG.0091",
@@ -49,6 +51,12 @@ IMG_CODES = {
     "SHARE_WITH_OWNER": "IMG.0076",
     "TOO_MANY_TAGS": "IMG.0116",
 }
+# Of reasons for which calls have codes of their own, by the call.
+IMG_CODES_OF_CALLS = {
+    ("ExportImage", "IMAGE_KIND_UNSUITED"): "IMG.0167",
+    ("ExportImage", "IMAGE_PUBLIC"): "IMG.0077",
+    ("ExportImage", "IMAGE_PUBLISHED"): "IMG.0078",
+}
 IMG_CODES_OF_QUOTAS = {
     "image_members": "IMG.0088",
     "images": "IMG.0015",
@@ -63,14 +71,17 @@ IMG_CODES_OF_FIELDS = {
 }
 
 
-def status_of(error: ImsError) -> grpc.Status:
-    """The status a client sees: code, sentence, and ErrorInfo with reason, hint, field and IMG code."""
+def status_of(error: ImsError, method: str = "") -> grpc.Status:
+    """The status a client sees: code, sentence, and ErrorInfo with reason, hint, field and IMG code.
+
+    ``method``: of the call that failed, "/imsd.v1.ImageService/GetImage" for example.
+    """
     details = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     if error.hint:
         details.metadata["hint"] = error.hint
     if error.field:
         details.metadata["field"] = error.field
-    if code := _img_code(error):
+    if code := _img_code(error, method.rpartition("/")[2]):
         details.metadata["img_code"] = code
     packed = any_pb2.Any()
     packed.Pack(details)
@@ -78,7 +89,9 @@ def status_of(error: ImsError) -> grpc.Status:
     return rpc_status.to_status(status_pb2.Status(code=status, message=error.message, details=[packed]))
 
 
-def _img_code(error: ImsError) -> str:
+def _img_code(error: ImsError, call: str) -> str:
+    if code := IMG_CODES_OF_CALLS.get((call, error.reason)):
+        return code
     if error.reason == "INVALID_REQUEST":
         return IMG_CODES_OF_FIELDS.get(error.field, "")
     if error.reason == "QUOTA_EXCEEDED":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 
 from imsd.core import checks
 from imsd.core.downloads import Downloads
 from imsd.core.guest_inspection import GuestInspection
 from imsd.core.image_copies import ImageCopies
+from imsd.core.image_exports import ImageExports
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
@@ -24,24 +25,36 @@ from .download_stream import download_messages
 from .pages import page_that_fits
 
 
+class ImageCore(Protocol):
+    """The parts of the core that serve images."""
+
+    @property
+    def images(self) -> Images: ...
+    @property
+    def image_jobs(self) -> ImageJobs: ...
+    @property
+    def downloads(self) -> Downloads: ...
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def inspection(self) -> GuestInspection: ...
+    @property
+    def copies(self) -> ImageCopies: ...
+    @property
+    def exports(self) -> ImageExports: ...
+
+
 class ImageServicer(ImageServiceServicer):
     """Serves ``imsd.v1.ImageService``; what each call means is written in the .proto file."""
 
-    def __init__(
-        self,
-        images: Images,
-        image_jobs: ImageJobs,
-        downloads: Downloads,
-        jobs: Jobs,
-        inspection: GuestInspection,
-        copies: ImageCopies,
-    ) -> None:
-        self._images = images
-        self._copies = copies
-        self._inspection = inspection
-        self._image_jobs = image_jobs
-        self._downloads = downloads
-        self._jobs = jobs
+    def __init__(self, core: ImageCore) -> None:
+        self._images = core.images
+        self._copies = core.copies
+        self._exports = core.exports
+        self._inspection = core.inspection
+        self._image_jobs = core.image_jobs
+        self._downloads = core.downloads
+        self._jobs = core.jobs
 
     async def CreateImage(self, request: pb.CreateImageRequest, _: Context) -> job_pb2.Job:
         key = convert.request_key(request, request.project_id, request.request_id)
@@ -76,6 +89,11 @@ class ImageServicer(ImageServiceServicer):
     async def CopyImage(self, request: pb.CopyImageRequest, _: Context) -> job_pb2.Job:
         key = convert.request_key(request, request.project_id, request.request_id)
         job_id = await self._copies.start(key, convert_image.new_copy_from_pb(request))
+        return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
+
+    async def ExportImage(self, request: pb.ExportImageRequest, _: Context) -> job_pb2.Job:
+        key = convert.request_key(request, checks.project_id(request.project_id), request.request_id)
+        job_id = await self._exports.start(key, convert_image.new_export_from_pb(request))
         return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
 
     async def DownloadImage(

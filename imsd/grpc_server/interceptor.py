@@ -129,7 +129,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             raise
         except ImsError as error:
             outcome = error.reason
-            await context.abort_with_status(status_of(error))
+            await context.abort_with_status(status_of(error, method))
         except grpc.aio.AbortError:
             outcome = "ABORTED"
             raise

@@ -27,6 +27,7 @@ from imsd.core.guest_inspection import GuestInspection
 from imsd.core.handed_files import HandedFiles
 from imsd.core.identity_services import IdentityServices
 from imsd.core.image_copies import ImageCopies
+from imsd.core.image_exports import ImageExports
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
@@ -127,6 +128,7 @@ class Core:
     jobs: Jobs
     inspection: GuestInspection
     copies: ImageCopies
+    exports: ImageExports
     members: Members
     access: Access
     identity: IdentityServices
@@ -238,10 +240,7 @@ class GrpcServer:
 
 def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_upload_streams: int) -> None:
     runtime = core.runtime
-    image_pb2_grpc.add_ImageServiceServicer_to_server(
-        ImageServicer(core.images, core.image_jobs, core.downloads, core.jobs, core.inspection, core.copies),
-        server,
-    )
+    image_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(core), server)
     upload_pb2_grpc.add_UploadServiceServicer_to_server(
         UploadServicer(core.uploads, files, runtime, max_upload_streams), server
     )

@@ -188,6 +188,11 @@ async def save_progress(c: AsyncConnection, rows: Sequence[JobProgress], lease_u
     await c.execute(change, [_progress_row(row) for row in rows])
 
 
+async def note_result(c: AsyncConnection, job_id: str, result: Mapping[str, Any]) -> None:
+    """What a job that goes on will have made; who calls has checked its fence."""
+    await c.execute(update(job).where(job.c.id == job_id).values(result=dict(result)))
+
+
 async def forget_jobs(c: AsyncConnection, before: datetime) -> int:
     """Delete the rows of jobs that ended before a time; returns how many."""
     ended = delete(job).where(job.c.state.in_(FINAL_STATES), job.c.finished_at < before)

@@ -326,11 +326,12 @@ class ImageServiceServicer:
 
     def ExportImage(self, request, context):
         """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
-        is whole; one that exists is never replaced.
-        Reasons: INVALID_REQUEST, NOT_FOUND (image, bucket), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
-        IMAGE_KIND_UNSUITED, EXPORT_TOO_LARGE, BUCKET_UNSUITED, OBJECT_NAME_INVALID, OBJECT_EXISTS, FORMAT_UNSUPPORTED, PERMISSION_DENIED (bucket), REQUEST_ID_REUSED, DRIVER_NOT_READY. The
-        job itself may fail with OBJECT_EXISTS, NOT_FOUND or FAILED_PRECONDITION (the image went away meanwhile), CAPACITY_EXHAUSTED, STORE_*, DATA_LOSS, DRIVER_NOT_READY,
-        UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+        is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
+        Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+        IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
+        FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
+        meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
+        Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

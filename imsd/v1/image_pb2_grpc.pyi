@@ -143,11 +143,12 @@ class ImageServiceStub:
     """
     ExportImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.ExportImageRequest, _job_pb2.Job]
     """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
-    is whole; one that exists is never replaced.
-    Reasons: INVALID_REQUEST, NOT_FOUND (image, bucket), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
-    IMAGE_KIND_UNSUITED, EXPORT_TOO_LARGE, BUCKET_UNSUITED, OBJECT_NAME_INVALID, OBJECT_EXISTS, FORMAT_UNSUPPORTED, PERMISSION_DENIED (bucket), REQUEST_ID_REUSED, DRIVER_NOT_READY. The
-    job itself may fail with OBJECT_EXISTS, NOT_FOUND or FAILED_PRECONDITION (the image went away meanwhile), CAPACITY_EXHAUSTED, STORE_*, DATA_LOSS, DRIVER_NOT_READY,
-    UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+    is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
+    Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+    IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
+    FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
+    meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
+    Retry: safe with the same request_id.
     """
     DownloadImage: _grpc.UnaryStreamMultiCallable[_image_pb2.DownloadImageRequest, _image_pb2.DownloadImageResponse]
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
@@ -287,11 +288,12 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """
     ExportImage: _aio.UnaryUnaryMultiCallable[_image_pb2.ExportImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
-    is whole; one that exists is never replaced.
-    Reasons: INVALID_REQUEST, NOT_FOUND (image, bucket), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
-    IMAGE_KIND_UNSUITED, EXPORT_TOO_LARGE, BUCKET_UNSUITED, OBJECT_NAME_INVALID, OBJECT_EXISTS, FORMAT_UNSUPPORTED, PERMISSION_DENIED (bucket), REQUEST_ID_REUSED, DRIVER_NOT_READY. The
-    job itself may fail with OBJECT_EXISTS, NOT_FOUND or FAILED_PRECONDITION (the image went away meanwhile), CAPACITY_EXHAUSTED, STORE_*, DATA_LOSS, DRIVER_NOT_READY,
-    UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+    is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
+    Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+    IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
+    FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
+    meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
+    Retry: safe with the same request_id.
     """
     DownloadImage: _aio.UnaryStreamMultiCallable[_image_pb2.DownloadImageRequest, _image_pb2.DownloadImageResponse]  # type: ignore[assignment]
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
@@ -536,11 +538,12 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
-        is whole; one that exists is never replaced.
-        Reasons: INVALID_REQUEST, NOT_FOUND (image, bucket), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
-        IMAGE_KIND_UNSUITED, EXPORT_TOO_LARGE, BUCKET_UNSUITED, OBJECT_NAME_INVALID, OBJECT_EXISTS, FORMAT_UNSUPPORTED, PERMISSION_DENIED (bucket), REQUEST_ID_REUSED, DRIVER_NOT_READY. The
-        job itself may fail with OBJECT_EXISTS, NOT_FOUND or FAILED_PRECONDITION (the image went away meanwhile), CAPACITY_EXHAUSTED, STORE_*, DATA_LOSS, DRIVER_NOT_READY,
-        UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+        is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
+        Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+        IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
+        FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
+        meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
+        Retry: safe with the same request_id.
         """
 
     @_abc_1.abstractmethod

@@ -12,6 +12,7 @@ from ims_client import CallFailed, JobCancelled
 from imsctl import image_fetch
 from imsctl.file_argument import scheme_of
 from imsctl.import_options import ImportOptions
+from imsctl.job_watch import start_own_job
 from imsctl.progress import NoProgress
 from imsctl.session import Interrupted
 
@@ -51,7 +52,8 @@ class SlowClient:
 
 async def interrupted(client: SlowClient) -> Interrupted:
     request = image_pb2.CreateImageRequest(url="https://example.org/disk")
-    task: Any = asyncio.create_task(image_fetch._start(client, request, NoProgress()))  # type: ignore[arg-type]
+    anything: Any = client
+    task = asyncio.create_task(start_own_job(anything, lambda: client.create(request), NoProgress()))
     await client.asked.wait()
     task.cancel()
     asyncio.get_running_loop().call_soon(client.answered.set)
@@ -99,5 +101,12 @@ def test_a_request_names_one_source_and_can_be_repeated() -> None:
     assert url.request_id.startswith("imsctl-")
     path = image_fetch._request("/srv/disk", ImportOptions(name="web", on_server=True, request_id="one"))
     assert (path.WhichOneof("source"), path.local_path, path.request_id) == ("local_path", "/srv/disk", "one")
-    with pytest.raises(typer.BadParameter):
-        image_fetch._request("disk", ImportOptions(name="web", on_server=True))
+    place = image_fetch._request("main:Disk.raw", ImportOptions(name="web", from_bucket=True))
+    assert (place.WhichOneof("source"), place.object) == ("object", "main:Disk.raw")
+    for what, wrong in (
+        ("disk", ImportOptions(name="web", on_server=True)),
+        ("disk", ImportOptions(name="web", from_bucket=True)),
+        ("/a:b", ImportOptions(name="web", from_bucket=True, on_server=True)),
+    ):
+        with pytest.raises(typer.BadParameter):
+            image_fetch._request(what, wrong)

@@ -73,6 +73,18 @@ def sources_of(runtime: Runtime, *roots: Path, buckets: Buckets | None = None) -
     return Sources(urls, *parts, runtime.limits.upload_part_bytes)
 
 
+def some_limits() -> ServiceLimits:
+    """Small where a test would wait, as they are by default where the service has a rule."""
+    return ServiceLimits(
+        max_virtual_size_bytes=1 << 40,
+        max_upload_size_bytes=1 << 40,
+        staging_quota_bytes=1 << 40,
+        upload_part_bytes=1 << 20,
+        upload_expiry=timedelta(hours=1),
+        max_running_create_jobs=1,
+    )
+
+
 @asynccontextmanager
 async def open_runtime(
     database: Database, stores: StorePool, index: ChunkIndex | None = None
@@ -86,14 +98,7 @@ async def open_runtime(
             pool=pool,
             background=background,
             tokens=PageTokens(b"x" * 32),
-            limits=ServiceLimits(
-                max_virtual_size_bytes=1 << 40,
-                max_upload_size_bytes=1 << 40,
-                staging_quota_bytes=1 << 40,
-                upload_part_bytes=1 << 20,
-                upload_expiry=timedelta(hours=1),
-                max_running_create_jobs=1,
-            ),
+            limits=some_limits(),
             region="local",
             service_id=new_id(),
             instance_id=new_id(),

@@ -9,12 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from imsd.chunks.spool import SpoolFolder
+from imsd.core.buckets import Buckets
 from imsd.core.dispatcher import Dispatcher
+from imsd.core.downloads import Outlet
+from imsd.core.export_rules import ExportPolicy
 from imsd.core.fetching import Fetching
 from imsd.core.image_copies import ImageCopies
+from imsd.core.image_exports import ImageExports
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.image_making import ImageMaker
 from imsd.core.job_board import JobBoard
+from imsd.core.job_run import Workflow
 from imsd.core.jobs import Jobs, JobView
 from imsd.core.new_image import NewImage
 from imsd.core.requests import RequestKey
@@ -23,6 +29,7 @@ from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import NewUpload, Uploads
 from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
+from imsd.core.workflows.export_image import ExportImage
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.guest.inspector import GuestInspector, Read
 from imsd.guest.report import GuestReport, not_inspected
@@ -30,7 +37,7 @@ from imsd.metadata import images as image_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import ImageRecord, JobKind, JobState
 from imsd.testing.memory_store import MemoryStore
-from tests.unit.core.core_world import STORE, new_id, open_runtime, pool_of, sources_of
+from tests.unit.core.core_world import STORE, buckets_of, new_id, open_runtime, pool_of, sources_of
 from tests.unit.metadata.samples import count
 
 PROJECT = "default"
@@ -57,20 +64,24 @@ class Blind(GuestInspector):
 class ImportService:
     """One run of a daemon's core."""
 
-    def __init__(self, runtime: Runtime, roots: tuple[Path, ...], hold_at: int) -> None:
+    def __init__(self, runtime: Runtime, roots: tuple[Path, ...], buckets: Buckets, hold_at: int) -> None:
         self.inspector = Blind(hold_at)
         self.runtime = runtime
         self.sweeper = Sweeper(runtime)
         self.uploads = Uploads(runtime, self.sweeper)
-        sources, board = sources_of(runtime, *roots), JobBoard()
+        sources, board = sources_of(runtime, *roots, buckets=buckets), JobBoard()
         workflow = CreateImage(self.uploads, self.sweeper, Fetching(sources), ImageMaker(self.inspector))
-        workflows = {
+        workflows: dict[JobKind, Workflow] = {
             JobKind.CREATE_IMAGE: workflow,
             JobKind.COPY_IMAGE: CopyImage(self.sweeper, ImageMaker(self.inspector)),
             JobKind.VERIFY_IMAGE: VerifyImage(self.sweeper),
         }
+        outlet = Outlet(runtime, self.sweeper, SpoolFolder(None, MIB))
+        policy = ExportPolicy(runtime.limits, ("Ubuntu",))
+        workflows[JobKind.EXPORT_IMAGE] = ExportImage(outlet, buckets, policy)
         self.dispatcher = Dispatcher(runtime, board, workflows)
         self.jobs = Jobs(runtime, board, self.dispatcher)
+        self.exports = ImageExports(runtime, self.dispatcher, buckets, policy)
         self.copies = ImageCopies(runtime, self.dispatcher)
         self.images = ImageJobs(runtime, self.dispatcher, self.uploads, sources)
 
@@ -126,10 +137,13 @@ class ImportService:
 class ImportWorld:
     """Runs of a daemon's core, one after the other, on one database and one store."""
 
-    def __init__(self, database: Database, roots: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self, database: Database, roots: tuple[Path, ...] = (), buckets: Buckets | None = None
+    ) -> None:
         self._database = database
         self._store = MemoryStore()
         self._roots = roots
+        self._buckets = buckets or buckets_of()
 
     @asynccontextmanager
     async def serving(self, *, hold_at: int = 0, **limits: Any) -> AsyncIterator[ImportService]:
@@ -139,7 +153,7 @@ class ImportWorld:
         """
         async with open_runtime(self._database, pool_of(**{STORE: self._store})) as runtime:
             runtime = replace(runtime, limits=replace(runtime.limits, **limits))
-            service = ImportService(runtime, self._roots, hold_at)
+            service = ImportService(runtime, self._roots, self._buckets, hold_at)
             await service.dispatcher.start()
             try:
                 yield service
