@@ -45,6 +45,7 @@ IMG_CODES = {
     "OBJECT_NAME_INVALID": "IMG.0075",
     "OBJECT_NAME_TOO_LONG": "IMG.0074",
     "OBJECT_NOT_FOUND": "IMG.0121",
+    # Not IMG.0161, "no permission": of all codes this one alone goes with HTTP 403 (contract §13).
     "PERMISSION_DENIED": "IMG.0026",
     "PROJECT_UNKNOWN": "IMG.0108",
     "SHARE_NOT_ACCEPTED": "IMG.0196",
