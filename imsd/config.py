@@ -161,6 +161,9 @@ class Config(BaseSettings):
     # An upload that nobody touches for so long is removed.
     upload_expiry_hours: float = Field(24.0, gt=0, le=24 * 365)
 
+    # How long a deleted image can be brought back; 0: it is gone at once.
+    undelete_hours: float = Field(24.0, ge=0, le=24 * 365)
+
     # Directories of this machine from which images may be imported by their path; none: refused.
     import_roots: Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(split)] = ()
 

@@ -31,9 +31,12 @@ from imsd.core.fetching import Fetching
 from imsd.core.guest_inspection import GuestInspection
 from imsd.core.identity_services import identity_services
 from imsd.core.image_copies import ImageCopies
+from imsd.core.image_deletion import ImageDeletion
 from imsd.core.image_exports import ImageExports
 from imsd.core.image_jobs import ImageJobs
 from imsd.core.image_making import ImageMaker
+from imsd.core.image_states import ImageStates
+from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
 from imsd.core.import_roots import ImportRoots
 from imsd.core.job_board import JobBoard
@@ -108,11 +111,15 @@ class Daemon:
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
         self._access = access = Access(runtime.database, around.policies)
         self._reloading = asyncio.Lock()
-        images = Images(runtime, self._sweeper)
+        images = Images(runtime)
+        self._deletion = ImageDeletion(runtime, self._sweeper)
         self._server = GrpcServer(
             Core(
                 runtime=runtime,
                 images=images,
+                updates=ImageUpdates(runtime),
+                states=ImageStates(runtime),
+                deletion=self._deletion,
                 image_jobs=ImageJobs(runtime, self._dispatcher, self.uploads, sources),
                 downloads=Downloads(runtime, images, outlet),
                 uploads=self.uploads,
@@ -139,7 +146,9 @@ class Daemon:
         async with self.runtime.database.transaction() as c:
             await chunk_index.release_readers(c)
         recovered = await self._dispatcher.start()
-        self._sweeper.start(self._config.sweep_interval_seconds, self.uploads.expire)
+        self._sweeper.start(
+            self._config.sweep_interval_seconds, self.uploads.expire, self._deletion.purge_due
+        )
         self._usage.start()
         await self._server.start(self._config.socket_mode, self._config.socket_group)
         log.info("ready", version=imsd.__version__, addresses=self.addresses, recovered_jobs=recovered)
@@ -303,6 +312,7 @@ def _limits(config: Config) -> ServiceLimits:
         staging_quota_bytes=config.staging_quota_bytes,
         upload_part_bytes=config.upload_part_bytes,
         upload_expiry=timedelta(hours=config.upload_expiry_hours),
+        undelete_time=timedelta(hours=config.undelete_hours),
         max_running_create_jobs=config.max_running_create_jobs,
         quotas=dict(config.quotas),
         **dict(config.limits),

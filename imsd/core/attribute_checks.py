@@ -105,6 +105,19 @@ def os_features(value: str) -> str:
 
 def server_support(value: Mapping[str, object]) -> dict[str, object]:
     """The marks that are set. Raises InvalidRequest, also for marks that exclude each other."""
+    marks = devices(value)
+    for one, other in SUPPORT_EXCLUSIONS:
+        if one in marks and other in marks:
+            raise InvalidRequest(
+                f"server_support has both {one} and {other}, which exclude each other",
+                field="server_support",
+                hint=f"leave one of {one} and {other} out",
+            )
+    return marks
+
+
+def devices(value: Mapping[str, object]) -> dict[str, object]:
+    """The marks that are set, whatever they exclude. Raises InvalidRequest."""
     marks = {name: value[name] for name in (*SUPPORT_FLAGS, *SUPPORT_DEVICES) if value.get(name)}
     for name in SUPPORT_DEVICES:
         if not limits.DEVICE.match(str(marks.get(name, ""))):
@@ -112,13 +125,6 @@ def server_support(value: Mapping[str, object]) -> dict[str, object]:
                 f"server_support.{name}",
                 f"{str(marks[name])[:80]!r} cannot be a type of device",
                 "0 to 64 letters, digits or _",
-            )
-    for one, other in SUPPORT_EXCLUSIONS:
-        if one in marks and other in marks:
-            raise InvalidRequest(
-                f"server_support has both {one} and {other}, which exclude each other",
-                field="server_support",
-                hint=f"leave one of {one} and {other} out",
             )
     return marks
 

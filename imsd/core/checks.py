@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
 from imsd.contract import InvalidRequest
@@ -112,12 +112,14 @@ def tag_count(count: int, most: int) -> None:
         )
 
 
-def properties(value: Mapping[str, str]) -> dict[str, str]:
+def properties(value: Mapping[str, str], known: Collection[str] = ()) -> dict[str, str]:
+    """Properties of an image. New keys, those not ``known``, are in lower case (contract §3.9)."""
     if len(value) > limits.MAX_PROPERTIES:
         refuse("properties", f"{len(value)} properties, but an image has at most {limits.MAX_PROPERTIES}")
     for key, content in value.items():
-        if not limits.PROPERTY_KEY.match(key):
-            refuse("properties", f"{key[:80]!r} cannot be a property", "1 to 64 letters, digits, _ - or .")
+        if not limits.PROPERTY_KEY.match(key) or (key != key.lower() and key not in known):
+            allowed = "1 to 64 lower-case letters, digits, _ - or ."
+            refuse("properties", f"{key[:80]!r} cannot be a property", allowed)
         text(f"properties.{key}", content, limits.MAX_PROPERTY_VALUE)
     return dict(value)
 
@@ -130,3 +132,12 @@ def matching(field: str, value: str, pattern: re.Pattern[str], message: str) -> 
 
 def page_size(value: int) -> int:
     return number("page_size", value, 0, limits.MAX_PAGE) or limits.DEFAULT_PAGE
+
+
+def etag(value: str) -> int | None:
+    """The version that an etag names; None for no etag."""
+    if not value:
+        return None
+    if not value.isascii() or not value.isdigit() or len(value) > 18:
+        refuse("etag", f"{value[:32]!r} is not an etag of imsd")
+    return int(value)

@@ -40,7 +40,7 @@ class ImageJobs:
 
     async def create(self, key: RequestKey, new: NewImage) -> str:
         """Start a CREATE_IMAGE job and return its id; the first one's when ``key`` was used before."""
-        new = checked(new)
+        new = checked(new, self._runtime.limits)
         if new.source and (earlier := await self.earlier(key)):
             return earlier  # whatever has become of the source
         own = await self._own_upload(key.project_id, new) if new.source else None

@@ -46,7 +46,7 @@ class ImageMaker:
         run.enter("inspect", 0, (0.0, 1.0))
         async with open_upload(run, found, str(spec["disk_format"])) as opened:
             kind = proved_kind(str(spec.get("kind", "")), opened.image.format_name)
-            min_disk(kind, int(spec["min_disk_gb"]), opened.virtual_size_bytes)
+            min_disk(kind, int(spec["min_disk_gb"]), opened.virtual_size_bytes, run.runtime.limits)
             disk = await opened.store(run)
         image = replace(image, kind=kind)
         return MadeImage(image, disk, await self.look_inside(run, image, disk), found.wrapper)
@@ -85,7 +85,9 @@ async def publish(c: AsyncConnection, run: JobRun, made: MadeImage) -> None:
         "architecture": system.architecture,
         "boot_mode": system.boot_mode,
         "guest": system.guest,
-        "min_disk_gb": min_disk(made.image.kind, made.image.min_disk_gb, disk.virtual_size_bytes),
+        "min_disk_gb": min_disk(
+            made.image.kind, made.image.min_disk_gb, disk.virtual_size_bytes, run.runtime.limits
+        ),
         "manifest_id": disk.manifest_id,
         "active_at": now,
         "updated_at": now,

@@ -1,61 +1,56 @@
-"""Images as a caller sees them: get, resolve, list, update, delete."""
+"""Images as a caller sees them: get, resolve, list."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imsd.chunks.index import Holder, HolderKind
-from imsd.contract import Conflict, FailedPrecondition, InvalidRequest, NotFound
-from imsd.metadata import chunk_index
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from imsd.contract import InvalidRequest, LimitExceeded, NotFound
+from imsd.metadata import image_families, image_lists
 from imsd.metadata import images as image_rows
-from imsd.metadata.records import ImageRecord, ImageStatus
+from imsd.metadata.image_query import ImageQuery
+from imsd.metadata.records import ImageRecord
 
-from . import checks, limits
-from .image_access import usable_image
-from .kind_rules import min_disk
+from . import attribute_checks, catalogue, checks, limits
+from .image_access import as_seen_by, owned_image, require_active, seen_image, usable_image
+from .image_preparing import prepare_image
+from .new_image import NewImage
+from .requests import RequestKey
 from .runtime import Runtime
-from .sweeper import Sweeper
 
-LISTED = (ImageStatus.QUEUED, ImageStatus.SAVING, ImageStatus.ACTIVE)
+# Different systems that are compared with a server type, and of them what one statement can look for.
+MAX_SYSTEMS = 10_000
+MAX_TAKEN_SYSTEMS = 800
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageChange:
-    """What an update sets. ``properties`` replaces all; ``set_properties`` changes single ones.
+@dataclass(frozen=True, slots=True)
+class FamilyQuery:
+    """``architecture``: x86 or arm; empty: any."""
 
-    A single property with an empty value is removed.
-    """
-
-    values: Mapping[str, object]
-    tags: Mapping[str, str] | None = None
-    properties: Mapping[str, str] | None = None
-    set_properties: Mapping[str, str] | None = None
+    project_id: str
+    family: str
+    architecture: str = ""
 
 
 class Images:
-    def __init__(self, runtime: Runtime, sweeper: Sweeper) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._sweeper = sweeper
 
     async def get(self, project_id: str, image_id: str) -> ImageRecord:
-        project_id, image_id = checks.project_id(project_id), checks.uuid("image_id", image_id)
+        """As `seen_image`."""
         async with self._runtime.database.reading() as c:
-            record = await image_rows.get_image(c, project_id, image_id)
-        if record is None or record.status not in LISTED:
-            raise NotFound(
-                f"there is no image {image_id} in project {project_id}", hint="list the images of the project"
-            )
-        return record
+            return await seen_image(c, project_id, image_id)
 
     async def get_active(self, project_id: str, image_id: str) -> ImageRecord:
-        """An image whose bytes can be read. Raises FailedPrecondition."""
-        record = await self.get(project_id, image_id)
-        if record.status is not ImageStatus.ACTIVE:
-            raise FailedPrecondition(
-                f"image {record.name!r} is {record.status}, not active",
-                hint=f"wait for its job {record.job_id} to end",
-            )
+        """An image of the project whose bytes can be read.
+
+        Raises InvalidRequest, NotFound, PermissionDenied (NOT_OWNER), FailedPrecondition.
+        """
+        async with self._runtime.database.reading() as c:
+            record = await owned_image(c, project_id, image_id)
+        require_active(record)
         return record
 
     async def get_usable(self, project_id: str, image_id: str) -> ImageRecord:
@@ -64,14 +59,19 @@ class Images:
             return await usable_image(c, project_id, image_id)
 
     async def resolve(self, project_id: str, name_or_id: str) -> ImageRecord:
+        """The one image that a text stands for: of the project, else of those it sees beside them.
+
+        Raises InvalidRequest (also AMBIGUOUS_NAME), NotFound.
+        """
         project_id = checks.project_id(project_id)
-        if not 1 <= len(name_or_id) <= limits.MAX_NAME:
+        if not 1 <= len(name_or_id) <= limits.MAX_NAME or "\x00" in name_or_id:
             checks.refuse("name_or_id", "give an id, the first characters of an id, or a name")
         async with self._runtime.database.reading() as c:
+            if limits.UUID.match(name_or_id):
+                return await seen_image(c, project_id, name_or_id)
             found = await image_rows.find_images(c, project_id, name_or_id, 3)
-        exact = [record for record in found if record.id == name_or_id]
-        if exact:
-            return exact[0]
+            if not found:
+                found = await image_rows.find_foreign_images(c, project_id, name_or_id, 3)
         if not found:
             raise NotFound(
                 f"there is no image {name_or_id!r} in project {project_id}",
@@ -85,122 +85,56 @@ class Images:
                 field="name_or_id",
                 hint="use more characters of the id",
             )
-        return found[0]
+        return as_seen_by(project_id, found[0])
+
+    async def prepare(self, key: RequestKey, new: NewImage) -> ImageRecord:
+        """As `prepare_image`."""
+        return await prepare_image(self._runtime, key, new)
+
+    async def resolve_family(self, query: FamilyQuery) -> ImageRecord:
+        """The newest image of a family that is active and not deprecated.
+
+        Of the project, else public, else shared with it and accepted. Raises InvalidRequest, NotFound.
+        """
+        project_id = checks.project_id(query.project_id)
+        if not query.family:
+            checks.refuse("family", "family is missing")
+        attribute_checks.family(query.family)
+        async with self._runtime.database.reading() as c:
+            found = await image_families.newest_of(c, project_id, query.family, query.architecture)
+        if found is None:
+            suffix = f" for {query.architecture}" if query.architecture else ""
+            raise NotFound(
+                f"no image of family {query.family!r}{suffix} can be used in project {project_id}",
+                hint="list the images of the family: it may have none that is active and not deprecated",
+            )
+        return as_seen_by(project_id, found)
 
     async def list(
-        self, query: image_rows.ImageQuery, page_size: int, page_token: str
+        self, query: ImageQuery, page_size: int, page_token: str
     ) -> tuple[Sequence[ImageRecord], str]:
-        """A page of images and the token of the next one, empty on the last page."""
+        """A page of images and the token of the next one, empty on the last page. Raises LimitExceeded."""
         limit = checks.page_size(page_size)
         after = self._runtime.tokens.read(query, page_token)
+        catalogue.require_server_type(query.server_type, "filter.server_type")
         async with self._runtime.database.reading() as c:
-            records = await image_rows.list_images(c, query, limit + 1, after)
+            systems = await _systems_for(c, query) if query.server_type else None
+            records = await image_lists.list_images(c, query, limit + 1, after, systems)
         token = ""
         if len(records) > limit:
             last = records[limit - 1]
             token = self._runtime.tokens.make(query, (getattr(last, query.order_by), last.id))
-        return records[:limit], token
+        return [as_seen_by(query.project_id, record) for record in records[:limit]], token
 
-    async def update(self, project_id: str, image_id: str, etag: str, change: ImageChange) -> ImageRecord:
-        current = await self.get_active(project_id, image_id)
-        expected = self._version(etag)
-        if expected is not None and expected != current.version:
-            raise _changed(current)
-        values = self._checked(current, change)
-        async with self._runtime.database.transaction() as c:
-            updated = await image_rows.update_image(
-                c,
-                image_id,
-                values | {"updated_at": self._runtime.clock()},
-                # Checks and merged properties were made against this very version.
-                expected_version=current.version,
-                statuses=[ImageStatus.ACTIVE],
-            )
-        if updated is None:
-            raise _changed(current)
-        return updated
 
-    async def delete(self, project_id: str, image_id: str, etag: str) -> None:
-        current = await self.get(project_id, image_id)
-        expected = self._version(etag)
-        if expected is not None and expected != current.version:
-            raise _changed(current)
-        if current.status is not ImageStatus.ACTIVE:
-            raise FailedPrecondition(
-                f"image {current.name!r} is being created",
-                hint=f"cancel its job {current.job_id} instead",
-            )
-        if current.is_protected:
-            raise FailedPrecondition(
-                f"image {current.name!r} is protected",
-                reason="IMAGE_PROTECTED",
-                hint="clear is_protected first",
-            )
-        async with self._runtime.database.transaction() as c:
-            doomed = await image_rows.update_image(
-                c,
-                image_id,
-                {"status": ImageStatus.PENDING_DELETE},
-                # Protection was checked against this very version.
-                expected_version=current.version,
-                statuses=[ImageStatus.ACTIVE],
-            )
-            if doomed is None:
-                raise _changed(current)
-            await chunk_index.release_holder(c, Holder(HolderKind.IMAGE, image_id))
-            await image_rows.delete_image_row(c, image_id)
-        self._sweeper.wake(current.store)
-
-    def _checked(self, current: ImageRecord, change: ImageChange) -> dict[str, object]:
-        values = dict(change.values)
-        for field, check in _CHECKS.items():
-            if field in values:
-                values[field] = check(str(values[field]))
-        if "min_disk_gb" in values:
-            values["min_disk_gb"] = min_disk(
-                current.kind, int(str(values["min_disk_gb"])), current.virtual_size
-            )
-        checks.ram(
-            int(str(values.get("min_ram_mb", current.min_ram_mb))),
-            int(str(values.get("max_ram_mb", current.max_ram_mb))),
+async def _systems_for(c: AsyncConnection, query: ImageQuery) -> Sequence[tuple[str, str]]:
+    """The systems among the listed images that servers of the asked type take."""
+    found = await image_lists.systems_of(c, query, MAX_SYSTEMS + 1)
+    taken = catalogue.taken_by(query.server_type, found)
+    if len(found) > MAX_SYSTEMS or len(taken) > MAX_TAKEN_SYSTEMS:
+        raise LimitExceeded(
+            "these images have too many different systems to compare them with a server type",
+            field="filter.server_type",
+            hint="narrow the list, by platform or os_version for example",
         )
-        if change.tags is not None:
-            values["tags"] = checks.tags(change.tags)
-        properties = dict(current.properties if change.properties is None else change.properties)
-        for key, content in (change.set_properties or {}).items():
-            properties[key] = content
-            if not content:
-                del properties[key]
-        if change.properties is not None or change.set_properties:
-            values["properties"] = checks.properties(properties)
-        return values
-
-    def _version(self, etag: str) -> int | None:
-        if not etag:
-            return None
-        if not etag.isascii() or not etag.isdigit() or len(etag) > 18:
-            checks.refuse("etag", f"{etag[:32]!r} is not an etag of imsd")
-        return int(etag)
-
-
-_CHECKS: Mapping[str, Callable[[str], str]] = {
-    "name": checks.name,
-    "description": checks.description,
-    "os_version": lambda value: checks.text("os_version", value, limits.MAX_OS_VERSION),
-}
-
-UPDATABLE: Collection[str] = (
-    "name",
-    "description",
-    "os_version",
-    "min_disk_gb",
-    "min_ram_mb",
-    "max_ram_mb",
-    "is_protected",
-)
-
-
-def _changed(current: ImageRecord) -> Conflict:
-    return Conflict(
-        f"image {current.name!r} was changed meanwhile", hint="get the image again and repeat the change"
-    )
+    return taken

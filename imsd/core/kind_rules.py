@@ -8,10 +8,10 @@ from typing import NoReturn
 from imsd.contract import InvalidRequest, LimitExceeded
 from imsd.metadata.records import ImageKind
 
-from . import checks, limits
+from . import checks
 from .os_identity import WINDOWS
+from .service_limits import GIB, ServiceLimits
 
-GIB = 1 << 30
 ISO = ImageKind.ISO.value
 
 WORDS: Mapping[ImageKind, str] = {
@@ -49,18 +49,24 @@ def proved_kind(asked: str, disk_format: str) -> ImageKind:
     return kind
 
 
-def min_disk(kind: ImageKind, asked_gb: int, virtual_size: int) -> int:
+def disk_bounds(kind: ImageKind, service: ServiceLimits) -> tuple[int, int]:
+    """The smallest and the largest min_disk_gb of an image, in GiB."""
+    if kind is ImageKind.DATA_DISK:
+        return service.min_data_disk_gb, service.max_data_disk_gb
+    return service.min_system_disk_gb, service.max_system_disk_gb
+
+
+def min_disk(kind: ImageKind, asked_gb: int, virtual_size: int, service: ServiceLimits) -> int:
     """The smallest disk, in GiB, that holds the image; ``asked_gb`` 0 asks for just that.
 
-    Of a data disk it is 40 to 2048 GB (Table 5-2, row "Importing a data disk image from an external image
-    file"). Raises InvalidRequest (MIN_DISK_TOO_SMALL), LimitExceeded.
+    Raises InvalidRequest (MIN_DISK_TOO_SMALL), LimitExceeded.
     """
     needed = max(1, -(-virtual_size // GIB))
-    lowest, highest = limits.DATA_DISK_GB if kind is ImageKind.DATA_DISK else (1, limits.MAX_DISK_GB)
+    lowest, highest = disk_bounds(kind, service)
     if needed > highest:
         raise LimitExceeded(
             f"the disk in the file has {needed} GB, {WORDS[kind]} has at most {highest} GB",
-            hint="import it as another kind of image, or split its content over several disks",
+            hint="split its content over several disks, or ask the operator for a higher limit",
         )
     if asked_gb:
         checks.number("min_disk_gb", asked_gb, lowest, highest)

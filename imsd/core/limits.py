@@ -25,17 +25,17 @@ MAX_TAG_VALUE: Final = 43
 TAG_KEY = re.compile(rf"[\w\-]{{1,{MAX_TAG_KEY}}}\Z")
 TAG_VALUE = re.compile(rf"[\w.\-]{{0,{MAX_TAG_VALUE}}}\Z")
 
-# Properties are ours: free facts of an operator, small enough to be listed.
+# §3.9: free attributes, whose keys have no upper-case letters; how many and how long is ours.
 MAX_PROPERTIES: Final = 64
 PROPERTY_KEY = re.compile(r"[\w.\-]{1,64}\Z")
 MAX_PROPERTY_VALUE: Final = 255
 
 # §5.1 min_disk in GB, min_ram and max_ram in MB; 0 means no limit.
 MAX_DISK_GB: Final = 1 << 20
-# Table 5-2, row "Importing a data disk image from an external image file".
-DATA_DISK_GB: Final = (40, 2048)
 MAX_RAM_MB: Final = 4 << 20
 MAX_OS_VERSION: Final = 255
+MAX_PLATFORM: Final = 32
+MAX_SERVER_TYPE: Final = 64
 
 # §5.1 os_shutdown_timeout: 60 to 300 seconds.
 SHUTDOWN_TIMEOUT_SECONDS: Final = (60, 300)

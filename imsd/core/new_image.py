@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKind
 
 from . import attribute_checks, checks, limits
-from .kind_rules import WORDS, check_license, first_kind, refuse_kind
+from .kind_rules import WORDS, check_license, disk_bounds, first_kind, refuse_kind
 from .os_identity import identify, identify_with
 from .runtime import Runtime
+from .service_limits import ServiceLimits
 from .sources import Source
 
 # Of what only makes sense with a system that servers start from.
@@ -46,15 +47,20 @@ class NewImage:
     family: str = ""
     server_support: Mapping[str, object] = field(default_factory=dict)
     enterprise_project_id: str = ""
+    is_protected: bool = False
 
 
-def checked(new: NewImage) -> NewImage:
+def checked(new: NewImage, service: ServiceLimits) -> NewImage:
     """``new`` as it will be kept. Raises InvalidRequest."""
     if new.source is None:
         checks.uuid("upload_id", new.upload_id)
         if new.expected_sha256:
             checks.refuse("expected_sha256", "of an upload, CreateUpload takes the SHA-256")
-    checks.number("min_disk_gb", new.min_disk_gb, 0, limits.MAX_DISK_GB)
+    return checked_attributes(new, service)
+
+
+def checked_attributes(new: NewImage, service: ServiceLimits) -> NewImage:
+    """`checked`, of an image without a file."""
     checks.ram(new.min_ram_mb, new.max_ram_mb)
     kept = replace(
         new,
@@ -67,11 +73,11 @@ def checked(new: NewImage) -> NewImage:
         server_support=attribute_checks.server_support(new.server_support),
         enterprise_project_id=attribute_checks.enterprise_project(new.enterprise_project_id),
     )
-    _check_kind(kept)
+    _check_kind(kept, service)
     return kept
 
 
-def _check_kind(new: NewImage) -> None:
+def _check_kind(new: NewImage, service: ServiceLimits) -> None:
     """Refuse what does not fit the kind that ``new`` asks for. Raises InvalidRequest."""
     kind = first_kind(new.kind, new.disk_format)
     if kind is ImageKind.DATA_DISK:
@@ -82,8 +88,8 @@ def _check_kind(new: NewImage) -> None:
         refuse_kind("server_kind", f"bare-metal servers start from a system disk, not from {WORDS[kind]}")
     if new.disk_format and new.kind and (new.kind == ImageKind.ISO) != (new.disk_format == ImageKind.ISO):
         refuse_kind("kind", f"a file in the format {new.disk_format} cannot be {WORDS[kind]}")
-    if new.min_disk_gb and kind is ImageKind.DATA_DISK:
-        checks.number("min_disk_gb", new.min_disk_gb, *limits.DATA_DISK_GB)
+    if new.min_disk_gb:
+        checks.number("min_disk_gb", new.min_disk_gb, *disk_bounds(kind, service))
     check_license(new.license_type, identify(new.os_version).os_type or new.os_type)
 
 
@@ -114,6 +120,7 @@ def queued_image(runtime: Runtime, project_id: str, new: NewImage, store: str, j
         platform=identity.platform,
         license_type=new.license_type,
         family=new.family,
+        is_protected=new.is_protected,
         server_support=new.server_support,
         enterprise_project_id=new.enterprise_project_id,
         store=store,

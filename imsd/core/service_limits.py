@@ -83,6 +83,8 @@ class ServiceLimits:
         )
     )
     upload_expiry: timedelta
+    # How long a deleted image can be brought back.
+    undelete_time: timedelta = timedelta(hours=24)
     max_running_create_jobs: int = _own_key(
         LimitRule(
             unit="jobs",

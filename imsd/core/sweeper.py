@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 
 import structlog
@@ -26,6 +26,9 @@ REQUEST_AGE = timedelta(days=7)
 # The row of a job that ended is kept for a month.
 JOB_AGE = timedelta(days=30)
 
+# What is done in each round, beside sweeping: it lets go of what is due.
+Chore = Callable[[], Coroutine[object, object, None]]
+
 
 class Sweeper:
     """Sweeps each store, one sweep of a store at a time, and one walk through it beside that."""
@@ -36,11 +39,9 @@ class Sweeper:
         self._is_due: set[str] = set()
         self._periodic: asyncio.Task[None] | None = None
 
-    def start(self, interval_seconds: float, expire_uploads: Callable[[], Awaitable[None]]) -> None:
-        """Sweep everything now and every ``interval_seconds``; expired uploads go first."""
-        self._periodic = asyncio.create_task(
-            self._sweep_forever(interval_seconds, expire_uploads), name="sweeper"
-        )
+    def start(self, interval_seconds: float, *chores: Chore) -> None:
+        """Sweep everything now and every ``interval_seconds``; ``chores`` are done first."""
+        self._periodic = asyncio.create_task(self._sweep_forever(interval_seconds, *chores), name="sweeper")
 
     async def stop(self) -> None:
         if self._periodic:
@@ -59,16 +60,15 @@ class Sweeper:
             self._is_due.discard(store_name)
             await self._free(store_name)
 
-    async def _sweep_forever(
-        self, interval_seconds: float, expire_uploads: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def _sweep_forever(self, interval_seconds: float, *chores: Chore) -> None:
         while True:
-            await self.tick(expire_uploads)
+            await self.tick(*chores)
             await asyncio.sleep(interval_seconds)
 
-    async def tick(self, expire_uploads: Callable[[], Awaitable[None]]) -> None:
+    async def tick(self, *chores: Chore) -> None:
         """One round of everything; what fails stops nothing else and is tried again in the next round."""
-        await _attempt("expiry of uploads", expire_uploads())
+        for chore in chores:
+            await _attempt(chore.__qualname__, chore())
         await _attempt("removal of old rows", self._forget())
         for store_name in self._runtime.stores.ready_names():
             await _attempt(f"sweep of {store_name}", self.free(store_name))

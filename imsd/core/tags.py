@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from imsd.contract import FailedPrecondition, NotFound
 from imsd.metadata import images as image_rows
 from imsd.metadata import tags as tag_rows
-from imsd.metadata.images import ImageQuery
+from imsd.metadata.image_query import ImageQuery
 from imsd.metadata.records import ImageRecord, ImageStatus
 from imsd.metadata.tags import TaggedImage, TagQuery
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from imsd.core.tag_filter import LISTS, tag_query
-from imsd.metadata.images import ImageQuery
+from imsd.metadata.image_query import ImageQuery
 from imsd.metadata.records import ImageRecord
 from imsd.metadata.tags import TaggedImage, TagQuery
 from imsd.v1 import image_pb2
 from imsd.v1 import tag_pb2 as pb
 
-from .convert_image import image_query_from_pb
+from .convert_image_query import image_query_from_pb
 
 
 def image_tags_to_pb(record: ImageRecord) -> pb.ImageTags:

@@ -38,6 +38,7 @@ IMG_CODES = {
     "FORMAT_UNSUPPORTED": "IMG.0072",
     "IMAGE_EMPTY": "IMG.0057",
     "IMAGE_PROTECTED": "IMG.0091",
+    "MIN_DISK_TOO_SMALL": "IMG.0055",
     "NOT_OWNER": "IMG.0047",
     "OBJECT_EXISTS": "IMG.0070",
     "OBJECT_NAME_EMPTY": "IMG.0073",
@@ -57,6 +58,20 @@ IMG_CODES_OF_CALLS = {
     ("ExportImage", "IMAGE_KIND_UNSUITED"): "IMG.0167",
     ("ExportImage", "IMAGE_PUBLIC"): "IMG.0077",
     ("ExportImage", "IMAGE_PUBLISHED"): "IMG.0078",
+    ("DeleteImage", "FAILED_PRECONDITION"): "IMG.0090",
+    ("DeleteImage", "IMAGE_PUBLIC"): "IMG.0094",
+    ("DeleteImage", "IMAGE_PUBLISHED"): "IMG.0093",
+    ("DeleteImage", "NOT_OWNER"): "IMG.0092",
+    ("PublishImage", "IMAGE_KIND_UNSUITED"): "IMG.0124",
+    ("PublishImage", "IMAGE_PUBLIC"): "IMG.0083",
+    ("PublishImage", "IMAGE_SHARED"): "IMG.0052",
+    ("SetImageVisibility", "IMAGE_KIND_UNSUITED"): "IMG.0125",
+    ("SetImageVisibility", "IMAGE_PUBLISHED"): "IMG.0049",
+    ("UpdateImage", "IMAGE_KIND_UNSUITED"): "IMG.0168",
+    **{
+        (call, "NOT_FOUND"): "IMG.0027"
+        for call in ("GetImage", "UpdateImage", "DeleteImage", "ExportImage", "CopyImage", "RegisterImage")
+    },
 }
 IMG_CODES_OF_QUOTAS = {
     "image_members": "IMG.0088",
@@ -64,10 +79,18 @@ IMG_CODES_OF_QUOTAS = {
     "shared_images": "IMG.0088",
 }
 IMG_CODES_OF_FIELDS = {
+    "architecture": "IMG.0212",
+    "boot_mode": "IMG.0141",
+    "enterprise_project_id": "IMG.0155",
+    "filter.server_type": "IMG.0192",
     "image_id": "IMG.0066",
+    "kind": "IMG.0157",
     "max_ram_mb": "IMG.0055",
+    "min_disk_gb": "IMG.0055",
     "min_ram_mb": "IMG.0055",
+    "os_type": "IMG.0056",
     "project_id": "IMG.0067",
+    "server_kind": "IMG.0024",
     "tags": "IMG.0115",
 }
 

@@ -9,8 +9,11 @@ from imsd.core import checks
 from imsd.core.downloads import Downloads
 from imsd.core.guest_inspection import GuestInspection
 from imsd.core.image_copies import ImageCopies
+from imsd.core.image_deletion import ImageDeletion
 from imsd.core.image_exports import ImageExports
 from imsd.core.image_jobs import ImageJobs
+from imsd.core.image_states import ImageStates
+from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
 from imsd.guest_messages import guest_to_pb
@@ -20,7 +23,9 @@ from imsd.v1.image_pb2_grpc import ImageServiceServicer
 
 from . import convert, convert_image
 from .context import Context
-from .convert_image_fields import image_to_pb, listed_image_to_pb
+from .convert_image_change import image_change_from_pb, image_ref_from_pb
+from .convert_image_fields import image_to_pb, listed_image_to_pb, visibility_from_pb
+from .convert_image_query import family_query_from_pb, image_query_from_pb
 from .download_stream import download_messages
 from .pages import page_that_fits
 
@@ -42,6 +47,12 @@ class ImageCore(Protocol):
     def copies(self) -> ImageCopies: ...
     @property
     def exports(self) -> ImageExports: ...
+    @property
+    def updates(self) -> ImageUpdates: ...
+    @property
+    def states(self) -> ImageStates: ...
+    @property
+    def deletion(self) -> ImageDeletion: ...
 
 
 class ImageServicer(ImageServiceServicer):
@@ -55,6 +66,9 @@ class ImageServicer(ImageServiceServicer):
         self._image_jobs = core.image_jobs
         self._downloads = core.downloads
         self._jobs = core.jobs
+        self._updates = core.updates
+        self._states = core.states
+        self._deletion = core.deletion
 
     async def CreateImage(self, request: pb.CreateImageRequest, _: Context) -> job_pb2.Job:
         key = convert.request_key(request, request.project_id, request.request_id)
@@ -68,7 +82,7 @@ class ImageServicer(ImageServiceServicer):
         return image_to_pb(await self._images.resolve(request.project_id, request.name_or_id))
 
     async def ListImages(self, request: pb.ListImagesRequest, _: Context) -> pb.ListImagesResponse:
-        query = convert_image.image_query_from_pb(request)
+        query = image_query_from_pb(request)
 
         async def page(size: int) -> pb.ListImagesResponse:
             images, token = await self._images.list(query, size, request.page_token)
@@ -76,14 +90,20 @@ class ImageServicer(ImageServiceServicer):
 
         return await page_that_fits(page, lambda made: made.images, request.page_size)
 
+    async def ResolveFamily(self, request: pb.ResolveFamilyRequest, _: Context) -> pb.ResolveFamilyResponse:
+        found = await self._images.resolve_family(family_query_from_pb(request))
+        return pb.ResolveFamilyResponse(image_id=found.id, digest=found.digest, image=image_to_pb(found))
+
+    async def CreateQueuedImage(self, request: pb.CreateQueuedImageRequest, _: Context) -> pb.Image:
+        key = convert.request_key(request, request.project_id, request.request_id)
+        return image_to_pb(await self._images.prepare(key, convert_image.prepared_image_from_pb(request)))
+
     async def UpdateImage(self, request: pb.UpdateImageRequest, _: Context) -> pb.Image:
-        change = convert_image.image_change_from_pb(request)
-        return image_to_pb(
-            await self._images.update(request.project_id, request.image_id, request.etag, change)
-        )
+        change = image_change_from_pb(request)
+        return image_to_pb(await self._updates.update(image_ref_from_pb(request), change))
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, _: Context) -> pb.DeleteImageResponse:
-        await self._images.delete(request.project_id, request.image_id, request.etag)
+        await self._deletion.delete(image_ref_from_pb(request), is_final=request.is_final)
         return pb.DeleteImageResponse()
 
     async def CopyImage(self, request: pb.CopyImageRequest, _: Context) -> job_pb2.Job:
@@ -95,6 +115,31 @@ class ImageServicer(ImageServiceServicer):
         key = convert.request_key(request, checks.project_id(request.project_id), request.request_id)
         job_id = await self._exports.start(key, convert_image.new_export_from_pb(request))
         return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
+
+    async def UndeleteImage(self, request: pb.UndeleteImageRequest, _: Context) -> pb.Image:
+        return image_to_pb(await self._deletion.undelete(image_ref_from_pb(request)))
+
+    async def DeactivateImage(self, request: pb.DeactivateImageRequest, _: Context) -> pb.Image:
+        return image_to_pb(await self._states.deactivate(image_ref_from_pb(request)))
+
+    async def ReactivateImage(self, request: pb.ReactivateImageRequest, _: Context) -> pb.Image:
+        return image_to_pb(await self._states.reactivate(image_ref_from_pb(request)))
+
+    async def DeprecateImage(self, request: pb.DeprecateImageRequest, _: Context) -> pb.Image:
+        ref, replacement_id = image_ref_from_pb(request), request.replacement_image_id
+        if request.is_withdrawn:
+            return image_to_pb(await self._states.undeprecate(ref, replacement_id))
+        return image_to_pb(await self._states.deprecate(ref, replacement_id))
+
+    async def SetImageVisibility(self, request: pb.SetImageVisibilityRequest, _: Context) -> pb.Image:
+        visibility = visibility_from_pb(request.visibility)
+        return image_to_pb(await self._states.set_visibility(image_ref_from_pb(request), visibility))
+
+    async def PublishImage(self, request: pb.PublishImageRequest, _: Context) -> pb.Image:
+        ref = image_ref_from_pb(request)
+        if request.is_withdrawn:
+            return image_to_pb(await self._states.unpublish(ref, request.product_code))
+        return image_to_pb(await self._states.publish(ref, request.product_code))
 
     async def DownloadImage(
         self, request: pb.DownloadImageRequest, _: Context

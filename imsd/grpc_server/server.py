@@ -27,8 +27,11 @@ from imsd.core.guest_inspection import GuestInspection
 from imsd.core.handed_files import HandedFiles
 from imsd.core.identity_services import IdentityServices
 from imsd.core.image_copies import ImageCopies
+from imsd.core.image_deletion import ImageDeletion
 from imsd.core.image_exports import ImageExports
 from imsd.core.image_jobs import ImageJobs
+from imsd.core.image_states import ImageStates
+from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
 from imsd.core.limits import MAX_WRITE_BYTES
@@ -123,6 +126,9 @@ class Core:
     runtime: Runtime
     images: Images
     image_jobs: ImageJobs
+    updates: ImageUpdates
+    states: ImageStates
+    deletion: ImageDeletion
     downloads: Downloads
     uploads: Uploads
     jobs: Jobs

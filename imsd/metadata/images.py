@@ -1,44 +1,23 @@
-"""Images: their rows and tags. Every query is of one project."""
+"""Images: their rows, with tags and marks of support. Lists of them are in `image_lists`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .image_query import LISTED_STATUSES
 from .records import ImageKind, ImageRecord, ImageStatus, MemberStatus, ServerKind, Visibility
-from .rows import Marker, beyond, in_batches, plain, to_row
+from .rows import in_batches, plain, to_row
 from .states import IMAGE_NEXT_STATES, require_move
 from .tables import image, image_member, image_support, image_tag
 
-# What a caller sees unless it asks for more.
-LISTED_STATUSES = (ImageStatus.QUEUED, ImageStatus.SAVING, ImageStatus.ACTIVE)
-
-SORT_COLUMNS = ("created_at", "updated_at", "name", "virtual_size", "status")
-
 # At least this much of an id stands for it.
 ID_PREFIX = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,32}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageQuery:
-    """Which images of a project, in which order.
-
-    ``name_pattern``: ``*`` stands for any characters; empty: all. ``statuses`` empty: `LISTED_STATUSES`.
-    ``tags``: all must be there, an empty value fits any value. ``order_by``: one of `SORT_COLUMNS`.
-    """
-
-    project_id: str
-    name_pattern: str = ""
-    statuses: Collection[ImageStatus] = ()
-    disk_formats: Collection[str] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-    order_by: str = "created_at"
-    descending: bool = True
 
 
 async def insert_image(c: AsyncConnection, record: ImageRecord) -> None:
@@ -49,8 +28,9 @@ async def insert_image(c: AsyncConnection, record: ImageRecord) -> None:
 
 async def get_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord | None:
     """The image, in any status."""
-    found = await _records(c, select(image).where(image.c.id == image_id, image.c.project_id == project_id))
-    return found[0] if found else None
+    return await first_record(
+        c, select(image).where(image.c.id == image_id, image.c.project_id == project_id)
+    )
 
 
 async def get_seen_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord | None:
@@ -73,7 +53,7 @@ async def get_seen_images(
         image_member.c.project_id.is_not(None),
     )
     rows = select(image, member).select_from(joined).where(image.c.id.in_(list(image_ids)), is_seen)
-    return await _records(c, rows)
+    return await records_of(c, rows)
 
 
 async def owner_of_image(c: AsyncConnection, image_id: str) -> str:
@@ -85,35 +65,38 @@ async def owner_of_image(c: AsyncConnection, image_id: str) -> str:
 async def find_images(
     c: AsyncConnection, project_id: str, name_or_id: str, limit: int = 3
 ) -> list[ImageRecord]:
-    """The listed images that a text stands for: the one with this id, else those whose id begins with
-    it (4 hex digits or more) and those of this name. More than one means that it is ambiguous."""
+    """The listed images of a project that a text stands for: the one with this id, else those whose id
+    begins with it (4 hex digits or more) and those of this name. More than one means that it is ambiguous."""
     listed = and_(image.c.project_id == project_id, image.c.status.in_(LISTED_STATUSES))
-    exact = await _records(c, select(image).where(listed, image.c.id == name_or_id))
+    exact = await records_of(c, select(image).where(listed, image.c.id == name_or_id))
     if exact:
         return exact
-    fits: ColumnElement[bool] = image.c.name == name_or_id
-    if ID_PREFIX.fullmatch(name_or_id):
-        fits = or_(fits, image.c.id.like(f"{name_or_id}%"))
-    return await _records(c, select(image).where(listed, fits).order_by(image.c.id).limit(limit))
+    fits = or_(*_stands_for(name_or_id))
+    return await records_of(c, select(image).where(listed, fits).order_by(image.c.id).limit(limit))
 
 
-async def list_images(
-    c: AsyncConnection, query: ImageQuery, limit: int, after: Marker | None
+async def find_foreign_images(
+    c: AsyncConnection, project_id: str, name_or_id: str, limit: int = 3
 ) -> list[ImageRecord]:
-    """At most ``limit`` images that come after ``after``: the sort value and id of the last one seen."""
-    if query.order_by not in SORT_COLUMNS:
-        raise ValueError(f"images are not sorted by {query.order_by}")
-    column = image.c[query.order_by]
-    rows = select(image).where(*_conditions(query))
-    if after is not None:
-        rows = rows.where(beyond(column, image.c.id, after, descending=query.descending))
-    order = (column.desc(), image.c.id.desc()) if query.descending else (column, image.c.id)
-    return await _records(c, rows.order_by(*order).limit(limit))
+    """`find_images` among the images of other projects: public ones, and those that the project accepted."""
+    accepted = select(image_member.c.image_id).where(
+        image_member.c.project_id == project_id, image_member.c.status == MemberStatus.ACCEPTED
+    )
+    is_seen = or_(image.c.visibility == Visibility.PUBLIC, image.c.id.in_(accepted))
+    rows = select(image).where(
+        is_seen,
+        image.c.project_id != project_id,
+        image.c.status.in_(LISTED_STATUSES),
+        or_(*_stands_for(name_or_id)),
+    )
+    return await records_of(c, rows.order_by(image.c.id).limit(limit))
 
 
-def matching_ids(query: ImageQuery) -> Select[tuple[str]]:
-    """The ids of the images of ``query``, as part of another query."""
-    return select(image.c.id).where(*_conditions(query))
+def _stands_for(name_or_id: str) -> Iterator[ColumnElement[bool]]:
+    yield image.c.name == name_or_id
+    if ID_PREFIX.fullmatch(name_or_id):
+        # In an id only digits, letters up to f and - follow: what an index of ids finds as one range.
+        yield and_(image.c.id >= name_or_id, image.c.id < f"{name_or_id}g")
 
 
 async def update_image(
@@ -159,34 +142,6 @@ async def delete_image_row(c: AsyncConnection, image_id: str) -> None:
     await c.execute(delete(image).where(image.c.id == image_id))
 
 
-def _conditions(query: ImageQuery) -> list[ColumnElement[bool]]:
-    statuses = query.statuses or LISTED_STATUSES
-    conditions = [image.c.project_id == query.project_id, _status_is(statuses)]
-    if "*" in query.name_pattern:
-        conditions.append(image.c.name.like(_like(query.name_pattern), escape="\\"))
-    elif query.name_pattern:
-        conditions.append(image.c.name == query.name_pattern)
-    if query.disk_formats:
-        conditions.append(image.c.disk_format.in_(list(query.disk_formats)))
-    for key, value in query.tags.items():
-        tag = exists().where(image_tag.c.image_id == image.c.id, image_tag.c.key == key)
-        conditions.append(tag.where(image_tag.c.value == value) if value else tag)
-    return conditions
-
-
-def _status_is(statuses: Collection[ImageStatus]) -> ColumnElement[bool]:
-    if ImageStatus.ACTIVE in statuses:
-        # Nearly all images: the expression keeps SQLite from taking the index of the status, which
-        # would make it sort them all instead of reading one page in order.
-        return func.coalesce(image.c.status, "").in_(list(statuses))
-    return image.c.status.in_(list(statuses))
-
-
-def _like(pattern: str) -> str:
-    escaped = re.sub(r"([\\%_])", r"\\\1", pattern)
-    return re.sub(r"\*+", "%", escaped)
-
-
 async def _insert_tags(c: AsyncConnection, image_id: str, project_id: str, tags: Mapping[str, str]) -> None:
     if tags:
         rows = [
@@ -214,7 +169,12 @@ async def _insert_support(
         await c.execute(insert(image_support), rows)
 
 
-async def _records(c: AsyncConnection, rows: Select[Any]) -> list[ImageRecord]:
+async def first_record(c: AsyncConnection, rows: Select[Any]) -> ImageRecord | None:
+    found = await records_of(c, rows.limit(1))
+    return found[0] if found else None
+
+
+async def records_of(c: AsyncConnection, rows: Select[Any]) -> list[ImageRecord]:
     return await _with_tags(c, (await c.execute(rows)).all())
 
 
@@ -225,6 +185,15 @@ async def _with_tags(c: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Image
         for tag in (await c.execute(query)).all():
             tags[tag.image_id][tag.key] = tag.value
     return [_record(row, tags[row.id]) for row in rows]
+
+
+async def due_images(c: AsyncConnection, now: datetime, limit: int) -> list[tuple[str, str]]:
+    """Make at most ``limit`` images DELETED whose grace time is over: the id and store of each."""
+    is_due = and_(image.c.status == ImageStatus.PENDING_DELETE, image.c.purge_at <= now)
+    due = select(image.c.id).where(is_due).limit(limit)
+    require_move(IMAGE_NEXT_STATES, [ImageStatus.PENDING_DELETE], ImageStatus.DELETED)
+    change = update(image).where(is_due, image.c.id.in_(due)).values(status=ImageStatus.DELETED)
+    return [(row.id, row.store) for row in await c.execute(change.returning(image.c.id, image.c.store))]
 
 
 def _record(row: Row[Any], tags: Mapping[str, str]) -> ImageRecord:

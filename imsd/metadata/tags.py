@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .images import ImageQuery, matching_ids
+from .image_lists import matching_ids
+from .image_query import ImageQuery
 from .records import ImageStatus
 from .rows import in_batches
 from .tables import image, image_tag

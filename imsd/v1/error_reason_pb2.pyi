@@ -81,7 +81,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_OS_VERSION_REQUIRED: _ErrorReason.ValueType  # 109
     """nobody looks inside: the request must say which system it is"""
     ERROR_REASON_FIELD_NOT_UPDATABLE: _ErrorReason.ValueType  # 110
-    """not of an image of this kind, or never"""
+    """the update names a field that never changes"""
     ERROR_REASON_SHARE_WITH_OWNER: _ErrorReason.ValueType  # 120
     """Sharing.
     with the project that owns the image
@@ -240,7 +240,7 @@ ERROR_REASON_FAST_IMPORT_UNSUITED: ErrorReason.ValueType  # 108
 ERROR_REASON_OS_VERSION_REQUIRED: ErrorReason.ValueType  # 109
 """nobody looks inside: the request must say which system it is"""
 ERROR_REASON_FIELD_NOT_UPDATABLE: ErrorReason.ValueType  # 110
-"""not of an image of this kind, or never"""
+"""the update names a field that never changes"""
 ERROR_REASON_SHARE_WITH_OWNER: ErrorReason.ValueType  # 120
 """Sharing.
 with the project that owns the image

@@ -335,16 +335,23 @@ class ServerSupport(_message.Message):
     has_xen: _builtins.bool
     """Xen servers"""
     has_large_memory: _builtins.bool
+    """large-memory servers"""
     has_disk_intensive: _builtins.bool
+    """disk-intensive servers"""
     has_high_performance: _builtins.bool
+    """high-performance servers"""
     has_xen_hana: _builtins.bool
+    """HANA servers on Xen"""
     has_kvm_infiniband: _builtins.bool
+    """InfiniBand network cards on KVM"""
     has_amd: _builtins.bool
+    """servers with AMD processors"""
     has_sriov: _builtins.bool
     """pass-through of a Hi1822 network card"""
     has_virtio_net: _builtins.bool
     """virtio-net pass-through of a Hi1822 network card"""
     has_nvme_high_io: _builtins.bool
+    """servers with NVMe disks for very high I/O"""
     has_s4l: _builtins.bool
     """the bare-metal board s4l"""
     xen_gpu_type: _builtins.str
@@ -354,7 +361,9 @@ class ServerSupport(_message.Message):
     kvm_fpga_type: _builtins.str
     """0..64 letters, digits or _; empty: none"""
     has_gpu_t4: _builtins.bool
+    """servers with T4 graphics cards"""
     has_kvm_ascend_310: _builtins.bool
+    """servers with Ascend 310 cards on KVM"""
     has_hiovs: _builtins.bool
     """Hi1822 network card with hiovs"""
     def __init__(
@@ -527,7 +536,7 @@ class Image(_message.Message):
     description: _builtins.str
     """0..1024 characters, no carriage return, < or >"""
     status: Global___ImageStatus.ValueType
-    """QUEUED, SAVING or ACTIVE: no call returns another"""
+    """QUEUED, SAVING, ACTIVE or DEACTIVATED; a list that asks for them has PENDING_DELETE ones too"""
     disk_format: Global___DiskFormat.ValueType
     """of the file it came from; until ACTIVE the declared one, or unspecified"""
     virtual_size_bytes: _builtins.int
@@ -541,13 +550,13 @@ class Image(_message.Message):
     digest: _builtins.str
     """tree digest of the disk, "b3t:<64 hex>"; the same for every format; empty until ACTIVE"""
     min_disk_gb: _builtins.int
-    """GiB, 1..1048576; at least the virtual size; until ACTIVE as asked for, 0 too"""
+    """GiB, 1..1048576, within the limits of its kind; at least the virtual size; until ACTIVE as asked for, 0 too"""
     min_ram_mb: _builtins.int
     """MB, 0..4194304; 0: no limit"""
     max_ram_mb: _builtins.int
     """MB, 0..4194304; 0: no limit, else at least min_ram_mb"""
     os_version: _builtins.str
-    """0..255 characters, for example "Debian GNU/Linux 12.0.0 64bit": found inside, else as declared"""
+    """0..255 characters, for example "Debian GNU/Linux 12.0.0 64bit": found inside, else as declared, else "Other_Linux (64_bit)"; of a data disk as declared"""
     is_protected: _builtins.bool
     """cannot be deleted"""
     store: _builtins.str
@@ -606,7 +615,7 @@ class Image(_message.Message):
 
     @_builtins.property
     def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """at most 64; key 1..64 letters, digits, _ - or .; value 0..255 characters"""
+        """at most 64; key 1..64 lower-case letters, digits, _ - or .; value 0..255 characters"""
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
@@ -954,7 +963,7 @@ class CreateQueuedImageRequest(_message.Message):
     disk_format: Global___DiskFormat.ValueType
     """what the bytes will be; unspecified: recognised"""
     os_version: _builtins.str
-    """0..255 characters; empty: "Other Linux(64 bit)" unless one is found inside"""
+    """0..255 characters; empty: unless one is found inside "Other_Linux (64_bit)" """
     min_disk_gb: _builtins.int
     """GiB, 0..1048576; 0: the virtual size rounded up"""
     min_ram_mb: _builtins.int
@@ -1247,9 +1256,13 @@ class TimeFilter(_message.Message):
         OPERATOR_UNSPECIFIED: TimeFilter._Operator.ValueType  # 0
         """refused"""
         OPERATOR_GT: TimeFilter._Operator.ValueType  # 1
+        """after that second"""
         OPERATOR_GTE: TimeFilter._Operator.ValueType  # 2
+        """in that second or after it"""
         OPERATOR_LT: TimeFilter._Operator.ValueType  # 3
+        """before that second"""
         OPERATOR_LTE: TimeFilter._Operator.ValueType  # 4
+        """in that second or before it"""
         OPERATOR_EQ: TimeFilter._Operator.ValueType  # 5
         """in the same second"""
         OPERATOR_NEQ: TimeFilter._Operator.ValueType  # 6
@@ -1259,9 +1272,13 @@ class TimeFilter(_message.Message):
     OPERATOR_UNSPECIFIED: TimeFilter.Operator.ValueType  # 0
     """refused"""
     OPERATOR_GT: TimeFilter.Operator.ValueType  # 1
+    """after that second"""
     OPERATOR_GTE: TimeFilter.Operator.ValueType  # 2
+    """in that second or after it"""
     OPERATOR_LT: TimeFilter.Operator.ValueType  # 3
+    """before that second"""
     OPERATOR_LTE: TimeFilter.Operator.ValueType  # 4
+    """in that second or before it"""
     OPERATOR_EQ: TimeFilter.Operator.ValueType  # 5
     """in the same second"""
     OPERATOR_NEQ: TimeFilter.Operator.ValueType  # 6
@@ -1403,7 +1420,7 @@ class ImageFilter(_message.Message):
     """0..64 characters: a flavour of the catalogue whose servers take the system, for example S6; empty: all"""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___ImageStatus.ValueType]:
-        """empty: QUEUED, SAVING and ACTIVE"""
+        """empty: QUEUED, SAVING, ACTIVE and DEACTIVATED"""
 
     @_builtins.property
     def disk_formats(self) -> _containers.RepeatedScalarFieldContainer[Global___DiskFormat.ValueType]:
@@ -1610,7 +1627,11 @@ class UpdateImageRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """1 or more of name, description, os_version, min_disk_gb, min_ram_mb, max_ram_mb, is_protected, tags, properties, or properties.KEY for one, which an empty value removes"""
+        """1 or more of name, description, os_version, min_disk_gb, min_ram_mb, max_ram_mb, is_protected, boot_mode, family, license_type,
+        enterprise_project_id, has_nic_multiqueue, shutdown_timeout_seconds, is_guest_configured, has_no_credential_injection, agents,
+        os_features, tags, properties, or properties.KEY for one, which an empty value removes, server_support, or server_support.MARK for one.
+        see above
+        """
 
     def __init__(
         self,
@@ -1988,7 +2009,7 @@ class SetImageVisibilityRequest(_message.Message):
     etag: _builtins.str
     """Image.etag as it was read; empty: whatever the state is"""
     visibility: Global___Visibility.ValueType
-    """PUBLIC or PRIVATE"""
+    """PUBLIC or PRIVATE; of a data disk or an ISO, PRIVATE only"""
     def __init__(
         self,
         *,

@@ -165,8 +165,8 @@ class ImageServiceServicer:
         the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
         the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
         Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
-        REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
-        The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
+        IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+        The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
         MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
         DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
         UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
@@ -205,7 +205,7 @@ class ImageServiceServicer:
 
     def ResolveImage(self, request, context):
         """ResolveImage returns the one image that an id, a unique id prefix (4 characters or more) or a
-        unique name stands for.
+        unique name stands for: an image of the project; if none fits, a public one or one that the project accepted.
         Reasons: INVALID_REQUEST, NOT_FOUND, AMBIGUOUS_NAME. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -213,8 +213,8 @@ class ImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListImages(self, request, context):
-        """ListImages returns the images of a project, in the order asked for.
-        Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
+        """ListImages returns images in the order asked for: of a project, public ones, those shared with the project, or all of these.
+        Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN, LIMIT_EXCEEDED (server_type: too many different systems). Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,9 +238,11 @@ class ImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateImage(self, request, context):
-        """UpdateImage changes the fields named in update_mask and returns the image.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
-        FAILED_PRECONDITION (not ACTIVE), MIN_DISK_TOO_SMALL. Retry: safe with an etag.
+        """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
+        tags and is_protected change.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE,
+        FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk), MIN_DISK_TOO_SMALL,
+        TOO_MANY_TAGS. Retry: safe with an etag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,16 +251,17 @@ class ImageServiceServicer:
     def DeleteImage(self, request, context):
         """DeleteImage makes an image PENDING_DELETE: it is not listed, found or used any more, and UndeleteImage brings it
         back until the grace time of the operator ends (Image.purge_at). Then, or at once with is_final, it is gone.
-        Downloads that run keep their bytes until they end; the space is freed soon after.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
-        IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
+        Its members are removed. Downloads that run keep their bytes until they end; the space is freed soon after. One made by
+        CreateQueuedImage is gone at once.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation:
+        cancel its job), IMAGE_PROTECTED, IMAGE_PUBLIC, IMAGE_PUBLISHED. Retry: a second call says NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteImage(self, request, context):
-        """UndeleteImage brings a deleted image back while its grace time runs, as it was, and returns it.
+        """UndeleteImage brings a deleted image back while its grace time runs, as it was but for its members, and returns it.
         Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
         Retry: a second call says FAILED_PRECONDITION.
         """
@@ -294,7 +297,7 @@ class ImageServiceServicer:
     def SetImageVisibility(self, request, context):
         """SetImageVisibility makes an image public, for every project, or private again. For operators.
         Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
-        IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED. Retry: safe.
+        IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -303,7 +306,8 @@ class ImageServiceServicer:
     def PublishImage(self, request, context):
         """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
         published image cannot be deleted, shared or exported.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED. Retry: safe.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+        NOT_OWNER. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

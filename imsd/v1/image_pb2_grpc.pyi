@@ -50,8 +50,8 @@ class ImageServiceStub:
     the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
     the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
     Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
-    REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
-    The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
+    IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+    The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
     MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
     DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
     UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
@@ -74,12 +74,12 @@ class ImageServiceStub:
     """
     ResolveImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.ResolveImageRequest, _image_pb2.Image]
     """ResolveImage returns the one image that an id, a unique id prefix (4 characters or more) or a
-    unique name stands for.
+    unique name stands for: an image of the project; if none fits, a public one or one that the project accepted.
     Reasons: INVALID_REQUEST, NOT_FOUND, AMBIGUOUS_NAME. Retry: safe.
     """
     ListImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]
-    """ListImages returns the images of a project, in the order asked for.
-    Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
+    """ListImages returns images in the order asked for: of a project, public ones, those shared with the project, or all of these.
+    Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN, LIMIT_EXCEEDED (server_type: too many different systems). Retry: safe.
     """
     ResolveFamily: _grpc.UnaryUnaryMultiCallable[_image_pb2.ResolveFamilyRequest, _image_pb2.ResolveFamilyResponse]
     """ResolveFamily returns the newest image of a family that is ACTIVE and not deprecated: of the project, else
@@ -91,19 +91,22 @@ class ImageServiceStub:
     Reasons: INVALID_REQUEST. Retry: safe, from the start.
     """
     UpdateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.UpdateImageRequest, _image_pb2.Image]
-    """UpdateImage changes the fields named in update_mask and returns the image.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
-    FAILED_PRECONDITION (not ACTIVE), MIN_DISK_TOO_SMALL. Retry: safe with an etag.
+    """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
+    tags and is_protected change.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE,
+    FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk), MIN_DISK_TOO_SMALL,
+    TOO_MANY_TAGS. Retry: safe with an etag.
     """
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]
     """DeleteImage makes an image PENDING_DELETE: it is not listed, found or used any more, and UndeleteImage brings it
     back until the grace time of the operator ends (Image.purge_at). Then, or at once with is_final, it is gone.
-    Downloads that run keep their bytes until they end; the space is freed soon after.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
-    IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
+    Its members are removed. Downloads that run keep their bytes until they end; the space is freed soon after. One made by
+    CreateQueuedImage is gone at once.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation:
+    cancel its job), IMAGE_PROTECTED, IMAGE_PUBLIC, IMAGE_PUBLISHED. Retry: a second call says NOT_FOUND.
     """
     UndeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.UndeleteImageRequest, _image_pb2.Image]
-    """UndeleteImage brings a deleted image back while its grace time runs, as it was, and returns it.
+    """UndeleteImage brings a deleted image back while its grace time runs, as it was but for its members, and returns it.
     Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
     Retry: a second call says FAILED_PRECONDITION.
     """
@@ -123,12 +126,13 @@ class ImageServiceStub:
     SetImageVisibility: _grpc.UnaryUnaryMultiCallable[_image_pb2.SetImageVisibilityRequest, _image_pb2.Image]
     """SetImageVisibility makes an image public, for every project, or private again. For operators.
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
-    IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED. Retry: safe.
+    IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
     """
     PublishImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.PublishImageRequest, _image_pb2.Image]
     """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
     published image cannot be deleted, shared or exported.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED. Retry: safe.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+    NOT_OWNER. Retry: safe.
     """
     CopyImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]
     """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
@@ -195,8 +199,8 @@ class ImageServiceAsyncStub(ImageServiceStub):
     the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
     the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
     Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
-    REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
-    The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
+    IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+    The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
     MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
     DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
     UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
@@ -219,12 +223,12 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """
     ResolveImage: _aio.UnaryUnaryMultiCallable[_image_pb2.ResolveImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """ResolveImage returns the one image that an id, a unique id prefix (4 characters or more) or a
-    unique name stands for.
+    unique name stands for: an image of the project; if none fits, a public one or one that the project accepted.
     Reasons: INVALID_REQUEST, NOT_FOUND, AMBIGUOUS_NAME. Retry: safe.
     """
     ListImages: _aio.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]  # type: ignore[assignment]
-    """ListImages returns the images of a project, in the order asked for.
-    Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
+    """ListImages returns images in the order asked for: of a project, public ones, those shared with the project, or all of these.
+    Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN, LIMIT_EXCEEDED (server_type: too many different systems). Retry: safe.
     """
     ResolveFamily: _aio.UnaryUnaryMultiCallable[_image_pb2.ResolveFamilyRequest, _image_pb2.ResolveFamilyResponse]  # type: ignore[assignment]
     """ResolveFamily returns the newest image of a family that is ACTIVE and not deprecated: of the project, else
@@ -236,19 +240,22 @@ class ImageServiceAsyncStub(ImageServiceStub):
     Reasons: INVALID_REQUEST. Retry: safe, from the start.
     """
     UpdateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.UpdateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
-    """UpdateImage changes the fields named in update_mask and returns the image.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
-    FAILED_PRECONDITION (not ACTIVE), MIN_DISK_TOO_SMALL. Retry: safe with an etag.
+    """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
+    tags and is_protected change.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE,
+    FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk), MIN_DISK_TOO_SMALL,
+    TOO_MANY_TAGS. Retry: safe with an etag.
     """
     DeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]  # type: ignore[assignment]
     """DeleteImage makes an image PENDING_DELETE: it is not listed, found or used any more, and UndeleteImage brings it
     back until the grace time of the operator ends (Image.purge_at). Then, or at once with is_final, it is gone.
-    Downloads that run keep their bytes until they end; the space is freed soon after.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
-    IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
+    Its members are removed. Downloads that run keep their bytes until they end; the space is freed soon after. One made by
+    CreateQueuedImage is gone at once.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation:
+    cancel its job), IMAGE_PROTECTED, IMAGE_PUBLIC, IMAGE_PUBLISHED. Retry: a second call says NOT_FOUND.
     """
     UndeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.UndeleteImageRequest, _image_pb2.Image]  # type: ignore[assignment]
-    """UndeleteImage brings a deleted image back while its grace time runs, as it was, and returns it.
+    """UndeleteImage brings a deleted image back while its grace time runs, as it was but for its members, and returns it.
     Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
     Retry: a second call says FAILED_PRECONDITION.
     """
@@ -268,12 +275,13 @@ class ImageServiceAsyncStub(ImageServiceStub):
     SetImageVisibility: _aio.UnaryUnaryMultiCallable[_image_pb2.SetImageVisibilityRequest, _image_pb2.Image]  # type: ignore[assignment]
     """SetImageVisibility makes an image public, for every project, or private again. For operators.
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
-    IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED. Retry: safe.
+    IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
     """
     PublishImage: _aio.UnaryUnaryMultiCallable[_image_pb2.PublishImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
     published image cannot be deleted, shared or exported.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED. Retry: safe.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+    NOT_OWNER. Retry: safe.
     """
     CopyImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
@@ -343,8 +351,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
         the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
         Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
-        REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
-        The job itself may fail with any IMAGE_*, FORMAT_*, STORE_* or URL_* reason,
+        IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+        The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
         MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
         DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
         UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
@@ -391,7 +399,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """ResolveImage returns the one image that an id, a unique id prefix (4 characters or more) or a
-        unique name stands for.
+        unique name stands for: an image of the project; if none fits, a public one or one that the project accepted.
         Reasons: INVALID_REQUEST, NOT_FOUND, AMBIGUOUS_NAME. Retry: safe.
         """
 
@@ -401,8 +409,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.ListImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.ListImagesResponse, _abc.Awaitable[_image_pb2.ListImagesResponse]]:
-        """ListImages returns the images of a project, in the order asked for.
-        Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
+        """ListImages returns images in the order asked for: of a project, public ones, those shared with the project, or all of these.
+        Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN, LIMIT_EXCEEDED (server_type: too many different systems). Retry: safe.
         """
 
     @_abc_1.abstractmethod
@@ -432,9 +440,11 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.UpdateImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
-        """UpdateImage changes the fields named in update_mask and returns the image.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time),
-        FAILED_PRECONDITION (not ACTIVE), MIN_DISK_TOO_SMALL. Retry: safe with an etag.
+        """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
+        tags and is_protected change.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE,
+        FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk), MIN_DISK_TOO_SMALL,
+        TOO_MANY_TAGS. Retry: safe with an etag.
         """
 
     @_abc_1.abstractmethod
@@ -445,9 +455,10 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_image_pb2.DeleteImageResponse, _abc.Awaitable[_image_pb2.DeleteImageResponse]]:
         """DeleteImage makes an image PENDING_DELETE: it is not listed, found or used any more, and UndeleteImage brings it
         back until the grace time of the operator ends (Image.purge_at). Then, or at once with is_final, it is gone.
-        Downloads that run keep their bytes until they end; the space is freed soon after.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation: cancel its job),
-        IMAGE_PROTECTED. Retry: a second call says NOT_FOUND.
+        Its members are removed. Downloads that run keep their bytes until they end; the space is freed soon after. One made by
+        CreateQueuedImage is gone at once.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (in creation:
+        cancel its job), IMAGE_PROTECTED, IMAGE_PUBLIC, IMAGE_PUBLISHED. Retry: a second call says NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -456,7 +467,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.UndeleteImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
-        """UndeleteImage brings a deleted image back while its grace time runs, as it was, and returns it.
+        """UndeleteImage brings a deleted image back while its grace time runs, as it was but for its members, and returns it.
         Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
         Retry: a second call says FAILED_PRECONDITION.
         """
@@ -500,7 +511,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """SetImageVisibility makes an image public, for every project, or private again. For operators.
         Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
-        IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED. Retry: safe.
+        IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
         """
 
     @_abc_1.abstractmethod
@@ -511,7 +522,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
         published image cannot be deleted, shared or exported.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED. Retry: safe.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+        NOT_OWNER. Retry: safe.
         """
 
     @_abc_1.abstractmethod

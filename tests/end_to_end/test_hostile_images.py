@@ -96,5 +96,5 @@ async def test_the_daemon_serves_others_after_a_hostile_file(shared: DaemonProce
     disk = patterned_disk(MIB)
     image = await wire.import_disk(stubs, disk)
     assert await wire.download(stubs, image.id) == disk
-    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=image.id))
+    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=image.id, is_final=True))
     await nothing_is_left(shared, stubs)

@@ -105,7 +105,6 @@ async def test_an_update_changes_what_its_mask_names(stubs: Stubs) -> None:
     ("paths", "fields"),
     [
         ((), {}),
-        (("digest",), {"digest": "x"}),
         (("name",), {"name": ""}),
         (("name",), {"name": "a/b"}),
         (("description",), {"description": "<b>"}),
@@ -123,6 +122,12 @@ async def test_a_wrong_update_is_refused(
     assert await reason_when(stubs.images.UpdateImage(update(image, *paths, **fields))) == "INVALID_REQUEST"
     same = await stubs.images.GetImage(image_pb2.GetImageRequest(image_id=image.id))
     assert same == image
+
+
+@pytest.mark.parametrize("path", ["digest", "id", "kind", "os_type", "guest.name", "deprecation"])
+async def test_what_never_changes_is_refused_by_its_name(stubs: Stubs, path: str) -> None:
+    image = await wire.import_disk(stubs, random_disk(512))
+    assert await reason_when(stubs.images.UpdateImage(update(image, path))) == "FIELD_NOT_UPDATABLE"
 
 
 async def test_an_etag_guards_updates_and_deletion(stubs: Stubs) -> None:
@@ -163,7 +168,7 @@ async def test_a_wrong_declaration_fails_the_job_and_keeps_the_upload(
     assert job.error.hint
     job = await wire.ended(stubs, await wire.start_image(stubs, upload))
     assert job.state == job_pb2.JOB_STATE_SUCCESS
-    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=job.image_ids[0]))
+    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=job.image_ids[0], is_final=True))
     await wire.becomes_empty(daemon)
 
 

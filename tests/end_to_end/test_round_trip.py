@@ -62,9 +62,9 @@ async def test_projects_share_no_chunks(stubs: Stubs) -> None:
 async def test_deleting_the_last_image_empties_the_store(daemon: DaemonProcess, stubs: Stubs) -> None:
     disk = patterned_disk(8 * MIB)
     images = [await wire.import_disk(stubs, disk), await wire.import_disk(stubs, disk)]
-    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=images[0].id))
+    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=images[0].id, is_final=True))
     assert await wire.download(stubs, images[1].id) == disk
-    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=images[1].id))
+    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=images[1].id, is_final=True))
     await wire.becomes_empty(daemon)
 
 
@@ -76,7 +76,7 @@ async def test_an_image_deleted_while_it_is_downloaded_comes_whole(
     content = bytearray()
     async for message in stubs.images.DownloadImage(image_pb2.DownloadImageRequest(image_id=image.id)):
         if message.data and not content:
-            await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=image.id))
+            await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(image_id=image.id, is_final=True))
         content += message.data
     assert bytes(content) == disk
     await wire.becomes_empty(daemon)

@@ -86,7 +86,9 @@ async def test_of_two_writers_one_wins_and_its_bytes_are_the_image(
         job = await wire.ended(two[0], await wire.start_image(two[0], upload))
         assert job.error.reason == ""
         assert await wire.download(two[0], job.image_ids[0]) == disks[winners[0]], ends
-        await two[0].images.DeleteImage(image_pb2.DeleteImageRequest(image_id=job.image_ids[0]))
+        await two[0].images.DeleteImage(
+            image_pb2.DeleteImageRequest(image_id=job.image_ids[0], is_final=True)
+        )
 
 
 async def test_of_two_writers_of_a_staged_file_the_winners_bytes_are_committed(

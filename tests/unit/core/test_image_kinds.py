@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from imsd.core.kind_rules import min_disk, proved_kind
 from imsd.core.lineage import lineage_of, origin_of, without_secrets
 from imsd.core.new_image import NewImage, checked
 from imsd.core.os_identity import OsIdentity, identify, identify_with
+from imsd.core.service_limits import ServiceLimits
 from imsd.core.sources import Source, SourceKind
 from imsd.guest.catalogue.listing import listed_systems
 from imsd.metadata.database import Database
@@ -24,6 +26,14 @@ from tests.unit.metadata.samples import an_image, new_id
 DISK = random.Random(4).randbytes(MIB)
 DISC = disc(bootable=False)
 GIB = 1 << 30
+LIMITS = ServiceLimits(
+    max_virtual_size_bytes=1 << 50,
+    max_upload_size_bytes=1 << 50,
+    staging_quota_bytes=1 << 50,
+    upload_part_bytes=1 << 20,
+    upload_expiry=timedelta(hours=1),
+    max_running_create_jobs=1,
+)
 
 
 @pytest.fixture
@@ -42,6 +52,7 @@ def world(database: Database, tmp_path: Path) -> ImportWorld:
         ({"kind": "data_disk", "disk_format": "iso"}, "IMAGE_KIND_UNSUITED", "kind"),
         ({"kind": "data_disk", "min_disk_gb": 39}, "INVALID_REQUEST", "min_disk_gb"),
         ({"kind": "data_disk", "min_disk_gb": 2049}, "INVALID_REQUEST", "min_disk_gb"),
+        ({"min_disk_gb": 1025}, "INVALID_REQUEST", "min_disk_gb"),
         ({"min_disk_gb": -1}, "INVALID_REQUEST", "min_disk_gb"),
         ({"license_type": "byol", "os_version": "CentOS 7.6 64bit"}, "INVALID_REQUEST", "license_type"),
         ({"license_type": "platform", "os_type": "linux"}, "INVALID_REQUEST", "license_type"),
@@ -52,7 +63,7 @@ def world(database: Database, tmp_path: Path) -> ImportWorld:
 )
 def test_what_does_not_fit_is_refused(wanted: dict[str, Any], reason: str, field: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        checked(NewImage(name="disk", upload_id=new_id(), **wanted))
+        checked(NewImage(name="disk", upload_id=new_id(), **wanted), LIMITS)
     assert (refused.value.reason, refused.value.field) == (reason, field)
 
 
@@ -65,11 +76,12 @@ def test_what_fits_is_kept() -> None:
             min_disk_gb=40,
             server_support={"has_kvm": False},
             os_type="windows",
-        )
+        ),
+        LIMITS,
     )
     assert (new.server_support, new.enterprise_project_id, new.min_disk_gb) == ({}, "0", 40)
     windows: dict[str, Any] = {"license_type": "byol", "os_version": "Windows Server 2019 Standard 64bit"}
-    assert checked(NewImage(name="disk", upload_id=new_id(), **windows)).license_type == "byol"
+    assert checked(NewImage(name="disk", upload_id=new_id(), **windows), LIMITS).license_type == "byol"
 
 
 async def test_an_iso_is_one_whether_or_not_that_was_said(world: ImportWorld) -> None:
@@ -218,7 +230,7 @@ def test_what_the_name_does_not_say_was_found_or_is_another_system() -> None:
 def test_the_smallest_disk_holds_the_image(
     kind: ImageKind, asked: int, virtual_size: int, needed: int
 ) -> None:
-    assert min_disk(kind, asked, virtual_size) == needed
+    assert min_disk(kind, asked, virtual_size, LIMITS) == needed
 
 
 @pytest.mark.parametrize(
@@ -228,14 +240,15 @@ def test_the_smallest_disk_holds_the_image(
         (ImageKind.DATA_DISK, 40, 41 * GIB, InvalidRequest, "MIN_DISK_TOO_SMALL"),
         (ImageKind.DATA_DISK, 39, 1, InvalidRequest, "INVALID_REQUEST"),
         (ImageKind.DATA_DISK, 2049, 1, InvalidRequest, "INVALID_REQUEST"),
+        (ImageKind.SYSTEM_DISK, 0, 1024 * GIB + 1, LimitExceeded, "LIMIT_EXCEEDED"),
         (ImageKind.DATA_DISK, 0, 2048 * GIB + 1, LimitExceeded, "LIMIT_EXCEEDED"),
     ],
 )
-def test_table_5_2_data_disk_capacity(
+def test_table_5_1_and_5_2_disk_capacity(
     kind: ImageKind, asked: int, virtual_size: int, error: type[ImsError], reason: str
 ) -> None:
     with pytest.raises(error) as refused:
-        min_disk(kind, asked, virtual_size)
+        min_disk(kind, asked, virtual_size, LIMITS)
     assert refused.value.reason == reason
 
 

@@ -12,7 +12,7 @@ from imsd.core.runtime import Runtime
 from imsd.core.tag_filter import tag_query
 from imsd.core.tags import Tags
 from imsd.metadata import images, members
-from imsd.metadata.images import ImageQuery
+from imsd.metadata.image_query import ImageQuery
 from imsd.metadata.records import ImageRecord, ImageStatus, MemberRecord, MemberStatus, Visibility
 from tests.unit.core.core_world import new_id
 from tests.unit.metadata.samples import an_image

@@ -6,7 +6,7 @@ from imsd.contract import InvalidRequest
 from imsd.core.page_token import PageTokens
 from imsd.formats.registry import FORMATS
 from imsd.grpc_server import convert
-from imsd.grpc_server.convert_image import image_query_from_pb
+from imsd.grpc_server.convert_image_query import image_query_from_pb
 from imsd.v1 import image_pb2
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text
 
-from imsd.metadata import images
+from imsd.metadata import image_lists, images
 from imsd.metadata.database import Database
-from imsd.metadata.images import ImageQuery
+from imsd.metadata.image_query import SORT_COLUMNS, ImageQuery
 from imsd.metadata.records import ImageRecord, ImageStatus
 from imsd.metadata.rows import to_row
 from imsd.metadata.tables import image, image_tag
@@ -24,7 +24,7 @@ async def put(database: Database, *records: ImageRecord) -> None:
 async def listed(database: Database, limit: int = 100, after: Any = None, **conditions: Any) -> list[str]:
     query = ImageQuery(project_id=conditions.pop("project_id", "lab"), **conditions)
     async with database.reading() as c:
-        return [record.name for record in await images.list_images(c, query, limit, after)]
+        return [record.name for record in await image_lists.list_images(c, query, limit, after)]
 
 
 async def found(database: Database, text: str, limit: int = 3) -> list[str]:
@@ -95,7 +95,7 @@ async def test_a_star_stands_for_any_characters_and_nothing_else_does(database: 
 
 async def test_without_statuses_the_usable_and_growing_ones_are_listed(database: Database) -> None:
     await put(database, *[an_image(name=status.value, status=status) for status in ImageStatus])
-    assert set(await listed(database)) == {"queued", "saving", "active"}
+    assert set(await listed(database)) == {"queued", "saving", "active", "deactivated"}
     assert await listed(database, statuses=(ImageStatus.KILLED,)) == ["killed"]
     both = (ImageStatus.ACTIVE, ImageStatus.DELETED)
     assert set(await listed(database, statuses=both)) == {"active", "deleted"}
@@ -116,7 +116,7 @@ async def test_formats_and_tags_narrow_the_list(database: Database) -> None:
 
 
 @pytest.mark.parametrize("descending", [False, True])
-@pytest.mark.parametrize("order_by", images.SORT_COLUMNS)
+@pytest.mark.parametrize("order_by", SORT_COLUMNS)
 async def test_pages_of_every_order_hold_each_image_once(
     database: Database, order_by: str, descending: bool
 ) -> None:
@@ -137,7 +137,7 @@ async def test_pages_of_every_order_hold_each_image_once(
     after = None
     while True:
         async with database.transaction() as c:
-            page = await images.list_images(c, query, 5, after)
+            page = await image_lists.list_images(c, query, 5, after)
             if not page:
                 break
             seen += page
@@ -211,7 +211,7 @@ async def test_tags_of_many_images_are_read_in_batches(database: Database) -> No
         await c.execute(insert(image), [to_row(record, without=["tags"]) for record in records])
         await c.execute(insert(image_tag), tags)
     async with database.reading() as c:
-        page = await images.list_images(c, ImageQuery(project_id="lab", order_by="name"), 1000, None)
+        page = await image_lists.list_images(c, ImageQuery(project_id="lab", order_by="name"), 1000, None)
     assert [record.tags["n"] for record in page] == [record.name for record in page]
     assert len(page) == 1000
 
@@ -259,7 +259,7 @@ async def plan_of(database: Database, query: ImageQuery) -> str:
             return await execute(statement, *args)
 
         listening = _Listening(c, listen)
-        await images.list_images(listening, query, 10, None)  # type: ignore[arg-type]
+        await image_lists.list_images(listening, query, 10, None)  # type: ignore[arg-type]
         rows = (await c.execute(text("EXPLAIN QUERY PLAN " + statements[0][0].replace(":", "\\:")))).all()
     return "\n".join(row[3] for row in rows)
 

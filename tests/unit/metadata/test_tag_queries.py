@@ -13,7 +13,7 @@ from sqlalchemy import delete
 
 from imsd.metadata import images, tags
 from imsd.metadata.database import Database, open_database
-from imsd.metadata.images import ImageQuery
+from imsd.metadata.image_query import ImageQuery
 from imsd.metadata.records import ImageRecord, ImageStatus
 from imsd.metadata.tables import image
 from imsd.metadata.tags import TagQuery

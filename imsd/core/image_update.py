@@ -1,0 +1,160 @@
+"""Changing what is known of an image (contract §3.9): which fields, of which kind, and what they must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from imsd.contract import FailedPrecondition, InvalidRequest
+from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus
+
+from . import attribute_checks, checks, limits
+from .image_changes import ImageRef, change, image_at, require_status
+from .kind_rules import check_license, disk_bounds, min_disk
+from .os_identity import identify_with
+from .runtime import Runtime
+
+# What can be changed; beside these tags, properties and marks of support, each of them alone too.
+UPDATABLE = (
+    "name",
+    "description",
+    "os_version",
+    "min_disk_gb",
+    "min_ram_mb",
+    "max_ram_mb",
+    "is_protected",
+    "boot_mode",
+    "family",
+    "license_type",
+    "enterprise_project_id",
+    "has_nic_multiqueue",
+    "shutdown_timeout_seconds",
+    "is_guest_configured",
+    "has_no_credential_injection",
+    "agents",
+    "os_features",
+)
+
+# Of a data disk: contract §3.9 has name and description; what the hosted service changes by other calls
+# than an update, protection and tags, is no rule of updates.
+UPDATABLE_OF_DATA = frozenset({"name", "description", "is_protected", "tags"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageChange:
+    """What an update sets. ``properties`` replaces all; ``set_properties`` changes single ones.
+
+    A single property with an empty value is removed. ``support`` and ``set_support``: the same of the marks
+    of support.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] | None = None
+    properties: Mapping[str, str] | None = None
+    set_properties: Mapping[str, str] = field(default_factory=dict)
+    support: Mapping[str, object] | None = None
+    set_support: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The names of what it changes."""
+        names = set(self.values)
+        for name, is_set in (
+            ("tags", self.tags is not None),
+            ("properties", self.properties is not None or self.set_properties),
+            ("server_support", self.support is not None or self.set_support),
+        ):
+            if is_set:
+                names.add(name)
+        return frozenset(names)
+
+
+class ImageUpdates:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def update(self, ref: ImageRef, wanted: ImageChange) -> ImageRecord:
+        """Change an image that is ACTIVE, or was prepared to be filled.
+
+        Raises InvalidRequest (also MIN_DISK_TOO_SMALL), NotFound, PermissionDenied (NOT_OWNER), Conflict,
+        FailedPrecondition (also IMAGE_KIND_UNSUITED).
+        """
+        async with self._runtime.database.transaction() as c:
+            current = await image_at(c, ref)
+            if not (current.status is ImageStatus.QUEUED and current.is_prepared):
+                require_status(current, [ImageStatus.ACTIVE])
+            return await change(c, self._runtime, current, self._checked(current, wanted))
+
+    def _checked(self, current: ImageRecord, wanted: ImageChange) -> dict[str, object]:
+        _require_kind(current, wanted)
+        values: dict[str, Any] = {
+            name: _CHECKS[name](value) if name in _CHECKS else value for name, value in wanted.values.items()
+        }
+        if "min_disk_gb" in values:
+            values["min_disk_gb"] = self._min_disk(current, values["min_disk_gb"])
+        checks.ram(values.get("min_ram_mb", current.min_ram_mb), values.get("max_ram_mb", current.max_ram_mb))
+        if wanted.tags is not None:
+            values["tags"] = checks.tags(wanted.tags, self._runtime.limits.max_tags_per_image)
+        if "properties" in wanted.fields:
+            values["properties"] = _properties(current, wanted)
+        if "server_support" in wanted.fields:
+            marks = current.server_support if wanted.support is None else wanted.support
+            values["server_support"] = attribute_checks.server_support({**marks, **wanted.set_support})
+        return values | _system(current, values)
+
+    def _min_disk(self, current: ImageRecord, asked_gb: int) -> int:
+        if current.status is ImageStatus.ACTIVE:
+            return min_disk(current.kind, asked_gb, current.virtual_size, self._runtime.limits)
+        lowest, highest = disk_bounds(current.kind, self._runtime.limits)
+        return asked_gb and checks.number("min_disk_gb", asked_gb, lowest, highest)
+
+
+_CHECKS: Mapping[str, Callable[[Any], object]] = {
+    "name": checks.name,
+    "description": checks.description,
+    "os_version": lambda value: checks.text("os_version", value, limits.MAX_OS_VERSION),
+    "family": attribute_checks.family,
+    "enterprise_project_id": attribute_checks.enterprise_project,
+    "shutdown_timeout_seconds": attribute_checks.shutdown_timeout,
+    "agents": attribute_checks.agents,
+    "os_features": attribute_checks.os_features,
+}
+
+
+def _require_kind(current: ImageRecord, wanted: ImageChange) -> None:
+    refused = sorted(wanted.fields - UPDATABLE_OF_DATA)
+    if current.kind is ImageKind.DATA_DISK and refused:
+        raise FailedPrecondition(
+            f"image {current.name!r} is a data disk: its {refused[0]} cannot be updated",
+            reason="IMAGE_KIND_UNSUITED",
+            field="update_mask",
+            hint=f"of a data disk only {', '.join(sorted(UPDATABLE_OF_DATA))} can be updated",
+        )
+
+
+def _system(current: ImageRecord, values: Mapping[str, Any]) -> dict[str, object]:
+    """What follows from a new os_version; and what the system allows."""
+    found = {}
+    os_type = current.os_type
+    if "os_version" in values:
+        guest_type, guest_bits = str(current.guest.get("os_type", "")), current.guest.get("bits", 0)
+        bits = guest_bits if isinstance(guest_bits, int) else 0
+        identity = identify_with(values["os_version"], guest_type.lower(), bits)
+        os_type = identity.os_type
+        found = {"os_type": os_type, "os_bits": identity.os_bits, "platform": identity.platform}
+    check_license(values.get("license_type", current.license_type), os_type)
+    if values.get("boot_mode") == "bios" and current.architecture == "arm":
+        raise InvalidRequest(
+            "servers for arm start with UEFI only", field="boot_mode", hint="leave the boot mode as it is"
+        )
+    return found
+
+
+def _properties(current: ImageRecord, wanted: ImageChange) -> dict[str, str]:
+    properties = dict(current.properties if wanted.properties is None else wanted.properties)
+    for key, content in wanted.set_properties.items():
+        properties[key] = content
+        if not content:
+            del properties[key]
+    return checks.properties(properties, known=current.properties)

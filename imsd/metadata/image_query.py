@@ -1,0 +1,172 @@
+"""Which images a list has: what it may ask for, as conditions that an index answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import Column, ColumnElement, and_, exists, func, not_, or_
+
+from .records import ImageStatus, MemberStatus
+from .tables import image, image_support, image_tag
+from .text_search import contains
+
+# What a caller sees unless it asks for more.
+LISTED_STATUSES = (
+    ImageStatus.QUEUED,
+    ImageStatus.SAVING,
+    ImageStatus.ACTIVE,
+    ImageStatus.DEACTIVATED,
+)
+
+SORT_COLUMNS = (
+    "created_at",
+    "updated_at",
+    "name",
+    "virtual_size",
+    "status",
+    "disk_format",
+    "id",
+    "min_disk_gb",
+)
+
+
+class Scope(StrEnum):
+    """Whose images: of the project, public ones, those of others that are shared with it, or all of these."""
+
+    OWN = "own"
+    PUBLIC = "public"
+    SHARED = "shared_with_me"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """From ``first`` on, up to ``end``, which is not in it; None: without an end."""
+
+    column: str
+    first: datetime | None = None
+    end: datetime | None = None
+    is_outside: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageQuery:
+    """Which images, in which order. An empty condition fits all; of several values one must fit.
+
+    ``name_pattern``: ``*`` stands for any characters. ``search``: a part of name, id, system or platform, in
+    any case. ``statuses`` empty: `LISTED_STATUSES`. ``tags``: all must be there, an empty value fits any
+    value. ``member_statuses``: of the share of an image of another project; empty: ACCEPTED. ``any_of``: a
+    column and what it may be, of `ANY_OF`; ``exactly``: a column and what it is, of `EXACTLY`. ``support``:
+    marks that must be set as they are here. ``server_type``: not looked
+    at here, it marks the query. ``order_by``: one of `SORT_COLUMNS`.
+    """
+
+    project_id: str
+    scope: Scope = Scope.OWN
+    member_statuses: Collection[MemberStatus] = ()
+    statuses: Collection[ImageStatus] = ()
+    name_pattern: str = ""
+    search: str = ""
+    disk_formats: Collection[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    any_of: Sequence[tuple[str, Sequence[str | int]]] = ()
+    exactly: Sequence[tuple[str, str | int | bool]] = ()
+    is_deprecated: bool | None = None
+    support: Sequence[tuple[str, str]] = ()
+    times: Sequence[TimeRange] = ()
+    server_type: str = ""
+    order_by: str = "created_at"
+    descending: bool = True
+
+
+# What may be asked for in ``any_of``.
+ANY_OF = (
+    "visibility",
+    "kind",
+    "os_type",
+    "os_bits",
+    "platform",
+    "os_version",
+    "architecture",
+    "boot_mode",
+    "server_kind",
+)
+
+# What may be asked for in ``exactly``.
+EXACTLY = (
+    "id",
+    "project_id",
+    "is_protected",
+    "is_published",
+    "min_disk_gb",
+    "min_ram_mb",
+    "family",
+    "enterprise_project_id",
+)
+
+
+def conditions(query: ImageQuery) -> list[ColumnElement[bool]]:
+    """All conditions of a query but whose images they are."""
+    return [_status_is(query.statuses or LISTED_STATUSES), *_texts(query), *_columns(query), *_rows(query)]
+
+
+def _texts(query: ImageQuery) -> Iterator[ColumnElement[bool]]:
+    if "*" in query.name_pattern:
+        yield image.c.name.like(_like(query.name_pattern), escape="\\")
+    elif query.name_pattern:
+        yield image.c.name == query.name_pattern
+    if query.search:
+        searched = (image.c.name, image.c.id, image.c.os_version, image.c.platform)
+        yield or_(*(contains(column, query.search) for column in searched))
+
+
+def _columns(query: ImageQuery) -> Iterator[ColumnElement[bool]]:
+    if query.disk_formats:
+        yield _one_of(image.c.disk_format, list(query.disk_formats))
+    for name, values in query.any_of:
+        yield _one_of(image.c[name], list(values))
+    for name, value in query.exactly:
+        yield image.c[name] == value
+    if query.is_deprecated is not None:
+        yield image.c.deprecated_at.is_not(None) if query.is_deprecated else image.c.deprecated_at.is_(None)
+    for asked in query.times:
+        column = image.c[asked.column]
+        bounds = []
+        if asked.first is not None:
+            bounds.append(column >= asked.first)
+        if asked.end is not None:
+            bounds.append(column < asked.end)
+        yield not_(and_(*bounds)) if asked.is_outside else and_(*bounds)
+
+
+def _rows(query: ImageQuery) -> Iterator[ColumnElement[bool]]:
+    for key, value in query.tags.items():
+        tag = exists().where(image_tag.c.image_id == image.c.id, image_tag.c.key == key)
+        yield tag.where(image_tag.c.value == value) if value else tag
+    for feature, value in query.support:
+        yield exists().where(
+            image_support.c.image_id == image.c.id,
+            image_support.c.feature == feature,
+            image_support.c.value == value,
+        )
+
+
+def _one_of(column: Column[str | int], values: list[str | int]) -> ColumnElement[bool]:
+    return column == values[0] if len(values) == 1 else column.in_(values)
+
+
+def _status_is(statuses: Collection[ImageStatus]) -> ColumnElement[bool]:
+    if ImageStatus.ACTIVE in statuses:
+        # Nearly all images: the expression keeps SQLite from taking the index of the status, which
+        # would make it sort them all instead of reading one page in order.
+        return func.coalesce(image.c.status, "").in_(list(statuses))
+    return image.c.status.in_(list(statuses))
+
+
+def _like(pattern: str) -> str:
+    escaped = re.sub(r"([\\%_])", r"\\\1", pattern)
+    return re.sub(r"\*+", "%", escaped)
