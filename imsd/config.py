@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from .config_access import LOOPBACK, Tls
+from .config_access import LOOPBACK, Oidc, Tls
 from .config_limits import Limits, Quotas
 from .config_values import AbsolutePath, OptionalPath, Texts, octal, split
 
@@ -169,6 +169,9 @@ class Config(BaseSettings):
 
     # A directory of policies (*.cedar) beside those of the service: who may do what; none: those alone.
     policy_dir: OptionalPath = None
+
+    # The provider whose tokens say who calls.
+    oidc: Oidc = Oidc()
 
     # Images from https:// URLs.
     url_import: UrlImport = UrlImport()

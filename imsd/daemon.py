@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -73,8 +74,11 @@ from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.database import open_database
 from imsd.metadata.records import JobKind
 from imsd.metadata.service import service_id
-from imsd.network_access import server_tls
+from imsd.network_access import oidc_tokens, server_tls
 from imsd.service_notify import notify
+
+if TYPE_CHECKING:
+    from imsd.core.oidc import OidcTokens
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +93,7 @@ class Surroundings:
     inspector: GuestInspector
     policies: Policies
     tls: ServerTls | None
+    oidc: OidcTokens | None
 
 
 class Daemon:
@@ -107,7 +112,7 @@ class Daemon:
         export = {JobKind.EXPORT_IMAGE: ExportImage(outlet, around.buckets, policy)}
         self._dispatcher = Dispatcher(runtime, board, {**workflows, **export})
         self._jobs = Jobs(runtime, board, self._dispatcher)
-        self._identity = identity_services(runtime)
+        self._identity = identity_services(runtime, around.oidc)
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
         self._access = access = Access(runtime.database, around.policies)
         self._reloading = asyncio.Lock()
@@ -237,6 +242,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             inspector=inspector,
             policies=policies,
             tls=tls,
+            oidc=await run_blocking(oidc_tokens, config, runtime),
         )
         daemon = Daemon(config, runtime, around)
         try:

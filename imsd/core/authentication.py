@@ -8,12 +8,16 @@ for the local administrator, else a verified TLS certificate says who calls.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from imsd.contract import Unauthenticated
 
 from .api_tokens import ApiTokens
 from .caller import Caller, CallerKind
 from .principals import Principals
+
+if TYPE_CHECKING:  # its libraries are loaded only where there is a provider
+    from .oidc import OidcTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +35,14 @@ class Credentials:
 
 
 class Authentication:
-    def __init__(self, principals: Principals, tokens: ApiTokens) -> None:
+    def __init__(self, principals: Principals, tokens: ApiTokens, oidc: OidcTokens | None = None) -> None:
+        """``oidc``: None where no provider is configured."""
         self._principals = principals
-        self.tokens = tokens
+        self._tokens = tokens
+        self._oidc = oidc
 
     async def caller(self, given: Credentials) -> Caller:
-        """Raises Unauthenticated."""
+        """Raises Unauthenticated; Unavailable while a provider's keys cannot be had."""
         if given.bearer is not None:
             return await self._bearer_of(given.bearer, given.peer)
         if given.is_local:
@@ -49,9 +55,9 @@ class Authentication:
         )
 
     async def _bearer_of(self, bearer: str, peer: str) -> Caller:
-        if not self.tokens.is_secret(bearer):
-            raise Unauthenticated("the token is not known", hint="make one with `imsctl token create`")
-        token = await self.tokens.verify(bearer)
+        if not self._tokens.is_secret(bearer):
+            return await self._member_of(bearer, peer)
+        token = await self._tokens.verify(bearer)
         standing = await self._principals.of_user(token.user_id)
         return Caller(
             kind=CallerKind.API_TOKEN,
@@ -60,6 +66,16 @@ class Authentication:
             roles=standing.roles,
             token_id=token.id,
             peer=peer,
+        )
+
+    async def _member_of(self, bearer: str, peer: str) -> Caller:
+        """Who came by the company's provider."""
+        if self._oidc is None:
+            raise Unauthenticated("the token is not known", hint="make one with `imsctl token create`")
+        user = await self._oidc.verify(bearer)
+        standing = await self._principals.of_user(user.id, user.groups)
+        return Caller(
+            kind=CallerKind.OIDC, id=user.id, groups=standing.groups, roles=standing.roles, peer=peer
         )
 
     async def _holder_of(self, certificate_id: str, peer: str) -> Caller:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .api_tokens import ApiTokens
 from .authentication import Authentication
@@ -11,6 +12,9 @@ from .identity import Identity
 from .principals import Principals
 from .projects import Projects
 from .runtime import Runtime
+
+if TYPE_CHECKING:
+    from .oidc import OidcTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +31,13 @@ class IdentityServices:
         self.tokens.uses.close()
 
 
-def identity_services(runtime: Runtime) -> IdentityServices:
+def identity_services(runtime: Runtime, oidc: OidcTokens | None = None) -> IdentityServices:
+    """``oidc``: tokens of a provider that are accepted beside those of the service."""
     principals = Principals(runtime.database)
     tokens = ApiTokens(runtime, principals)
     return IdentityServices(
         principals=principals,
-        authentication=Authentication(principals, tokens),
+        authentication=Authentication(principals, tokens, oidc),
         projects=Projects(runtime, principals),
         identity=Identity(runtime, principals, tokens.calls),
         grants=Grants(runtime, principals),

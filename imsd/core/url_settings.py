@@ -33,8 +33,8 @@ class UrlSettings:
     trust: ssl.SSLContext
 
 
-def trusted_authorities(ca_file: Path | None) -> ssl.SSLContext:
-    """Those of the system, and the certificates (PEM) in ``ca_file``.
+def trusted_authorities(ca_file: Path | None, section: str = "url_import") -> ssl.SSLContext:
+    """Those of the system, and the certificates (PEM) in ``ca_file`` of a section of the configuration.
 
     Raises InvalidRequest (INVALID_CONFIGURATION) when it cannot be read.
     """
@@ -46,7 +46,7 @@ def trusted_authorities(ca_file: Path | None) -> ssl.SSLContext:
             raise InvalidRequest(
                 f"the certificates in {ca_file} cannot be read: {error.strerror or error}",
                 reason="INVALID_CONFIGURATION",
-                field="url_import",
-                hint="set url_import.ca_file to a file of certificates in PEM",
+                field=section,
+                hint=f"set {section}.ca_file to a file of certificates in PEM",
             ) from error
     return trust
