@@ -48,10 +48,14 @@ IMG_CODES = {
     "OBJECT_NOT_FOUND": "IMG.0121",
     # Not IMG.0161, "no permission": of all codes this one alone goes with HTTP 403 (contract §13).
     "PERMISSION_DENIED": "IMG.0026",
+    "PROJECT_REQUIRED": "IMG.0104",
     "PROJECT_UNKNOWN": "IMG.0108",
     "SHARE_NOT_ACCEPTED": "IMG.0196",
     "SHARE_WITH_OWNER": "IMG.0076",
+    "TOKEN_EXPIRED": "IMG.0087",
+    "TOKEN_REVOKED": "IMG.0087",
     "TOO_MANY_TAGS": "IMG.0116",
+    "UNAUTHENTICATED": "IMG.0087",
 }
 # Of reasons for which calls have codes of their own, by the call.
 IMG_CODES_OF_CALLS = {

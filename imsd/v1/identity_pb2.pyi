@@ -108,11 +108,11 @@ class Caller(_message.Message):
     """may do everything, in every project"""
     @_builtins.property
     def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """names, in order"""
+        """names, in order: its own and those of its OpenID Connect token"""
 
     @_builtins.property
     def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleGrant]:
-        """every grant that counts for the caller"""
+        """0..10000: all that was granted to the caller or its groups"""
 
     def __init__(
         self,

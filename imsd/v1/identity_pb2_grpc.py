@@ -181,7 +181,7 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """DeleteUser forgets a user, its roles and its memberships, and revokes its tokens.
+        """DeleteUser forgets a user, its roles, its memberships and its tokens, and ends the calls that run with these.
         Reasons: INVALID_REQUEST, NOT_FOUND. Retry: a second call says NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -213,8 +213,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetGroupMembers(self, request, context):
-        """SetGroupMembers adds users to a group, takes others out, and returns it.
-        Reasons: INVALID_REQUEST, NOT_FOUND (group or user), LIMIT_EXCEEDED. Retry: safe.
+        """SetGroupMembers adds users to a group, takes others out, and returns it; all of it or, with an unknown user, nothing.
+        Reasons: INVALID_REQUEST, NOT_FOUND (group or user), LIMIT_EXCEEDED (1000 users of a group, 100 groups of a user). Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,7 +223,7 @@ class IdentityServiceServicer:
     def GrantRole(self, request, context):
         """GrantRole gives a user, a group or a certificate a role in a project, or in all of them. A role that depends on another
         counts only with it: RoleGrant.missing_roles says what is missing.
-        Reasons: INVALID_REQUEST, NOT_FOUND (user or group), PROJECT_UNKNOWN. Retry: safe.
+        Reasons: INVALID_REQUEST, NOT_FOUND (user or group), PROJECT_UNKNOWN, LIMIT_EXCEEDED (1000 of one principal). Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,7 +248,8 @@ class IdentityServiceServicer:
     def CreateToken(self, request, context):
         """CreateToken makes an API token and returns its secret, which is never shown again. A caller makes tokens for itself, an
         operator for anybody.
-        Reasons: INVALID_REQUEST, NOT_FOUND (user), PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: makes another token; revoke the first.
+        Reasons: INVALID_REQUEST, NOT_FOUND (user), PERMISSION_DENIED, LIMIT_EXCEEDED (100 good tokens of a user). Retry: makes another
+        token; revoke the first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -263,7 +264,7 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeToken(self, request, context):
-        """RevokeToken makes a token useless, at once.
+        """RevokeToken makes a token useless, at once, and ends the calls that run with it (TOKEN_REVOKED).
         Reasons: INVALID_REQUEST, NOT_FOUND, PERMISSION_DENIED. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -62,7 +62,7 @@ class IdentityServiceStub:
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DeleteUserRequest, _identity_pb2.DeleteUserResponse]
-    """DeleteUser forgets a user, its roles and its memberships, and revokes its tokens.
+    """DeleteUser forgets a user, its roles, its memberships and its tokens, and ends the calls that run with these.
     Reasons: INVALID_REQUEST, NOT_FOUND. Retry: a second call says NOT_FOUND.
     """
     CreateGroup: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateGroupRequest, _identity_pb2.Group]
@@ -78,13 +78,13 @@ class IdentityServiceStub:
     Reasons: INVALID_REQUEST, NOT_FOUND. Retry: a second call says NOT_FOUND.
     """
     SetGroupMembers: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SetGroupMembersRequest, _identity_pb2.Group]
-    """SetGroupMembers adds users to a group, takes others out, and returns it.
-    Reasons: INVALID_REQUEST, NOT_FOUND (group or user), LIMIT_EXCEEDED. Retry: safe.
+    """SetGroupMembers adds users to a group, takes others out, and returns it; all of it or, with an unknown user, nothing.
+    Reasons: INVALID_REQUEST, NOT_FOUND (group or user), LIMIT_EXCEEDED (1000 users of a group, 100 groups of a user). Retry: safe.
     """
     GrantRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GrantRoleRequest, _identity_pb2.RoleGrant]
     """GrantRole gives a user, a group or a certificate a role in a project, or in all of them. A role that depends on another
     counts only with it: RoleGrant.missing_roles says what is missing.
-    Reasons: INVALID_REQUEST, NOT_FOUND (user or group), PROJECT_UNKNOWN. Retry: safe.
+    Reasons: INVALID_REQUEST, NOT_FOUND (user or group), PROJECT_UNKNOWN, LIMIT_EXCEEDED (1000 of one principal). Retry: safe.
     """
     RevokeRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeRoleRequest, _identity_pb2.RevokeRoleResponse]
     """RevokeRole takes a granted role away.
@@ -97,14 +97,15 @@ class IdentityServiceStub:
     CreateToken: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateTokenRequest, _identity_pb2.CreateTokenResponse]
     """CreateToken makes an API token and returns its secret, which is never shown again. A caller makes tokens for itself, an
     operator for anybody.
-    Reasons: INVALID_REQUEST, NOT_FOUND (user), PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: makes another token; revoke the first.
+    Reasons: INVALID_REQUEST, NOT_FOUND (user), PERMISSION_DENIED, LIMIT_EXCEEDED (100 good tokens of a user). Retry: makes another
+    token; revoke the first.
     """
     ListTokens: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListTokensRequest, _identity_pb2.ListTokensResponse]
     """ListTokens returns the tokens of a user, without their secrets, newest first.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN, PERMISSION_DENIED. Retry: safe.
     """
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeTokenRequest, _identity_pb2.Token]
-    """RevokeToken makes a token useless, at once.
+    """RevokeToken makes a token useless, at once, and ends the calls that run with it (TOKEN_REVOKED).
     Reasons: INVALID_REQUEST, NOT_FOUND, PERMISSION_DENIED. Retry: safe.
     """
 
@@ -142,7 +143,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteUserRequest, _identity_pb2.DeleteUserResponse]  # type: ignore[assignment]
-    """DeleteUser forgets a user, its roles and its memberships, and revokes its tokens.
+    """DeleteUser forgets a user, its roles, its memberships and its tokens, and ends the calls that run with these.
     Reasons: INVALID_REQUEST, NOT_FOUND. Retry: a second call says NOT_FOUND.
     """
     CreateGroup: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateGroupRequest, _identity_pb2.Group]  # type: ignore[assignment]
@@ -158,13 +159,13 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     Reasons: INVALID_REQUEST, NOT_FOUND. Retry: a second call says NOT_FOUND.
     """
     SetGroupMembers: _aio.UnaryUnaryMultiCallable[_identity_pb2.SetGroupMembersRequest, _identity_pb2.Group]  # type: ignore[assignment]
-    """SetGroupMembers adds users to a group, takes others out, and returns it.
-    Reasons: INVALID_REQUEST, NOT_FOUND (group or user), LIMIT_EXCEEDED. Retry: safe.
+    """SetGroupMembers adds users to a group, takes others out, and returns it; all of it or, with an unknown user, nothing.
+    Reasons: INVALID_REQUEST, NOT_FOUND (group or user), LIMIT_EXCEEDED (1000 users of a group, 100 groups of a user). Retry: safe.
     """
     GrantRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.GrantRoleRequest, _identity_pb2.RoleGrant]  # type: ignore[assignment]
     """GrantRole gives a user, a group or a certificate a role in a project, or in all of them. A role that depends on another
     counts only with it: RoleGrant.missing_roles says what is missing.
-    Reasons: INVALID_REQUEST, NOT_FOUND (user or group), PROJECT_UNKNOWN. Retry: safe.
+    Reasons: INVALID_REQUEST, NOT_FOUND (user or group), PROJECT_UNKNOWN, LIMIT_EXCEEDED (1000 of one principal). Retry: safe.
     """
     RevokeRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeRoleRequest, _identity_pb2.RevokeRoleResponse]  # type: ignore[assignment]
     """RevokeRole takes a granted role away.
@@ -177,14 +178,15 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     CreateToken: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateTokenRequest, _identity_pb2.CreateTokenResponse]  # type: ignore[assignment]
     """CreateToken makes an API token and returns its secret, which is never shown again. A caller makes tokens for itself, an
     operator for anybody.
-    Reasons: INVALID_REQUEST, NOT_FOUND (user), PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: makes another token; revoke the first.
+    Reasons: INVALID_REQUEST, NOT_FOUND (user), PERMISSION_DENIED, LIMIT_EXCEEDED (100 good tokens of a user). Retry: makes another
+    token; revoke the first.
     """
     ListTokens: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListTokensRequest, _identity_pb2.ListTokensResponse]  # type: ignore[assignment]
     """ListTokens returns the tokens of a user, without their secrets, newest first.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN, PERMISSION_DENIED. Retry: safe.
     """
     RevokeToken: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeTokenRequest, _identity_pb2.Token]  # type: ignore[assignment]
-    """RevokeToken makes a token useless, at once.
+    """RevokeToken makes a token useless, at once, and ends the calls that run with it (TOKEN_REVOKED).
     Reasons: INVALID_REQUEST, NOT_FOUND, PERMISSION_DENIED. Retry: safe.
     """
 
@@ -261,7 +263,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.DeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.DeleteUserResponse, _abc.Awaitable[_identity_pb2.DeleteUserResponse]]:
-        """DeleteUser forgets a user, its roles and its memberships, and revokes its tokens.
+        """DeleteUser forgets a user, its roles, its memberships and its tokens, and ends the calls that run with these.
         Reasons: INVALID_REQUEST, NOT_FOUND. Retry: a second call says NOT_FOUND.
         """
 
@@ -301,8 +303,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.SetGroupMembersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.Group, _abc.Awaitable[_identity_pb2.Group]]:
-        """SetGroupMembers adds users to a group, takes others out, and returns it.
-        Reasons: INVALID_REQUEST, NOT_FOUND (group or user), LIMIT_EXCEEDED. Retry: safe.
+        """SetGroupMembers adds users to a group, takes others out, and returns it; all of it or, with an unknown user, nothing.
+        Reasons: INVALID_REQUEST, NOT_FOUND (group or user), LIMIT_EXCEEDED (1000 users of a group, 100 groups of a user). Retry: safe.
         """
 
     @_abc_1.abstractmethod
@@ -313,7 +315,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.RoleGrant, _abc.Awaitable[_identity_pb2.RoleGrant]]:
         """GrantRole gives a user, a group or a certificate a role in a project, or in all of them. A role that depends on another
         counts only with it: RoleGrant.missing_roles says what is missing.
-        Reasons: INVALID_REQUEST, NOT_FOUND (user or group), PROJECT_UNKNOWN. Retry: safe.
+        Reasons: INVALID_REQUEST, NOT_FOUND (user or group), PROJECT_UNKNOWN, LIMIT_EXCEEDED (1000 of one principal). Retry: safe.
         """
 
     @_abc_1.abstractmethod
@@ -344,7 +346,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.CreateTokenResponse, _abc.Awaitable[_identity_pb2.CreateTokenResponse]]:
         """CreateToken makes an API token and returns its secret, which is never shown again. A caller makes tokens for itself, an
         operator for anybody.
-        Reasons: INVALID_REQUEST, NOT_FOUND (user), PERMISSION_DENIED, LIMIT_EXCEEDED. Retry: makes another token; revoke the first.
+        Reasons: INVALID_REQUEST, NOT_FOUND (user), PERMISSION_DENIED, LIMIT_EXCEEDED (100 good tokens of a user). Retry: makes another
+        token; revoke the first.
         """
 
     @_abc_1.abstractmethod
@@ -363,7 +366,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RevokeTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.Token, _abc.Awaitable[_identity_pb2.Token]]:
-        """RevokeToken makes a token useless, at once.
+        """RevokeToken makes a token useless, at once, and ends the calls that run with it (TOKEN_REVOKED).
         Reasons: INVALID_REQUEST, NOT_FOUND, PERMISSION_DENIED. Retry: safe.
         """
 

@@ -279,7 +279,7 @@ def test_an_address_with_tls_may_be_reached_from_other_machines(tmp_path: Path) 
         ('[tls]\nclient_ca_file = "/t/ca.pem"\n', "needs cert_file"),
         (f'{TLS}mutual_addresses = ["127.0.0.1:1"]\n', "need client_ca_file"),
         (
-            f'listen = ["127.0.0.1:1"]\n{TLS}client_ca_file = "/t/ca.pem"\nmutual_addresses = ["127.0.0.1:2"]\n',
+            f'listen = ["127.0.0.1:1"]\n{TLS}client_ca_file = "/t/c"\nmutual_addresses = ["127.0.0.1:2"]\n',
             "127.0.0.1:2 of tls.mutual_addresses is not among them",
         ),
         (f'{TLS}cert = "x"\n', "unknown key 'tls.cert'"),
@@ -296,3 +296,50 @@ def test_variables_of_the_clients_are_no_keys(monkeypatch: pytest.MonkeyPatch) -
     for name in ("TOKEN", "TOKEN_FILE", "CA_FILE", "CERT", "KEY"):
         monkeypatch.setenv(f"IMSD_{name}", "x")
     assert load_config().config.listen
+
+
+OIDC = '[oidc]\nissuer = "https://login.example.org"\n'
+
+
+def test_a_provider_is_read_from_file_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMSD_OIDC__AUDIENCE", "imsd,other")
+    monkeypatch.setenv("IMSD_OIDC__ALGORITHMS", "ES256, Ed25519")
+    loaded = load_config(written(tmp_path, OIDC))
+    assert loaded.config.oidc.audience == ("imsd", "other")
+    assert loaded.config.oidc.algorithms == ("ES256", "Ed25519")
+    assert sources(loaded)["oidc.issuer"] == str(tmp_path / "imsd.toml")
+    assert sources(loaded)["oidc.audience"] == "environment"
+
+
+@pytest.mark.parametrize(
+    "issuer", ["http://127.0.0.1:9400", "http://localhost:9400", "http://[::1]:1/realms/x"]
+)
+def test_a_provider_on_this_machine_may_be_plain(tmp_path: Path, issuer: str) -> None:
+    text = f'[oidc]\nissuer = "{issuer}"\naudience = ["imsd"]\n'
+    assert load_config(written(tmp_path, text)).config.oidc.issuer == issuer
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (OIDC, "audience is missing"),
+        (f"{OIDC}audience = []\n", "audience is missing"),
+        ('[oidc]\nissuer = "http://login.example.org"\naudience = ["x"]\n', "not https"),
+        ('[oidc]\nissuer = "http://127.0.0.1.example.org"\naudience = ["x"]\n', "not https"),
+        ('[oidc]\nissuer = "login.example.org"\naudience = ["x"]\n', "is no issuer"),
+        ('[oidc]\nissuer = "https://a:b@login.example.org"\naudience = ["x"]\n', "is no issuer"),
+        ('[oidc]\nissuer = "https://login.example.org/?x"\naudience = ["x"]\n', "is no issuer"),
+        (f'{OIDC}audience = ["x"]\nalgorithms = ["none"]\n', "oidc.algorithms"),
+        (f'{OIDC}audience = ["x"]\nalgorithms = ["RS256", "HS256"]\n', "oidc.algorithms"),
+        (f'{OIDC}audience = ["x"]\nalgorithms = []\n', "oidc.algorithms"),
+        (f'{OIDC}audience = ["x"]\nleeway_seconds = 301\n', "oidc.leeway_seconds"),
+        (f'{OIDC}audience = ["x"]\nuser_claim = ""\n', "oidc.user_claim"),
+        (f'{OIDC}audiense = ["x"]\n', "did you mean audience?"),
+    ],
+)
+def test_a_mistake_in_the_section_of_the_provider_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        load_config(written(tmp_path, text))
+    assert said in f"{caught.value.message} {caught.value.hint}"
