@@ -33,6 +33,9 @@ from imsd.v1 import (
     upload_pb2_grpc,
 )
 
+# Tables whose rows stay when an image is gone.
+NOT_OF_IMAGES = {"alembic_version", "job", "project", "request", "service", "usage_record"}
+
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
 
@@ -118,7 +121,7 @@ class DaemonProcess:
 
     def rows(self) -> dict[str, int]:
         """How many rows each table of images, uploads and their bytes has, where it has any."""
-        tables = metadata.tables.keys() - {"alembic_version", "job", "request", "service"}
+        tables = metadata.tables.keys() - NOT_OF_IMAGES
         with closing(sqlite3.connect(f"file:{self.state_dir}/imsd.sqlite3?mode=ro", uri=True)) as database:
             counts = {
                 table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables
