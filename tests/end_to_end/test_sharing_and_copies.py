@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
-from imsd.v1 import identity_pb2, image_pb2, job_pb2, member_pb2
+from imsd.v1 import identity_pb2, image_pb2, job_pb2, member_pb2, tag_pb2
 from tests.end_to_end import wire
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
 
@@ -135,6 +136,79 @@ async def test_200_projects_at_once_against_the_limit_of_128(stubs: Stubs) -> No
     listed = await members_of(stubs, image.id, page_size=1000)
     assert len(listed) == 128
     assert {each.status for each in listed} == {PENDING}
+
+
+@pytest.mark.parametrize("status", [PENDING, ACCEPTED, REJECTED])
+async def test_what_a_member_may(stubs: Stubs, status: Any) -> None:
+    """Contract §6.2 and §9.1: seen by its id whatever it answered, read and copied when it accepted."""
+    await create_projects(stubs, OWNER, WEB, SHOP)
+    image = await shared(stubs, a_disk(2, 1), WEB, status=status)
+    asked: dict[str, Any] = {"project_id": WEB, "image_id": image.id}
+    seen = await stubs.images.GetImage(image_pb2.GetImageRequest(**asked))
+    assert (seen.member_status, seen.visibility) == (status, image_pb2.VISIBILITY_SHARED)
+    may = "done" if status == ACCEPTED else "SHARE_NOT_ACCEPTED"
+    assert await outcome(stubs.images.InspectImage(image_pb2.InspectImageRequest(**asked))) == may
+    assert await outcome(wire.download(stubs, image.id, project_id=WEB)) == may
+    copying = stubs.images.CopyImage(image_pb2.CopyImageRequest(**asked, name="mine"))
+    assert await outcome(copying) == may
+    listing = image_pb2.ListImagesRequest(
+        project_id=WEB, filter=image_pb2.ImageFilter(scope=image_pb2.ImageFilter.SCOPE_ALL)
+    )
+    listed = [each.id for each in (await stubs.images.ListImages(listing)).images if each.id == image.id]
+    assert listed == ([image.id] if status == ACCEPTED else [])
+    assert {await refusal(call) for call in changes_of_the_owner(stubs, asked)} == {"NOT_OWNER"}
+    assert await add(stubs, [image.id], [SHOP], project_id=WEB) == ["NOT_OWNER"]
+    for project_id in (SHOP, "stranger"):
+        get = image_pb2.GetImageRequest(project_id=project_id, image_id=image.id)
+        assert await refusal(stubs.images.GetImage(get)) == "NOT_FOUND"
+        members = member_pb2.ListMembersRequest(project_id=project_id, image_id=image.id)
+        assert await refusal(stubs.members.ListMembers(members)) == "NOT_FOUND"
+    [own] = await members_of(stubs, image.id, project_id=WEB)
+    assert (own.project_id, own.status) == (WEB, status)
+
+
+def changes_of_the_owner(stubs: Stubs, asked: dict[str, Any]) -> Iterator[Any]:
+    """Calls that only the project of an image may make."""
+    images = stubs.images
+    renamed: dict[str, Any] = {"image": image_pb2.Image(name="x"), "update_mask": FieldMask(paths=["name"])}
+    yield images.UpdateImage(image_pb2.UpdateImageRequest(**asked, **renamed))
+    yield images.DeleteImage(image_pb2.DeleteImageRequest(**asked))
+    yield images.DeactivateImage(image_pb2.DeactivateImageRequest(**asked))
+    yield images.DeprecateImage(image_pb2.DeprecateImageRequest(**asked))
+    yield images.VerifyImage(image_pb2.VerifyImageRequest(**asked))
+    yield images.SetImageVisibility(
+        image_pb2.SetImageVisibilityRequest(**asked, visibility=image_pb2.VISIBILITY_PUBLIC)
+    )
+    yield images.PublishImage(image_pb2.PublishImageRequest(**asked))
+    export: dict[str, Any] = {"target": "main:x.qcow2", "disk_format": image_pb2.DISK_FORMAT_QCOW2}
+    yield images.ExportImage(image_pb2.ExportImageRequest(**asked, **export))
+    tag = tag_pb2.Tag(key="a", value="b")
+    yield stubs.tags.SetImageTags(tag_pb2.SetImageTagsRequest(**asked, tags=[tag]))
+
+
+async def test_a_deactivated_image_is_of_no_use_to_its_members_either(stubs: Stubs) -> None:
+    await create_projects(stubs, OWNER, WEB)
+    image = await shared(stubs, a_disk(8, 1), WEB)
+    own: dict[str, Any] = {"project_id": OWNER, "image_id": image.id}
+    await stubs.images.DeactivateImage(image_pb2.DeactivateImageRequest(**own))
+    assert await outcome(wire.download(stubs, image.id, project_id=WEB)) == "FAILED_PRECONDITION"
+    copying = image_pb2.CopyImageRequest(project_id=WEB, image_id=image.id, name="mine")
+    assert await refusal(stubs.images.CopyImage(copying)) == "FAILED_PRECONDITION"
+    await stubs.images.ReactivateImage(image_pb2.ReactivateImageRequest(**own))
+    assert (await copy(stubs, image.id, WEB)).digest == image.digest
+
+
+async def test_with_an_image_its_shares_end_and_do_not_come_back(stubs: Stubs) -> None:
+    await create_projects(stubs, OWNER, WEB)
+    image = await shared(stubs, a_disk(9, 1), WEB)
+    own: dict[str, Any] = {"project_id": OWNER, "image_id": image.id}
+    await stubs.images.DeleteImage(image_pb2.DeleteImageRequest(**own))
+    get = image_pb2.GetImageRequest(project_id=WEB, image_id=image.id)
+    assert await refusal(stubs.images.GetImage(get)) == "NOT_FOUND"
+    back = await stubs.images.UndeleteImage(image_pb2.UndeleteImageRequest(**own))
+    assert back.visibility == image_pb2.VISIBILITY_PRIVATE
+    assert await refusal(stubs.images.GetImage(get)) == "NOT_FOUND"
+    assert list(await members_of(stubs, image.id)) == []
 
 
 async def outcome(call: Any) -> str:
