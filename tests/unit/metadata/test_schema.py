@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import make_url, text
+from sqlalchemy import delete, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from imsd.contract import FailedPrecondition
-from imsd.metadata import migrations, schema
+from imsd.metadata import identity, images, jobs, migrations, schema, uploads
 from imsd.metadata.connection import UnbrokenConnection
 from imsd.metadata.database import Database, open_database
 from imsd.metadata.engine import migrating_engine
 from imsd.metadata.tables import metadata
+from tests.unit.metadata.samples import a_job, an_image, an_upload, at
 
 
 def test_the_revisions_the_program_knows_are_those_it_has() -> None:
@@ -59,6 +60,19 @@ async def test_a_downgrade_takes_everything_back_and_an_upgrade_brings_it_again(
     async with open_database(sqlite_url) as database, database.reading() as c:
         found = await c.run_sync(lambda c: c.dialect.get_table_names(c))
     assert set(found) == set(metadata.tables) | {schema.VERSION_TABLE}
+
+
+async def test_projects_that_have_something_are_known_after_an_upgrade(database_url: str) -> None:
+    async with open_database(database_url) as database, database.transaction() as c:
+        for table in ("image", "upload", "job", "project"):
+            await c.execute(delete(metadata.tables[table]))
+        await images.insert_image(c, an_image(project_id="lab", created_at=at(5)))
+        await uploads.insert_upload(c, an_upload(project_id="lab", created_at=at(2)))
+        await jobs.insert_job(c, a_job(project_id="web", created_at=at(3)))
+        await c.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '0005'"))
+    async with open_database(database_url) as database, database.reading() as c:
+        found = await identity.list_projects(c, 10, "")
+    assert [(project.id, project.created_at) for project in found] == [("lab", at(2)), ("web", at(3))]
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(
