@@ -17,6 +17,7 @@ from . import attribute_checks, catalogue, checks, limits
 from .image_access import as_seen_by, owned_image, require_active, seen_image, usable_image
 from .image_preparing import prepare_image
 from .new_image import NewImage
+from .page_token import Marker
 from .requests import RequestKey
 from .runtime import Runtime
 
@@ -40,8 +41,7 @@ class Images:
 
     async def get(self, project_id: str, image_id: str) -> ImageRecord:
         """As `seen_image`."""
-        async with self._runtime.database.reading() as c:
-            return await seen_image(c, project_id, image_id)
+        return await self._runtime.database.read(seen_image, project_id, image_id)
 
     async def get_active(self, project_id: str, image_id: str) -> ImageRecord:
         """An image of the project whose bytes can be read.
@@ -66,12 +66,7 @@ class Images:
         project_id = checks.project_id(project_id)
         if not 1 <= len(name_or_id) <= limits.MAX_NAME or "\x00" in name_or_id:
             checks.refuse("name_or_id", "give an id, the first characters of an id, or a name")
-        async with self._runtime.database.reading() as c:
-            if limits.UUID.match(name_or_id):
-                return await seen_image(c, project_id, name_or_id)
-            found = await image_rows.find_images(c, project_id, name_or_id, 3)
-            if not found:
-                found = await image_rows.find_foreign_images(c, project_id, name_or_id, 3)
+        found = await self._runtime.database.read(_stands_for, project_id, name_or_id)
         if not found:
             raise NotFound(
                 f"there is no image {name_or_id!r} in project {project_id}",
@@ -117,14 +112,27 @@ class Images:
         limit = checks.page_size(page_size)
         after = self._runtime.tokens.read(query, page_token)
         catalogue.require_server_type(query.server_type, "filter.server_type")
-        async with self._runtime.database.reading() as c:
-            systems = await _systems_for(c, query) if query.server_type else None
-            records = await image_lists.list_images(c, query, limit + 1, after, systems)
+        records = await self._runtime.database.read(_page, query, limit + 1, after)
         token = ""
         if len(records) > limit:
             last = records[limit - 1]
             token = self._runtime.tokens.make(query, (getattr(last, query.order_by), last.id))
         return [as_seen_by(query.project_id, record) for record in records[:limit]], token
+
+
+async def _stands_for(c: AsyncConnection, project_id: str, name_or_id: str) -> Sequence[ImageRecord]:
+    """The images that a text may mean, of which more than one are too many."""
+    if limits.UUID.match(name_or_id):
+        return [await seen_image(c, project_id, name_or_id)]
+    own = await image_rows.find_images(c, project_id, name_or_id, 3)
+    return own or await image_rows.find_foreign_images(c, project_id, name_or_id, 3)
+
+
+async def _page(
+    c: AsyncConnection, query: ImageQuery, limit: int, after: Marker | None
+) -> Sequence[ImageRecord]:
+    systems = await _systems_for(c, query) if query.server_type else None
+    return await image_lists.list_images(c, query, limit, after, systems)
 
 
 async def _systems_for(c: AsyncConnection, query: ImageQuery) -> Sequence[tuple[str, str]]:

@@ -8,14 +8,16 @@ task of its own; the caller's cancellation waits for it and is raised afterwards
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import exc
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from imsd.contract import FailedPrecondition, ImsError, LimitExceeded, Unavailable, wait_through
+
+from .sqlite_driver import QuickConnection
 
 T = TypeVar("T")
 
@@ -50,6 +52,28 @@ class UnbrokenConnection(AsyncConnection):
     async def close(self) -> None:
         if self.sync_connection is not None:  # else it was never started
             await to_its_end(super().close())
+
+
+@asynccontextmanager
+async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection of ``engine``; what is not committed in the block is rolled back."""
+    connection = UnbrokenConnection(engine)
+    try:
+        await connection.start()
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def thread_of(engine: AsyncEngine) -> QuickConnection | None:
+    """The one connection of ``engine`` as SQLite's driver has it; the pool keeps it open. None for others."""
+    async with connected(engine) as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        return driver if isinstance(driver, QuickConnection) else None
+
+
+async def dispose(engine: AsyncEngine) -> None:
+    await to_its_end(engine.dispose())
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:

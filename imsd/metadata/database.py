@@ -7,9 +7,9 @@ cancelled task leaves none behind, because commit and rollback are awaited to th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError
@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from imsd.contract import FailedPrecondition
 
 from . import schema
-from .connection import UnbrokenConnection, to_its_end
-from .engine import READERS, reading_engine, writing_engine
+from .connection import connected, dispose, thread_of, to_its_end
+from .engine import reading_engine, writing_engine
+from .readers import Readers, answer_of
 from .sqlite_driver import QuickConnection
 
 P = ParamSpec("P")
@@ -31,15 +32,12 @@ DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
 class Database:
     """Made by `open_database`."""
 
-    def __init__(
-        self, writer: AsyncEngine, readers: AsyncEngine, thread: QuickConnection | None = None
-    ) -> None:
+    def __init__(self, writer: AsyncEngine, readers: Readers, thread: QuickConnection | None = None) -> None:
         """``thread``: the one connection of ``writer``, if that is SQLite's."""
         self._writer = writer
         self._readers = readers
         self._thread = thread
         self._writing = asyncio.Lock()
-        self._read_slots = asyncio.Semaphore(READERS)
 
     @property
     def is_embedded(self) -> bool:
@@ -54,7 +52,7 @@ class Database:
         another. After a cancellation that hits the commit itself, the outcome is unknown to the caller:
         everything was written or nothing.
         """
-        async with self._writing, _connected(self._writer) as connection:
+        async with self._writing, connected(self._writer) as connection:
             yield connection
             await connection.commit()
 
@@ -74,7 +72,7 @@ class Database:
         async with self._writing:
             if self._thread is not None:
                 return await to_its_end(self._thread.transact(call))
-            async with _connected(self._writer) as connection:
+            async with connected(self._writer) as connection:
                 result: T = await connection.run_sync(call)
                 await connection.commit()
                 return result
@@ -85,8 +83,25 @@ class Database:
 
         At most `READERS` at once, so never enter one inside another.
         """
-        async with self._read_slots, _connected(self._readers) as connection:
+        async with self._readers.taken() as reader, connected(reader.engine) as connection:
             yield connection
+
+    async def read(
+        self,
+        query: Callable[Concatenate[AsyncConnection, P], Coroutine[Any, Any, T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """What ``query`` finds, in a snapshot of its own; as in `reading`, but in a fifth of the time.
+
+        For what is asked often: SQLite runs the whole function in a reader's thread. ``query`` awaits only
+        `execute` of its connection and touches nothing of the event loop.
+        """
+        async with self._readers.taken() as reader:
+            if (thread := await reader.thread()) is not None:
+                return await to_its_end(thread.snapshot(lambda c: answer_of(query, c, *args, **kwargs)))
+            async with connected(reader.engine) as connection:
+                return await query(connection, *args, **kwargs)
 
 
 @asynccontextmanager
@@ -99,36 +114,14 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     parsed = _parse(url)
     async with AsyncExitStack() as undo:
         writer = writing_engine(parsed)
-        undo.push_async_callback(_dispose, writer)
-        async with _connected(writer) as connection:
+        undo.push_async_callback(dispose, writer)
+        async with connected(writer) as connection:
             is_current = await schema.check(connection)
         if not is_current:
             await schema.upgrade(parsed)
-        readers = reading_engine(parsed)
-        undo.push_async_callback(_dispose, readers)
-        yield Database(writer, readers, await _thread_of(writer))
-
-
-@asynccontextmanager
-async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection of ``engine``; what is not committed in the block is rolled back."""
-    connection = UnbrokenConnection(engine)
-    try:
-        await connection.start()
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def _thread_of(writer: AsyncEngine) -> QuickConnection | None:
-    """SQLite's connection as its driver has it; the pool of ``writer`` keeps it open."""
-    async with _connected(writer) as connection:
-        driver = (await connection.get_raw_connection()).driver_connection
-        return driver if isinstance(driver, QuickConnection) else None
-
-
-async def _dispose(engine: AsyncEngine) -> None:
-    await to_its_end(engine.dispose())
+        readers = Readers(lambda: reading_engine(parsed))
+        undo.push_async_callback(readers.dispose)
+        yield Database(writer, readers, await thread_of(writer))
 
 
 def _parse(url: str) -> URL:

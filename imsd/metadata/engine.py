@@ -14,8 +14,9 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from .sqlite_driver import BEGIN_WRITING, connect_quickly
+from .sqlite_driver import BEGIN_READING, BEGIN_WRITING, connect_quickly
 
+# Connections that read at the same time.
 READERS = 4
 
 # A lock is waited for this long: another program (a backup, a shell) may hold it for a moment.
@@ -48,12 +49,12 @@ def writing_engine(url: URL) -> AsyncEngine:
 
 
 def reading_engine(url: URL) -> AsyncEngine:
-    """`READERS` connections at most; each transaction sees one snapshot and cannot write."""
+    """One connection, kept open; each transaction sees one snapshot and cannot write."""
     if _is_sqlite(url):
-        return _sqlite(url, "BEGIN", f"cache_size=-{READER_CACHE_KIB}", "query_only=ON", pool_size=READERS)
+        return _sqlite(url, BEGIN_READING, f"cache_size=-{READER_CACHE_KIB}", "query_only=ON", pool_size=1)
     return _postgresql(
         url,
-        pool_size=READERS,
+        pool_size=1,
         isolation_level="REPEATABLE READ",
         execution_options={"postgresql_readonly": True},
     )

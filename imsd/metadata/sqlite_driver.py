@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 # Takes the write lock at once: a read lock that is upgraded later deadlocks.
 BEGIN_WRITING = "BEGIN IMMEDIATE"
+BEGIN_READING = "BEGIN"
 
 
 async def connect_quickly(database: str | Path, **options: Any) -> QuickConnection:
@@ -62,12 +63,17 @@ class QuickConnection(aiosqlite.Connection):
 
         There SQLAlchemy itself runs, on what aiosqlite has open. No other transaction is open.
         """
-        result: T = await self.call(self._transact, work)
+        result: T = await self.call(self._transact, work, BEGIN_WRITING)
         return result
 
-    def _transact(self, work: Callable[[Connection], T]) -> T:
+    async def snapshot(self, work: Callable[[Connection], T]) -> T:
+        """As `transact`, to read: ``work`` waits for no writer."""
+        result: T = await self.call(self._transact, work, BEGIN_READING)
+        return result
+
+    def _transact(self, work: Callable[[Connection], T], begin: str) -> T:
         if self._synchronous is None:
-            self._synchronous = _synchronous(self.raw)
+            self._synchronous = _synchronous(self.raw, begin)
         with self._synchronous.begin():
             return work(self._synchronous)
 
@@ -81,13 +87,13 @@ class QuickConnection(aiosqlite.Connection):
         self._thread.join()  # it has only its last line to run
 
 
-def _synchronous(raw: SqliteConnection) -> Connection:
+def _synchronous(raw: SqliteConnection, begin: str) -> Connection:
     """SQLAlchemy on a connection that somebody else opened, set up and will close."""
     engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool, pool_reset_on_return=None)
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
-        connection.exec_driver_sql(BEGIN_WRITING)
+        connection.exec_driver_sql(begin)
 
     return engine.connect()
 
