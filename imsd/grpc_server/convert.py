@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -26,12 +26,15 @@ class _Enum(Protocol):
     def Name(self, number: Any) -> str: ...  # noqa: N802  # protobuf's own name
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def time_to_pb(value: datetime | None) -> Timestamp | None:
+    """As `Timestamp.FromDatetime`, which takes three times as long: a page of images has thousands of times."""
     if value is None:
         return None
-    stamp = Timestamp()
-    stamp.FromDatetime(value)
-    return stamp
+    since = value - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def format_to_pb(name: str) -> image_pb2.DiskFormat.ValueType:

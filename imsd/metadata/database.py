@@ -92,7 +92,7 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """What ``query`` finds, in a snapshot of its own; as in `reading`, but in a fifth of the time.
+        """What ``query`` finds, in a snapshot of its own; as in `reading`, but in half the time.
 
         For what is asked often: SQLite runs the whole function in a reader's thread. ``query`` awaits only
         `execute` of its connection and touches nothing of the event loop.

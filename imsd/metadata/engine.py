@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from .sqlite_driver import BEGIN_READING, BEGIN_WRITING, connect_quickly
+from .sqlite_driver import BEGIN_READING, BEGIN_WRITING, connect_quickly, from_json
 
 # Connections that read at the same time.
 READERS = 4
@@ -87,6 +87,7 @@ def _sqlite(url: URL, begin: str, *pragmas: str, pool_size: int) -> AsyncEngine:
         max_overflow=0,
         pool_reset_on_return=None,  # a connection that is closed rolls back what it began; no need to repeat
         connect_args=arguments,
+        json_deserializer=from_json,
     )
 
     @event.listens_for(engine.sync_engine, "connect")

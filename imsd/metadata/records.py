@@ -82,7 +82,8 @@ class PartKind(StrEnum):
     SEGMENT = "segment"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots, so that `rows.made` can make one: a list has a thousand of them.
+@dataclass(frozen=True, kw_only=True)
 class ImageRecord:
     """One image; sizes in bytes, ``min_disk_gb`` in GiB, RAM in MiB. ``version`` is the etag."""
 

@@ -7,6 +7,7 @@ look-up of 256 digests cost.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
@@ -89,13 +90,24 @@ class QuickConnection(aiosqlite.Connection):
 
 def _synchronous(raw: SqliteConnection, begin: str) -> Connection:
     """SQLAlchemy on a connection that somebody else opened, set up and will close."""
-    engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool, pool_reset_on_return=None)
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: raw,
+        poolclass=StaticPool,
+        pool_reset_on_return=None,
+        json_deserializer=from_json,
+    )
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
     return engine.connect()
+
+
+def from_json(text: str) -> Any:
+    """Most of what is kept as JSON is empty, and a page of images has thousands of such columns."""
+    return [] if text == "[]" else {} if text == "{}" else json.loads(text)
 
 
 class QuickCursor:

@@ -100,9 +100,9 @@ def write_ours(path: Path, images: Sequence[MadeImage]) -> None:
 
 
 def _insert_ours(c: Connection, images: Iterable[MadeImage]) -> None:
-    c.execute(insert(image), [to_row(_record(made), without=["tags"]) for made in images])
+    c.execute(insert(image), [to_row(_record(made), without=["tags", "member_status"]) for made in images])
     tags = [
-        {"image_id": made.id, "key": key, "value": value}
+        {"image_id": made.id, "project_id": made.project_id, "key": key, "value": value}
         for made in images
         for key, value in made.tags.items()
     ]

@@ -87,6 +87,51 @@ async def test_when_a_cancelled_function_ends_its_thread_has_left_it(sqlite_data
     assert is_over.is_set()
 
 
+async def names_of(c: AsyncConnection, *, wait: bool = False) -> list[str]:
+    if wait:
+        await asyncio.sleep(0)
+    return list((await c.execute(select(request.c.request_id).order_by(request.c.request_id))).scalars())
+
+
+async def write_as_a_query(c: AsyncConnection) -> None:
+    await c.execute(insert(request).values(row(1)))
+
+
+async def test_a_query_is_read_in_one_go(database: Database) -> None:
+    await write(database, 1)
+    async with database.transaction() as c:
+        await c.execute(insert(request).values(row(2)))
+        found = await asyncio.wait_for(asyncio.gather(*[database.read(names_of) for _ in range(9)]), 5)
+    assert found == [["r000001"]] * 9
+    assert await database.read(names_of) == await seen(database) == ["r000001", "r000002"]
+
+
+async def test_a_query_cannot_write(database: Database) -> None:
+    with pytest.raises((DBAPIError, ImsError)):
+        await database.read(write_as_a_query)
+    assert await database.read(names_of) == []
+
+
+async def test_a_query_that_waits_for_something_else_is_a_defect(sqlite_database: Database) -> None:
+    with pytest.raises(RuntimeError, match="awaits something else"):
+        await sqlite_database.read(names_of, wait=True)
+    assert await sqlite_database.read(names_of) == []
+
+
+async def test_a_cancelled_query_gives_its_reader_back(sqlite_database: Database) -> None:
+    async def slow(c: AsyncConnection) -> None:
+        await c.execute(text(SLOW))
+
+    for steps in range(12):
+        tasks = [asyncio.create_task(sqlite_database.read(slow)) for _ in range(6)]
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert await asyncio.wait_for(sqlite_database.read(names_of), 5) == []
+
+
 async def test_a_reader_cannot_write(database: Database) -> None:
     async with database.reading() as c:
         with pytest.raises((DBAPIError, ImsError)):
