@@ -132,7 +132,7 @@ def call_failed(error: grpc.aio.AioRpcError, address: str) -> CallFailed:
 def daemon_unreachable(address: str, detail: str = "") -> CallFailed:
     """Nothing answers at ``address``, or the connection to it broke."""
     hint = "start it with `imsd serve`, or name another address with --address or IMSD_ADDRESS"
-    if "Tls handshake failed" in detail:
+    if "Tls handshake failed" in detail or "Hostname Verification" in detail:
         message, hint = _no_tls(address, detail)
     elif "Socket closed" in detail and not address.startswith("unix:"):
         message = f"the daemon at {address} ends the connection"

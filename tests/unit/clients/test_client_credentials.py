@@ -9,10 +9,12 @@ from typing import Any
 
 import grpc
 import pytest
-from ims_client import Credentials, ImsClient, LocalFileFailed, connect, parse_address
+from cryptography import x509
+from ims_client import CallFailed, Credentials, ImsClient, LocalFileFailed, connect, parse_address
 from ims_client.channel import SpeakingChannel, open_channel
 from imsctl.credentials import CredentialOptions
 
+from tests.certificates import Authority
 from tests.unit.clients.conftest import Imsctl
 from tests.unit.clients.fake_daemon import FakeDaemon
 
@@ -167,3 +169,37 @@ async def test_every_kind_of_call_brings_the_token(
 
 async def _ask(client: ImsClient) -> None:
     await client.catalog.service_info()
+
+
+async def unreachable(address: str, **said: str) -> CallFailed:
+    with pytest.raises(CallFailed) as refused:
+        async with connect(address, **said) as client:
+            await _ask(client)
+    assert refused.value.reason == "DAEMON_UNREACHABLE"
+    return refused.value
+
+
+async def test_why_there_is_no_tls_is_told(tmp_path: Path) -> None:
+    authority = Authority()
+    ca_file = str(authority.write(tmp_path))
+    other = authority.server([x509.DNSName("other.example")])
+    pair = [(other.key_pem, other.certificate_pem)]
+    server = grpc.aio.server()
+    wrong_name = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair))
+    plain = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        found = await unreachable(f"tls://127.0.0.1:{wrong_name}", ca_file=ca_file)
+        assert "of another name" in found.message
+        found = await unreachable(
+            f"tls://127.0.0.1:{wrong_name}", ca_file=str(Authority().write(tmp_path, "x"))
+        )
+        assert "is not trusted" in found.message
+        assert "--ca-file" in found.hint
+        found = await unreachable(f"tls://127.0.0.1:{plain}", ca_file=ca_file)
+        assert "does not speak TLS" in found.message
+        assert found.hint == f"try 127.0.0.1:{plain}"
+        found = await unreachable(f"127.0.0.1:{wrong_name}")
+        assert f"try tls://127.0.0.1:{wrong_name}" in found.hint
+    finally:
+        await server.stop(0)
