@@ -795,7 +795,7 @@ class CreateImageRequest(_message.Message):
     ENTERPRISE_PROJECT_ID_FIELD_NUMBER: _builtins.int
     OS_TYPE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     request_id: _builtins.str
     """1..128 printable ASCII characters without spaces; the same id replays the first answer; empty: none"""
     name: _builtins.str
@@ -1073,7 +1073,7 @@ class GetImageRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     image_id: _builtins.str
     """UUID"""
     def __init__(
@@ -1097,7 +1097,7 @@ class ResolveImageRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     NAME_OR_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     name_or_id: _builtins.str
     """1..128 characters"""
     def __init__(
@@ -1552,7 +1552,7 @@ class ListImagesRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     page_size: _builtins.int
     """images, 1..1000; 0: 100"""
     page_token: _builtins.str
@@ -1616,7 +1616,7 @@ class UpdateImageRequest(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     image_id: _builtins.str
     """UUID"""
     etag: _builtins.str
@@ -1659,7 +1659,7 @@ class DeleteImageRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     IS_FINAL_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     image_id: _builtins.str
     """UUID"""
     etag: _builtins.str
@@ -1707,7 +1707,7 @@ class DownloadImageRequest(_message.Message):
     COMPRESSION_FIELD_NUMBER: _builtins.int
     ACCEPTS_FRAMES_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     image_id: _builtins.str
     """UUID"""
     disk_format: Global___DiskFormat.ValueType
@@ -1834,7 +1834,7 @@ class VerifyImageRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     request_id: _builtins.str
     """1..128 printable ASCII characters without spaces; empty: none"""
     image_id: _builtins.str
@@ -1861,7 +1861,7 @@ class InspectImageRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     image_id: _builtins.str
     """UUID"""
     def __init__(

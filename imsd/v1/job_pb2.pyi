@@ -416,7 +416,7 @@ class GetJobRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     job_id: _builtins.str
     """UUID"""
     def __init__(
@@ -444,7 +444,7 @@ class ListJobsRequest(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     page_size: _builtins.int
     """jobs, 1..1000; 0: 100"""
     page_token: _builtins.str
@@ -510,7 +510,7 @@ class WatchJobRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     job_id: _builtins.str
     """UUID"""
     def __init__(
@@ -534,7 +534,7 @@ class CancelJobRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     job_id: _builtins.str
     """UUID"""
     def __init__(

@@ -114,7 +114,7 @@ class SetQuotaRequest(_message.Message):
     QUOTA_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: "default" """
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     resource: _builtins.str
     """see Quota"""
     quota: _builtins.int

@@ -131,7 +131,7 @@ class CreateUploadRequest(_message.Message):
     EXPECTED_SHA256_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """empty: the caller's only project, or "default" """
     request_id: _builtins.str
     """1..128 characters; the same id replays the first answer; empty: none"""
     size_bytes: _builtins.int
@@ -170,7 +170,7 @@ class GetUploadRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """empty: the caller's only project, or "default" """
     upload_id: _builtins.str
     """UUID"""
     def __init__(
@@ -196,7 +196,7 @@ class ListUploadsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """empty: the caller's only project, or "default" """
     page_size: _builtins.int
     """1..1000; 0: 100"""
     page_token: _builtins.str
@@ -258,7 +258,7 @@ class WriteUploadRequest(_message.Message):
         OFFSET_FIELD_NUMBER: _builtins.int
         FILE_TOKEN_FIELD_NUMBER: _builtins.int
         project_id: _builtins.str
-        """empty: "default" """
+        """empty: the caller's only project, or "default" """
         upload_id: _builtins.str
         """UUID"""
         offset: _builtins.int
@@ -359,7 +359,7 @@ class CommitUploadRequest(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """empty: the caller's only project, or "default" """
     upload_id: _builtins.str
     """UUID"""
     size_bytes: _builtins.int
@@ -389,7 +389,7 @@ class DeleteUploadRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """empty: "default" """
+    """empty: the caller's only project, or "default" """
     upload_id: _builtins.str
     """UUID"""
     def __init__(
