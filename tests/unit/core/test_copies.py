@@ -14,8 +14,9 @@ from sqlalchemy import func, select
 from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.contract import FailedPrecondition, InvalidRequest, LimitExceeded, NotFound
 from imsd.core.downloads import open_image_reader
+from imsd.core.image_changes import ImageRef
 from imsd.core.image_copies import COPIED, NewCopy, queued_copy
-from imsd.core.images import Images
+from imsd.core.image_deletion import ImageDeletion
 from imsd.core.jobs import JobView
 from imsd.core.requests import RequestKey
 from imsd.metadata import images as image_rows
@@ -101,7 +102,8 @@ async def verified(service: ImportService, record: ImageRecord) -> None:
 
 
 async def delete(service: ImportService, record: ImageRecord) -> None:
-    await Images(service.runtime, service.sweeper).delete(record.project_id, record.id, "")
+    deletion = ImageDeletion(service.runtime, service.sweeper)
+    await deletion.delete(ImageRef(record.project_id, record.id), is_final=True)
     await service.runtime.background.settle()
     await service.sweeper.free(STORE)
 
