@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import structlog
 from google.protobuf.message import Message
 
 from imsd.contract import PermissionDenied
@@ -75,6 +76,8 @@ class Gate:
         """Let a call in. Raises Unauthenticated, PermissionDenied."""
         caller = await self._identity.authentication.caller(credentials_of(context))
         set_caller(caller)
+        if not caller.is_local_administrator:
+            structlog.contextvars.bind_contextvars(caller=caller.id)
         admission = Admission(
             caller, method, operation_of(method), self._access, self._identity.projects.known
         )

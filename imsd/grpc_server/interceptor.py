@@ -116,6 +116,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
     @asynccontextmanager
     async def _around(self, method: str, context: Any) -> AsyncIterator[None]:
         structlog.contextvars.bind_contextvars(call_id=uuid.uuid4().hex[:12], method=method)
+        if not (peer := context.peer()).startswith("unix:"):
+            structlog.contextvars.bind_contextvars(peer=peer)
         begin = time.monotonic()
         outcome = "OK"
         self._running += 1
@@ -142,7 +144,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             if not self._running:
                 self._idle.set()
             log.info("call", outcome=outcome, milliseconds=round((time.monotonic() - begin) * 1000, 1))
-            structlog.contextvars.unbind_contextvars("call_id", "method")
+            structlog.contextvars.unbind_contextvars("call_id", "method", "peer", "caller")
 
 
 async def _send_all(context: Any, stream: AsyncGenerator[Any, None]) -> None:

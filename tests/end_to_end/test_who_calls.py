@@ -140,6 +140,22 @@ async def test_who_says_nothing_over_tcp_is_refused_every_call(place: Place) -> 
         assert refused.value.reason == "UNAUTHENTICATED"
 
 
+async def test_the_log_says_who_called_and_from_where(place: Place) -> None:
+    await caller(place.mutual, **place.client_files("x", SPIFFE))
+    await refusal(place.tls, token="imsd_x", ca_file=place.ca_file)
+    await caller(place.daemon.address)
+    calls = [
+        line for line in place.daemon.log.read_text().splitlines() if "IdentityService/GetCaller" in line
+    ]
+    known, refused, local = calls[-3:]
+    assert f"caller={SPIFFE}" in known
+    assert "outcome=UNAUTHENTICATED" in refused
+    for line in (known, refused):
+        assert "peer=ipv4:127.0.0.1:" in line
+    assert "caller=" not in refused + local
+    assert "peer=" not in local
+
+
 async def test_a_certificate_says_who_calls(place: Place) -> None:
     found = await caller(place.mutual, **place.client_files("some name", SPIFFE))
     assert (found.kind, found.id) == (identity_pb2.CALLER_KIND_CERTIFICATE, SPIFFE)
