@@ -51,7 +51,7 @@ class ImageCopies:
 
         Raises InvalidRequest, NotFound, FailedPrecondition, LimitExceeded.
         """
-        new = _checked(new)
+        new = _checked(new, self._runtime.limits.max_tags_per_image)
         async with self._runtime.database.transaction() as c:
             if earlier := await requests.recall(c, key):
                 return earlier
@@ -151,7 +151,7 @@ def _job(copy: ImageRecord) -> JobRecord:
     )
 
 
-def _checked(new: NewCopy) -> NewCopy:
+def _checked(new: NewCopy, max_tags: int) -> NewCopy:
     """``new`` as it will be kept. Raises InvalidRequest."""
     return replace(
         new,
@@ -159,5 +159,5 @@ def _checked(new: NewCopy) -> NewCopy:
         name=checks.name(new.name),
         description=checks.description(new.description),
         enterprise_project_id=attribute_checks.enterprise_project(new.enterprise_project_id),
-        tags=checks.tags(new.tags),
+        tags=checks.tags(new.tags, max_tags),
     )

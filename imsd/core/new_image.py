@@ -67,7 +67,7 @@ def checked_attributes(new: NewImage, service: ServiceLimits) -> NewImage:
         name=checks.name(new.name),
         description=checks.description(new.description),
         os_version=checks.text("os_version", new.os_version, limits.MAX_OS_VERSION),
-        tags=checks.tags(new.tags),
+        tags=checks.tags(new.tags, service.max_tags_per_image),
         properties=checks.properties(new.properties),
         family=attribute_checks.family(new.family),
         server_support=attribute_checks.server_support(new.server_support),
