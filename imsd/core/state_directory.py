@@ -66,3 +66,38 @@ def token_secret(path: Path) -> bytes:
         secret = secrets.token_bytes(_SECRET_BYTES)
         out.write(secret)
     return secret
+
+
+def trace_secret(path: Path) -> bytes:
+    """The secret that seals traces, made once and on the disk before it is used: it cannot be made again.
+
+    Raises FailedPrecondition (INVALID_CONFIGURATION) for a file that is none.
+    """
+    file = path / "trace-key"
+    if not file.exists():
+        _write_durably(file, secrets.token_bytes(_SECRET_BYTES))
+    secret = file.read_bytes()
+    if len(secret) != _SECRET_BYTES:
+        raise FailedPrecondition(
+            f"{file} is no key: it has {len(secret)} bytes, not {_SECRET_BYTES}",
+            reason="INVALID_CONFIGURATION",
+            hint="restore it from a backup, or remove it: nothing proves the seals made with it then",
+        )
+    return secret
+
+
+def _write_durably(file: Path, content: bytes) -> None:
+    """The file is there whole or not at all, also after a power cut."""
+    part = file.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    part.rename(file)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -69,9 +69,28 @@ class Database:
         def call(connection: Connection) -> T:
             return work(connection, *args, **kwargs)
 
+        return await self._run(call, is_synced=True)
+
+    async def run_unsynced(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, but the commit does not wait for the disk.
+
+        A crash of the daemon loses nothing of it. A power cut may, but then every later transaction is lost
+        too: what this one announces is never there without it.
+        """
+
+        def call(connection: Connection) -> T:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+            return work(connection, *args, **kwargs)
+
+        return await self._run(call, is_synced=False)
+
+    async def _run(self, call: Callable[[Connection], T], *, is_synced: bool) -> T:
         async with self._writing:
             if self._thread is not None:
-                return await to_its_end(self._thread.transact(call))
+                return await to_its_end(self._thread.transact(call, is_synced))
             async with connected(self._writer) as connection:
                 result: T = await connection.run_sync(call)
                 await connection.commit()

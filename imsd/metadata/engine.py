@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from .sqlite_driver import BEGIN_READING, BEGIN_WRITING, connect_quickly, from_json
+from .sqlite_driver import BEGIN_READING, BEGIN_WRITING, SYNCED, connect_quickly, from_json
 
 # Connections that read at the same time.
 READERS = 4
@@ -75,7 +75,6 @@ def _sqlite(url: URL, begin: str, *pragmas: str, pool_size: int) -> AsyncEngine:
     always = (
         f"busy_timeout={BUSY_TIMEOUT_MS}",
         "journal_mode=WAL",
-        "synchronous=FULL",
         f"journal_size_limit={WAL_LIMIT_BYTES}",
         "temp_store=MEMORY",
         "case_sensitive_like=ON",  # as on PostgreSQL; only so does LIKE use an index
@@ -95,6 +94,7 @@ def _sqlite(url: URL, begin: str, *pragmas: str, pool_size: int) -> AsyncEngine:
         cursor = connection.cursor()
         for pragma in (*always, *pragmas):
             cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute(SYNCED)
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")

@@ -24,6 +24,10 @@ T = TypeVar("T")
 BEGIN_WRITING = "BEGIN IMMEDIATE"
 BEGIN_READING = "BEGIN"
 
+# A commit waits until the write-ahead log is on the disk; or it does not, and its order is kept all the same.
+SYNCED = "PRAGMA synchronous=FULL"
+NOT_SYNCED = "PRAGMA synchronous=NORMAL"
+
 
 async def connect_quickly(database: str | Path, **options: Any) -> QuickConnection:
     """What SQLAlchemy calls to connect (``async_creator`` of an engine)."""
@@ -59,12 +63,14 @@ class QuickConnection(aiosqlite.Connection):
         """Run ``function`` in the connection's thread."""
         return await self._execute(function, *args)  # type: ignore[no-untyped-call]
 
-    async def transact(self, work: Callable[[Connection], T]) -> T:
+    async def transact(self, work: Callable[[Connection], T], is_synced: bool = True) -> T:
         """Call ``work`` in the connection's thread, inside a transaction; rolled back when it raises.
 
         There SQLAlchemy itself runs, on what aiosqlite has open. No other transaction is open.
+        ``is_synced``: whether the commit waits for the disk; else it lasts once a later one has.
         """
-        result: T = await self.call(self._transact, work, BEGIN_WRITING)
+        run = self._transact if is_synced else self._transact_unsynced
+        result: T = await self.call(run, work, BEGIN_WRITING)
         return result
 
     async def snapshot(self, work: Callable[[Connection], T]) -> T:
@@ -77,6 +83,13 @@ class QuickConnection(aiosqlite.Connection):
             self._synchronous = _synchronous(self.raw, begin)
         with self._synchronous.begin():
             return work(self._synchronous)
+
+    def _transact_unsynced(self, work: Callable[[Connection], T], begin: str) -> T:
+        self.raw.execute(NOT_SYNCED)
+        try:
+            return self._transact(work, begin)
+        finally:
+            self.raw.execute(SYNCED)
 
     @property
     def raw(self) -> SqliteConnection:

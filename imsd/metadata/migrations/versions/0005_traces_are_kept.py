@@ -1,6 +1,7 @@
 """The database itself refuses to change a trace or a seal, and to remove one that no seal covers.
 
-A migration that makes one of these tables anew, as SQLite's `batch_alter_table` does, has to make its triggers again.
+A migration that makes one of these tables anew, as SQLite's `batch_alter_table` does, has to make its
+triggers again.
 """
 
 from alembic import op
