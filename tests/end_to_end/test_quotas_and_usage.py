@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from imsd.v1 import image_pb2, job_pb2
+from imsd.v1 import identity_pb2, image_pb2, job_pb2
 from imsd.v1 import quota_pb2 as pb
 from tests.end_to_end import wire
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
@@ -85,9 +85,10 @@ async def test_a_quota_of_its_own_holds_for_a_project(stubs: Stubs) -> None:
     assert not isinstance(await attempt(stubs, request), str)
 
 
-async def reason(call: Any, request: Any) -> str:
+async def reason(call: Any, request: Any, metadata: tuple[tuple[str, str], ...] = ()) -> str:
+    """Why a call is refused; empty when it is not."""
     try:
-        await call(request)
+        await call(request, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         return wire.reason_of(error)
     return ""
@@ -146,6 +147,35 @@ async def test_what_flows_and_what_lies_is_recorded_once(start_daemon: Callable[
         assert {project for project, _ in own} == {"default"}
         everybody = await usage(stubs, project_id="*")
         assert everybody[("web", "import_bytes")] == 2 * len(DISK)
+
+
+async def token_of(stubs: Stubs, user_id: str, project_id: str, role: str) -> tuple[tuple[str, str], ...]:
+    """What the calls of a new user with a role carry."""
+    await stubs.identity.CreateUser(identity_pb2.CreateUserRequest(id=user_id))
+    grant = identity_pb2.GrantRoleRequest(
+        principal_kind=identity_pb2.PRINCIPAL_KIND_USER,
+        principal_id=user_id,
+        project_id=project_id,
+        role=role,
+    )
+    await stubs.identity.GrantRole(grant)
+    made = await stubs.identity.CreateToken(identity_pb2.CreateTokenRequest(user_id=user_id, name="test"))
+    return (("authorization", f"Bearer {made.secret}"),)
+
+
+async def test_operators_set_quotas_and_see_the_usage_of_all_and_users_see_their_own(stubs: Stubs) -> None:
+    await stubs.identity.CreateProject(identity_pb2.CreateProjectRequest(id="web"))
+    user = await token_of(stubs, "user", "web", "IMS FullAccess")
+    operator = await token_of(stubs, "operator", "*", "IMS Operator")
+    own = pb.ListUsageRequest(project_id="web")
+    everybody = pb.ListUsageRequest(project_id="*")
+    change = pb.SetQuotaRequest(project_id="web", resource="images", quota=7)
+    for call, request in ((stubs.quotas.ListUsage, everybody), (stubs.quotas.SetQuota, change)):
+        assert await reason(call, request, user) == "PERMISSION_DENIED"
+        assert await reason(call, request, operator) == ""
+    assert await reason(stubs.quotas.ListUsage, own, user) == ""
+    found = await stubs.quotas.GetQuotas(pb.GetQuotasRequest(), metadata=user)
+    assert (found.project_id, found.quotas[0].quota) == ("web", 7)
 
 
 def test_imsctl_shows_quotas_limits_and_usage(daemon: DaemonProcess) -> None:
