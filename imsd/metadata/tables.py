@@ -116,6 +116,7 @@ image = Table(
     Column("agents", JSON, nullable=False, server_default="[]"),
     Column("os_features", Text, nullable=False, server_default=""),
     Column("has_no_credential_injection", Boolean, nullable=False, server_default=false()),
+    Index(None, "project_id", "id"),
     Index(None, "project_id", "created_at", "id"),
     Index(None, "project_id", "updated_at", "id"),
     Index(None, "project_id", "name", "id"),
