@@ -7,6 +7,8 @@ for the local administrator, else a verified TLS certificate says who calls.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,20 @@ class Authentication:
         self._principals = principals
         self._tokens = tokens
         self._oidc = oidc
+
+    @asynccontextmanager
+    async def calling(self, given: Credentials) -> AsyncIterator[Caller]:
+        """Who makes the call that runs in the block; a token that is revoked meanwhile ends it.
+
+        Raises Unauthenticated, also out of the block; Unavailable while a provider's keys cannot be had.
+        """
+        seen = self._principals.changes.count
+        caller = await self.caller(given)
+        async with self._tokens.calls.running(caller):
+            if seen != self._principals.changes.count:
+                # The token may have been revoked before it was known that this call runs.
+                caller = await self.caller(given)
+            yield caller
 
     async def caller(self, given: Credentials) -> Caller:
         """Raises Unauthenticated; Unavailable while a provider's keys cannot be had."""

@@ -74,15 +74,14 @@ class Gate:
     @asynccontextmanager
     async def entered(self, method: str, context: Any) -> AsyncIterator[Admission]:
         """Let a call in. Raises Unauthenticated, PermissionDenied."""
-        caller = await self._identity.authentication.caller(credentials_of(context))
-        set_caller(caller)
-        if not caller.is_local_administrator:
-            structlog.contextvars.bind_contextvars(caller=caller.id)
-        admission = Admission(
-            caller, method, operation_of(method), self._access, self._identity.projects.known
-        )
-        _admission.set(admission)
-        async with self._identity.tokens.calls.running(caller):
+        async with self._identity.authentication.calling(credentials_of(context)) as caller:
+            set_caller(caller)
+            if not caller.is_local_administrator:
+                structlog.contextvars.bind_contextvars(caller=caller.id)
+            admission = Admission(
+                caller, method, operation_of(method), self._access, self._identity.projects.known
+            )
+            _admission.set(admission)
             yield admission
 
 
