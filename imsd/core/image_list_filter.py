@@ -56,6 +56,13 @@ def texts(field: str, values: Sequence[str], longest: int) -> tuple[str, ...]:
     return tuple(sorted(set(values)))
 
 
+def search(value: str) -> str:
+    checks.text("filter.search", value, limits.MAX_NAME)
+    if not value.isprintable():
+        checks.refuse("filter.search", "the search has characters that no name has")
+    return value
+
+
 def bits(values: Sequence[int]) -> tuple[int, ...]:
     for value in values[: len(OS_BITS) + 1]:
         if value not in OS_BITS:

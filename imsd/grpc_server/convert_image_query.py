@@ -43,7 +43,7 @@ def image_query_from_pb(request: pb.ListImagesRequest) -> ImageQuery:
             map(MemberStatus, _names(fields.MEMBER_STATUSES, wanted.member_statuses, "member_statuses"))
         ),
         name_pattern=checks.text("filter.name", wanted.name, limits.MAX_NAME),
-        search=checks.text("filter.search", wanted.search, limits.MAX_NAME),
+        search=filters.search(wanted.search),
         statuses=convert.statuses_from_pb(wanted.statuses) or LISTED_STATUSES,
         disk_formats=convert.formats_from_pb(wanted.disk_formats, "filter.disk_formats"),
         tags=checks.tags(wanted.tags),

@@ -33,6 +33,12 @@ SORT_COLUMNS = (
     "min_disk_gb",
 )
 
+# No search has it, so none finds what begins in one text and ends in the next.
+BETWEEN = "\x1f"
+
+# What may be a part of an id.
+_OF_ID = re.compile(r"[0-9a-fA-F\-]{1,36}")
+
 
 class Scope(StrEnum):
     """Whose images: of the project, public ones, those of others that are shared with it, or all of these."""
@@ -120,8 +126,11 @@ def _texts(query: ImageQuery) -> Iterator[ColumnElement[bool]]:
     elif query.name_pattern:
         yield image.c.name == query.name_pattern
     if query.search:
-        searched = (image.c.name, image.c.id, image.c.os_version, image.c.platform)
-        yield or_(*(contains(column, query.search) for column in searched))
+        # One text of all: lower() of SQLite is a function of ours, and is called for every image.
+        texts = image.c.name + BETWEEN + image.c.os_version + BETWEEN + image.c.platform
+        found = contains(texts, query.search)
+        is_of_id = _OF_ID.fullmatch(query.search)
+        yield or_(image.c.id.contains(query.search.lower(), autoescape=True), found) if is_of_id else found
 
 
 def _columns(query: ImageQuery) -> Iterator[ColumnElement[bool]]:

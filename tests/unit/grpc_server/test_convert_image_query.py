@@ -49,6 +49,8 @@ HOSTILE: list[dict[str, Any]] = [
     {"name": "a\0"},
     {"search": "x" * 129},
     {"search": "\0"},
+    {"search": "a\x1fb"},
+    {"search": "a\nb"},
     {"id": "x"},
     {"id": UUID.upper().replace("1", "A")},
     {"id": "%"},
