@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -14,6 +15,7 @@ from tests.end_to_end.service_model import MAX_IMAGES
 MET = {"two at once", "refused", "rename done", "tag done", "delete done", "copy done", "share done"}
 
 
+@pytest.mark.timeout(600)
 def test_two_clients_never_see_what_no_order_of_their_calls_explains(
     start_daemon: Callable[..., DaemonProcess],
 ) -> None:
