@@ -15,6 +15,7 @@ from imsd.metadata.records import ImageRecord
 
 from . import attribute_checks, catalogue, checks, limits
 from .image_access import as_seen_by, owned_image, require_active, seen_image, usable_image
+from .image_list_export import ListFile, image_list_file, list_query
 from .image_preparing import prepare_image
 from .new_image import NewImage
 from .page_token import Marker
@@ -104,6 +105,11 @@ class Images:
                 hint="list the images of the family: it may have none that is active and not deprecated",
             )
         return as_seen_by(project_id, found)
+
+    def list_file(self, project_id: str, *, is_public: bool) -> ListFile:
+        """As `image_list_file`, of this region and time."""
+        query = list_query(project_id, is_public=is_public)
+        return image_list_file(self.list, query, self._runtime.region, self._runtime.clock())
 
     async def list(
         self, query: ImageQuery, page_size: int, page_token: str

@@ -63,6 +63,12 @@ def family_query_from_pb(request: pb.ResolveFamilyRequest) -> FamilyQuery:
     return FamilyQuery(request.project_id, request.family, fields.architecture_from_pb(request.architecture))
 
 
+def is_public_list_from_pb(request: pb.ExportImageListRequest) -> bool:
+    """Raises InvalidRequest."""
+    scopes = {"private": request.SCOPE_PRIVATE, "public": request.SCOPE_PUBLIC}
+    return convert.known_name(scopes, request.scope, "scope") == "public"
+
+
 def _any_of(wanted: pb.ImageFilter) -> Iterator[tuple[str, tuple[str | int, ...]]]:
     for name, table, values in (
         ("visibility", fields.VISIBILITIES, wanted.visibilities),

@@ -25,7 +25,7 @@ from . import convert, convert_image
 from .context import Context
 from .convert_image_change import image_change_from_pb, image_ref_from_pb
 from .convert_image_fields import image_to_pb, listed_image_to_pb, visibility_from_pb
-from .convert_image_query import family_query_from_pb, image_query_from_pb
+from .convert_image_query import family_query_from_pb, image_query_from_pb, is_public_list_from_pb
 from .download_stream import download_messages
 from .pages import page_that_fits
 
@@ -89,6 +89,14 @@ class ImageServicer(ImageServiceServicer):
             return pb.ListImagesResponse(images=map(listed_image_to_pb, images), next_page_token=token)
 
         return await page_that_fits(page, lambda made: made.images, request.page_size)
+
+    async def ExportImageList(
+        self, request: pb.ExportImageListRequest, _: Context
+    ) -> AsyncIterator[pb.ExportImageListResponse]:
+        file = self._images.list_file(request.project_id, is_public=is_public_list_from_pb(request))
+        yield pb.ExportImageListResponse(file_name=file.name)
+        async for piece in file.pieces:
+            yield pb.ExportImageListResponse(data=piece)
 
     async def ResolveFamily(self, request: pb.ResolveFamilyRequest, _: Context) -> pb.ResolveFamilyResponse:
         found = await self._images.resolve_family(family_query_from_pb(request))

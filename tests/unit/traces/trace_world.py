@@ -20,7 +20,6 @@ from imsd.trace_chain import SealKey, Trace, TraceOutcome
 from imsd.trace_check import ChainCheck
 from tests.unit.traces.samples_of_traces import KEY, START, a_trace
 
-
 GUARDED = (trace.name, trace_seal.name)
 
 
