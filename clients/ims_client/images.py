@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from google.protobuf import field_mask_pb2
 
@@ -68,9 +69,79 @@ class ImageCalls:
         updated: pb.Image = await self._connection.call(self._stub.UpdateImage, request)
         return updated
 
-    async def delete(self, image_id: str, etag: str = "") -> None:
-        request = pb.DeleteImageRequest(project_id=self._project_id, image_id=image_id, etag=etag)
+    async def delete(self, image_id: str, etag: str = "", *, is_final: bool = False) -> None:
+        """``is_final``: without a grace time in which `undelete` brings it back."""
+        request = pb.DeleteImageRequest(
+            project_id=self._project_id, image_id=image_id, etag=etag, is_final=is_final
+        )
         await self._connection.call(self._stub.DeleteImage, request)
+
+    async def undelete(self, image_id: str) -> pb.Image:
+        request = pb.UndeleteImageRequest(project_id=self._project_id, image_id=image_id)
+        return await self._changed(self._stub.UndeleteImage, request)
+
+    async def deactivate(self, image_id: str, etag: str = "") -> pb.Image:
+        request = pb.DeactivateImageRequest(project_id=self._project_id, image_id=image_id, etag=etag)
+        return await self._changed(self._stub.DeactivateImage, request)
+
+    async def reactivate(self, image_id: str, etag: str = "") -> pb.Image:
+        request = pb.ReactivateImageRequest(project_id=self._project_id, image_id=image_id, etag=etag)
+        return await self._changed(self._stub.ReactivateImage, request)
+
+    async def deprecate(self, image_id: str, replacement_image_id: str = "") -> pb.Image:
+        request = pb.DeprecateImageRequest(
+            project_id=self._project_id, image_id=image_id, replacement_image_id=replacement_image_id
+        )
+        return await self._changed(self._stub.DeprecateImage, request)
+
+    async def undeprecate(self, image_id: str) -> pb.Image:
+        request = pb.DeprecateImageRequest(project_id=self._project_id, image_id=image_id, is_withdrawn=True)
+        return await self._changed(self._stub.DeprecateImage, request)
+
+    async def set_visibility(self, image_id: str, visibility: pb.Visibility.ValueType) -> pb.Image:
+        """PUBLIC or PRIVATE: for operators."""
+        request = pb.SetImageVisibilityRequest(
+            project_id=self._project_id, image_id=image_id, visibility=visibility
+        )
+        return await self._changed(self._stub.SetImageVisibility, request)
+
+    async def publish(self, image_id: str, product_code: str = "") -> pb.Image:
+        """For operators."""
+        request = pb.PublishImageRequest(
+            project_id=self._project_id, image_id=image_id, product_code=product_code
+        )
+        return await self._changed(self._stub.PublishImage, request)
+
+    async def unpublish(self, image_id: str) -> pb.Image:
+        """For operators."""
+        request = pb.PublishImageRequest(project_id=self._project_id, image_id=image_id, is_withdrawn=True)
+        return await self._changed(self._stub.PublishImage, request)
+
+    async def create_queued(self, request: pb.CreateQueuedImageRequest) -> pb.Image:
+        """An image without bytes; the project of this client is filled in."""
+        request.project_id = self._project_id
+        return await self._changed(self._stub.CreateQueuedImage, request)
+
+    async def resolve_family(
+        self, family: str, architecture: guest_pb2.Architecture.ValueType = guest_pb2.ARCHITECTURE_UNSPECIFIED
+    ) -> pb.ResolveFamilyResponse:
+        """The newest image of a family that is ACTIVE and not deprecated."""
+        request = pb.ResolveFamilyRequest(
+            project_id=self._project_id, family=family, architecture=architecture
+        )
+        found: pb.ResolveFamilyResponse = await self._connection.call(self._stub.ResolveFamily, request)
+        return found
+
+    def list_file(self, *, is_public: bool = False) -> AsyncIterator[pb.ExportImageListResponse]:
+        """The project's images, or the public ones, as a CSV file: its name, then its bytes."""
+        requests = pb.ExportImageListRequest
+        scope = requests.SCOPE_PUBLIC if is_public else requests.SCOPE_PRIVATE
+        request = requests(project_id=self._project_id, scope=scope)
+        return self._connection.stream(self._stub.ExportImageList, request)
+
+    async def _changed(self, method: Any, request: Any) -> pb.Image:
+        image: pb.Image = await self._connection.call(method, request)
+        return image
 
     async def copy(self, request: pb.CopyImageRequest) -> job_pb2.Job:
         """Start the job that copies an image into the project of this client, which is filled in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import typer
 
@@ -43,21 +44,55 @@ def boot_mode(text: str, option: str = "--boot-mode") -> guest_pb2.BootMode.Valu
     return guest_pb2.BootMode.ValueType(choice.choose(guest_pb2.BootMode, text, option))
 
 
+def visibility(text: str, option: str = "--visibility") -> image_pb2.Visibility.ValueType:
+    return image_pb2.Visibility.ValueType(choice.choose(image_pb2.Visibility, text, option))
+
+
+def member_status(text: str, option: str = "--share-status") -> image_pb2.MemberStatus.ValueType:
+    return image_pb2.MemberStatus.ValueType(choice.choose(image_pb2.MemberStatus, text, option))
+
+
+def time_filter(text: str, option: str) -> image_pb2.TimeFilter:
+    """``gte:2026-05-01``, ``lt:2026-05-01T12:00:00Z``: UTC unless it says another zone."""
+    operator, _, when = text.partition(":")
+    known = {
+        name.removeprefix("OPERATOR_").lower(): number
+        for name, number in image_pb2.TimeFilter.Operator.items()
+        if number
+    }
+    if operator not in known:
+        raise typer.BadParameter(
+            f"{text!r} is not OP:TIME with one of: {', '.join(known)}", param_hint=option
+        )
+    try:
+        time = datetime.fromisoformat(when)
+    except ValueError:
+        raise typer.BadParameter(f"{when!r} is no time as 2026-05-01T12:00:00Z", param_hint=option) from None
+    found = image_pb2.TimeFilter(operator=image_pb2.TimeFilter.Operator.ValueType(known[operator]))
+    found.time.FromDatetime(time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC))
+    return found
+
+
 def support(marks: Iterable[str], option: str) -> image_pb2.ServerSupport:
     """Marks as ``kvm``, ``kvm-gpu-type=V100``. Raises typer.BadParameter."""
     found = image_pb2.ServerSupport()
     for mark in marks:
         name, separator, value = mark.partition("=")
-        field = _MARKS.get(name.replace("-", "_"))
-        if field is None:
-            known = ", ".join(_MARKS)
-            raise typer.BadParameter(f"{mark!r} is none of: {known}", param_hint=option)
+        field = mark_field(name, option)
         is_flag = field.startswith("has_")
         if is_flag == bool(separator and value):
             wanted = name if is_flag else f"{name}=TYPE"
             raise typer.BadParameter(f"{mark!r} is not {wanted}", param_hint=option)
         setattr(found, field, True if is_flag else value)
     return found
+
+
+def mark_field(name: str, option: str) -> str:
+    """The field of a mark: ``kvm`` is has_kvm. Raises typer.BadParameter."""
+    field = _MARKS.get(name.replace("-", "_"))
+    if field is None:
+        raise typer.BadParameter(f"{name!r} is none of: {', '.join(_MARKS)}", param_hint=option)
+    return field
 
 
 # kvm → has_kvm, kvm_gpu_type → kvm_gpu_type: as `image show -o json` calls them.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from imsd.v1 import guest_pb2, image_pb2
 
 from . import wording
-from .image_json import image_fields
+from .image_json import image_fields, support_fields
 from .json_fields import disk_format, enum_text
 from .output import print_csv, print_fields, print_json, print_table
 from .session import Session
@@ -51,6 +51,8 @@ def print_image(session: Session, image: image_pb2.Image) -> None:
             "id": image.id,
             "name": image.name,
             "status": status_text(image),
+            "kind": enum_text(image_pb2.ImageKind, image.kind).replace("_", " "),
+            "family": image.family,
             "description": image.description,
             "format": disk_format(image.disk_format),
             "virtual size": wording.size(image.virtual_size_bytes),
@@ -58,6 +60,8 @@ def print_image(session: Session, image: image_pb2.Image) -> None:
             "stored": _stored(image),
             "digest": image.digest,
             "os version": image.os_version,
+            "platform": image.platform,
+            "licence": enum_text(image_pb2.LicenseType, image.license_type),
             "processor": enum_text(guest_pb2.Architecture, image.architecture),
             "boot mode": enum_text(guest_pb2.BootMode, image.boot_mode),
             "supported on": ", ".join(image.guest.supported_server_types),
@@ -66,9 +70,13 @@ def print_image(session: Session, image: image_pb2.Image) -> None:
             "min ram": f"{image.min_ram_mb} MB" if image.min_ram_mb else "",
             "max ram": f"{image.max_ram_mb} MB" if image.max_ram_mb else "",
             "protected": "yes" if image.is_protected else "",
+            **_standing(image),
+            **_for_servers(image),
             "tags": wording.pairs(dict(image.tags)),
             "properties": wording.pairs(dict(image.properties)),
             "findings": "; ".join(f"{found.message} [{found.code}]" for found in image.findings),
+            "came from": _origin(image),
+            "enterprise project": "" if image.enterprise_project_id == "0" else image.enterprise_project_id,
             "store": image.store,
             "job": image.job_id,
             "created": wording.local_time(image.created_at),
@@ -77,14 +85,67 @@ def print_image(session: Session, image: image_pb2.Image) -> None:
     )
 
 
-def print_images(session: Session, images: Sequence[image_pb2.Image]) -> None:
+def _standing(image: image_pb2.Image) -> dict[str, str]:
+    """Who sees it, and what was decided of it."""
+    replacement = image.deprecation.replacement_image_id
+    deprecated = wording.local_time(image.deprecation.deprecated_at)
+    published = f"yes, as {image.product_code}" if image.product_code else "yes"
+    visibility, member = (
+        enum_text(image_pb2.Visibility, image.visibility),
+        enum_text(image_pb2.MemberStatus, image.member_status),
+    )
+    return {
+        "project": image.project_id if member or visibility != "private" else "",
+        "seen by": "" if visibility == "private" else visibility,
+        "share": member,
+        "deprecated": f"{deprecated}, use {replacement}" if replacement else deprecated,
+        "published": published if image.is_published else "",
+        "deleted": wording.local_time(image.deleted_at),
+        "gone for good": wording.local_time(image.purge_at),
+    }
+
+
+def _for_servers(image: image_pb2.Image) -> dict[str, str]:
+    """What servers that start from it need to know."""
+    support = support_fields(image.server_support)
+    marks = [name if value is True else f"{name}={value}" for name, value in support.items()]
+    is_bare_metal = image.server_kind == image_pb2.SERVER_KIND_BARE_METAL
+    timeout = image.shutdown_timeout_seconds
+    return {
+        "servers": "bare metal" if is_bare_metal else "",
+        "supports": ", ".join(marks),
+        "network queues": "several" if image.has_nic_multiqueue else "",
+        "shutdown": f"{timeout} s" if timeout not in (0, 60) else "",
+        "guest configured": "yes" if image.is_guest_configured else "",
+        "credentials": "cloud-init cannot set them" if image.has_no_credential_injection else "",
+        "agents": ", ".join(image.agents),
+        "os features": image.os_features,
+    }
+
+
+def _origin(image: image_pb2.Image) -> str:
+    kind = enum_text(image_pb2.OriginKind, image.origin_kind).replace("_", " ")
+    how = " by fast import" if image.is_fast_imported else ""
+    return f"{kind} {image.origin}".strip() + how
+
+
+def print_images(session: Session, images: Sequence[image_pb2.Image], *, has_owner: bool = False) -> None:
+    """``has_owner``: a table says of which project each image is, and who sees it."""
     if session.is_json:
         print_json([image_fields(image) for image in images])
     elif session.output == "csv":
         print_csv([image_fields(image) for image in images], CSV_COLUMNS)
     else:
-        header = ("ID", "NAME", "STATUS", "FORMAT", "VIRTUAL>", "STORED>", "NEW>", "CREATED")
-        print_table(header, [_row(image) for image in images])
+        header = ["ID", "NAME", "STATUS", "FORMAT", "VIRTUAL>", "STORED>", "NEW>", "CREATED"]
+        if has_owner:
+            header += ["PROJECT", "SEEN BY"]
+        print_table(header, [(*_row(image), *(_owner(image) if has_owner else ())) for image in images])
+
+
+def _owner(image: image_pb2.Image) -> tuple[str, str]:
+    visibility = enum_text(image_pb2.Visibility, image.visibility)
+    status = enum_text(image_pb2.MemberStatus, image.member_status)
+    return image.project_id, f"{visibility} ({status})" if status else visibility
 
 
 def _row(image: image_pb2.Image) -> tuple[str, ...]:

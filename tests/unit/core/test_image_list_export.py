@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ PROJECT = "lab"
 
 
 @pytest.fixture
-async def images(runtime: Runtime) -> AsyncIterator[Images]:
+def images(runtime: Runtime) -> Images:
     return Images(runtime)
 
 
