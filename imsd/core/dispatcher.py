@@ -67,7 +67,11 @@ class Dispatcher:
         return len(left)
 
     def dispatch(self, record: JobRecord) -> None:
-        """Run a job whose row exists, as soon as there is a slot."""
+        """Run a job as soon as there is a slot.
+
+        Call it last in the transaction that makes the row. It begins when that has ended, and a job whose row
+        was not written is forgotten; after the commit, a caller that leaves meanwhile would never come to it.
+        """
         job = JobKey.of(record)
         if self._stopping.is_set() or job.id in self._supervisors:
             return

@@ -63,7 +63,7 @@ class ImageCopies:
             await job_rows.insert_job(c, job)
             await image_rows.insert_image(c, copy)
             await requests.remember(c, self._runtime, key, job.id)
-        self._dispatcher.dispatch(job)
+            self._dispatcher.dispatch(job)
         return job.id
 
 

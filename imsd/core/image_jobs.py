@@ -60,7 +60,7 @@ class ImageJobs:
                     "another job makes an image of this upload", hint="list the jobs of the project"
                 )
             await requests.remember(c, self._runtime, key, job.id)
-        self._dispatcher.dispatch(job)
+            self._dispatcher.dispatch(job)
         return job.id
 
     async def earlier(self, key: RequestKey) -> str | None:
@@ -92,7 +92,7 @@ class ImageJobs:
                 return running[0].id
             await job_rows.insert_job(c, job)
             await requests.remember(c, self._runtime, key, job.id)
-        self._dispatcher.dispatch(job)
+            self._dispatcher.dispatch(job)
         return job.id
 
     async def _own_upload(self, project_id: str, new: NewImage) -> UploadRecord:

@@ -98,7 +98,7 @@ class Members:
                 return earlier
             await job_rows.insert_job(c, job)
             await requests.remember(c, self._runtime, key, job.id)
-        self._dispatcher.dispatch(job)
+            self._dispatcher.dispatch(job)
         return job.id
 
 

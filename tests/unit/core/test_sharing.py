@@ -13,9 +13,12 @@ from imsd.core.dispatcher import Dispatcher
 from imsd.core.members import MemberQuery
 from imsd.core.requests import RequestKey
 from imsd.metadata import images as image_rows
+from imsd.metadata import jobs as job_rows
 from imsd.metadata import members as member_rows
 from imsd.metadata import quotas as quota_rows
+from imsd.metadata.connection import UnbrokenConnection
 from imsd.metadata.database import Database
+from imsd.metadata.jobs import JobQuery
 from imsd.metadata.records import ImageKind, ImageStatus, JobState, MemberStatus, Visibility
 from tests.unit.core.core_world import new_id, now
 from tests.unit.core.sharing_world import OWNER, SharingService, key, serving
@@ -360,6 +363,27 @@ async def test_a_thousand_pairs_are_one_job(service: SharingService) -> None:
 async def test_a_member_does_not_answer_that_it_is_pending(service: SharingService) -> None:
     with pytest.raises(InvalidRequest):
         await service.members.update(key("web"), [ID], PENDING)
+
+
+async def test_a_job_whose_caller_leaves_while_it_is_committed_runs_all_the_same(
+    service: SharingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = await service.image()
+    calling = asyncio.create_task(service.members.add(key(OWNER, "once"), [image], ["web"]))
+    commit = UnbrokenConnection.commit
+
+    async def leave(connection: UnbrokenConnection) -> None:
+        if asyncio.current_task() is calling:
+            calling.cancel()
+        await commit(connection)
+
+    monkeypatch.setattr(UnbrokenConnection, "commit", leave)
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    async with service.database.reading() as c:
+        [job] = await job_rows.list_jobs(c, JobQuery(project_id=OWNER), 2, None)
+    async with asyncio.timeout(30):
+        assert await service.results_of(OWNER, job.id) == ["done"]
 
 
 async def test_with_the_image_its_shares_end(service: SharingService) -> None:
