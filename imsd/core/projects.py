@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -12,8 +13,8 @@ from imsd.metadata.identity_records import ProjectRecord
 
 from . import checks, identity_checks, limits
 from .caller import EVERY_PROJECT, Caller
-from .principals import Principals
-from .remembered import Changes
+from .principals import MAX_REMEMBERED, REMEMBER_SECONDS, Principals
+from .remembered import Changes, Remembered
 from .runtime import Runtime
 
 
@@ -49,11 +50,17 @@ def unknown_project(project_id: str) -> NotFound:
 class KnownProjects:
     """Those that are there, remembered: each change in a project asks for its own."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime], changes: Changes) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        changes: Changes,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._changes = changes
-        self._known: set[str] = set()
+        self._known: Remembered[str, bool] = Remembered(changes, REMEMBER_SECONDS, MAX_REMEMBERED, monotonic)
 
     async def note(self, caller: Caller, project_id: str) -> None:
         """A call of ``caller`` changes something in a project.
@@ -62,7 +69,7 @@ class KnownProjects:
         NotFound (PROJECT_UNKNOWN).
         """
         project_id = project_id or limits.DEFAULT_PROJECT
-        if project_id in self._known or not limits.PROJECT.match(project_id):
+        if self._known.get(project_id) or not limits.PROJECT.match(project_id):
             return  # what is no project id is refused where the request is read
         seen = self._changes.count
         async with self._database.reading() as c:
@@ -73,12 +80,7 @@ class KnownProjects:
             record = ProjectRecord(id=project_id, description="", created_at=self._clock())
             async with self._database.transaction() as c:
                 await identity_rows.insert_project(c, record)
-        if seen == self._changes.count:  # else it may have been deleted meanwhile
-            self._known.add(project_id)
-
-    def forget(self, project_id: str) -> None:
-        """Call it after the project is gone, and `Changes.happened`."""
-        self._known.discard(project_id)
+        self._known.put(project_id, True, seen)
 
 
 class Projects:
@@ -126,4 +128,3 @@ class Projects:
                 )
             if not await identity_rows.delete_project(c, project_id):
                 raise NotFound(f"there is no project {project_id!r}", field="id")
-        self.known.forget(project_id)

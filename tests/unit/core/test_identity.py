@@ -18,12 +18,15 @@ from imsd.core import identity, identity_checks
 from imsd.core.authentication import Credentials
 from imsd.core.caller import Caller, CallerKind
 from imsd.core.identity_services import IdentityServices, identity_services
-from imsd.core.projects import chosen_project
+from imsd.core.principals import REMEMBER_SECONDS
+from imsd.core.projects import KnownProjects, chosen_project
+from imsd.core.remembered import Changes
 from imsd.core.runtime import Runtime
 from imsd.metadata import identity as identity_rows
 from imsd.metadata import uploads
 from imsd.metadata.identity_records import PrincipalKind
 from imsd.metadata.role_grants import GrantQuery
+from tests.unit.core.core_world import now
 from tests.unit.metadata.samples import an_upload
 
 USER, GROUP, CERTIFICATE = PrincipalKind
@@ -338,6 +341,20 @@ async def test_the_local_administrator_makes_a_project_by_using_it(
     assert await is_known("new")
     await services.projects.known.note(ADMINISTRATOR, "no project\x00")  # refused later, where it is read
     assert not await is_known("no project\x00")
+
+
+async def test_a_project_that_another_daemon_forgets_is_unknown_here_within_seconds(runtime: Runtime) -> None:
+    seconds = 0.0
+    here = KnownProjects(runtime.database, now, Changes(), lambda: seconds)
+    elsewhere = identity_services(runtime).projects
+    await elsewhere.create("new", "")
+    await here.note(ANN, "new")
+    await elsewhere.delete("new")
+    seconds = REMEMBER_SECONDS
+    with pytest.raises(NotFound):
+        await here.note(ANN, "new")
+    await here.note(ADMINISTRATOR, "new")
+    assert [project.id for project in (await elsewhere.list(ADMINISTRATOR, 0, ""))[0]] == ["new"]
 
 
 def test_a_caller_with_one_project_need_not_name_it() -> None:
