@@ -197,6 +197,10 @@ class Config(BaseSettings):
     # How long records of what projects used are kept.
     usage_retention_days: float = Field(400.0, gt=0, le=3660)
 
+    # How long traces of calls are kept; 0: for ever. The hosted service shows seven days; what went wrong is
+    # often looked into after weeks, and a trace takes some 2 KiB.
+    trace_retention_days: float = Field(90.0, ge=0, le=36600)
+
     # How often unreferenced packs and expired uploads are looked for.
     sweep_interval_seconds: float = Field(300.0, gt=0, le=7 * 86400)
 

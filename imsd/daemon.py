@@ -52,10 +52,11 @@ from imsd.core.policy_checks import PolicyChecks
 from imsd.core.runtime import Runtime
 from imsd.core.service_limits import ServiceLimits
 from imsd.core.sources import Sources
-from imsd.core.state_directory import locked_state_directory, token_secret
+from imsd.core.state_directory import locked_state_directory, token_secret, trace_secret
 from imsd.core.store_pool import open_store_pool
 from imsd.core.store_sections import configured_stores
 from imsd.core.sweeper import Sweeper
+from imsd.core.trace_services import trace_services
 from imsd.core.uploads import Uploads
 from imsd.core.url_policy import UrlPolicy
 from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
@@ -94,6 +95,7 @@ class Surroundings:
     policies: Policies
     tls: ServerTls | None
     oidc: OidcTokens | None
+    trace_secret: bytes
 
 
 class Daemon:
@@ -115,6 +117,7 @@ class Daemon:
         self._identity = identity_services(runtime, around.oidc)
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
         self._access = access = Access(runtime.database, around.policies)
+        self._traces = trace_services(runtime, around.trace_secret, config.trace_retention_days)
         self._reloading = asyncio.Lock()
         images = Images(runtime)
         self._deletion = ImageDeletion(runtime, self._sweeper)
@@ -139,6 +142,7 @@ class Daemon:
                 policy_checks=PolicyChecks(runtime, access, self._identity.principals),
                 identity=self._identity,
                 usage=self._usage,
+                traces=self._traces,
             ),
             config.max_upload_streams,
             around.tls,
@@ -150,6 +154,7 @@ class Daemon:
         self.addresses = await self._server.bind(self._config.listen)
         async with self.runtime.database.transaction() as c:
             await chunk_index.release_readers(c)
+        await self._traces.upkeep.start()
         recovered = await self._dispatcher.start()
         self._sweeper.start(
             self._config.sweep_interval_seconds, self.uploads.expire, self._deletion.purge_due
@@ -183,6 +188,7 @@ class Daemon:
         await self._usage.stop()
         self._identity.close()
         await self.runtime.background.settle()
+        await self._traces.upkeep.stop()
 
 
 def _workflows(
@@ -243,6 +249,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             policies=policies,
             tls=tls,
             oidc=await run_blocking(oidc_tokens, config, runtime),
+            trace_secret=await run_blocking(trace_secret, state_dir),
         )
         daemon = Daemon(config, runtime, around)
         try:

@@ -26,6 +26,7 @@ from imsd.trace_chain import Trace
 
 from .chain_writer import ChainWriter
 from .runtime import Runtime
+from .trace_text import SERVICE_CHAIN
 
 log = structlog.get_logger(__name__)
 
@@ -152,7 +153,7 @@ class TraceRecorder:
             )
         if ended:
             new = self._not_written(c, [_named(each, names) for each in ended])
-            self._chains.append(c, new, now)
+            self._chains.append(c, _homed(c, new, nameless), now)
         return names
 
     def _not_written(self, c: Connection, ended: Sequence[Trace]) -> Sequence[Trace]:
@@ -162,6 +163,21 @@ class TraceRecorder:
             return ended
         written = trace_writing.written(c, ids)
         return [each for each in ended if each.id not in written]
+
+
+def _homed(c: Connection, ended: Sequence[Trace], refused: set[str]) -> list[Trace]:
+    """``ended``; what was refused in a project that there is not goes to the chain of the service.
+
+    Or anybody who may nothing could make chains of any name.
+    """
+    asked = {each.project_id for each in ended if each.id in refused} - {SERVICE_CHAIN}
+    unknown = asked - trace_writing.known_projects(c, asked) if asked else set()
+    return [
+        replace(each, project_id=SERVICE_CHAIN, details={**each.details, "project_id": each.project_id})
+        if each.id in refused and each.project_id in unknown
+        else each
+        for each in ended
+    ]
 
 
 def _named(trace: Trace, names: dict[str, str]) -> Trace:

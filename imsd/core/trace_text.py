@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from . import limits
+from .caller import Caller
 
 # The chain of what belongs to no project: users, groups, tokens, projects. No project can have this name.
 SERVICE_CHAIN: Final = "@service"
 
+MAX_ID: Final = 255
+MAX_NAME: Final = 128
+MAX_REQUEST_ID: Final = 128
 MAX_MESSAGE: Final = 500
-MAX_DETAILS: Final = 16
+MAX_DETAILS: Final = 24
 MAX_DETAIL: Final = 8192
 # Of the values of all details together: a hundred ids of images and ten of projects, say.
 MAX_DETAILS_TOGETHER: Final = 12_288
@@ -40,13 +44,13 @@ def fitted_details(details: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def chain_of(project_id: str | None) -> str:
-    """Where the trace of a request goes; None: it names no project.
+def chain_of(project_id: str | None, caller: Caller) -> str:
+    """Where the trace of a request goes; None: it belongs to no project.
 
     One that names what can be no project changes none: nobody would look for it there.
     """
     if project_id is None:
         return SERVICE_CHAIN
-    if not project_id:
+    if not project_id and caller.is_local_administrator:
         return limits.DEFAULT_PROJECT
     return project_id if limits.PROJECT.match(project_id) else SERVICE_CHAIN

@@ -1,4 +1,4 @@
-"""The type of a servicer's context: generic for mypy, but not at run time."""
+"""The context of a call: its type, generic for mypy but not at run time, and the client that leaves."""
 
 from __future__ import annotations
 
@@ -10,3 +10,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 else:
     Context = object
+
+
+class PeerGone(Exception):
+    """The client hung up: nobody is left to answer."""

@@ -37,6 +37,20 @@ def time_to_pb(value: datetime | None) -> Timestamp | None:
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
+def time_from_pb(message: Any, field: str) -> datetime | None:
+    """The time in ``field``, None when it is not there.
+
+    Raises InvalidRequest for what is no time that Python or a database knows.
+    """
+    if not message.HasField(field):
+        return None
+    stamp: Timestamp = getattr(message, field)
+    try:
+        return stamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"{field} is no time between the years 1 and 9999", field=field) from None
+
+
 def format_to_pb(name: str) -> image_pb2.DiskFormat.ValueType:
     return image_pb2.DiskFormat.Value(f"DISK_FORMAT_{name.upper()}" if name else "DISK_FORMAT_UNSPECIFIED")
 

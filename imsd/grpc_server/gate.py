@@ -1,4 +1,4 @@
-"""The gate that every call passes: who calls, and what it may.
+"""The gate that every call passes: who calls, what it may, and the trace that it leaves.
 
 A call is first let in, which says who calls, then admitted with its request, the first message of a stream of
 them. Health and reflection stand outside.
@@ -22,6 +22,7 @@ from imsd.core.identity_services import IdentityServices
 from imsd.core.projects import KnownProjects, chosen_project
 
 from .call_target import target_of
+from .call_trace import CallTrace, CallTraces
 from .credentials import credentials_of
 
 # Their requests name a project as they name a user: they do not work in it.
@@ -32,20 +33,24 @@ class Admission:
     """One call on its way through the gate. ``method``: as in `OPERATIONS`."""
 
     def __init__(
-        self, caller: Caller, method: str, operation: Operation, access: Access, projects: KnownProjects
+        self, caller: Caller, method: str, access: Access, projects: KnownProjects, trace: CallTrace | None
     ) -> None:
         self.caller = caller
         self.method = method
-        self.operation = operation
+        self.operation = operation_of(method)
         self._access = access
         self._projects = projects
+        self._trace = trace
 
     async def admit(self, request: Any) -> None:
         """Decide on the request; call it before anything is done.
 
         A request that names no project gets the only one of its caller. Raises InvalidRequest
-        (PROJECT_REQUIRED), PermissionDenied, NotFound (PROJECT_UNKNOWN).
+        (PROJECT_REQUIRED), PermissionDenied, NotFound (PROJECT_UNKNOWN), Unavailable when what changes
+        something cannot be traced.
         """
+        if self._trace:
+            self._trace.requested(request)
         if is_in_project := _is_in_project(self.method, request):
             request.project_id = chosen_project(self.caller, request.project_id)
         action = self.operation.action_for(request)
@@ -53,9 +58,13 @@ class Admission:
         await self._access.require(self.caller, action, target)
         if is_in_project and self.operation.is_mutation:
             await self._projects.note(self.caller, request.project_id)
+        if self._trace:
+            await self._trace.begin()
 
     def answered(self, response: Message) -> None:
-        """What the call says in the end, when it says one thing."""
+        """What the call says; of several things, the last one counts."""
+        if self._trace:
+            self._trace.answered(response)
 
 
 _admission: ContextVar[Admission] = ContextVar("admission")
@@ -67,9 +76,10 @@ def current_admission() -> Admission:
 
 
 class Gate:
-    def __init__(self, identity: IdentityServices, access: Access) -> None:
+    def __init__(self, identity: IdentityServices, access: Access, traces: CallTraces) -> None:
         self._identity = identity
         self._access = access
+        self._traces = traces
 
     @asynccontextmanager
     async def entered(self, method: str, context: Any) -> AsyncIterator[Admission]:
@@ -78,11 +88,10 @@ class Gate:
             set_caller(caller)
             if not caller.is_local_administrator:
                 structlog.contextvars.bind_contextvars(caller=caller.id)
-            admission = Admission(
-                caller, method, operation_of(method), self._access, self._identity.projects.known
-            )
-            _admission.set(admission)
-            yield admission
+            async with self._traces.of(caller, method, operation_of(method)) as trace:
+                admission = Admission(caller, method, self._access, self._identity.projects.known, trace)
+                _admission.set(admission)
+                yield admission
 
 
 def _is_in_project(method: str, request: Message) -> bool:

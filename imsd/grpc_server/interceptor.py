@@ -20,6 +20,7 @@ from imsd.contract import ImsError, Unavailable
 from imsd.v1.image_pb2 import DownloadImageResponse
 from imsd.v1.upload_pb2 import WriteUploadRequest
 
+from .context import PeerGone
 from .error_mapping import defect, status_of
 from .gate import Gate
 from .read_pace import ReadPace
@@ -33,10 +34,6 @@ QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 # The streams of a file's bytes, which `imsd.wire` reads and writes; all else is protobuf's.
 REQUEST_READERS = {"/imsd.v1.UploadService/WriteUpload": wire.reader_of(WriteUploadRequest)}
 RESPONSE_WRITERS = {"/imsd.v1.ImageService/DownloadImage": wire.serialize}
-
-
-class PeerGone(Exception):
-    """The client hung up: nobody is left to answer."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from imsd.contract import InvalidRequest
 from imsd.core.limit_list import limits_in_force
 from imsd.core.project_quotas import ProjectQuotas, QuotaView
 from imsd.core.runtime import Runtime
@@ -17,7 +12,7 @@ from imsd.v1 import quota_pb2 as pb
 from imsd.v1.quota_pb2_grpc import QuotaServiceServicer
 
 from .context import Context
-from .convert import time_to_pb
+from .convert import time_from_pb, time_to_pb
 
 
 class QuotaServicer(QuotaServiceServicer):
@@ -41,8 +36,8 @@ class QuotaServicer(QuotaServiceServicer):
         return pb.ListLimitsResponse(limits=[_limit_to_pb(rule, value) for rule, value in found])
 
     async def ListUsage(self, request: pb.ListUsageRequest, _: Context) -> pb.ListUsageResponse:
-        begin = _time_from_pb(request, "from_time")
-        query = self._usage.query(request.project_id, begin, _time_from_pb(request, "to_time"))
+        begin = time_from_pb(request, "from_time")
+        query = self._usage.query(request.project_id, begin, time_from_pb(request, "to_time"))
         records, token = await self._usage.list(query, request.page_size, request.page_token)
         return pb.ListUsageResponse(records=map(_usage_to_pb, records), next_page_token=token)
 
@@ -76,14 +71,3 @@ def _usage_to_pb(record: UsageRecord) -> pb.UsageRecord:
         resource=record.resource,
         quantity=record.quantity,
     )
-
-
-def _time_from_pb(request: pb.ListUsageRequest, field: str) -> datetime | None:
-    """Raises InvalidRequest for what is no time that Python or a database knows."""
-    if not request.HasField(field):  # type: ignore[arg-type]
-        return None
-    stamp: Timestamp = getattr(request, field)
-    try:
-        return stamp.ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidRequest(f"{field} is no time between the years 1 and 9999", field=field) from None

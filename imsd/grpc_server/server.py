@@ -39,6 +39,7 @@ from imsd.core.members import Members
 from imsd.core.policy_checks import PolicyChecks
 from imsd.core.runtime import Runtime
 from imsd.core.tags import Tags
+from imsd.core.trace_services import TraceServices
 from imsd.core.uploads import Uploads
 from imsd.core.usage import Usage
 from imsd.v1 import (
@@ -62,11 +63,14 @@ from imsd.v1 import (
     quota_pb2_grpc,
     tag_pb2,
     tag_pb2_grpc,
+    trace_pb2,
+    trace_pb2_grpc,
     upload_pb2,
     upload_pb2_grpc,
 )
 
 from .bucket_servicer import BucketServicer
+from .call_trace import CallTraces
 from .catalog_servicer import CatalogServicer
 from .driver_servicer import DriverServicer
 from .file_socket import SUFFIX, FileSocket
@@ -80,6 +84,7 @@ from .policy_servicer import PolicyServicer
 from .quota_servicer import QuotaServicer
 from .tag_servicer import TagServicer
 from .tls import ServerTls
+from .trace_servicer import TraceServicer
 from .upload_servicer import UploadServicer
 
 log = structlog.get_logger(__name__)
@@ -115,6 +120,7 @@ SERVICES = tuple(
         (identity_pb2, "IdentityService"),
         (bucket_pb2, "BucketService"),
         (policy_pb2, "PolicyService"),
+        (trace_pb2, "TraceService"),
     )
 )
 
@@ -141,6 +147,7 @@ class Core:
     buckets: Buckets
     drivers: DriverList
     usage: Usage
+    traces: TraceServices
     policy_checks: PolicyChecks
 
 
@@ -150,7 +157,8 @@ class GrpcServer:
     def __init__(self, core: Core, max_upload_streams: int, tls: ServerTls | None = None) -> None:
         """``tls``: of all TCP addresses."""
         self._tls = tls
-        self.calls = CallInterceptor(Gate(core.identity, core.access))
+        traces = CallTraces(core.runtime, core.traces.recorder)
+        self.calls = CallInterceptor(Gate(core.identity, core.access, traces))
         self._addresses: list[str] = []
         self._files = HandedFiles()
         self._file_sockets: list[FileSocket] = []
@@ -261,6 +269,7 @@ def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_
     quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(runtime, core.usage), server)
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(core.policy_checks), server)
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(core.identity), server)
+    trace_pb2_grpc.add_TraceServiceServicer_to_server(TraceServicer(core.traces.traces), server)
 
 
 def _clear_stale_socket(path: str) -> None:

@@ -78,6 +78,7 @@ class UploadServicer(UploadServiceServicer):
             aclosing(session.steps(coming, self._is_place_wanted)) as steps,
         ):
             async for answer in _answers(session, steps):
+                current_admission().answered(answer)
                 yield answer
 
     async def CommitUpload(self, request: pb.CommitUploadRequest, _: Context) -> pb.Upload:

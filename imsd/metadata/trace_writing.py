@@ -5,18 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Row, delete, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Executable,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from imsd.trace_chain import GENESIS, Seal, Trace, TraceOutcome, time_of
 
-from .identity_tables import api_token
+from .identity_tables import api_token, project
 from .records import Visibility
 from .rows import in_batches
 from .tables import image, image_member, upload
 from .trace_tables import trace, trace_chain, trace_intent, trace_seal
+
+
+def _any_of(column: Column[Any]) -> ColumnElement[bool]:
+    return column.in_(bindparam("some", expanding=True))
+
+
+# Made once: to make a statement takes longer than to execute it, and each call that changes something needs
+# all of these.
+_INSERT_INTENT: Final = insert(trace_intent)
+_DELETE_INTENTS: Final = delete(trace_intent).where(_any_of(trace_intent.c.id))
+_WRITTEN: Final = select(trace.c.id).where(_any_of(trace.c.id))
+_KNOWN_PROJECTS: Final = select(project.c.id).where(_any_of(project.c.id))
+_HEADS: Final = select(trace_chain).where(_any_of(trace_chain.c.project_id))
+_INSERT_TRACE: Final = insert(trace)
+_INSERT_SEAL: Final = insert(trace_seal)
+_IMAGES: Final = select(image.c.id, image.c.name, image.c.project_id, image.c.visibility).where(
+    _any_of(image.c.id)
+)
+_MEMBERS: Final = select(image_member.c.image_id, image_member.c.project_id).where(
+    _any_of(image_member.c.image_id)
+)
+_UPLOADS: Final = select(upload.c.id, upload.c.file_name, upload.c.project_id).where(_any_of(upload.c.id))
+_TOKENS: Final = select(api_token.c.id, api_token.c.name).where(_any_of(api_token.c.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +78,7 @@ class TraceIntent:
 
 def insert_intents(c: Connection, intents: Sequence[TraceIntent]) -> None:
     c.execute(
-        insert(trace_intent),
+        _INSERT_INTENT,
         [
             {
                 "id": intent.trace.id,
@@ -70,47 +107,57 @@ def renew_intents(c: Connection, owner: str, lease_until: datetime) -> None:
 
 def delete_intents(c: Connection, ids: Collection[str]) -> int:
     """Returns how many there were."""
-    batches = in_batches(list(ids))
-    gone = [delete(trace_intent).where(trace_intent.c.id.in_(batch)) for batch in batches]
-    return sum(int(c.execute(each).rowcount) for each in gone)
+    return sum(int(found.rowcount) for found in _of_each(c, _DELETE_INTENTS, ids))
 
 
 def written(c: Connection, ids: Collection[str]) -> set[str]:
     """Which of these traces are written already."""
-    found: set[str] = set()
-    for batch in in_batches(list(ids)):
-        found.update(c.execute(select(trace.c.id).where(trace.c.id.in_(batch))).scalars())
-    return found
+    return {row.id for found in _of_each(c, _WRITTEN, ids) for row in found}
+
+
+def known_projects(c: Connection, project_ids: Collection[str]) -> set[str]:
+    """Those of ``project_ids`` that there are."""
+    return {row.id for found in _of_each(c, _KNOWN_PROJECTS, project_ids) for row in found}
 
 
 def chain_heads(c: Connection, project_ids: Collection[str]) -> dict[str, ChainHead]:
     """Of chains that began."""
-    found = {}
-    for batch in in_batches(list(project_ids)):
-        for row in c.execute(select(trace_chain).where(trace_chain.c.project_id.in_(batch))):
-            found[row.project_id] = ChainHead(*row[1:])
-    return found
+    return {row[0]: ChainHead(*row[1:]) for found in _of_each(c, _HEADS, project_ids) for row in found}
 
 
 def insert_traces(c: Connection, traces: Sequence[Trace]) -> None:
     if traces:
-        c.execute(insert(trace), [_row(each) for each in traces])
+        c.execute(_INSERT_TRACE, [_row(each) for each in traces])
 
 
 def save_heads(c: Connection, heads: Mapping[str, ChainHead]) -> None:
-    build = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
-    change = build(trace_chain)
+    if heads:
+        rows = [
+            {
+                "project_id": project_id,
+                "sequence": head.sequence,
+                "hash": head.hash,
+                "sealed_sequence": head.sealed_sequence,
+                "sealed_at": head.sealed_at,
+                "oldest_at": head.oldest_at,
+            }
+            for project_id, head in heads.items()
+        ]
+        c.execute(_saving(c.dialect.name), rows)
+
+
+@cache
+def _saving(dialect: str) -> Any:
+    change = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(trace_chain)
     names = [column.name for column in trace_chain.c if not column.primary_key]
-    change = change.on_conflict_do_update(
+    return change.on_conflict_do_update(
         index_elements=["project_id"], set_={name: change.excluded[name] for name in names}
     )
-    if heads:
-        c.execute(change, [{"project_id": project_id, **asdict(head)} for project_id, head in heads.items()])
 
 
 def insert_seals(c: Connection, seals: Sequence[Seal]) -> None:
     if seals:
-        c.execute(insert(trace_seal), [asdict(seal) for seal in seals])
+        c.execute(_INSERT_SEAL, [asdict(seal) for seal in seals])
 
 
 def unsealed_projects(c: Connection, limit: int) -> list[str]:
@@ -132,19 +179,13 @@ def resource_names(c: Connection, traces: Iterable[Trace]) -> dict[str, str]:
 
 
 def _image_names(c: Connection, traces: Sequence[Trace]) -> dict[str, str]:
-    columns = (image.c.id, image.c.name, image.c.project_id, image.c.visibility)
-    found = {row.id: row for row in _with_ids(c, columns, traces)}
-    members = select(image_member.c.image_id, image_member.c.project_id)
+    found = {row.id: row for row in _resources(c, _IMAGES, traces)}
     shared = [row.id for row in found.values() if row.visibility == Visibility.SHARED]
-    pairs = (
-        {tuple(row) for row in c.execute(members.where(image_member.c.image_id.in_(shared)))}
-        if shared
-        else ()
-    )
+    members = {tuple(row) for batch in _of_each(c, _MEMBERS, shared) for row in batch}
 
     def is_seen(row: Any, project_id: str) -> bool:
         is_open = row.visibility == Visibility.PUBLIC or row.project_id == project_id
-        return is_open or (row.id, project_id) in pairs
+        return is_open or (row.id, project_id) in members
 
     return {
         each.id: row.name
@@ -153,26 +194,25 @@ def _image_names(c: Connection, traces: Sequence[Trace]) -> dict[str, str]:
     }
 
 
-def _members(c: Connection, image_ids: Sequence[str]) -> set[tuple[str, str]]:
-    found = select(image_member.c.image_id, image_member.c.project_id)
-    return {(row[0], row[1]) for row in c.execute(found.where(image_member.c.image_id.in_(image_ids)))}
-
-
 def _upload_names(c: Connection, traces: Sequence[Trace]) -> dict[str, str]:
-    rows = _with_ids(c, (upload.c.id, upload.c.file_name, upload.c.project_id), traces)
-    found = {(row.id, row.project_id): row.file_name for row in rows}
+    found = {(row.id, row.project_id): row.file_name for row in _resources(c, _UPLOADS, traces)}
     return {each.id: found.get((each.resource_id, each.project_id), "") for each in traces}
 
 
 def _token_names(c: Connection, traces: Sequence[Trace]) -> dict[str, str]:
-    found = {row.id: row.name for row in _with_ids(c, (api_token.c.id, api_token.c.name), traces)}
+    found = {row.id: row.name for row in _resources(c, _TOKENS, traces)}
     return {each.id: found.get(each.resource_id, "") for each in traces}
 
 
-def _with_ids(c: Connection, columns: Sequence[Column[Any]], traces: Sequence[Trace]) -> Iterator[Row[Any]]:
-    """Rows whose id, the first of ``columns``, is that of the resource of one of ``traces``."""
-    for batch in in_batches(sorted({each.resource_id for each in traces})):
-        yield from c.execute(select(*columns).where(columns[0].in_(batch)))
+def _resources(c: Connection, query: Select[Any], traces: Sequence[Trace]) -> Iterator[Row[Any]]:
+    for found in _of_each(c, query, {each.resource_id for each in traces}):
+        yield from found
+
+
+def _of_each(c: Connection, statement: Executable, values: Collection[str]) -> Iterator[CursorResult[Any]]:
+    """What ``statement`` gives for ``values``, a part of them at a time."""
+    for batch in in_batches(list(values)):
+        yield c.execute(statement, {"some": batch})
 
 
 _NAMES: Mapping[str, Callable[[Connection, Sequence[Trace]], dict[str, str]]] = {

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13imsd/v1/trace.proto\x12\x07imsd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x04\n\x05Trace\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0f\n\x07service\x18\x06 \x01(\t\x12\x15\n\rresource_type\x18\x07 \x01(\t\x12\x13\n\x0bresource_id\x18\x08 \x01(\t\x12\x15\n\rresource_name\x18\t \x01(\t\x12&\n\x07outcome\x18\n \x01(\x0e\x32\x15.imsd.v1.TraceOutcome\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x0f\n\x07message\x18\x0c \x01(\t\x12\x13\n\x0b\x63\x61ller_kind\x18\r \x01(\t\x12\x11\n\tcaller_id\x18\x0e \x01(\t\x12\x10\n\x08token_id\x18\x0f \x01(\t\x12\x0c\n\x04peer\x18\x10 \x01(\t\x12\x0e\n\x06method\x18\x11 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x12 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x13 \x01(\t\x12\x12\n\nrequest_id\x18\x14 \x01(\t\x12\x0e\n\x06job_id\x18\x15 \x01(\t\x12,\n\x07\x64\x65tails\x18\x16 \x03(\x0b\x32\x1b.imsd.v1.Trace.DetailsEntry\x12\x15\n\rprevious_hash\x18\x17 \x01(\t\x12\x0c\n\x04hash\x18\x18 \x01(\t\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf4\x01\n\x0bTraceFilter\x12\r\n\x05names\x18\x01 \x03(\t\x12\'\n\x08outcomes\x18\x02 \x03(\x0e\x32\x15.imsd.v1.TraceOutcome\x12\x11\n\tcaller_id\x18\x03 \x01(\t\x12\x13\n\x0bresource_id\x18\x04 \x01(\t\x12\x15\n\rresource_type\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12-\n\tfrom_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x11ListTracesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12$\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x14.imsd.v1.TraceFilter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"M\n\x12ListTracesResponse\x12\x1e\n\x06traces\x18\x01 \x03(\x0b\x32\x0e.imsd.v1.Trace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fGetTraceRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\"O\n\x13\x45xportTracesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12$\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x14.imsd.v1.TraceFilter\"6\n\x14\x45xportTracesResponse\x12\x1e\n\x06traces\x18\x01 \x03(\x0b\x32\x0e.imsd.v1.Trace\")\n\x13VerifyTracesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"\xb2\x01\n\x14VerifyTracesResponse\x12\x11\n\tis_intact\x18\x01 \x01(\x08\x12\x16\n\x0etraces_checked\x18\x02 \x01(\x03\x12\x15\n\rseals_checked\x18\x03 \x01(\x03\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x03\x12\x15\n\rlast_sequence\x18\x05 \x01(\x03\x12\x17\n\x0fsealed_sequence\x18\x06 \x01(\x03\x12\x10\n\x08problems\x18\x07 \x03(\t*\x9d\x01\n\x0cTraceOutcome\x12\x1d\n\x19TRACE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17TRACE_OUTCOME_SUCCEEDED\x10\x01\x12\x18\n\x14TRACE_OUTCOME_DENIED\x10\x02\x12\x18\n\x14TRACE_OUTCOME_FAILED\x10\x03\x12\x1d\n\x19TRACE_OUTCOME_INTERRUPTED\x10\x04\x32\xa7\x02\n\x0cTraceService\x12\x45\n\nListTraces\x12\x1a.imsd.v1.ListTracesRequest\x1a\x1b.imsd.v1.ListTracesResponse\x12\x34\n\x08GetTrace\x12\x18.imsd.v1.GetTraceRequest\x1a\x0e.imsd.v1.Trace\x12M\n\x0c\x45xportTraces\x12\x1c.imsd.v1.ExportTracesRequest\x1a\x1d.imsd.v1.ExportTracesResponse0\x01\x12K\n\x0cVerifyTraces\x12\x1c.imsd.v1.VerifyTracesRequest\x1a\x1d.imsd.v1.VerifyTracesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13imsd/v1/trace.proto\x12\x07imsd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x04\n\x05Trace\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0f\n\x07service\x18\x06 \x01(\t\x12\x15\n\rresource_type\x18\x07 \x01(\t\x12\x13\n\x0bresource_id\x18\x08 \x01(\t\x12\x15\n\rresource_name\x18\t \x01(\t\x12&\n\x07outcome\x18\n \x01(\x0e\x32\x15.imsd.v1.TraceOutcome\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x0f\n\x07message\x18\x0c \x01(\t\x12\x13\n\x0b\x63\x61ller_kind\x18\r \x01(\t\x12\x11\n\tcaller_id\x18\x0e \x01(\t\x12\x10\n\x08token_id\x18\x0f \x01(\t\x12\x0c\n\x04peer\x18\x10 \x01(\t\x12\x0e\n\x06method\x18\x11 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x12 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x13 \x01(\t\x12\x12\n\nrequest_id\x18\x14 \x01(\t\x12\x0e\n\x06job_id\x18\x15 \x01(\t\x12,\n\x07\x64\x65tails\x18\x16 \x03(\x0b\x32\x1b.imsd.v1.Trace.DetailsEntry\x12\x15\n\rprevious_hash\x18\x17 \x01(\t\x12\x0c\n\x04hash\x18\x18 \x01(\t\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8b\x01\n\tTraceSeal\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12-\n\tsealed_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\x0b\n\x03mac\x18\x06 \x01(\t\"\xf4\x01\n\x0bTraceFilter\x12\r\n\x05names\x18\x01 \x03(\t\x12\'\n\x08outcomes\x18\x02 \x03(\x0e\x32\x15.imsd.v1.TraceOutcome\x12\x11\n\tcaller_id\x18\x03 \x01(\t\x12\x13\n\x0bresource_id\x18\x04 \x01(\t\x12\x15\n\rresource_type\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12-\n\tfrom_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x11ListTracesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12$\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x14.imsd.v1.TraceFilter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"M\n\x12ListTracesResponse\x12\x1e\n\x06traces\x18\x01 \x03(\x0b\x32\x0e.imsd.v1.Trace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fGetTraceRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\"g\n\x13\x45xportTracesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12$\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x14.imsd.v1.TraceFilter\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\"Y\n\x14\x45xportTracesResponse\x12\x1e\n\x06traces\x18\x01 \x03(\x0b\x32\x0e.imsd.v1.Trace\x12!\n\x05seals\x18\x02 \x03(\x0b\x32\x12.imsd.v1.TraceSeal\")\n\x13VerifyTracesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"\xb2\x01\n\x14VerifyTracesResponse\x12\x11\n\tis_intact\x18\x01 \x01(\x08\x12\x16\n\x0etraces_checked\x18\x02 \x01(\x03\x12\x15\n\rseals_checked\x18\x03 \x01(\x03\x12\x16\n\x0e\x66irst_sequence\x18\x04 \x01(\x03\x12\x15\n\rlast_sequence\x18\x05 \x01(\x03\x12\x17\n\x0fsealed_sequence\x18\x06 \x01(\x03\x12\x10\n\x08problems\x18\x07 \x03(\t*\x9d\x01\n\x0cTraceOutcome\x12\x1d\n\x19TRACE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17TRACE_OUTCOME_SUCCEEDED\x10\x01\x12\x18\n\x14TRACE_OUTCOME_DENIED\x10\x02\x12\x18\n\x14TRACE_OUTCOME_FAILED\x10\x03\x12\x1d\n\x19TRACE_OUTCOME_INTERRUPTED\x10\x04\x32\xa7\x02\n\x0cTraceService\x12\x45\n\nListTraces\x12\x1a.imsd.v1.ListTracesRequest\x1a\x1b.imsd.v1.ListTracesResponse\x12\x34\n\x08GetTrace\x12\x18.imsd.v1.GetTraceRequest\x1a\x0e.imsd.v1.Trace\x12M\n\x0c\x45xportTraces\x12\x1c.imsd.v1.ExportTracesRequest\x1a\x1d.imsd.v1.ExportTracesResponse0\x01\x12K\n\x0cVerifyTraces\x12\x1c.imsd.v1.VerifyTracesRequest\x1a\x1d.imsd.v1.VerifyTracesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,28 +34,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRACE_DETAILSENTRY']._loaded_options = None
   _globals['_TRACE_DETAILSENTRY']._serialized_options = b'8\001'
-  _globals['_TRACEOUTCOME']._serialized_start=1489
-  _globals['_TRACEOUTCOME']._serialized_end=1646
+  _globals['_TRACEOUTCOME']._serialized_start=1690
+  _globals['_TRACEOUTCOME']._serialized_end=1847
   _globals['_TRACE']._serialized_start=66
   _globals['_TRACE']._serialized_end=624
   _globals['_TRACE_DETAILSENTRY']._serialized_start=578
   _globals['_TRACE_DETAILSENTRY']._serialized_end=624
-  _globals['_TRACEFILTER']._serialized_start=627
-  _globals['_TRACEFILTER']._serialized_end=871
-  _globals['_LISTTRACESREQUEST']._serialized_start=873
-  _globals['_LISTTRACESREQUEST']._serialized_end=989
-  _globals['_LISTTRACESRESPONSE']._serialized_start=991
-  _globals['_LISTTRACESRESPONSE']._serialized_end=1068
-  _globals['_GETTRACEREQUEST']._serialized_start=1070
-  _globals['_GETTRACEREQUEST']._serialized_end=1125
-  _globals['_EXPORTTRACESREQUEST']._serialized_start=1127
-  _globals['_EXPORTTRACESREQUEST']._serialized_end=1206
-  _globals['_EXPORTTRACESRESPONSE']._serialized_start=1208
-  _globals['_EXPORTTRACESRESPONSE']._serialized_end=1262
-  _globals['_VERIFYTRACESREQUEST']._serialized_start=1264
-  _globals['_VERIFYTRACESREQUEST']._serialized_end=1305
-  _globals['_VERIFYTRACESRESPONSE']._serialized_start=1308
-  _globals['_VERIFYTRACESRESPONSE']._serialized_end=1486
-  _globals['_TRACESERVICE']._serialized_start=1649
-  _globals['_TRACESERVICE']._serialized_end=1944
+  _globals['_TRACESEAL']._serialized_start=627
+  _globals['_TRACESEAL']._serialized_end=766
+  _globals['_TRACEFILTER']._serialized_start=769
+  _globals['_TRACEFILTER']._serialized_end=1013
+  _globals['_LISTTRACESREQUEST']._serialized_start=1015
+  _globals['_LISTTRACESREQUEST']._serialized_end=1131
+  _globals['_LISTTRACESRESPONSE']._serialized_start=1133
+  _globals['_LISTTRACESRESPONSE']._serialized_end=1210
+  _globals['_GETTRACEREQUEST']._serialized_start=1212
+  _globals['_GETTRACEREQUEST']._serialized_end=1267
+  _globals['_EXPORTTRACESREQUEST']._serialized_start=1269
+  _globals['_EXPORTTRACESREQUEST']._serialized_end=1372
+  _globals['_EXPORTTRACESRESPONSE']._serialized_start=1374
+  _globals['_EXPORTTRACESRESPONSE']._serialized_end=1463
+  _globals['_VERIFYTRACESREQUEST']._serialized_start=1465
+  _globals['_VERIFYTRACESREQUEST']._serialized_end=1506
+  _globals['_VERIFYTRACESRESPONSE']._serialized_start=1509
+  _globals['_VERIFYTRACESRESPONSE']._serialized_end=1687
+  _globals['_TRACESERVICE']._serialized_start=1850
+  _globals['_TRACESERVICE']._serialized_end=2145
 # @@protoc_insertion_point(module_scope)

@@ -101,37 +101,37 @@ class Trace(_message.Message):
     id: _builtins.str
     """UUID"""
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _"""
+    """1..64 ASCII letters, digits, - or _; "@service": of what belongs to no project"""
     sequence: _builtins.int
     """in the project, 1 for the first, without a gap"""
     name: _builtins.str
-    """the real service's where it has one, for example createImage, deleteMemeber"""
+    """1..64 characters: the real service's where it has one, for example createImage, deleteMemeber"""
     service: _builtins.str
     """IMS"""
     resource_type: _builtins.str
     """image, job, upload, token, role ..."""
     resource_id: _builtins.str
-    """0..255 characters"""
+    """0..255 characters, as the request named it"""
     resource_name: _builtins.str
-    """0..128 characters, as it was then"""
+    """0..128 characters, as it was when the call began"""
     outcome: Global___TraceOutcome.ValueType
     """never unspecified"""
     reason: _builtins.str
-    """a name of ErrorReason unless it SUCCEEDED"""
+    """a name of ErrorReason; empty when it SUCCEEDED or was INTERRUPTED"""
     message: _builtins.str
     """0..500 characters: why it failed"""
     caller_kind: _builtins.str
     """for example api_token: see CallerKind"""
     caller_id: _builtins.str
-    """1..255 characters"""
+    """1..255 characters; "imsd": the daemon itself"""
     token_id: _builtins.str
     """UUID of the API token; empty: none"""
     peer: _builtins.str
     """0..255 characters: from where"""
     method: _builtins.str
-    """imsd.v1.ImageService/CreateImage"""
+    """imsd.v1.ImageService/CreateImage; empty: no call, but the daemon itself"""
     action: _builtins.str
-    """ims:serverImages:create"""
+    """ims:serverImages:create; empty: no call"""
     call_id: _builtins.str
     """as in the daemon's log"""
     request_id: _builtins.str
@@ -144,11 +144,11 @@ class Trace(_message.Message):
     """SHA-256 of the trace and previous_hash, 64 hex digits; see proto/README.md"""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """UTC: when the call ended"""
+        """UTC, to the microsecond: when the call ended, or was found to be interrupted"""
 
     @_builtins.property
     def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """0..16: what was asked for, keys of 1..64 and values of 0..255 characters; no secret"""
+        """0..24: what was asked for; keys of 1..64 characters, values of 12288 together; no secret"""
 
     def __init__(
         self,
@@ -187,6 +187,52 @@ class Trace(_message.Message):
 Global___Trace: _TypeAlias = Trace  # noqa: Y015
 
 @_typing.final
+class TraceSeal(_message.Message):
+    """TraceSeal says that up to trace `sequence` the chain of the project ended in `hash`. The chain is kept by the daemon's
+    database, the key of the seal is not.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    SEALED_AT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """see Trace.project_id"""
+    sequence: _builtins.int
+    """see Trace.sequence"""
+    hash: _builtins.str
+    """Trace.hash of that trace"""
+    key_id: _builtins.str
+    """16 hex digits: which key it was made with"""
+    mac: _builtins.str
+    """HMAC-SHA-256 of the above, 64 hex digits; see proto/README.md"""
+    @_builtins.property
+    def sealed_at(self) -> _timestamp_pb2.Timestamp:
+        """UTC, to the microsecond"""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        sealed_at: _timestamp_pb2.Timestamp | None = ...,
+        key_id: _builtins.str = ...,
+        mac: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sealed_at", b"sealed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "key_id", b"key_id", "mac", b"mac", "project_id", b"project_id", "sealed_at", b"sealed_at", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceSeal: _TypeAlias = TraceSeal  # noqa: Y015
+
+@_typing.final
 class TraceFilter(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -199,20 +245,20 @@ class TraceFilter(_message.Message):
     FROM_TIME_FIELD_NUMBER: _builtins.int
     TO_TIME_FIELD_NUMBER: _builtins.int
     caller_id: _builtins.str
-    """empty: all"""
+    """0..255 characters; empty: all"""
     resource_id: _builtins.str
-    """empty: all"""
+    """0..255 characters; empty: all"""
     resource_type: _builtins.str
-    """empty: all"""
+    """0..64 characters; empty: all"""
     request_id: _builtins.str
-    """empty: all"""
+    """0..128 characters; empty: all"""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """0..32; empty: all"""
+        """0..32 of 1..64 characters; empty: all"""
 
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedScalarFieldContainer[Global___TraceOutcome.ValueType]:
-        """empty: all"""
+        """each once; empty: all"""
 
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
@@ -251,7 +297,7 @@ class ListTracesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    """1..64 ASCII letters, digits, - or _, or "@service"; empty: the caller's only project, or "default" """
     page_size: _builtins.int
     """traces, 1..1000; 0: 100"""
     page_token: _builtins.str
@@ -309,7 +355,7 @@ class GetTraceRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    """1..64 ASCII letters, digits, - or _, or "@service"; empty: the caller's only project, or "default" """
     trace_id: _builtins.str
     """UUID"""
     def __init__(
@@ -332,8 +378,11 @@ class ExportTracesRequest(_message.Message):
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    """1..64 ASCII letters, digits, - or _, or "@service"; empty: the caller's only project, or "default" """
+    after_sequence: _builtins.int
+    """only those with a greater number, 0 or more: for one who has all up to it"""
     @_builtins.property
     def filter(self) -> Global___TraceFilter:
         """unset: all"""
@@ -343,10 +392,11 @@ class ExportTracesRequest(_message.Message):
         *,
         project_id: _builtins.str = ...,
         filter: Global___TraceFilter | None = ...,
+        after_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "filter", b"filter", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -357,18 +407,24 @@ class ExportTracesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TRACES_FIELD_NUMBER: _builtins.int
+    SEALS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def traces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Trace]:
-        """1..100"""
+        """0..100, and 1 MiB of them if they are more than one"""
+
+    @_builtins.property
+    def seals(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceSeal]:
+        """0..101: of these traces, and of the one before the first in the first message"""
 
     def __init__(
         self,
         *,
         traces: _abc.Iterable[Global___Trace] | None = ...,
+        seals: _abc.Iterable[Global___TraceSeal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["traces", b"traces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seals", b"seals", "traces", b"traces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,7 +436,7 @@ class VerifyTracesRequest(_message.Message):
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    """1..64 ASCII letters, digits, - or _, or "@service"; empty: the caller's only project, or "default" """
     def __init__(
         self,
         *,

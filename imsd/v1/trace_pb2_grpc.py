@@ -66,7 +66,8 @@ class TraceServiceServicer:
     """
 
     def ListTraces(self, request, context):
-        """ListTraces returns the traces of a project that fit, newest first.
+        """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
+        (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service".
         Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -82,7 +83,8 @@ class TraceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportTraces(self, request, context):
-        """ExportTraces streams the traces of a project that fit, oldest first, with what proves them: all of them, not a page.
+        """ExportTraces streams the traces of a project that fit, oldest first, with what proves them: all that were there when
+        it began, not a page. The stream ends after the newest.
         Reasons: INVALID_REQUEST. Retry: safe, from the start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -90,7 +92,8 @@ class TraceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyTraces(self, request, context):
-        """VerifyTraces recomputes the chain of a project and compares it with its seals.
+        """VerifyTraces recomputes the chain of a project and compares it with its seals. It takes a second for some ten
+        thousand traces; one is done at a time, others wait.
         Reasons: INVALID_REQUEST. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -37,7 +37,8 @@ class TraceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TraceServiceAsyncStub: ...
     ListTraces: _grpc.UnaryUnaryMultiCallable[_trace_pb2.ListTracesRequest, _trace_pb2.ListTracesResponse]
-    """ListTraces returns the traces of a project that fit, newest first.
+    """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
+    (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service".
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     GetTrace: _grpc.UnaryUnaryMultiCallable[_trace_pb2.GetTraceRequest, _trace_pb2.Trace]
@@ -45,11 +46,13 @@ class TraceServiceStub:
     Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
     """
     ExportTraces: _grpc.UnaryStreamMultiCallable[_trace_pb2.ExportTracesRequest, _trace_pb2.ExportTracesResponse]
-    """ExportTraces streams the traces of a project that fit, oldest first, with what proves them: all of them, not a page.
+    """ExportTraces streams the traces of a project that fit, oldest first, with what proves them: all that were there when
+    it began, not a page. The stream ends after the newest.
     Reasons: INVALID_REQUEST. Retry: safe, from the start.
     """
     VerifyTraces: _grpc.UnaryUnaryMultiCallable[_trace_pb2.VerifyTracesRequest, _trace_pb2.VerifyTracesResponse]
-    """VerifyTraces recomputes the chain of a project and compares it with its seals.
+    """VerifyTraces recomputes the chain of a project and compares it with its seals. It takes a second for some ten
+    thousand traces; one is done at a time, others wait.
     Reasons: INVALID_REQUEST. Retry: safe.
     """
 
@@ -62,7 +65,8 @@ class TraceServiceAsyncStub(TraceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTraces: _aio.UnaryUnaryMultiCallable[_trace_pb2.ListTracesRequest, _trace_pb2.ListTracesResponse]  # type: ignore[assignment]
-    """ListTraces returns the traces of a project that fit, newest first.
+    """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
+    (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service".
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     GetTrace: _aio.UnaryUnaryMultiCallable[_trace_pb2.GetTraceRequest, _trace_pb2.Trace]  # type: ignore[assignment]
@@ -70,11 +74,13 @@ class TraceServiceAsyncStub(TraceServiceStub):
     Reasons: INVALID_REQUEST, NOT_FOUND. Retry: safe.
     """
     ExportTraces: _aio.UnaryStreamMultiCallable[_trace_pb2.ExportTracesRequest, _trace_pb2.ExportTracesResponse]  # type: ignore[assignment]
-    """ExportTraces streams the traces of a project that fit, oldest first, with what proves them: all of them, not a page.
+    """ExportTraces streams the traces of a project that fit, oldest first, with what proves them: all that were there when
+    it began, not a page. The stream ends after the newest.
     Reasons: INVALID_REQUEST. Retry: safe, from the start.
     """
     VerifyTraces: _aio.UnaryUnaryMultiCallable[_trace_pb2.VerifyTracesRequest, _trace_pb2.VerifyTracesResponse]  # type: ignore[assignment]
-    """VerifyTraces recomputes the chain of a project and compares it with its seals.
+    """VerifyTraces recomputes the chain of a project and compares it with its seals. It takes a second for some ten
+    thousand traces; one is done at a time, others wait.
     Reasons: INVALID_REQUEST. Retry: safe.
     """
 
@@ -90,7 +96,8 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trace_pb2.ListTracesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trace_pb2.ListTracesResponse, _abc.Awaitable[_trace_pb2.ListTracesResponse]]:
-        """ListTraces returns the traces of a project that fit, newest first.
+        """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
+        (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service".
         Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
         """
 
@@ -110,7 +117,8 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trace_pb2.ExportTracesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trace_pb2.ExportTracesResponse], _abc.AsyncIterator[_trace_pb2.ExportTracesResponse]]:
-        """ExportTraces streams the traces of a project that fit, oldest first, with what proves them: all of them, not a page.
+        """ExportTraces streams the traces of a project that fit, oldest first, with what proves them: all that were there when
+        it began, not a page. The stream ends after the newest.
         Reasons: INVALID_REQUEST. Retry: safe, from the start.
         """
 
@@ -120,7 +128,8 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trace_pb2.VerifyTracesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trace_pb2.VerifyTracesResponse, _abc.Awaitable[_trace_pb2.VerifyTracesResponse]]:
-        """VerifyTraces recomputes the chain of a project and compares it with its seals.
+        """VerifyTraces recomputes the chain of a project and compares it with its seals. It takes a second for some ten
+        thousand traces; one is done at a time, others wait.
         Reasons: INVALID_REQUEST. Retry: safe.
         """
 

@@ -13,7 +13,6 @@ from grpc.aio import EOF
 
 from imsd.core import handed_files
 from imsd.core.access import Access
-from imsd.core.actions import OPERATIONS
 from imsd.core.caller import THE_DAEMON
 from imsd.core.handed_files import HandedFile, HandedFiles
 from imsd.core.policies.decisions import Policies
@@ -69,8 +68,7 @@ async def test_a_file_is_kept_while_its_writer_waits_for_a_place(
 ) -> None:
     monkeypatch.setattr(handed_files, "WAITING_SECONDS", 0.05)
     known = KnownProjects(servicer._uploads._runtime.database, now, Changes())
-    operation = OPERATIONS[METHOD]
-    gate._admission.set(gate.Admission(THE_DAEMON, METHOD, operation, shipped_access(servicer), known))
+    gate._admission.set(gate.Admission(THE_DAEMON, METHOD, shipped_access(servicer), known, None))
     context: Any = None
     first, second = [
         await servicer.CreateUpload(pb.CreateUploadRequest(size_bytes=SIZE), context) for _ in range(2)

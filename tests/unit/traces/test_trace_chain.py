@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from imsd.trace_chain import GENESIS, Trace, TraceOutcome, canonical, hash_of, time_of, time_text
+from tests.contract.source_tree import ROOT
 from tests.unit.traces.samples_of_traces import KEY, OTHER_KEY, START, a_chain, a_seal, a_trace
 
 # proto/README.md shows the same trace: a change here breaks what everybody has exported.
@@ -39,6 +40,15 @@ KNOWN_HASH = "b79d1e54c18701f151caa799017a4bd4278e752a26c690a83e42a3a3d92b937d"
 
 def test_the_hash_of_a_known_trace_is_what_it_always_was() -> None:
     assert KNOWN.chained(1, GENESIS).hash == KNOWN_HASH
+
+
+def test_the_documentation_shows_the_known_trace_as_it_is_hashed() -> None:
+    page = (ROOT / "proto" / "README.md").read_text()
+    covered = {
+        name: value for name, value in KNOWN.chained(1, GENESIS).fields().items() if "hash" not in name
+    }
+    assert canonical(covered).decode() in page
+    assert f"`{KNOWN_HASH}`" in page
 
 
 def test_the_canonical_form_is_that_of_rfc_8785() -> None:

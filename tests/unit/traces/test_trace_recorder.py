@@ -14,8 +14,11 @@ import pytest
 from sqlalchemy import insert
 
 from imsd.contract import Unavailable
+from imsd.core.trace_text import SERVICE_CHAIN
 from imsd.metadata import engine, uploads
 from imsd.metadata.database import open_database
+from imsd.metadata.identity import insert_project
+from imsd.metadata.identity_records import ProjectRecord
 from imsd.metadata.images import insert_image
 from imsd.metadata.records import ImageRecord, ImageStatus, Visibility
 from imsd.metadata.tables import image_member
@@ -39,9 +42,20 @@ async def test_a_call_leaves_one_trace_and_no_intent(world: World) -> None:
 
 
 async def test_a_denied_call_leaves_a_trace_without_ever_having_begun(world: World) -> None:
+    async with world.database.transaction() as c:
+        await insert_project(c, ProjectRecord(id="lab", description="", created_at=START))
     await world.recorder.end(a_trace(outcome=TraceOutcome.DENIED), has_intent=False)
     (trace,) = await world.written()
     assert trace.outcome is TraceOutcome.DENIED
+
+
+async def test_a_call_denied_in_a_project_that_there_is_not_makes_no_chain_of_its_name(world: World) -> None:
+    for name in ("lab", "web"):
+        denied = a_trace(outcome=TraceOutcome.DENIED, project_id=name)
+        await world.recorder.end(denied, has_intent=False)
+    assert await world.written("lab") == []
+    traces = await world.written(SERVICE_CHAIN)
+    assert [trace.details["project_id"] for trace in traces] == ["lab", "web"]
 
 
 async def test_calls_that_run_at_once_make_one_chain_a_project(world: World) -> None:

@@ -1,0 +1,34 @@
+"""The parts of the core that keep traces, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from imsd.trace_chain import SealKey
+
+from .chain_writer import ChainWriter
+from .runtime import Runtime
+from .trace_recorder import TraceRecorder
+from .trace_upkeep import TraceUpkeep
+from .traces import Traces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceServices:
+    recorder: TraceRecorder
+    upkeep: TraceUpkeep
+    traces: Traces
+
+
+def trace_services(runtime: Runtime, secret: bytes, retention_days: float) -> TraceServices:
+    """``secret``: the key of seals, see `trace_secret`; ``retention_days`` 0: traces are kept for ever."""
+    key = SealKey(secret)
+    chains = ChainWriter(key)
+    recorder = TraceRecorder(runtime, chains)
+    retention = timedelta(days=retention_days) if retention_days else None
+    return TraceServices(
+        recorder=recorder,
+        upkeep=TraceUpkeep(runtime, recorder, key, retention),
+        traces=Traces(runtime, key),
+    )
