@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from ims_client import vendor_names
 
 from imsd.v1 import image_pb2, job_pb2
 
@@ -74,12 +75,27 @@ async def import_(
         await image_import.import_image(session, file, options)
 
 
-@command(app, "show", example="imsctl image show debian-12 -o json")
-async def show(session: Session, image: ImageArgument) -> None:
+@command(
+    app,
+    "show",
+    example=["imsctl image show debian-12 -o json", "imsctl image show debian-12 --vendor -o json"],
+)
+async def show(
+    session: Session,
+    image: ImageArgument,
+    vendor: Annotated[
+        bool, typer.Option("--vendor", help="Under the names that the hosted service gives its attributes.")
+    ] = False,
+) -> None:
     """Show one image."""
     async with session.connect() as client:
         found = await client.images.resolve(image)
-    print_image(session, found)
+    if not vendor:
+        print_image(session, found)
+    elif session.is_json:
+        print_json(vendor_names.to_vendor(found))
+    else:
+        print_fields({name: str(value) for name, value in vendor_names.to_vendor(found).items()})
 
 
 @command(

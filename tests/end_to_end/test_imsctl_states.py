@@ -168,6 +168,9 @@ def test_everything_that_is_said_of_an_image_is_shown(
     assert changed["kind"] == "system_disk"
     assert (changed["os_type"], changed["platform"]) == ("linux", "Other")
     shown = shared.imsctl("--project", project_of(request), "image", "show", "web").stdout
+    vendor = ctl("image", "show", "web", "--vendor")
+    assert (vendor["virtual_env_type"], vendor["os_shutdown_timeout"]) == ("Ironic", "90")
+    assert (vendor["__support_agent_list"], vendor["__support_fc_inject"]) == ("hss,ces", "true")
     for text in ("bare metal", "xen", "hss, ces", "90 s", "upload disk.raw", '{"a": "b"}'):
         assert text in shown
     cleared = ctl("image", "set", "web", "--no-agents", "--family", "", "--boot-mode", "")

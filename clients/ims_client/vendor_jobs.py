@@ -1,0 +1,54 @@
+"""Jobs and members under the names of the hosted service (its contract, §3.11 and §6.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from imsd.v1 import image_pb2 as pb
+from imsd.v1 import job_pb2, member_pb2
+
+from . import vendor_values as values
+
+JOB_TYPES: Mapping[int, str] = {
+    job_pb2.JOB_KIND_CREATE_IMAGE: "imsImportImageJob",
+    job_pb2.JOB_KIND_COPY_IMAGE: "imsCopyImageInRegionJob",
+    job_pb2.JOB_KIND_EXPORT_IMAGE: "imsNativeExportImageJob",
+    job_pb2.JOB_KIND_ADD_MEMBERS: "imsAddImageMembersJob",
+    job_pb2.JOB_KIND_UPDATE_MEMBERS: "imsUpdateImageMembersJob",
+    job_pb2.JOB_KIND_REMOVE_MEMBERS: "imsDelImageMembersJob",
+    # That service has no such job.
+    job_pb2.JOB_KIND_VERIFY_IMAGE: "imsVerifyImageJob",
+}
+OVA_JOB_TYPE = "imsImportOvaImageJob"
+DATA_JOB_TYPE = "imsImportDataImageJob"
+
+# That service knows no cancelling: what is being cancelled still runs, and ends as a failure.
+JOB_STATES: Mapping[int, str] = {
+    job_pb2.JOB_STATE_INIT: "INIT",
+    job_pb2.JOB_STATE_RUNNING: "RUNNING",
+    job_pb2.JOB_STATE_SUCCESS: "SUCCESS",
+    job_pb2.JOB_STATE_FAIL: "FAIL",
+    job_pb2.JOB_STATE_CANCELLING: "RUNNING",
+    job_pb2.JOB_STATE_CANCELLED: "FAIL",
+}
+
+
+def job_type(job: job_pb2.Job, image: pb.Image | None = None) -> str:
+    """``image``: the one that the job makes, if it is known."""
+    if job.kind == job_pb2.JOB_KIND_CREATE_IMAGE and job.sub_job_ids:
+        return OVA_JOB_TYPE
+    if job.kind == job_pb2.JOB_KIND_CREATE_IMAGE and image is not None:
+        return DATA_JOB_TYPE if image.kind == pb.IMAGE_KIND_DATA_DISK else JOB_TYPES[job.kind]
+    return JOB_TYPES.get(job.kind, "")
+
+
+def member_to_vendor(member: member_pb2.Member) -> dict[str, str | None]:
+    """A member as the hosted service writes it (§3.11)."""
+    return {
+        "status": pb.MemberStatus.Name(member.status).removeprefix("MEMBER_STATUS_").lower(),
+        "created_at": values.time(member.created_at),
+        "updated_at": values.time(member.updated_at),
+        "image_id": member.image_id,
+        "member_id": member.project_id,
+        "schema": "/v2/schemas/member",
+    }
