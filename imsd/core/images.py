@@ -98,13 +98,13 @@ class Images:
         attribute_checks.family(query.family)
         async with self._runtime.database.reading() as c:
             found = await image_families.newest_of(c, project_id, query.family, query.architecture)
-        if found is None:
-            suffix = f" for {query.architecture}" if query.architecture else ""
-            raise NotFound(
-                f"no image of family {query.family!r}{suffix} can be used in project {project_id}",
-                hint="list the images of the family: it may have none that is active and not deprecated",
-            )
-        return as_seen_by(project_id, found)
+            if found is not None:
+                return await seen_image(c, project_id, found.id)
+        suffix = f" for {query.architecture}" if query.architecture else ""
+        raise NotFound(
+            f"no image of family {query.family!r}{suffix} can be used in project {project_id}",
+            hint="list the images of the family: it may have none that is active and not deprecated",
+        )
 
     def list_file(self, project_id: str, *, is_public: bool) -> ListFile:
         """As `image_list_file`, of this region and time."""
@@ -131,7 +131,10 @@ async def _stands_for(c: AsyncConnection, project_id: str, name_or_id: str) -> S
     if limits.UUID.match(name_or_id):
         return [await seen_image(c, project_id, name_or_id)]
     own = await image_rows.find_images(c, project_id, name_or_id, 3)
-    return own or await image_rows.find_foreign_images(c, project_id, name_or_id, 3)
+    if own:
+        return own
+    foreign = await image_rows.find_foreign_images(c, project_id, name_or_id, 3)
+    return foreign if len(foreign) != 1 else [await seen_image(c, project_id, foreign[0].id)]
 
 
 async def _page(
