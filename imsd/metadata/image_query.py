@@ -139,7 +139,7 @@ def _columns(query: ImageQuery) -> Iterator[ColumnElement[bool]]:
     for name, values in query.any_of:
         yield _one_of(image.c[name], list(values))
     for name, value in query.exactly:
-        yield image.c[name] == value
+        yield _has_label(query, value) if name == "enterprise_project_id" else image.c[name] == value
     if query.is_deprecated is not None:
         yield image.c.deprecated_at.is_not(None) if query.is_deprecated else image.c.deprecated_at.is_(None)
     for asked in query.times:
@@ -162,6 +162,12 @@ def _rows(query: ImageQuery) -> Iterator[ColumnElement[bool]]:
             image_support.c.feature == feature,
             image_support.c.value == value,
         )
+
+
+def _has_label(query: ImageQuery, label: str | int | bool) -> ColumnElement[bool]:
+    """Whether an image has this enterprise project. Those of others have "0": theirs are not told."""
+    is_own, is_labelled = image.c.project_id == query.project_id, image.c.enterprise_project_id == label
+    return or_(not_(is_own), is_labelled) if label == "0" else and_(is_own, is_labelled)
 
 
 def _one_of(column: Column[str | int], values: list[str | int]) -> ColumnElement[bool]:

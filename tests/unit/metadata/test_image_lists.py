@@ -187,6 +187,26 @@ async def test_an_id_and_an_owner_narrow_a_list(database: Database) -> None:
     assert await names(database, exactly=(("project_id", OTHER),)) == []
 
 
+async def test_the_enterprise_project_of_another_project_cannot_be_guessed(database: Database) -> None:
+    label = new_id()
+    await put(
+        database,
+        an_image(name="own", enterprise_project_id=label),
+        an_image(name="own-public", enterprise_project_id=label, visibility=PUBLIC),
+        an_image(name="public", enterprise_project_id=label, visibility=PUBLIC, project_id=OTHER),
+        shared := an_image(name="shared", enterprise_project_id=label, visibility=SHARED, project_id=OTHER),
+    )
+    await share(database, shared, MemberStatus.ACCEPTED)
+    for scope, of_label, of_none in (
+        (Scope.OWN, ["own", "own-public"], []),
+        (Scope.PUBLIC, ["own-public"], ["public"]),
+        (Scope.SHARED, [], ["shared"]),
+        (Scope.ALL, ["own", "own-public"], ["public", "shared"]),
+    ):
+        assert await names(database, scope=scope, exactly=(("enterprise_project_id", label),)) == of_label
+        assert await names(database, scope=scope, exactly=(("enterprise_project_id", "0"),)) == of_none
+
+
 async def test_deprecated_images_are_listed_or_left_out(database: Database) -> None:
     await put(database, an_image(name="old", deprecated_at=START), an_image(name="new"))
     assert await names(database, is_deprecated=True) == ["old"]
