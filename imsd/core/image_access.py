@@ -109,4 +109,4 @@ def as_seen_by(project_id: str, record: ImageRecord) -> ImageRecord:
     """``record`` without what concerns its owner alone, for another project."""
     if record.project_id == project_id:
         return record
-    return replace(record, origin="", job_id="", enterprise_project_id="0", new_size=0)
+    return replace(record, origin="", origin_image_id="", job_id="", enterprise_project_id="0", new_size=0)

@@ -530,7 +530,7 @@ class Image(_message.Message):
     region: _builtins.str
     """1..64 ASCII letters, digits, - or _: the daemon's"""
     origin_image_id: _builtins.str
-    """UUID of the image this one descends from; empty when none"""
+    """UUID of the image this one descends from; empty when none, and of another project's image"""
     name: _builtins.str
     """1..128 characters; letters, digits, space, - . _ ; no space at either end"""
     description: _builtins.str

@@ -18,7 +18,11 @@ from tests.unit.metadata.samples import START, an_image, new_id
 
 async def put(database: Database, *members: tuple[str, MemberStatus], **values: Any) -> ImageRecord:
     record = an_image(
-        project_id="owner", origin="https://internal.example/x", enterprise_project_id=new_id(), **values
+        project_id="owner",
+        origin="https://internal.example/x",
+        origin_image_id=new_id(),
+        enterprise_project_id=new_id(),
+        **values,
     )
     async with database.transaction() as c:
         await image_rows.insert_image(c, record)
@@ -48,7 +52,8 @@ async def test_a_member_sees_it_by_its_id_whatever_it_answered(
     record = await put(database, ("friend", status), visibility=Visibility.SHARED)
     found = await seen(database, "friend", record.id)
     assert found.member_status is status
-    assert (found.origin, found.job_id, found.enterprise_project_id) == ("", "", "0")
+    assert (found.origin, found.origin_image_id) == ("", "")
+    assert (found.job_id, found.enterprise_project_id) == ("", "0")
     assert (await seen(database, "owner", record.id)) == record
 
 
