@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from hypothesis import HealthCheck, settings
 from tests.web_server import WebServer, make_certificate, serve_web
 
 # How long an example takes says something of the machine: a busy one must not fail a change.
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 settings.register_profile("imsd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("imsd")
 
@@ -27,11 +30,13 @@ def pytest_configure() -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name a case of bytes by its argument, never by the bytes.
+    """Name a case of bytes, or of a text with a UUID, by its argument, never by what it is.
 
     What a test makes while it is collected may differ from process to process (a gzip file holds the
     second it was made in), and the workers of one run have to agree on the names of all tests.
     """
+    if isinstance(val, str):
+        return argname if UUID.search(val) else None
     return argname if isinstance(val, bytes | bytearray | memoryview) else None
 
 
