@@ -144,7 +144,7 @@ class Config(BaseSettings):
     # How long a daemon that stops waits for running calls and jobs.
     drain_seconds: float = Field(30.0, ge=0, le=3600)
 
-    # The largest disk; and the largest file of an upload.
+    # The largest disk; and the largest file of an upload, whatever `limits` says of imports.
     max_virtual_size_bytes: ByteSize = Field(ByteSize(64 * TIB), ge=MIB, le=1 << 60)
     max_upload_size_bytes: ByteSize = Field(ByteSize(64 * TIB), ge=MIB, le=1 << 60)
 

@@ -23,7 +23,7 @@ class UploadOptions:
 
     ``new_hasher`` makes a tree hasher (``imsd.chunks.tree_digest.TreeHasher``); with it the client
     vouches for the digest of every byte that it sends. ``may_hand_over``: a daemon on the same machine may
-    read the file itself.
+    read the file itself. ``is_fast``: for an image that asks for fast import too.
     """
 
     request_id: str = ""
@@ -31,6 +31,7 @@ class UploadOptions:
     expected_sha256: str = ""
     new_hasher: Callable[[], ByteHasher] | None = None
     may_hand_over: bool = True
+    is_fast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ async def open_upload(
         disk_format=options.disk_format,
         expected_sha256=options.expected_sha256,
         fingerprint=source.fingerprint,
+        is_fast=options.is_fast,
     )
     upload = await client.uploads.create(request)
     return OpenedUpload(upload, is_resumed=upload.committed_offset > 0)
@@ -105,5 +107,6 @@ def _fits(upload: pb.Upload, source: UploadSource, options: UploadOptions) -> bo
     return (
         upload.size_bytes == source.size_bytes
         and upload.expected_sha256 == options.expected_sha256
+        and upload.is_fast == options.is_fast
         and options.disk_format in (undeclared, upload.disk_format)
     )

@@ -54,6 +54,7 @@ IMPORT_HELP = (
         "imsctl image import debian.qcow2 --name debian-12 --os-version 'Debian GNU/Linux 12.0.0 64bit'",
         "imsctl image import https://example.org/debian-12.qcow2 --name debian-12 --sha256 HEX",
         "imsctl image import --from-bucket main:debian-12.qcow2 --name debian-12",
+        "imsctl image import --fast large.zvhd2 --name large --os-version 'Debian GNU/Linux 12.0.0 64bit'",
         "zstdcat disk.raw.zst | imsctl image import - --name appliance --tag team=core",
     ],
 )

@@ -70,6 +70,13 @@ class ImportOptions:
     from_bucket: Annotated[
         bool, typer.Option("--from-bucket", help="FILE is BUCKET:OBJECT, which the daemon reads.")
     ] = False
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast",
+            help="Keep a RAW or ZVHD2 file as it comes, up to 1 TB; the system in it is not looked at.",
+        ),
+    ] = False
     kind: Annotated[
         str, typer.Option(metavar="KIND", help="system-disk, data-disk or iso; else by the file.")
     ] = ""
@@ -121,6 +128,7 @@ class ImportOptions:
             license_type=image_choice.license_type(self.license),
             server_support=image_choice.support(self.support, "--support"),
             enterprise_project_id=self.enterprise_project,
+            is_fast=self.fast,
         )
 
     def disk_format(self) -> image_pb2.DiskFormat.ValueType:
@@ -136,4 +144,5 @@ class ImportOptions:
             expected_sha256=choice.sha256(self.sha256, "--sha256"),
             new_hasher=TreeHasher,
             may_hand_over=not self.send_bytes,
+            is_fast=self.fast,
         )

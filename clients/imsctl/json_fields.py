@@ -88,6 +88,7 @@ def upload_fields(upload: upload_pb2.Upload) -> Fields:
         "part_size": upload.part_size_bytes,
         "staged_bytes": upload.staged_bytes,
         "expected_sha256": upload.expected_sha256,
+        "is_fast": upload.is_fast,
         "fingerprint": upload.fingerprint,
         "digest": upload.digest,
         "project_id": upload.project_id,

@@ -18,6 +18,7 @@ from blake3 import blake3
 from imsd.contract import BlobId, BlobStore, Buffer, ByteRange, DataLoss
 from imsd.formats.output import PlainOutput, Zeros
 from imsd.formats.source import Extent, FetchedSource, Frame, FrameSource, NeedBytes
+from imsd.formats.zvhd_codec import unzstd_frames
 
 from .codec import check_of
 from .decode_pool import DecodePool
@@ -159,7 +160,7 @@ class ChunkReader(FrameSource):
 
     def frame_table(self, start: int, length: int) -> Sequence[tuple[int, int, int]]:
         return [
-            (at, plain, stored if chunk.codec == Codec.ZSTD else 0)
+            (at, plain, 0 if chunk.codec == Codec.RAW else stored)
             for chunk in self._chunks(start, length)
             for at, plain, stored in _parts(chunk)
             if at < start + length and at + plain > start
@@ -229,7 +230,7 @@ class ChunkReader(FrameSource):
     def _pieces(self, chunk: StoredChunk, start: int, end: int) -> Iterator[tuple[int, Buffer]]:
         """(place on the disk, bytes) of the chunk's frames that touch the range."""
         stored = self._stored(chunk)
-        if chunk.codec == Codec.RAW or self._compares_digests:
+        if chunk.codec != Codec.ZSTD or self._compares_digests:
             yield chunk.start, self._plain(chunk, stored)
             return
         for at, length, frame in _cut(chunk, stored):
@@ -242,8 +243,16 @@ class ChunkReader(FrameSource):
         if chunk.codec == Codec.ZSTD:
             frames = [self._decoded(chunk, frame, length) for _, length, frame in _cut(chunk, stored)]
             plain = frames[0] if len(frames) == 1 else b"".join(frames)
+        elif chunk.codec == Codec.RECORD:
+            plain = self._record(chunk, stored)
         if self._compares_digests and blake3(plain).digest() != chunk.digest:
             raise self._damaged(chunk, "its bytes do not have its digest")
+        return plain
+
+    def _record(self, chunk: StoredChunk, stored: Buffer) -> bytes:
+        plain = unzstd_frames(memoryview(stored), chunk.length)
+        if plain is None:
+            raise self._damaged(chunk, "its zstd frames are damaged")
         return plain
 
     def _decoded(self, chunk: StoredChunk, frame: memoryview, length: int) -> bytes:
@@ -253,8 +262,11 @@ class ChunkReader(FrameSource):
             raise self._damaged(chunk, str(error)) from None
 
     def _frames(self, chunk: StoredChunk) -> list[Frame]:
-        if chunk.codec != Codec.ZSTD:
+        if chunk.codec == Codec.RAW:
             return [Frame(chunk.start, chunk.length, None)]
+        if chunk.codec == Codec.RECORD:
+            # With checksums or without: its check has proved the bytes, and nobody makes them better.
+            return [Frame(chunk.start, chunk.length, self._stored(chunk))]
         try:
             return [
                 # A frame without checksum is good to read, and not good enough to travel.

@@ -65,6 +65,13 @@ def scan_blocks(blocks: memoryview) -> BlockMarks:
     return BlockMarks(nonzero.tobytes(), (nonzero & (marks < _THRESHOLD)).tobytes())
 
 
+def scan_zeros(blocks: memoryview) -> BlockMarks:
+    """As `scan_blocks`, but no block may end a chunk: chunks are as long as they can be."""
+    words: NDArray[np.uint64] = np.frombuffer(blocks, "<u8").reshape(-1, _WORDS)
+    nonzero = np.bitwise_or.reduce(words, axis=1) != 0
+    return BlockMarks(nonzero.tobytes(), bytes(len(nonzero)))
+
+
 class Chunker:
     """Cuts a disk whose marks come in order, in pieces of any size: the pieces do not matter.
 

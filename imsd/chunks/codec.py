@@ -1,4 +1,4 @@
-"""How a chunk is stored: one zstd frame or two, or as it is when that is not smaller.
+"""How a chunk is stored: one zstd frame or two, or as it is when that is not smaller, or as it came.
 
 A frame carries its content size and a checksum and stands alone, so that it can travel verbatim into
 a compressed cluster of a QCOW2 file; where such a cluster ends inside a chunk, a second frame begins.
@@ -82,6 +82,19 @@ def encode_chunks(chunks: Sequence[PlainChunk]) -> list[EncodedChunk]:
     return [_encoded(chunk, next(frames), next(frames) if chunk.border else None) for chunk in chunks]
 
 
+def keep_chunks(chunks: Sequence[PlainChunk]) -> list[EncodedChunk]:
+    """Each of ``chunks`` as it is."""
+    return [_kept(chunk.digest, chunk.content) for chunk in chunks]
+
+
+def keep_record(digest: bytes, content: memoryview, frames: Buffer) -> EncodedChunk:
+    """A piece of a disk as it came: ``frames`` decode to ``content``. Empty: they are made."""
+    stored = frames or _contexts.compressor.compress(content)
+    if len(stored) >= len(content):
+        return _kept(digest, content)
+    return EncodedChunk(digest, len(content), Codec.RECORD, stored, check_of(stored))
+
+
 def check_of(stored: Buffer) -> bytes:
     """The check of stored bytes."""
     return blake3(stored).digest(CHECK_BYTES)
@@ -93,11 +106,15 @@ def _parts(chunk: PlainChunk) -> list[memoryview]:
     return [content[:border], content[border:]] if border else [content]
 
 
+def _kept(digest: bytes, content: memoryview) -> EncodedChunk:
+    # The digest is the BLAKE3 of the plain bytes, and these are stored.
+    return EncodedChunk(digest, len(content), Codec.RAW, content, digest[:CHECK_BYTES])
+
+
 def _encoded(chunk: PlainChunk, first: memoryview, second: memoryview | None) -> EncodedChunk:
     digest, content, border = chunk
     stored: Buffer = first if second is None else b"".join((first, second))
     if len(stored) >= len(content):
-        # The digest is the BLAKE3 of the plain bytes, and these are stored.
-        return EncodedChunk(digest, len(content), Codec.RAW, content, digest[:CHECK_BYTES])
+        return _kept(digest, content)
     first_stored = len(first) if border else 0
     return EncodedChunk(digest, len(content), Codec.ZSTD, stored, check_of(stored), border, first_stored)

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from .entry import ChunkEntry
 from .index import Codec, Location
-from .layout import CONTENT_ENTRY, LOCATION_ENTRY, MAX_PACK_BYTES
+from .layout import (
+    CONTENT_ENTRY,
+    LOCATION_ENTRY,
+    MAX_CHUNK_BYTES,
+    MAX_PACK_BYTES,
+    MAX_RECORD_BYTES,
+)
 
 Rows = NDArray[Any]
 
@@ -79,13 +85,14 @@ def can_be(lengths: NDArray[np.uint32], locations: Rows, pack_count: int) -> boo
     """Whether chunks of these lengths can lie like this; for what was read back."""
     stored = locations["stored_length"]
     first_length, first_stored = locations["first_length"], locations["first_stored"]
-    is_frame = locations["codec"] == Codec.ZSTD
+    is_frame, is_record = locations["codec"] == Codec.ZSTD, locations["codec"] == Codec.RECORD
     are_two = (first_length > 0) & (first_stored > 0) & (first_length < lengths) & (first_stored < stored)
     return bool(
         (locations["pack"] < pack_count).all()
+        and (lengths <= np.where(is_frame, MAX_CHUNK_BYTES, MAX_RECORD_BYTES)).all()
         and ((stored > 0) & (stored <= lengths)).all()
         and (locations["offset"].astype(np.uint64) + stored <= MAX_PACK_BYTES).all()
-        and (is_frame | (locations["codec"] == Codec.RAW) & (stored == lengths)).all()
+        and (is_frame | is_record | (locations["codec"] == Codec.RAW) & (stored == lengths)).all()
         and ((first_length == 0) & (first_stored == 0) | is_frame & are_two).all()
     )
 

@@ -29,6 +29,7 @@ class Codec(IntEnum):
 
     RAW = 0  # its plain bytes: compressing did not shrink them
     ZSTD = 1  # one or two zstd frames with content size and checksum
+    RECORD = 2  # zstd frames as they came, any number, each with its content size
 
 
 class HolderKind(StrEnum):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from .layout import BLOCK_BYTES
 from .tree_digest import TreeHasher
 
 # magic, chunk count, data size, new size, length of the undecided bytes; then these, the tree hasher's
@@ -21,7 +20,7 @@ _CHECK_BYTES = 16
 class IngestState:
     """All bytes before ``position`` are stored; their entries are with the sink.
 
-    ``tree``: state of a `TreeHasher` at the position, a multiple of 4 KiB. The counters are those of
+    ``tree``: state of a `TreeHasher` at the position. The counters are those of
     `IngestResult`. ``undecided``: the bytes that were taken after the position, at most 516 KiB; whoever
     goes on from here gives them again first.
     """
@@ -56,8 +55,6 @@ class IngestState:
             raise ValueError("the state of an ingest is of another kind")
         tree = content[tree_start:]
         position = TreeHasher.from_state(tree).position
-        if position % BLOCK_BYTES:
-            raise ValueError(f"an ingest cannot stand at byte {position}")
         undecided = content[_STATE.size : tree_start]
         return cls(position, tree, chunk_count, data_size, new_size, undecided)
 

@@ -56,5 +56,7 @@ BLOCK_BYTES = 4096
 MIN_CHUNK_BYTES = 32 << 10
 AVERAGE_CHUNK_BYTES = 128 << 10
 MAX_CHUNK_BYTES = 512 << 10
+# A piece of a disk that is kept as it came, compressed by somebody else.
+MAX_RECORD_BYTES = 2 << 20
 MAX_PACK_BYTES = 64 << 20
 MAX_PACK_CHUNKS = 16384

@@ -28,7 +28,7 @@ from .layout import (
     FOOTER,
     LOCATION_ENTRY,
     LOCATIONS_MAGIC,
-    MAX_CHUNK_BYTES,
+    MAX_RECORD_BYTES,
     PAGE_ENTRIES,
     PAGE_RECORD,
 )
@@ -198,7 +198,7 @@ class ManifestReader:
             starts[0] == place.offset
             and ends[-1] <= place.end
             and (starts < np.uint64(place.end)).all()
-            and ((lengths > 0) & (lengths <= MAX_CHUNK_BYTES)).all()
+            and ((lengths > 0) & (lengths <= MAX_RECORD_BYTES)).all()
             and (starts[1:] >= ends[:-1]).all()
         ):
             raise _damaged(self.content.blob, f"page {number} lists chunks that overlap or lie outside")

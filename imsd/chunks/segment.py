@@ -20,7 +20,7 @@ from imsd.contract import DataLoss
 
 from .entry import ChunkEntry, EntrySink
 from .entry_rows import EntryRows, can_be
-from .layout import CONTENT_ENTRY, LOCATION_ENTRY, MAX_CHUNK_BYTES
+from .layout import CONTENT_ENTRY, LOCATION_ENTRY
 
 # magic, entries, packs
 _HEADER = struct.Struct("<16sQQ")
@@ -71,8 +71,7 @@ def decode_segment(segment: bytes) -> EntryRows:
         np.frombuffer(body, LOCATION_ENTRY, count, locations_at) if count else np.empty(0, LOCATION_ENTRY),
         packs,
     )
-    lengths = rows.content["length"]
-    if not ((lengths <= MAX_CHUNK_BYTES).all() and can_be(lengths, rows.locations, pack_count)):
+    if not can_be(rows.content["length"], rows.locations, pack_count):
         raise _damaged("one of its chunks cannot be")
     if (rows.content["start"][1:] < rows.ends[:-1]).any():
         raise _damaged("its chunks overlap")

@@ -10,11 +10,12 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from imsd.chunks.entry import ChunkEntry
-from imsd.chunks.ingest import DiskIngest
+from imsd.chunks.ingest import BY_CONTENT, Cutting, DiskIngest
 from imsd.chunks.ingest_state import IngestResult, IngestState
+from imsd.chunks.ingest_steps import IngestSteps
 from imsd.chunks.pack_writer import IngestTarget
 from imsd.chunks.segment import SegmentSink, encode_segment
 from imsd.chunks.staged_source import staging_blob
@@ -52,10 +53,14 @@ class SealedDisk:
         return cls(IngestResult(**result), format_name, [Finding(*finding) for finding in findings])
 
 
-class ChunkedSink(UploadSink):
-    """Feeds a `DiskIngest`; a checkpoint stores what came of it. ``_position``: of the file."""
+IngestT = TypeVar("IngestT", bound=IngestSteps)
+
+
+class ChunkedSink(UploadSink, Generic[IngestT]):
+    """Feeds an ingest; a checkpoint stores what came of it. ``_position``: of the file."""
 
     def __init__(self, runtime: Runtime, progress: UploadProgress, state: IngestState | None) -> None:
+        """``state``: go on from there."""
         super().__init__(runtime)
         record = progress.record
         self._progress = progress
@@ -67,17 +72,15 @@ class ChunkedSink(UploadSink):
         self._store = runtime.stores.get(record.store)
         self._segment = SegmentSink()
         target = IngestTarget(self._store, record.store, runtime.index, record.project_id, progress.holder)
-        self._ingest = DiskIngest(runtime.pool, target, self._segment, start=state)
+        self._ingest = self._begin_ingest(target, state)
         self._is_saved = True
 
+    @abstractmethod
+    def _begin_ingest(self, target: IngestTarget, state: IngestState | None) -> IngestT:
+        """An ingest that gives its entries to ``_segment``."""
+
     async def _resumed(self, state: IngestState | None) -> Self:
-        """This sink, once what ``state`` had taken and not decided is given again; closed if that fails."""
-        try:
-            if state:
-                await self._ingest.write(state.undecided)
-        except BaseException:
-            await self.close()
-            raise
+        """This sink, ready for more."""
         return self
 
     @abstractmethod
@@ -151,3 +154,22 @@ class ChunkedSink(UploadSink):
             await ingest.commit()
         stored, self._counted_bytes = new_size - self._counted_bytes, new_size
         return self._progress.part(number, PartKind.SEGMENT, entries[0].start, end, stored)
+
+
+class DiskSink(ChunkedSink[DiskIngest]):
+    """Feeds a `DiskIngest`. ``cutting``: how it stores the disk."""
+
+    cutting: ClassVar[Cutting] = BY_CONTENT
+
+    def _begin_ingest(self, target: IngestTarget, state: IngestState | None) -> DiskIngest:
+        return DiskIngest(self._runtime.pool, target, self._segment, start=state, cutting=self.cutting)
+
+    async def _resumed(self, state: IngestState | None) -> Self:
+        """This sink, once what ``state`` had taken and not decided is given again; closed if that fails."""
+        try:
+            if state:
+                await self._ingest.write(state.undecided)
+        except BaseException:
+            await self.close()
+            raise
+        return self

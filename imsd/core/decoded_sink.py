@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import struct
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
+from imsd.chunks.ingest import DiskIngest
 from imsd.chunks.ingest_state import IngestState
+from imsd.chunks.pack_writer import IngestTarget
+from imsd.chunks.record_ingest import RecordIngest
 from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import Buffer, ImageRefused
 from imsd.formats.detect import TAIL_BYTES, check_tail
 from imsd.formats.output import Zeros
-from imsd.formats.registry import DECODERS
+from imsd.formats.registry import DECODERS, RECORD_DECODERS
 from imsd.formats.stream_decoder import Step, StreamDecoder
 from imsd.metadata.records import UploadRecord
 
-from .chunked_sink import ChunkedSink, Kept, SealedDisk
+from .chunked_sink import ChunkedSink, DiskSink, IngestT, Kept, SealedDisk
 from .limits import MAX_WRITE_BYTES
 from .runtime import Runtime
 from .upload_progress import UploadProgress
@@ -64,12 +69,15 @@ def is_decoded(state: bytes) -> bool:
     return len(state) >= _STATE.size and state.startswith(_MAGIC)
 
 
-class DecodedSink(ChunkedSink):
+class DecoderSink(ChunkedSink[IngestT]):
     """Bytes that make no whole unit of the format yet are ``_pending``. They may be megabytes, so they are
     kept when all is to be durable, and not at every checkpoint.
 
     ``_hasher`` and ``_tail`` (the file's last bytes) stand where the decoder does.
     """
+
+    # By the name of the format.
+    decoders: ClassVar[Mapping[str, type[StreamDecoder]]]
 
     def __init__(
         self,
@@ -87,13 +95,14 @@ class DecodedSink(ChunkedSink):
 
     @classmethod
     async def begin(cls, runtime: Runtime, progress: UploadProgress, format_name: str) -> Self:
-        return cls(runtime, progress, DECODERS[format_name].begin(runtime.limits.max_virtual_size_bytes))
+        return cls(runtime, progress, cls.decoders[format_name].begin(runtime.limits.max_virtual_size_bytes))
 
     @classmethod
     async def open(cls, runtime: Runtime, progress: UploadProgress) -> Self:
         saved = DecodedState.from_bytes(progress.record.tree_state)
         ingest = IngestState.from_bytes(saved.ingest)
-        decoder = DECODERS[saved.format_name].resume(saved.decoder, runtime.limits.max_virtual_size_bytes)
+        limit = runtime.limits.max_virtual_size_bytes
+        decoder = cls.decoders[saved.format_name].resume(saved.decoder, limit)
         sink = cls(runtime, progress, decoder, ingest)
         sink._hasher, sink._tail = TreeHasher.from_state(saved.file_hasher), saved.tail
         sink._pending += saved.pending
@@ -115,12 +124,15 @@ class DecodedSink(ChunkedSink):
         async with self._runtime.pool.decoding:
             step = await self._runtime.pool.run(self._step)
             del self._pending[: step.consumed]
-            for output in step.outputs:
-                if isinstance(output, Zeros):
-                    await self._ingest.write_zeros(output.length)
-                else:
-                    await self._ingest.write(output)
+            await self._give(step)
         return step.consumed > 0
+
+    @abstractmethod
+    async def _give(self, step: Step) -> None:
+        """Give the ingest what a unit gave."""
+
+    @abstractmethod
+    async def _give_zeros(self, length: int) -> None: ...
 
     async def write_zeros(self, length: int) -> None:
         # No format has long runs of zeros: a long one is refused before it ends.
@@ -169,7 +181,7 @@ class DecodedSink(ChunkedSink):
         require_digest(digest, actual)
         check_tail(self._tail, self._decoder.name)
         if disk.zeros_at_end:
-            await self._ingest.write_zeros(disk.zeros_at_end)
+            await self._give_zeros(disk.zeros_at_end)
         if self._ingest.position != disk.size_bytes:
             raise ImageRefused(
                 f"the {self._decoder.name} file has {self._ingest.position} bytes of its {disk.size_bytes}",
@@ -178,3 +190,43 @@ class DecodedSink(ChunkedSink):
             )
         result = await self._ingest.finish(disk.size_bytes)
         return await self._seal(actual, SealedDisk(result, self._decoder.name, disk.findings))
+
+
+class DecodedSink(DecoderSink[DiskIngest], DiskSink):
+    """The disk is cut by content, like any other."""
+
+    decoders = DECODERS
+
+    async def _give(self, step: Step) -> None:
+        for output in step.outputs:
+            if isinstance(output, Zeros):
+                await self._ingest.write_zeros(output.length)
+            else:
+                await self._ingest.write(output)
+
+    async def _give_zeros(self, length: int) -> None:
+        await self._ingest.write_zeros(length)
+
+
+class RecordSink(DecoderSink[RecordIngest]):
+    """For a fast import: the records of the file are kept as they come."""
+
+    decoders = RECORD_DECODERS
+
+    def _begin_ingest(self, target: IngestTarget, state: IngestState | None) -> RecordIngest:
+        return RecordIngest(self._runtime.pool, target, self._segment, start=state)
+
+    async def _give(self, step: Step) -> None:
+        await give_records(self._ingest, step)
+
+    async def _give_zeros(self, length: int) -> None:
+        await self._ingest.write_zeros(length)
+
+
+async def give_records(ingest: RecordIngest, step: Step) -> None:
+    """Give ``ingest`` what a unit gave: zeros, then perhaps a record."""
+    for output in step.outputs:
+        assert isinstance(output, Zeros), "a decoder of records gives records and zeros"
+        await ingest.write_zeros(output.length)
+    if step.record is not None:
+        await ingest.add(step.record)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Self
 
+from imsd.chunks.ingest import AS_IT_IS
 from imsd.chunks.ingest_state import IngestState
 from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import Buffer
 from imsd.formats.raw import SECTOR_BYTES
 from imsd.metadata.records import UploadRecord
 
-from .chunked_sink import ChunkedSink, Kept, SealedDisk
+from .chunked_sink import DiskSink, Kept, SealedDisk
 from .file_blocks import FileRange
 from .runtime import Runtime
 from .upload_progress import UploadProgress
 from .upload_sink import require_digest
 
 
-class DirectSink(ChunkedSink):
+class DirectSink(DiskSink):
     """The ingest's position is the file's, and so is its tree digest."""
 
     @classmethod
@@ -58,6 +59,12 @@ class DirectSink(ChunkedSink):
         await self._ingest.write(bytes(padding))
         result = await self._ingest.finish(size + padding)
         return await self._seal(actual, SealedDisk(result))
+
+
+class PlainSink(DirectSink):
+    """For a fast import: the disk is stored as it is."""
+
+    cutting = AS_IT_IS
 
 
 def _file_digest(state: IngestState) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from imsd.contract import FailedPrecondition, LimitExceeded
+from imsd.contract import FailedPrecondition
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import UploadRecord
 
 from .feeds import Feed, pump
+from .file_limits import require_file_size
 from .job_run import JobRun
 from .upload_progress import UploadProgress
 from .upload_session import UploadSession, seal_upload
@@ -55,7 +56,7 @@ async def _pump(run: JobRun, filling: Filling, upload: UploadRecord) -> None:
     async with filling.feed().open(offset) as opened:
         if offset:
             opened.require_same(upload.fingerprint)
-        require_size(opened.size_bytes or 0, runtime.limits.max_upload_size_bytes)
+        require_file_size(opened.size_bytes or 0, runtime.limits, is_fast=upload.is_fast)
         progress = await UploadProgress.load(runtime, upload)
         await progress.describe(opened.size_bytes or 0, opened.mark)
         done, total = opened.progress(offset)
@@ -73,12 +74,3 @@ async def _take_over(run: JobRun, upload_id: str) -> UploadRecord | None:
     if upload is None:
         raise FailedPrecondition("the upload of this job is gone")
     return None if fence is None else upload
-
-
-def require_size(size_bytes: int, most: int) -> None:
-    """Raises LimitExceeded."""
-    if size_bytes > most:
-        raise LimitExceeded(
-            f"the file has {size_bytes} bytes, an upload has at most {most}",
-            hint="convert it to a compressed format, or ask the operator to raise max_upload_size_bytes",
-        )

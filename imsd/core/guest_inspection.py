@@ -118,6 +118,11 @@ def decide(declared: Declared, report: GuestReport) -> System:
     )
 
 
+def declared_system(image: ImageRecord) -> System:
+    """What an image is taken for into which nobody looks: what was declared of it."""
+    return replace(decide(Declared.of_image(image, ""), GuestReport()), guest={})
+
+
 def _of_data(declared: Declared, report: GuestReport) -> System:
     """No server starts from a data disk: what was declared counts, whatever is on it (contract §3.2)."""
     return System(

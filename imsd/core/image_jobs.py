@@ -21,7 +21,8 @@ from imsd.metadata.records import (
 
 from . import quotas, requests
 from .dispatcher import Dispatcher
-from .filling import require_size
+from .fast_import import check_same_way
+from .file_limits import require_file_size
 from .lineage import origin_of
 from .new_image import NewImage, checked, queued_image
 from .quota_rules import IMAGES
@@ -49,6 +50,7 @@ class ImageJobs:
             if earlier:
                 return earlier
             upload = own or await _committed_upload(c, key.project_id, new.upload_id)
+            check_same_way(is_fast=new.is_fast, upload_is_fast=upload.is_fast)
             await quotas.reserve(c, self._runtime, key.project_id, IMAGES)
             image, job = self._records(key.project_id, new, upload)
             await job_rows.insert_job(c, job)
@@ -99,9 +101,12 @@ class ImageJobs:
         """The upload into which a job fetches what ``new`` names; the job is yet to be made."""
         assert new.source is not None
         feed = self._sources.feed(project_id, new.source)
-        require_size(await feed.known_size(), self._runtime.limits.max_upload_size_bytes)
+        require_file_size(await feed.known_size(), self._runtime.limits, is_fast=new.is_fast)
         wanted = NewUpload(
-            file_name=feed.name, disk_format=new.disk_format, expected_sha256=new.expected_sha256
+            file_name=feed.name,
+            disk_format=new.disk_format,
+            expected_sha256=new.expected_sha256,
+            is_fast=new.is_fast,
         )
         return self._uploads.prepare(project_id, wanted, self._runtime.new_id())
 

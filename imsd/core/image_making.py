@@ -17,7 +17,7 @@ from imsd.metadata import images as image_rows
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import ImageRecord, ImageStatus, UploadState
 
-from .guest_inspection import Declared, System, decide, inspect_blocks
+from .guest_inspection import Declared, System, decide, declared_system, inspect_blocks
 from .job_run import JobRun
 from .kind_rules import min_disk, proved_kind
 from .limits import MAX_OS_VERSION
@@ -33,6 +33,7 @@ class MadeImage:
     disk: StoredDisk
     system: System
     wrapper: str = ""
+    is_fast: bool = False
 
 
 class ImageMaker:
@@ -49,6 +50,8 @@ class ImageMaker:
             min_disk(kind, int(spec["min_disk_gb"]), opened.virtual_size_bytes, run.runtime.limits)
             disk = await opened.store(run)
         image = replace(image, kind=kind)
+        if found.upload.is_fast:
+            return MadeImage(image, disk, declared_system(image), is_fast=True)
         return MadeImage(image, disk, await self.look_inside(run, image, disk), found.wrapper)
 
     async def look_inside(self, run: JobRun, image: ImageRecord, disk: StoredDisk) -> System:
@@ -89,6 +92,7 @@ async def publish(c: AsyncConnection, run: JobRun, made: MadeImage) -> None:
             made.image.kind, made.image.min_disk_gb, disk.virtual_size_bytes, run.runtime.limits
         ),
         "manifest_id": disk.manifest_id,
+        "is_fast_imported": made.is_fast,
         "active_at": now,
         "updated_at": now,
     }

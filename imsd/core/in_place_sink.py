@@ -18,7 +18,7 @@ from imsd.formats.reader import OpenedImage
 from imsd.formats.source import ByteSource
 from imsd.metadata.records import UploadRecord
 
-from .chunked_sink import ChunkedSink, Kept, SealedDisk
+from .chunked_sink import DiskSink, Kept, SealedDisk
 from .data_bound import BoundedDisk
 from .file_blocks import FileBlocks, FileRange
 from .file_digest import digest_of
@@ -62,7 +62,7 @@ def is_finished(state: bytes) -> bool:
     return state.startswith(_FINISHED)
 
 
-class InPlaceSink(ChunkedSink):
+class InPlaceSink(DiskSink):
     """What comes of the file says only how far to go on."""
 
     def __init__(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKind
 
 from . import attribute_checks, checks, limits
+from .fast_import import check_declared
 from .kind_rules import WORDS, check_license, disk_bounds, first_kind, refuse_kind
 from .os_identity import identify, identify_with
 from .runtime import Runtime
@@ -47,6 +48,7 @@ class NewImage:
     family: str = ""
     server_support: Mapping[str, object] = field(default_factory=dict)
     enterprise_project_id: str = ""
+    is_fast: bool = False
     is_protected: bool = False
 
 
@@ -73,6 +75,8 @@ def checked_attributes(new: NewImage, service: ServiceLimits) -> NewImage:
         server_support=attribute_checks.server_support(new.server_support),
         enterprise_project_id=attribute_checks.enterprise_project(new.enterprise_project_id),
     )
+    if kept.is_fast:
+        check_declared(kept.disk_format, kept.kind, kept.os_version)
     _check_kind(kept, service)
     return kept
 

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from imsd.chunks.chunk_reader import open_chunk_reader
+from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.entry_rows import EntryRows
 from imsd.chunks.ingest import DiskIngest
 from imsd.chunks.ingest_state import IngestResult
 from imsd.chunks.manifest_writer import ManifestWriter, WrittenManifest
 from imsd.chunks.pack_writer import IngestTarget
+from imsd.chunks.record_ingest import RecordIngest
 from imsd.chunks.segment import decode_segment
 from imsd.chunks.staged_source import staging_blob
 from imsd.contract import BlobStore, ByteRange
 from imsd.formats.detect import open_image, require_declared
 from imsd.formats.reader import Finding, OpenedImage
-from imsd.formats.registry import is_streamable
+from imsd.formats.registry import RECORD_DECODERS, is_streamable
 from imsd.formats.source import BlockSource, ByteSource
+from imsd.formats.stream_decoder import MAX_UNIT_BYTES, Step, StreamDecoder
 from imsd.metadata.records import PartRecord, UploadRecord
 
 from .chunked_sink import SealedDisk
 from .data_bound import BoundedDisk
+from .decoded_sink import give_records
+from .fast_import import require_suited
 from .job_run import JobRun
 from .staged_file import FoundFile, check_file, upload_parts
 
@@ -101,6 +106,32 @@ class StagedUpload(OpenedUpload):
         return self._stored(written, result.digest, result.new_size)
 
 
+class RecordedUpload(OpenedUpload):
+    """The file lies in parts, and its records are kept as they are: a fast import."""
+
+    def __init__(self, file: ByteSource, image: OpenedImage, target: IngestTarget) -> None:
+        self.file = file
+        self.image = image
+        self._target = target
+
+    async def store(self, run: JobRun) -> StoredDisk:
+        run.enter("store", self.file.size_bytes, STORE_SPAN)
+        pool = run.runtime.pool
+        decoder = RECORD_DECODERS[self.image.format_name].begin(run.runtime.limits.max_virtual_size_bytes)
+        async with (
+            ManifestWriter(self._target) as manifest,
+            RecordIngest(pool, self._target, manifest) as ingest,
+        ):
+            async with aclosing(_decoded(pool, self.file, decoder)) as steps:
+                async for step in steps:
+                    await give_records(ingest, step)
+                    run.advance(decoder.position)
+            disk = decoder.finish(self.file.size_bytes)
+            result = await ingest.finish(disk.size_bytes)
+            written = await manifest.commit(result.size_bytes, result.digest)
+        return self._stored(written, result.digest, result.new_size)
+
+
 class DirectUpload(OpenedUpload):
     """The chunks are stored already, and so is the manifest by now."""
 
@@ -136,7 +167,12 @@ async def _open_staged(
     if not found.is_proved:
         await check_file(run, file, found.upload)
     image = await _open_image(run, file, declared)
-    yield StagedUpload(file, image, _target(run, found.upload, run.runtime.stores.get(found.upload.store)))
+    target = _target(run, found.upload, run.runtime.stores.get(found.upload.store))
+    if found.upload.is_fast:
+        require_suited(image.format_name)
+        yield RecordedUpload(file, image, target)
+    else:
+        yield StagedUpload(file, image, target)
 
 
 @asynccontextmanager
@@ -158,10 +194,29 @@ async def _open_direct(run: JobRun, upload: UploadRecord, declared: str) -> Asyn
         if upload.expected_sha256:
             await check_file(run, file, upload)
         image = await _open_image(run, file, declared)
+        if upload.is_fast:
+            require_suited(image.format_name)
         if is_streamable(image.format_name):
             yield DirectUpload(file, image, written, sealed.result)
         else:  # the end of the file tells that its disk is another, a fixed VHD: its chunks are known
             yield StagedUpload(file, image, target)
+
+
+async def _decoded(pool: DecodePool, file: ByteSource, decoder: StreamDecoder) -> AsyncGenerator[Step, None]:
+    """What the units of a file give, front to back."""
+    pending = bytearray()
+    while decoder.position < file.size_bytes:
+        start = decoder.position + len(pending)
+        pending += await pool.run(file.read, start, min(MAX_UNIT_BYTES, file.size_bytes - start))
+        while pending:
+            with memoryview(pending) as view:
+                step = await pool.run(decoder.step, view)
+            if not step.consumed:
+                break
+            del pending[: step.consumed]
+            yield step
+        if pending and start == file.size_bytes:
+            return  # what is left is no unit: `finish` says so
 
 
 async def _segments(

@@ -110,9 +110,9 @@ class ServiceLimits:
         "Table 5-2, Importing a data disk image from an external image file",
     )
     max_import_bytes: int = _bytes(
-        128 * GIB, "The largest image of an ordinary import.", "Table 5-2, Image size"
+        128 * GIB, "The largest file of an ordinary import.", "Table 5-2, Image size"
     )
-    max_fast_import_bytes: int = _bytes(TIB, "The largest image of a fast import.", "Table 5-2, Image size")
+    max_fast_import_bytes: int = _bytes(TIB, "The largest file of a fast import.", "Table 5-2, Image size")
     max_members_per_image: int = _count(
         128,
         "projects",

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from typing import Self, TypeVar
 
-from imsd.contract import Buffer, ImsError, InvalidRequest, LimitExceeded, Unavailable, settle
+from imsd.contract import Buffer, ImsError, InvalidRequest, Unavailable, settle
 from imsd.formats.detect import (
     HEAD_BYTES,
     SIGNED_AT_END,
@@ -27,10 +27,11 @@ from imsd.formats.reader import OpenedImage
 from imsd.formats.registry import READERS, can_decode, is_streamable
 from imsd.metadata.records import UploadRecord
 
-from . import limits
+from . import fast_import, limits
 from .decoded_sink import DecodedSink, is_decoded
 from .direct_sink import DirectSink
 from .file_blocks import BLOCK_BYTES, FileBlocks, FileRange
+from .file_limits import require_file_size
 from .in_place_sink import FileBytes, FinishedSink, InPlaceSink, is_finished, is_in_place
 from .runtime import Runtime
 from .staged_sink import StagedSink
@@ -215,16 +216,18 @@ class UploadSession:
                 reason="UPLOAD_TOO_LONG",
                 hint="declare the size of the file, or 0 when it is not known",
             )
-        if self._received + length > self._runtime.limits.max_upload_size_bytes:
-            raise LimitExceeded(
-                f"an upload has at most {self._runtime.limits.max_upload_size_bytes} bytes",
-                hint="convert it to a compressed format, or ask the operator to raise max_upload_size_bytes",
-            )
+        is_fast = self._progress.record.is_fast
+        require_file_size(self._received + length, self._runtime.limits, is_fast=is_fast)
         self._received += length
 
     async def _decide(self) -> None:
         head, record = bytes(self._head), self._progress.record
         found = begins_as(head, record.disk_format)
+        if record.is_fast:
+            self._sink = await fast_import.begin_sink(self._runtime, self._progress, found)
+            await self._sink.write(head)
+            self._head.clear()
+            return
         # An expected SHA-256 is made of the file, read again by the job: it is staged.
         may_open = found in READERS and not record.expected_sha256
         image = await self._open_file() if self._file and may_open else None
@@ -292,6 +295,8 @@ async def open_sink(runtime: Runtime, progress: UploadProgress) -> UploadSink:
     record = progress.record
     if not record.is_direct:
         return await StagedSink.open(runtime, progress)
+    if record.is_fast:
+        return await fast_import.open_sink(runtime, progress)
     sink_type: type[DirectSink | DecodedSink | FinishedSink] = DirectSink
     if is_decoded(record.tree_state):
         sink_type = DecodedSink

@@ -24,9 +24,12 @@ from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import UploadRecord, UploadState
 
 from . import checks, limits, quotas, requests
+from .fast_import import check_declared
+from .file_limits import require_file_size
 from .quota_rules import UPLOADS
 from .requests import RequestKey
 from .runtime import Runtime
+from .service_limits import MAX_BYTES
 from .sweeper import Sweeper
 from .upload_progress import UploadProgress, taken_over
 from .upload_session import UploadSession, seal_upload
@@ -37,13 +40,17 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUpload:
-    """``size_bytes`` 0: not known. ``disk_format`` empty: recognised from the bytes."""
+    """``size_bytes`` 0: not known. ``disk_format`` empty: recognised from the bytes.
+
+    ``is_fast``: for a fast import.
+    """
 
     size_bytes: int = 0
     file_name: str = ""
     disk_format: str = ""
     expected_sha256: str = ""
     fingerprint: str = ""
+    is_fast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,7 @@ class Uploads:
             disk_format=new.disk_format,
             expected_sha256=new.expected_sha256,
             fingerprint=new.fingerprint,
+            is_fast=new.is_fast,
             created_at=now,
             expires_at=now + self._runtime.limits.upload_expiry,
             job_id=job_id,
@@ -276,8 +284,10 @@ class Uploads:
         return record
 
     def _check(self, new: NewUpload) -> None:
-        highest = self._runtime.limits.max_upload_size_bytes
-        checks.number("size_bytes", new.size_bytes, 0, highest)
+        checks.number("size_bytes", new.size_bytes, 0, MAX_BYTES)
+        require_file_size(new.size_bytes, self._runtime.limits, is_fast=new.is_fast)
+        if new.is_fast:
+            check_declared(new.disk_format)
         checks.text("file_name", new.file_name, limits.MAX_FILE_NAME)
         checks.matching("expected_sha256", new.expected_sha256, limits.SHA256, "a SHA-256 is 64 hex digits")
         _fingerprint(new.fingerprint)

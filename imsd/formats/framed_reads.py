@@ -8,6 +8,9 @@ from functools import partial
 from .output import Framed, Output, Zeros
 from .source import BlockSource, FrameSource
 
+# What travels in one message: longer frames, of records that hardly shrink, are decoded.
+MAX_FRAMED_BYTES = 1 << 20
+
 # (start, length) of a disk -> its bytes. Raises as `BlockSource.read`.
 Read = Callable[[int, int], Sequence[Output]]
 
@@ -27,7 +30,7 @@ def _framed(blocks: FrameSource, start: int, length: int) -> Sequence[Output]:
         low, high = max(piece.start, start), min(piece.start + piece.length, end)
         if position < low:
             outputs.append(Zeros(low - position))
-        if piece.frame is not None and high - low == piece.length:
+        if piece.frame is not None and high - low == piece.length and len(piece.frame) <= MAX_FRAMED_BYTES:
             outputs.append(Framed(piece.length, piece.frame))
         else:
             outputs += blocks.read(low, high - low)

@@ -24,10 +24,18 @@ class Zeros:
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """The next ``length`` bytes as one zstd frame, with content size and checksum."""
+    """The next ``length`` bytes as zstd frames with content sizes, most often one with a checksum."""
 
     length: int
     frame: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The next bytes of a disk and the zstd frames that they came in; no frames if there are none to keep."""
+
+    plain: memoryview
+    frames: bytes
 
 
 # The next bytes of a disk; of a file.

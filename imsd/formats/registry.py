@@ -31,7 +31,7 @@ from .vmdk_writer import VmdkWriter
 from .writer import FormatWriter, Spool
 from .zvhd import ZvhdReader
 from .zvhd2 import Zvhd2Reader
-from .zvhd2_decoder import Zvhd2Decoder
+from .zvhd2_decoder import Zvhd2Decoder, Zvhd2RecordDecoder
 from .zvhd2_writer import ZVHD2_COMPRESSIONS, Zvhd2Writer
 from .zvhd_decoder import ZvhdDecoder
 from .zvhd_writer import ZVHD_COMPRESSIONS, ZvhdWriter
@@ -58,6 +58,9 @@ READERS: Mapping[str, FormatReader] = {
 DECODERS: Mapping[str, type[StreamDecoder]] = {
     decoder.name: decoder for decoder in (VmdkDecoder, ZvhdDecoder, Zvhd2Decoder)
 }
+
+# Of them, those whose records can be kept as they come, by decoders that go on with each other's states.
+RECORD_DECODERS: Mapping[str, type[StreamDecoder]] = {Zvhd2RecordDecoder.name: Zvhd2RecordDecoder}
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,8 +216,9 @@ class BlockSource(ABC):
 class Frame:
     """One stored piece of a disk as it lies in the store.
 
-    ``frame`` is one zstd frame with content size and checksum that decodes to ``length`` bytes at
-    ``start``; None when the piece is stored another way and must be read through `read_into`.
+    ``frame`` is one zstd frame with content size and checksum, or for a piece that was kept as it came any
+    number of frames with content sizes; it decodes to ``length`` bytes at ``start``. None when the piece is
+    stored another way and must be read through `read_into`.
     """
 
     start: int

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from .output import PlainOutput
+from .output import Packed, PlainOutput
 from .reader import Finding
 
 # No unit of a file (a header, a record, a table page) is longer. Whoever feeds a decoder holds as much.
@@ -21,11 +21,13 @@ MAX_UNIT_BYTES = 5 << 20
 class Step:
     """What one unit gave: bytes of the file it took, and the next bytes of the disk (at most about 4 MiB).
 
-    ``consumed`` 0: more bytes of the file are needed first.
+    ``consumed`` 0: more bytes of the file are needed first. ``record``: what follows ``outputs``, from a
+    decoder of which the records are kept.
     """
 
     consumed: int
     outputs: Sequence[PlainOutput] = ()
+    record: Packed | None = None
 
 
 @dataclass(frozen=True, slots=True)

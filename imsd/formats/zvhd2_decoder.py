@@ -16,11 +16,13 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from .output import Packed
 from .stream_decoder import Step, StreamedDisk
 from .zvhd_codec import expand
 from .zvhd_decoder import RecordDecoder
 from .zvhd_layout import (
     BITMAP_SEGMENT_BYTES,
+    BLOCK_BYTES,
     COOKIES,
     ENTRY_BYTES,
     INDEX_SEGMENT_BYTES,
@@ -28,6 +30,8 @@ from .zvhd_layout import (
     SEGMENT_ENTRIES,
     USED_BYTES,
     ZVHD2,
+    Compression,
+    Page,
     check_same_disk,
     check_tables,
     malformed,
@@ -159,6 +163,15 @@ class Zvhd2Decoder(RecordDecoder):
         *digests, self._tables_start = MORE_STATE.unpack_from(state)
         self._entries, self._blocks, self._index_entries, self._bitmap_blocks = digests
         self._last_page = state[MORE_STATE.size :]
+
+
+class Zvhd2RecordDecoder(Zvhd2Decoder):
+    """Gives each record with the frames it came in, to be kept; its state is that of a `Zvhd2Decoder`."""
+
+    def _kept(self, page: Page, block: int, plain: bytes, payload: memoryview) -> Packed:
+        on_disk = self._on_disk(page, block, plain)
+        is_whole = len(on_disk) == BLOCK_BYTES and page.compression == Compression.ZSTD
+        return Packed(on_disk, bytes(payload) if is_whole else b"")
 
 
 def _digest(before: bytes, items: Iterable[bytes]) -> bytes:

@@ -61,7 +61,7 @@ def inflate_piece(data: Buffer, history: Buffer) -> bytes | None:
 
 def expand(compression: Compression, payload: memoryview) -> bytes | None:
     """One block from a payload that stands alone; None when it cannot be decoded to just that."""
-    return _inflate(payload) if compression == Compression.ZLIB else _unzstd(payload)
+    return _inflate(payload) if compression == Compression.ZLIB else unzstd_frames(payload, BLOCK_BYTES)
 
 
 def deflate_piece(data: Buffer) -> bytes:
@@ -108,18 +108,20 @@ def _inflate(payload: memoryview) -> bytes | None:
     return plain if is_whole else None
 
 
-def _unzstd(payload: memoryview) -> bytes | None:
-    """All frames of a payload, each with its content size and a small window."""
+def unzstd_frames(payload: memoryview, length: int) -> bytes | None:
+    """What zstd frames in a row hold, each with its content size and a small window; None unless that is
+    ``length`` bytes.
+    """
     try:
         frames = list(_frames(payload))
-        if sum(content_bytes for _, content_bytes in frames) != BLOCK_BYTES:
+        if sum(content_bytes for _, content_bytes in frames) != length:
             return None
         decompressor = zstd_decompressor()
         pieces = [decompressor.decompress(frame) for frame, _ in frames]
     except (zstandard.ZstdError, ValueError):
         return None
     plain = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    return plain if len(plain) == BLOCK_BYTES else None
+    return plain if len(plain) == length else None
 
 
 def _frames(payload: memoryview) -> Iterator[tuple[memoryview, int]]:

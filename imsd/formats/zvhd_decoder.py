@@ -11,7 +11,7 @@ import numpy as np
 
 from imsd.contract import ImageRefused
 
-from .output import PlainOutput, Zeros, without_zeros
+from .output import Packed, PlainOutput, Zeros, without_zeros
 from .reader import Finding
 from .stream_decoder import Step, StreamDecoder, StreamedDisk
 from .zvhd import stream_payload
@@ -119,12 +119,16 @@ class RecordDecoder(StreamDecoder):
         length = record_bytes(payload_bytes)
         if length > len(data):
             return Step(0)
-        plain = self._decode(payload_of(self.name, data[:length], self.position))
-        outputs = [*self._zeros_up_to(block), *self._inside(page, block, plain)]
+        payload = payload_of(self.name, data[:length], self.position)
+        plain = self._decode(payload)
+        outputs = list(self._zeros_up_to(block))
+        record = self._kept(page, block, plain, payload)
+        if record is None:
+            outputs += self._inside(page, block, plain)
         self._note(block, length)
         self._last_block = block
         self._records += 1
-        return Step(length, outputs)
+        return Step(length, outputs, record)
 
     def _zeros_up_to(self, block: int) -> Iterator[PlainOutput]:
         """What lies between the last record's block and ``block``."""
@@ -134,11 +138,19 @@ class RecordDecoder(StreamDecoder):
         if length > 0:
             yield Zeros(length)
 
+    def _kept(self, page: Page, block: int, plain: bytes, payload: memoryview) -> Packed | None:
+        """The record, by a decoder that gives it to be kept."""
+        return None
+
     def _inside(self, page: Page, block: int, plain: bytes) -> Iterator[PlainOutput]:
+        return without_zeros(self._on_disk(page, block, plain))
+
+    def _on_disk(self, page: Page, block: int, plain: bytes) -> memoryview:
+        """``plain`` as far as the disk goes; what lies beyond is noted."""
         inside = min(BLOCK_BYTES, page.size_bytes - block * BLOCK_BYTES)
         if np.frombuffer(plain, np.uint8)[inside:].any():
             self._has_bytes_beyond = True
-        return without_zeros(memoryview(plain)[:inside])
+        return memoryview(plain)[:inside]
 
     def _restore(self, state: bytes) -> None:
         try:

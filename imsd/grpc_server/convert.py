@@ -114,6 +114,7 @@ def upload_to_pb(record: UploadRecord, part_size_bytes: int) -> upload_pb2.Uploa
         created_at=time_to_pb(record.created_at),
         expires_at=time_to_pb(record.expires_at),
         digest=record.digest,
+        is_fast=record.is_fast,
     )
 
 

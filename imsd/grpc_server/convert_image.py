@@ -40,6 +40,7 @@ def new_image_from_pb(request: pb.CreateImageRequest) -> NewImage:
         family=request.family,
         server_support=fields.server_support_from_pb(request.server_support),
         enterprise_project_id=request.enterprise_project_id,
+        is_fast=request.is_fast,
     )
 
 

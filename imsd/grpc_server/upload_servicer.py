@@ -51,6 +51,7 @@ class UploadServicer(UploadServiceServicer):
             disk_format=convert.format_from_pb(request.disk_format),
             expected_sha256=request.expected_sha256,
             fingerprint=request.fingerprint,
+            is_fast=request.is_fast,
         )
         upload = await self._uploads.create(key, new)
         if isinstance(upload, GoneUpload):

@@ -198,6 +198,7 @@ class JobRecord:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadRecord:
     """One upload. ``disk_format`` empty: not known yet. ``is_direct``: stored as chunks while it arrives.
+    ``is_fast``: for a fast import.
 
     ``fence`` grows when a writer takes over. ``tree_state`` is the tree hasher at ``committed_offset``
     (and the ingest's, when direct). ``job_id``: the job that consumes it, or empty.
@@ -216,6 +217,7 @@ class UploadRecord:
     fingerprint: str = ""
     committed_offset: int = 0
     is_direct: bool | None = None
+    is_fast: bool = False
     fence: int = 0
     staged_bytes: int = 0
     tree_state: bytes = b""

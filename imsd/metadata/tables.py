@@ -223,6 +223,7 @@ upload = Table(
     Column("fingerprint", String(128), nullable=False),
     Column("committed_offset", BigInteger, nullable=False),
     Column("is_direct", Boolean),
+    Column("is_fast", Boolean, nullable=False, server_default=false()),
     Column("fence", Integer, nullable=False),
     Column("staged_bytes", BigInteger, nullable=False),
     Column("tree_state", LargeBinary, nullable=False),

@@ -829,7 +829,7 @@ class CreateImageRequest(_message.Message):
     kind: Global___ImageKind.ValueType
     """unspecified: ISO for an ISO, else SYSTEM_DISK"""
     is_fast: _builtins.bool
-    """fast import: the file is RAW or ZVHD2, up to 1 TB, and is kept as it came; the system in it is not looked at"""
+    """fast import: the file is RAW or ZVHD2, up to 1 TB, and is kept as it came; the system in it is not looked at; as the upload says"""
     server_kind: Global___ServerKind.ValueType
     """unspecified: VIRTUAL"""
     license_type: Global___LicenseType.ValueType

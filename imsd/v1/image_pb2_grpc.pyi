@@ -40,8 +40,8 @@ class ImageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ImageServiceAsyncStub: ...
     CreateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CreateImageRequest, _job_pb2.Job]
-    """CreateImage starts a job that makes an image from a committed upload, from a URL or from a file of the
-    daemon's machine, and returns the job; its
+    """CreateImage starts a job that makes an image from a committed upload, from a URL, from an object of a bucket or from a file of
+    the daemon's machine, and returns the job; its
     image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
     every byte is stored, durable and verified; otherwise it vanishes with the failed job. A URL or a file is
     fetched into an upload of the job's own, which nobody else can write and which goes with a job that fails.
@@ -49,12 +49,16 @@ class ImageServiceStub:
     upload, unless disk_format is RAW. Of an OVA package every disk becomes an image, the first with the name asked for,
     the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
     the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
-    Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
+    A file that is imported fast (is_fast) is RAW or ZVHD2 and is kept as it comes: its records are decoded to prove and digest
+    them, and nothing looks at the system inside.
+    Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
+    IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
     IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
     The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
     MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
     DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
     UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
+    FAST_IMPORT_UNSUITED, BUCKET_*, OBJECT_NOT_FOUND,
     FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
     Retry: safe with the same request_id.
     """
@@ -189,8 +193,8 @@ class ImageServiceAsyncStub(ImageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CreateImageRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """CreateImage starts a job that makes an image from a committed upload, from a URL or from a file of the
-    daemon's machine, and returns the job; its
+    """CreateImage starts a job that makes an image from a committed upload, from a URL, from an object of a bucket or from a file of
+    the daemon's machine, and returns the job; its
     image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
     every byte is stored, durable and verified; otherwise it vanishes with the failed job. A URL or a file is
     fetched into an upload of the job's own, which nobody else can write and which goes with a job that fails.
@@ -198,12 +202,16 @@ class ImageServiceAsyncStub(ImageServiceStub):
     upload, unless disk_format is RAW. Of an OVA package every disk becomes an image, the first with the name asked for,
     the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
     the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
-    Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
+    A file that is imported fast (is_fast) is RAW or ZVHD2 and is kept as it comes: its records are decoded to prove and digest
+    them, and nothing looks at the system inside.
+    Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
+    IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
     IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
     The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
     MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
     DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
     UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
+    FAST_IMPORT_UNSUITED, BUCKET_*, OBJECT_NOT_FOUND,
     FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
     Retry: safe with the same request_id.
     """
@@ -341,8 +349,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.CreateImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """CreateImage starts a job that makes an image from a committed upload, from a URL or from a file of the
-        daemon's machine, and returns the job; its
+        """CreateImage starts a job that makes an image from a committed upload, from a URL, from an object of a bucket or from a file of
+        the daemon's machine, and returns the job; its
         image_ids name the image, which is visible at once as QUEUED. The image becomes ACTIVE only when
         every byte is stored, durable and verified; otherwise it vanishes with the failed job. A URL or a file is
         fetched into an upload of the job's own, which nobody else can write and which goes with a job that fails.
@@ -350,12 +358,16 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         upload, unless disk_format is RAW. Of an OVA package every disk becomes an image, the first with the name asked for,
         the others with -disk2, -disk3 and so on behind it, by a sub-job each: all of them or none. disk_format is then that of
         the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
-        Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open or in use; no import_roots),
+        A file that is imported fast (is_fast) is RAW or ZVHD2 and is kept as it comes: its records are decoded to prove and digest
+        them, and nothing looks at the system inside.
+        Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
+        IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
         IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
         The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
         MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,
         DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
         UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
+        FAST_IMPORT_UNSUITED, BUCKET_*, OBJECT_NOT_FOUND,
         FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
         Retry: safe with the same request_id.
         """

@@ -61,6 +61,7 @@ class Upload(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    IS_FAST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID"""
     project_id: _builtins.str
@@ -85,6 +86,8 @@ class Upload(_message.Message):
     """the client's own mark for "the same file", to find an upload to resume; of an upload that a job fetches into, the daemon's"""
     digest: _builtins.str
     """tree digest of the file's bytes, once COMMITTED"""
+    is_fast: _builtins.bool
+    """for fast import, see CreateUploadRequest"""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """UTC"""
@@ -110,10 +113,11 @@ class Upload(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         digest: _builtins.str = ...,
+        is_fast: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_offset", b"committed_offset", "created_at", b"created_at", "digest", b"digest", "disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "expires_at", b"expires_at", "file_name", b"file_name", "fingerprint", b"fingerprint", "id", b"id", "part_size_bytes", b"part_size_bytes", "project_id", b"project_id", "size_bytes", b"size_bytes", "staged_bytes", b"staged_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_offset", b"committed_offset", "created_at", b"created_at", "digest", b"digest", "disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "expires_at", b"expires_at", "file_name", b"file_name", "fingerprint", b"fingerprint", "id", b"id", "is_fast", b"is_fast", "part_size_bytes", b"part_size_bytes", "project_id", b"project_id", "size_bytes", b"size_bytes", "staged_bytes", b"staged_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,6 +134,7 @@ class CreateUploadRequest(_message.Message):
     DISK_FORMAT_FIELD_NUMBER: _builtins.int
     EXPECTED_SHA256_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    IS_FAST_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """empty: the caller's only project, or "default" """
     request_id: _builtins.str
@@ -144,6 +149,8 @@ class CreateUploadRequest(_message.Message):
     """64 hex digits, of the file as it is sent; checked by the job before it stores an image"""
     fingerprint: _builtins.str
     """0..128 characters"""
+    is_fast: _builtins.bool
+    """for fast import: the file is RAW or ZVHD2 and is kept as it comes; CreateImageRequest.is_fast must say the same"""
     def __init__(
         self,
         *,
@@ -154,10 +161,11 @@ class CreateUploadRequest(_message.Message):
         disk_format: _image_pb2.DiskFormat.ValueType = ...,
         expected_sha256: _builtins.str = ...,
         fingerprint: _builtins.str = ...,
+        is_fast: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "file_name", b"file_name", "fingerprint", b"fingerprint", "project_id", b"project_id", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "file_name", b"file_name", "fingerprint", b"fingerprint", "is_fast", b"is_fast", "project_id", b"project_id", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,7 +79,7 @@ class UploadServiceServicer:
         """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
         upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
         upload and the request_id it had then still returns the job that consumed it.
-        Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+        Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
         DRIVER_NOT_READY. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -120,7 +120,7 @@ class UploadServiceServicer:
         bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
         has ended its own and all that was asked for is answered.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded), LIMIT_EXCEEDED,
+        UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
         FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
         STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """

@@ -40,7 +40,7 @@ class UploadServiceStub:
     """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
     upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
     upload and the request_id it had then still returns the job that consumed it.
-    Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+    Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
     DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]
@@ -69,7 +69,7 @@ class UploadServiceStub:
     bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
     has ended its own and all that was asked for is answered.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded), LIMIT_EXCEEDED,
+    UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
     FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
     STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
@@ -101,7 +101,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
     upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
     upload and the request_id it had then still returns the job that consumed it.
-    Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+    Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
     DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
@@ -130,7 +130,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
     has ended its own and all that was asked for is answered.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded), LIMIT_EXCEEDED,
+    UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
     FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
     STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
@@ -165,7 +165,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
         upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
         upload and the request_id it had then still returns the job that consumed it.
-        Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+        Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
         DRIVER_NOT_READY. Retry: safe with the same request_id.
         """
 
@@ -212,7 +212,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
         has ended its own and all that was asked for is answered.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded), LIMIT_EXCEEDED,
+        UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
         FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
         STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """

@@ -37,7 +37,7 @@ from imsd.metadata.records import JobState
 
 # Faults of the bytes themselves: the upload will never become an image, so it goes too. After any other
 # error, a fault of the request for one, a better request can still make an image of it.
-HOPELESS = frozenset({"FORMAT_UNSUPPORTED", "FORMAT_AMBIGUOUS", "DIGEST_MISMATCH"})
+HOPELESS = frozenset({"FORMAT_UNSUPPORTED", "FORMAT_AMBIGUOUS", "DIGEST_MISMATCH", "FAST_IMPORT_UNSUITED"})
 # Faults of the request, though they are named as those of the bytes are.
 NOT_OF_THE_BYTES = frozenset({"IMAGE_KIND_UNSUITED", "IMAGE_FILE_TOO_LARGE"})
 

@@ -43,11 +43,6 @@ def test_a_damaged_state_is_refused(data: st.DataObject) -> None:
         IngestState.from_bytes(bytes(raw))
 
 
-def test_a_state_inside_a_block_is_refused() -> None:
-    with pytest.raises(ValueError, match="byte 100"):
-        IngestState.from_bytes(state_at(100).to_bytes())
-
-
 def test_a_state_of_another_kind_is_refused() -> None:
     content = b"imsding9" + bytes(32)
     with pytest.raises(ValueError, match="another kind"):

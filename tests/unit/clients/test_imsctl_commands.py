@@ -211,7 +211,8 @@ async def test_jobs_are_listed_shown_and_watched(imsctl: Imsctl, daemon: FakeDae
     failed.error.reason, failed.error.message = "DATA_LOSS", "a byte is gone"
     listed = await imsctl("job", "list", "--state", "fail", "-o", "json")
     assert [job["id"] for job in listed.json] == [failed.id]
-    assert listed.json[0]["error"] == {"reason": "DATA_LOSS", "message": "a byte is gone", "hint": ""}
+    told = {"reason": "DATA_LOSS", "message": "a byte is gone", "hint": "", "img_code": ""}
+    assert listed.json[0]["error"] == told
     assert (await imsctl("job", "show", done.id)).text.startswith("id       ")
     watched = await imsctl("job", "watch", done.id, failed.id)
     assert watched.code == 1

@@ -74,7 +74,7 @@ def sources_of(runtime: Runtime, *roots: Path, buckets: Buckets | None = None) -
 
 
 def some_limits() -> ServiceLimits:
-    """Small where a test would wait, as they are by default where the service has a rule."""
+    """Small where a test would wait; files may be as large as disks."""
     return ServiceLimits(
         max_virtual_size_bytes=1 << 40,
         max_upload_size_bytes=1 << 40,
@@ -82,6 +82,7 @@ def some_limits() -> ServiceLimits:
         upload_part_bytes=1 << 20,
         upload_expiry=timedelta(hours=1),
         max_running_create_jobs=1,
+        max_import_bytes=1 << 40,
     )
 
 

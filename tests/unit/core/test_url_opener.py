@@ -68,8 +68,8 @@ async def main():
     sys.meta_path.insert(0, Loading())
     policy = UrlPolicy(allowed_networks=["127.0.0.0/8"], ports=[1])
     settings = UrlSettings(policy, UrlLimits(retry_seconds=0), trusted_authorities(None))
-    sources = Sources(settings, None, None, 0)
-    feed = sources.feed(Source(SourceKind.URL, "https://127.0.0.1:1/disk"))
+    sources = Sources(settings, None, None, None, 0)
+    feed = sources.feed("default", Source(SourceKind.URL, "https://127.0.0.1:1/disk"))
     print("named", feed.name)
     try:
         async with feed.open(0):

@@ -249,6 +249,7 @@ def upgrade() -> None:
     op.add_column(
         "image_tag", sa.Column("project_id", sa.String(length=64), server_default="", nullable=False)
     )
+    op.add_column("upload", sa.Column("is_fast", sa.Boolean(), server_default=sa.false(), nullable=False))
     for table, *columns in INDEXES:
         op.create_index(op.f(_name_of(table, columns)), table, columns)
     op.execute("UPDATE image SET kind = 'iso' WHERE disk_format = 'iso'")
@@ -260,6 +261,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table, *columns in reversed(INDEXES):
         op.drop_index(op.f(_name_of(table, columns)), table_name=table)
+    op.drop_column("upload", "is_fast")
     op.drop_column("image_tag", "project_id")
     op.drop_table("image_support")
     op.drop_table("image_member")
