@@ -82,6 +82,8 @@ def test_imsctl_tags_images(daemon: DaemonProcess) -> None:
         {"key": "stage", "values": ["live"]},
         {"key": "team", "values": [""]},
     ]
+    assert daemon.imsctl_json("tag", "list", "--kind", "iso", "--status", "active") == []
+    assert len(daemon.imsctl_json("tag", "list", "--kind", "system-disk", "--name", "w*")) == 2
     found = daemon.imsctl_json("tag", "find", "--all", "stage=live,test", "--any", "team", "--name", "WEB")
     assert (found["total_count"], found["images"][0]["tags"]) == (1, {"stage": "live", "team": ""})
     assert daemon.imsctl("tag", "count", "--untagged").stdout == "0\n"
