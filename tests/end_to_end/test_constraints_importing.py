@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import grpc
 
 from imsd.v1 import catalog_pb2, guest_pb2, image_pb2, job_pb2
 from tests.end_to_end import wire
@@ -15,8 +18,8 @@ from tests.end_to_end.constraints_world import (
     owned_image,
     refusal,
 )
-from tests.end_to_end.daemon_process import Stubs
-from tests.end_to_end.disks import as_qcow2, qemu_img
+from tests.end_to_end.daemon_process import DaemonProcess, Stubs
+from tests.end_to_end.disks import as_qcow2, qemu_img, random_disk
 from tests.packages import ova
 from tests.unit.formats.crafted_iso import disc
 from tests.unit.guest.crafted_guest import GOOD, ext4, mbr_disk
@@ -96,3 +99,32 @@ async def test_table_5_2_the_iso_image_cannot_be_replicated(stubs: Stubs) -> Non
     image = await owned_image(stubs, disc(bootable=True))
     refused = await refusal(stubs.images.CopyImage(copy_request(image.id)))
     assert refused == Refusal("IMAGE_KIND_UNSUITED", "")
+
+
+async def test_table_5_2_image_size_up_to_128_gb_and_fast_up_to_1_tb(
+    start_daemon: Callable[..., DaemonProcess],
+) -> None:
+    """Limits of other values, on real bytes."""
+    daemon = start_daemon(limits__max_import_bytes="1MiB", limits__max_fast_import_bytes="2MiB")
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        stubs = Stubs(channel)
+        too_large = Refusal("IMAGE_FILE_TOO_LARGE", "IMG.0059")
+        await wire.import_disk(stubs, random_disk(MIB))
+        assert await refusal(wire.open_upload(stubs, size_bytes=MIB + 1)) == too_large
+        assert await refusal(wire.send(stubs, random_disk(MIB + 512), size_bytes=0)) == too_large
+        fast = await wire.send(stubs, random_disk(2 * MIB), is_fast=True)
+        job = await wire.start_image(stubs, fast, is_fast=True, os_version="Debian GNU/Linux 12.0.0 64bit")
+        assert (await wire.ended(stubs, job)).state == job_pb2.JOB_STATE_SUCCESS
+        assert await refusal(wire.open_upload(stubs, size_bytes=2 * MIB + 1, is_fast=True)) == too_large
+
+
+async def test_table_5_2_the_limits_of_the_image_size_are_those_of_the_row(stubs: Stubs) -> None:
+    assert await limit(stubs, "max_import_bytes") == 128 << 30
+    assert await limit(stubs, "max_fast_import_bytes") == 1 << 40
+    too_large = Refusal("IMAGE_FILE_TOO_LARGE", "IMG.0059")
+    assert await refusal(wire.open_upload(stubs, size_bytes=(128 << 30) + 1)) == too_large
+    assert await refusal(wire.open_upload(stubs, size_bytes=(1 << 40) + 1, is_fast=True)) == too_large
+    qcow2 = wire.open_upload(stubs, disk_format=image_pb2.DISK_FORMAT_QCOW2, is_fast=True)
+    assert await refusal(qcow2) == Refusal("FAST_IMPORT_UNSUITED", "IMG.0158")
+    for size, is_fast in ((128 << 30, False), (1 << 40, True)):
+        assert (await wire.open_upload(stubs, size_bytes=size, is_fast=is_fast)).id
