@@ -88,14 +88,15 @@ def caller_of(case: matrix.Case) -> Caller:
     return Caller(kind=case.kind, id=ALICE, roles=roles, peer="ipv4:192.0.2.7:5")
 
 
-def admission(access: Access, caller: Caller, method: str, operation: Operation) -> Admission:
-    return Admission(caller, method, operation, access, KnownProjects(access._database, now, Changes()))
+def admission(access: Access, caller: Caller, method: str) -> Admission:
+    """One that leaves no trace."""
+    return Admission(caller, method, access, KnownProjects(access._database, now, Changes()), trace=None)
 
 
 async def is_admitted(access: Access, caller: Caller, method: str, request: Any) -> bool:
     denied: PermissionDenied | None = None
     try:
-        await admission(access, caller, method, operation_of(method)).admit(request)
+        await admission(access, caller, method).admit(request)
     except PermissionDenied as error:
         denied = error
     if denied is not None:
@@ -220,8 +221,8 @@ async def test_an_action_that_the_policies_do_not_know_passes_for_nobody(
 ) -> None:
     method = "imsd.v1.ImageService/GetImage"
     for case in matrix.CASES:
-        erasing = Operation(action="ims:images:erase")
-        entering = admission(Access(database, policies), caller_of(case), method, erasing)
+        entering = admission(Access(database, policies), caller_of(case), method)
+        entering.operation = Operation(action="ims:images:erase")
         with pytest.raises(PermissionDenied):
             await entering.admit(requests_of(method, "")[0])
 
