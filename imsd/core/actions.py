@@ -10,21 +10,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .trace_text import SERVICE_CHAIN
+
 PACKAGE: Final = "imsd.v1"
 
 # An action that every caller that is known may do.
 OPEN: Final = "ims:catalog:get"
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``of``: which of ``actions`` a request needs."""
+
+    actions: tuple[str, ...]
+    of: Callable[[Any], str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """A call. ``action``: its name, or what makes it of the request.
+    """A call. ``action``: its name, or one that the request decides on.
 
     ``trace``: the name of the trace it leaves; empty when it only reads. ``resource``: the kind of thing
     that it is about; ``id_field``: the field of the request that names it, empty when the call makes it.
     """
 
-    action: str | Callable[[Any], str]
+    action: str | Choice
     trace: str = ""
     resource: str = "image"
     id_field: str = ""
@@ -34,17 +44,16 @@ class Operation:
         return bool(self.trace)
 
     def action_for(self, request: Any) -> str:
-        return self.action if isinstance(self.action, str) else self.action(request)
+        return self.action if isinstance(self.action, str) else self.action.of(request)
 
     @property
     def actions(self) -> tuple[str, ...]:
         """Every action that it may need."""
-        return (self.action,) if isinstance(self.action, str) else _OF_KINDS
+        return (self.action,) if isinstance(self.action, str) else self.action.actions
 
 
 _SERVER_IMAGE: Final = "ims:serverImages:create"
 _DATA_IMAGE: Final = "ims:dataImages:create"
-_OF_KINDS: Final = (_SERVER_IMAGE, _DATA_IMAGE)
 # The number of imsd.v1.ImageKind: the core knows no messages.
 _DATA_DISK: Final = 2
 
@@ -53,7 +62,21 @@ def _creation(request: Any) -> str:
     return _DATA_IMAGE if request.kind == _DATA_DISK else _SERVER_IMAGE
 
 
-def _reads(action: str, resource: str = "image", id_field: str = "") -> Operation:
+_CREATION: Final = Choice((_SERVER_IMAGE, _DATA_IMAGE), _creation)
+
+_PROJECT_TRACES: Final = "ims:traces:list"
+# Traces of users, roles, tokens: whoever sees those of every project is not yet an operator.
+SERVICE_TRACES: Final = "ims:traces:listService"
+
+
+def _trace_reading(request: Any) -> str:
+    return SERVICE_TRACES if request.project_id == SERVICE_CHAIN else _PROJECT_TRACES
+
+
+_TRACE_READING: Final = Choice((_PROJECT_TRACES, SERVICE_TRACES), _trace_reading)
+
+
+def _reads(action: str | Choice, resource: str = "image", id_field: str = "") -> Operation:
     return Operation(action=action, resource=resource, id_field=id_field)
 
 
@@ -64,7 +87,7 @@ def _changes(trace: str, action: str, resource: str = "image", id_field: str = "
 _IMAGE: Final = {"id_field": "image_id"}
 
 _IMAGES = {
-    "CreateImage": Operation(action=_creation, trace="createImage"),
+    "CreateImage": Operation(action=_CREATION, trace="createImage"),
     "CreateQueuedImage": _changes("createImage", "ims:images:create"),
     "RegisterImage": _changes("updateImage", "ims:images:upload", **_IMAGE),
     "GetImage": _reads("ims:images:get", **_IMAGE),
@@ -160,10 +183,10 @@ _POLICIES = {
 }
 
 _TRACES = {
-    "ListTraces": _reads("ims:traces:list", "trace"),
-    "GetTrace": _reads("ims:traces:list", "trace", "trace_id"),
-    "ExportTraces": _reads("ims:traces:list", "trace"),
-    "VerifyTraces": _reads("ims:traces:list", "trace"),
+    "ListTraces": _reads(_TRACE_READING, "trace"),
+    "GetTrace": _reads(_TRACE_READING, "trace", "trace_id"),
+    "ExportTraces": _reads(_TRACE_READING, "trace"),
+    "VerifyTraces": _reads(_TRACE_READING, "trace"),
 }
 
 _CATALOG = {

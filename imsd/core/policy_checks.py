@@ -13,7 +13,7 @@ from imsd.metadata.images import owner_of_image
 
 from . import checks
 from .access import Access, Answer, Target
-from .actions import ACTIONS, OPEN, OPERATIONS
+from .actions import ACTIONS, OPEN, OPERATIONS, SERVICE_TRACES
 from .caller import EVERY_PROJECT, Caller, CallerKind
 from .image_refusals import refusals
 from .policies.entities import caller_uid
@@ -30,7 +30,9 @@ _ABOUT_ONESELF: Final = frozenset(
     {"ims:tokens:create", "ims:tokens:list", "ims:tokens:revoke", "ims:policies:check"}
 )
 # Actions that are about no project.
-_OF_NO_PROJECT: Final = frozenset({"ims:identity:get", "ims:identity:manage", "ims:drivers:list", OPEN})
+_OF_NO_PROJECT: Final = frozenset(
+    {"ims:identity:get", "ims:identity:manage", "ims:drivers:list", SERVICE_TRACES, OPEN}
+)
 
 _UNKNOWN_GROUPS: Final = "is no user here: groups that its OpenID Connect tokens may name are not counted"
 MAX_USER: Final = 255

@@ -7,15 +7,14 @@ from typing import Any, Final
 
 from imsd.core import checks
 from imsd.core.access import MAX_IMAGES, Target
-from imsd.core.actions import Operation
+from imsd.core.actions import SERVICE_TRACES, Operation
 from imsd.core.caller import EVERY_PROJECT, Caller
 from imsd.core.policies.entities import Uid, caller_uid, user_uid
-from imsd.core.trace_text import SERVICE_CHAIN
 
 # Calls about one user, whom ``user_id`` names; empty: the caller itself.
 _OF_USERS: Final = frozenset({"ims:tokens:create", "ims:tokens:list", "ims:policies:check"})
-# Users, groups and grants are of all projects, also where a request names one.
-_OF_NO_PROJECT: Final = frozenset({"ims:identity:get", "ims:identity:manage"})
+# Users, groups, grants and their traces are of all projects, also where a request names one.
+_OF_NO_PROJECT: Final = frozenset({"ims:identity:get", "ims:identity:manage", SERVICE_TRACES})
 # Of a token's or a certificate's owner; the tables hold no longer ones.
 MAX_PRINCIPAL: Final = 255
 
@@ -28,7 +27,7 @@ def target_of(caller: Caller, operation: Operation, action: str, request: Any) -
         return Target(project_id=EVERY_PROJECT, token_id=request.token_id)
     if action in _OF_NO_PROJECT:
         return Target(project_id=EVERY_PROJECT)
-    return Target(project_id=_project_id(operation, request), image_ids=_image_ids(operation, request))
+    return Target(project_id=_project_id(request), image_ids=_image_ids(operation, request))
 
 
 def _principal(caller: Caller, user_id: str) -> Uid | None:
@@ -39,11 +38,9 @@ def _principal(caller: Caller, user_id: str) -> Uid | None:
     return user_uid(user_id) if user_id else caller_uid(caller)
 
 
-def _project_id(operation: Operation, request: Any) -> str:
-    """A request without the field is about no project, and so are the traces of what belongs to none."""
+def _project_id(request: Any) -> str:
+    """A request without the field is about no project."""
     given: str = getattr(request, "project_id", EVERY_PROJECT)
-    if operation.resource == "trace" and given == SERVICE_CHAIN:
-        return EVERY_PROJECT
     return given if given == EVERY_PROJECT else checks.project_id(given)
 
 

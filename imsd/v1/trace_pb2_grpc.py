@@ -67,7 +67,8 @@ class TraceServiceServicer:
 
     def ListTraces(self, request, context):
         """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
-        (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service".
+        (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service", which
+        only operators read.
         Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

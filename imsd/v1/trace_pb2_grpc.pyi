@@ -38,7 +38,8 @@ class TraceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TraceServiceAsyncStub: ...
     ListTraces: _grpc.UnaryUnaryMultiCallable[_trace_pb2.ListTracesRequest, _trace_pb2.ListTracesResponse]
     """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
-    (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service".
+    (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service", which
+    only operators read.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     GetTrace: _grpc.UnaryUnaryMultiCallable[_trace_pb2.GetTraceRequest, _trace_pb2.Trace]
@@ -66,7 +67,8 @@ class TraceServiceAsyncStub(TraceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTraces: _aio.UnaryUnaryMultiCallable[_trace_pb2.ListTracesRequest, _trace_pb2.ListTracesResponse]  # type: ignore[assignment]
     """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
-    (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service".
+    (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service", which
+    only operators read.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     GetTrace: _aio.UnaryUnaryMultiCallable[_trace_pb2.GetTraceRequest, _trace_pb2.Trace]  # type: ignore[assignment]
@@ -97,7 +99,8 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trace_pb2.ListTracesResponse, _abc.Awaitable[_trace_pb2.ListTracesResponse]]:
         """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
-        (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service".
+        (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service", which
+        only operators read.
         Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
         """
 

@@ -227,6 +227,8 @@ async def test_actions_of_no_project_are_decided_for_all(checks: PolicyChecks) -
     assert (await of(checks, "chief", "ims:identity:manage")).project_id == "*"
     assert (await of(checks, "chief", "ims:identity:manage")).is_allowed
     assert not (await of(checks, "alice", "ims:identity:manage")).is_allowed
+    assert (await of(checks, "chief", "ims:traces:listService")).is_allowed
+    assert (await of(checks, "chief", "ims:traces:listService")).project_id == "*"
     assert (await of(checks, "alice", "ims:tokens:create")).policies == ("oneself",)
     assert (await of(checks, "alice", "ims:catalog:get")).policies == ("open",)
     assert (await of(checks, "chief", "ims:usage:get", project_id="*")).is_allowed

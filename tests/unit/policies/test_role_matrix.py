@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from imsd.contract import InvalidRequest, PermissionDenied
 from imsd.core.access import Access
-from imsd.core.actions import OPERATIONS, Operation
+from imsd.core.actions import OPERATIONS, SERVICE_TRACES, Operation
 from imsd.core.caller import Caller
 from imsd.core.policies.decisions import Policies
 from imsd.core.policies.entities import Principal, Question, Uid, project_uid
@@ -181,6 +181,20 @@ async def test_usage_of_all_projects_is_for_who_may_in_all(database: Database, p
     }
 
 
+@in_one_loop
+async def test_traces_of_the_service_are_for_operators(database: Database, policies: Policies) -> None:
+    """They tell of users, roles and tokens: who may all with the images of every project is no operator."""
+    access = Access(database, policies)
+    for method in (f"imsd.v1.{call}" for call in matrix.ROWS[matrix.SEEING_TRACES]):
+        admitted = set()
+        for case in matrix.CASES:
+            (request,) = requests_of(method, "")
+            request.project_id = "@service"
+            if await is_admitted(access, caller_of(case), method, request):
+                admitted.add(case.name)
+        assert admitted == {"Operator", "Operator with FullAccess", "local administrator"}
+
+
 @pytest.mark.parametrize(
     ("role", "rows"),
     [
@@ -200,7 +214,8 @@ def test_a_role_of_table_8_1_allows_this_by_itself(role: str, rows: set[str], po
             asked = Question(
                 principal=principal, action=action, project_id="blue", resource=project_uid("blue")
             )
-            expected = row in rows or row == matrix.OPEN
+            is_operators = action == SERVICE_TRACES
+            expected = (row in rows and not is_operators) or row == matrix.OPEN
             assert policies.decide(asked).is_allowed is expected, method
 
 
