@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.web_server import WebServer, make_certificate, serve_web
 
-# How long an example takes says something of the machine: a busy one must not fail a change.
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+# How long an example takes says something of the machine: a busy one must not fail a change.
 settings.register_profile("imsd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("imsd")
 
