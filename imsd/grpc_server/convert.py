@@ -30,7 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def time_to_pb(value: datetime | None) -> Timestamp | None:
-    """As `Timestamp.FromDatetime`, which takes three times as long: a page of images has thousands of times."""
+    """As `Timestamp.FromDatetime`, which takes three times as long: a page of images has many times."""
     if value is None:
         return None
     since = value - _EPOCH
