@@ -17,6 +17,7 @@ from .members import MemberCalls
 from .policies import PolicyCalls
 from .quotas import QuotaCalls
 from .tags import TagCalls
+from .traces import TraceCalls
 from .uploads import UploadCalls
 
 
@@ -38,6 +39,7 @@ class ImsClient:
         self.identity = IdentityCalls(connection)
         self.quotas = QuotaCalls(connection)
         self.policies = PolicyCalls(connection)
+        self.traces = TraceCalls(connection)
 
 
 @asynccontextmanager

@@ -41,6 +41,7 @@ GROUPS = {
     "format": "imsctl.format_group",
     "os-version": "imsctl.os_version_group",
     "policy": "imsctl.policy_group",
+    "trace": "imsctl.trace_group",
     "service": "imsctl.service_group",
     "project": "imsctl.project_group",
     "user": "imsctl.user_group",

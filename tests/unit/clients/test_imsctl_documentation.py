@@ -10,13 +10,22 @@ from typing import Any
 
 import pytest
 import typer
-from imsctl import identity_json, image_json, json_fields
+from imsctl import identity_json, image_json, json_fields, trace_json
 from imsctl.command import CommonOptions
 from imsctl.command_line import GROUPS, app
 from imsctl.image_output import CSV_COLUMNS
 from typer.testing import CliRunner
 
-from imsd.v1 import catalog_pb2, driver_pb2, guest_pb2, identity_pb2, image_pb2, job_pb2, upload_pb2
+from imsd.v1 import (
+    catalog_pb2,
+    driver_pb2,
+    guest_pb2,
+    identity_pb2,
+    image_pb2,
+    job_pb2,
+    trace_pb2,
+    upload_pb2,
+)
 
 README = (Path(__file__).parents[3] / "clients" / "README.md").read_text()
 
@@ -33,6 +42,7 @@ DOCUMENTED = {
     "group": identity_json.group_fields(identity_pb2.Group()),
     "grant": identity_json.grant_fields(identity_pb2.RoleGrant()),
     "token": identity_json.token_fields(identity_pb2.Token()),
+    "trace": trace_json.trace_fields(trace_pb2.Trace()),
     "caller": identity_json.caller_fields(identity_pb2.Caller()),
 }
 
