@@ -191,7 +191,8 @@ def test_checkpoints_and_restarts_do_not_matter(seed: int) -> None:
     ]
     tail = Packed(memoryview(half(7, choose.choice([512, 4096, 65_536, 100_352, RECORD - 512]))), b"")
     parts: list[Packed | int] = [choose.choice(kinds)(n) for n in range(choose.randrange(1, 7))]
-    disk = RecordedDisk([*parts, choose.choice([tail, 512 * choose.randrange(1, 300)])])
+    ends: list[Packed | int] = [tail, 512 * choose.randrange(1, 300)]
+    disk = RecordedDisk([*parts, choose.choice(ends)])
 
     async def ingest_in_steps() -> None:
         pool = DecodePool(2)

@@ -55,7 +55,7 @@ def test_the_roles_are_those_of_the_tables_and_one_of_ours() -> None:
 def test_a_role_counts_with_all_that_it_depends_on(
     names: tuple[str, ...], counting: set[str], ignored: dict[str, tuple[str, ...]]
 ) -> None:
-    assert effective_roles(granted(blue=names), "blue") == (counting, ignored)
+    assert effective_roles(granted(blue=names), "blue") == (frozenset(counting), ignored)
 
 
 def test_roles_of_another_project_do_not_count() -> None:
