@@ -135,7 +135,7 @@ async def update_image(
     if "server_support" in values:
         await c.execute(delete(image_support).where(image_support.c.image_id == image_id))
         await _insert_support(c, image_id, row.project_id, row.server_support)
-    return await _with_tags(c, row)
+    return await _written(c, row)
 
 
 async def delete_image_row(c: AsyncConnection, image_id: str) -> None:
@@ -177,12 +177,23 @@ async def first_record(c: AsyncConnection, rows: Select[Any]) -> ImageRecord | N
 
 async def records_of(c: AsyncConnection, rows: Select[Any]) -> list[ImageRecord]:
     """The images of ``rows``, which have all columns of `image`, or all but ``guest``."""
-    found = await c.execute(rows.add_columns(_TAGS))
+    return await tagged_records_of(c, with_tags(rows), {})
+
+
+def with_tags(rows: Select[Any]) -> Select[Any]:
+    """What `tagged_records_of` takes, to be kept and executed several times."""
+    return rows.add_columns(_TAGS)
+
+
+async def tagged_records_of(
+    c: AsyncConnection, rows: Select[Any], parameters: Mapping[str, Any]
+) -> list[ImageRecord]:
+    found = await c.execute(rows, parameters)
     names = tuple(found.keys())
     return [_record(dict(zip(names, row, strict=True))) for row in found.all()]
 
 
-async def _with_tags(c: AsyncConnection, row: Row[Any]) -> ImageRecord:
+async def _written(c: AsyncConnection, row: Row[Any]) -> ImageRecord:
     """The image of a row as it was just written."""
     tags = (await c.execute(select(_TAGS).where(image.c.id == row.id))).scalar_one()
     return _record(row._asdict() | {"tags": tags})

@@ -53,9 +53,15 @@ def beyond(
     column: Column[Any], last_id: Column[Any], marker: Marker, *, descending: bool
 ) -> ColumnElement[bool]:
     """The entries that come after ``marker`` in the order of ``column``, then of the id."""
-    here = tuple_(column, last_id)
-    there = tuple_(literal(marker[0], column.type), literal(marker[1], last_id.type))
-    return here < there if descending else here > there
+    there = (literal(marker[0], column.type), literal(marker[1], last_id.type))
+    return beyond_all((column, last_id), there, descending=descending)
+
+
+def beyond_all(
+    here: Sequence[ColumnElement[Any]], there: Sequence[ColumnElement[Any]], *, descending: bool
+) -> ColumnElement[bool]:
+    """As `beyond`, of any number of columns and of what they are compared with."""
+    return tuple_(*here) < tuple_(*there) if descending else tuple_(*here) > tuple_(*there)
 
 
 def insert_new(dialect: Dialect, table: Table) -> Insert:
