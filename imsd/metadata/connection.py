@@ -8,7 +8,7 @@ task of its own; the caller's cancellation waits for it and is raised afterwards
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
@@ -76,7 +76,7 @@ async def dispose(engine: AsyncEngine) -> None:
     await to_its_end(engine.dispose())
 
 
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_its_end(work: Awaitable[T]) -> T:
     """Await ``work`` however often this task is cancelled meanwhile; then raise the cancellation."""
     task = asyncio.ensure_future(work)
     if cancelled := await wait_through([task]):
