@@ -21,6 +21,7 @@ from imsd.core.caller import Caller, set_caller
 from imsd.core.identity_services import IdentityServices
 from imsd.core.projects import KnownProjects, chosen_project
 
+from .call_places import CallPlaces
 from .call_target import target_of
 from .call_trace import CallTrace, CallTraces
 from .credentials import credentials_of
@@ -80,18 +81,20 @@ class Gate:
         self._identity = identity
         self._access = access
         self._traces = traces
+        self._places = CallPlaces()
 
     @asynccontextmanager
     async def entered(self, method: str, context: Any) -> AsyncIterator[Admission]:
-        """Let a call in. Raises Unauthenticated, PermissionDenied."""
+        """Let a call in. Raises Unauthenticated, PermissionDenied, LimitExceeded (others of the caller run)."""
         async with self._identity.authentication.calling(credentials_of(context)) as caller:
             set_caller(caller)
             if not caller.is_local_administrator:
                 structlog.contextvars.bind_contextvars(caller=caller.id)
-            async with self._traces.of(caller, method, operation_of(method)) as trace:
-                admission = Admission(caller, method, self._access, self._identity.projects.known, trace)
-                _admission.set(admission)
-                yield admission
+            with self._places.taken(caller):
+                async with self._traces.of(caller, method, operation_of(method)) as trace:
+                    admission = Admission(caller, method, self._access, self._identity.projects.known, trace)
+                    _admission.set(admission)
+                    yield admission
 
 
 def _is_in_project(method: str, request: Message) -> bool:

@@ -70,6 +70,7 @@ from imsd.v1 import (
 )
 
 from .bucket_servicer import BucketServicer
+from .call_places import MAX_RUNNING_CALLS
 from .call_trace import CallTraces
 from .catalog_servicer import CatalogServicer
 from .driver_servicer import DriverServicer
@@ -97,9 +98,6 @@ MAX_SENT_BYTES = 4 << 20
 
 # Of one call. A token that tells of two hundred groups has 10 KiB; gRPC drops some calls from 8 KiB on.
 MAX_METADATA_BYTES = 20 << 10
-
-# Calls that run at once, watchers and streams included; gRPC refuses more with RESOURCE_EXHAUSTED.
-MAX_RUNNING_CALLS = 256
 
 # What a client may send of a stream before the daemon asks for it. A fixed window: a probed one grows to
 # several MiB a stream. A larger one makes nothing faster, and with 1 MiB forty imports that send their

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import grpc
 import pytest
 from ims_client import CallFailed, ImsClient, connect
 
+from imsd.grpc_server.call_places import MAX_CALLS_OF_ONE
 from imsd.v1 import identity_pb2, upload_pb2
 from tests.certificates import Authority
 from tests.end_to_end import wire
@@ -271,6 +273,24 @@ async def test_a_token_that_is_revoked_while_in_use_is_of_no_use_any_more(place:
             await innocent.identity.caller()
             await going_on.write(upload_pb2.WriteUploadRequest(flush=upload_pb2.WriteUploadRequest.Flush()))
             await going_on.read()
+
+
+async def test_one_caller_does_not_take_the_places_of_all(place: Place) -> None:
+    made = await place.token()
+    async with connect(place.tls, token=made.secret, ca_file=place.ca_file) as client:
+        # Streams whose first message never comes: they run until somebody ends them.
+        calls = [client.uploads.open_writer() for _ in range(MAX_CALLS_OF_ONE + 10)]
+        endings = [asyncio.create_task(read_to_the_end(call)) for call in calls]
+        for ending in islice(asyncio.as_completed(endings), 10):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await ending
+            assert wire.reason_of(refused.value) == "LIMIT_EXCEEDED"
+        with pytest.raises(CallFailed, match="calls of ann run already"):
+            await client.identity.caller()
+        assert (await caller(place.daemon.address)).is_administrator
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*endings, return_exceptions=True)
 
 
 async def test_a_secret_is_nowhere_but_where_it_was_shown(place: Place) -> None:
