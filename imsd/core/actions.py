@@ -32,12 +32,14 @@ class Operation:
 
     ``trace``: the name of the trace it leaves; empty when it only reads. ``resource``: the kind of thing
     that it is about; ``id_field``: the field of the request that names it, empty when the call makes it.
+    ``found_field``: the field of the answer that names the image which the call looked for.
     """
 
     action: str | Choice
     trace: str = ""
     resource: str = "image"
     id_field: str = ""
+    found_field: str = ""
 
     @property
     def is_mutation(self) -> bool:
@@ -91,8 +93,8 @@ _IMAGES = {
     "CreateQueuedImage": _changes("createImage", "ims:images:create"),
     "RegisterImage": _changes("updateImage", "ims:images:upload", **_IMAGE),
     "GetImage": _reads("ims:images:get", **_IMAGE),
-    "ResolveImage": _reads("ims:images:get"),
-    "ResolveFamily": _reads("ims:images:get"),
+    "ResolveImage": Operation(action="ims:images:get", found_field="id"),
+    "ResolveFamily": Operation(action="ims:images:get", found_field="image_id"),
     "ListImages": _reads("ims:images:list"),
     "ExportImageList": _reads("ims:images:list"),
     "UpdateImage": _changes("updateImage", "ims:images:update", **_IMAGE),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from imsd.core import checks
+from imsd.core import checks, limits
 from imsd.core.access import MAX_IMAGES, Target
 from imsd.core.actions import SERVICE_TRACES, Operation
 from imsd.core.caller import EVERY_PROJECT, Caller
@@ -47,4 +47,6 @@ def _project_id(request: Any) -> str:
 def _image_ids(operation: Operation, request: Any) -> Sequence[str]:
     if operation.id_field == "image_id":
         return (request.image_id,)
+    if limits.UUID.match(text := getattr(request, "name_or_id", "")):
+        return (text,)
     return tuple(getattr(request, "image_ids", ())[:MAX_IMAGES])

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from google.protobuf.message import Message
 
 from imsd.contract import PermissionDenied
-from imsd.core.access import Access
+from imsd.core.access import Access, Target
 from imsd.core.actions import OPERATIONS, Operation
 from imsd.core.caller import Caller, set_caller
 from imsd.core.identity_services import IdentityServices
@@ -42,6 +43,8 @@ class Admission:
         self._access = access
         self._projects = projects
         self._trace = trace
+        self._action = ""
+        self._target = Target(project_id="")
 
     async def admit(self, request: Any) -> None:
         """Decide on the request; call it before anything is done.
@@ -54,13 +57,23 @@ class Admission:
             self._trace.requested(request)
         if is_in_project := _is_in_project(self.method, request):
             request.project_id = chosen_project(self.caller, request.project_id)
-        action = self.operation.action_for(request)
-        target = target_of(self.caller, self.operation, action, request)
-        await self._access.require(self.caller, action, target)
+        self._action = self.operation.action_for(request)
+        self._target = target_of(self.caller, self.operation, self._action, request)
+        await self._access.require(self.caller, self._action, self._target)
         if is_in_project and self.operation.is_mutation:
             await self._projects.note(self.caller, request.project_id)
         if self._trace:
             await self._trace.begin()
+
+    async def found(self, response: Any) -> None:
+        """Decide on the image that the call looked for by a name, as if it had been asked for by its id.
+
+        Call it before the answer leaves. Raises PermissionDenied.
+        """
+        if self.operation.found_field:
+            image_ids = (getattr(response, self.operation.found_field),)
+            target = replace(self._target, image_ids=image_ids)
+            await self._access.require(self.caller, self._action, target)
 
     def answered(self, response: Message) -> None:
         """What the call says; of several things, the last one counts."""
@@ -85,7 +98,7 @@ class Gate:
 
     @asynccontextmanager
     async def entered(self, method: str, context: Any) -> AsyncIterator[Admission]:
-        """Let a call in. Raises Unauthenticated, PermissionDenied, LimitExceeded (others of the caller run)."""
+        """Let a call in. Raises Unauthenticated, PermissionDenied, LimitExceeded (too many others run)."""
         async with self._identity.authentication.calling(credentials_of(context)) as caller:
             set_caller(caller)
             if not caller.is_local_administrator:

@@ -82,6 +82,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
                 if not handler.request_streaming:
                     await admission.admit(request)
                 response = await inner(request, context)
+                await admission.found(response)
                 admission.answered(response)
                 return response
 

@@ -55,7 +55,14 @@ def test_what_names_a_resource_is_a_field_of_the_request() -> None:
             fields = fields["header"].message_type.fields_by_name
         if operation.id_field and operation.id_field not in fields:
             wrong.append(name)
+        if operation.found_field and operation.found_field not in METHODS[name].output_type.fields_by_name:
+            wrong.append(name)
     assert wrong == []
+
+
+def test_what_looks_for_an_image_says_where_its_answer_names_it() -> None:
+    looking = {name for name in OPERATIONS if name.rpartition("/")[2].startswith("Resolve")}
+    assert looking == {name for name, operation in OPERATIONS.items() if operation.found_field}
 
 
 def test_what_only_reads_leaves_no_trace() -> None:

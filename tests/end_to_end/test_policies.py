@@ -39,6 +39,12 @@ forbid (
 when { resource.hasTag("stage") && resource.getTag("stage") == "live" };
 """
 
+SECRET = """
+@id("secret")
+forbid (principal is User, action == Action::"ims:images:get", resource is Image)
+when { resource.hasTag("stage") && resource.getTag("stage") == "secret" };
+"""
+
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -210,7 +216,7 @@ async def ruled(
 ) -> AsyncIterator[tuple[DaemonProcess, Stubs]]:
     """A daemon with a policy of an operator's own."""
     (tmp_path / "policies").mkdir()
-    (tmp_path / "policies" / "live.cedar").write_text(LIVE)
+    (tmp_path / "policies" / "live.cedar").write_text(LIVE + SECRET)
     daemon = start_daemon(policy_dir=tmp_path / "policies")
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         yield daemon, Stubs(channel)
@@ -258,6 +264,33 @@ async def test_an_operators_policy_keeps_live_images(ruled: tuple[DaemonProcess,
     await stubs.images.DeleteImage(
         image_pb2.DeleteImageRequest(project_id="blue", image_id=test.id), metadata=token
     )
+
+
+async def test_an_image_that_may_not_be_seen_is_not_found_by_its_name_either(
+    ruled: tuple[DaemonProcess, Stubs],
+) -> None:
+    _, stubs = ruled
+    await stubs.identity.CreateProject(identity_pb2.CreateProjectRequest(id="blue"))
+    token = await make_user(stubs, "alice", {"blue": ("IMS FullAccess",)})
+    secret = await import_disk(
+        stubs, patterned_disk(1 << 20), project_id="blue", name="hidden", tags={"stage": "secret"}
+    )
+    change = image_pb2.UpdateImageRequest(project_id="blue", image_id=secret.id)
+    change.image.family = "hush"
+    change.update_mask.paths.append("family")
+    await stubs.images.UpdateImage(change)
+
+    get, resolve, family = stubs.images.GetImage, stubs.images.ResolveImage, stubs.images.ResolveFamily
+    for call, request in (
+        (get, image_pb2.GetImageRequest(project_id="blue", image_id=secret.id)),
+        (resolve, image_pb2.ResolveImageRequest(project_id="blue", name_or_id=secret.id)),
+        (resolve, image_pb2.ResolveImageRequest(project_id="blue", name_or_id=secret.id[:8])),
+        (resolve, image_pb2.ResolveImageRequest(project_id="blue", name_or_id="hidden")),
+        (family, image_pb2.ResolveFamilyRequest(project_id="blue", family="hush")),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match="policy secret forbids ims:images:get"):
+            await call(request, metadata=token)
+        await call(request)  # the administrator may
 
 
 async def test_policies_are_loaded_anew_on_sighup_unless_they_are_wrong(
