@@ -55,6 +55,7 @@ class TraceRecorder:
         # Of calls that ended when the database did not answer; their intents are there.
         self._late: dict[str, _Entry] = {}
         self._is_writing = False
+        self._left_out = 0
 
     async def begin(self, trace: Trace) -> Trace:
         """Note that a call begins its work; returns its trace with the name of the resource.
@@ -70,6 +71,18 @@ class TraceRecorder:
         written, and an intent stays that says so should the daemon die before.
         """
         await self._written(trace, is_ended=True, has_intent=has_intent)
+
+    def leave_out(self, trace: Trace) -> None:
+        """Tell the log of a refused call that is not traced, and how many there were since the start."""
+        self._left_out += 1
+        log.warning(
+            "a refused call is not traced: its caller has no role there",
+            name=trace.name,
+            project_id=trace.project_id,
+            resource_id=trace.resource_id,
+            reason=trace.reason,
+            left_out=self._left_out,
+        )
 
     async def write_late(self) -> int:
         """Try again what could not be written; returns how many traces still wait."""

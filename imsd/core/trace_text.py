@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from . import limits
-from .caller import Caller
+from .caller import EVERY_PROJECT, Caller
 
 # The chain of what belongs to no project: users, groups, tokens, projects. No project can have this name.
 SERVICE_CHAIN: Final = "@service"
@@ -54,3 +54,14 @@ def chain_of(project_id: str | None, caller: Caller) -> str:
     if not project_id and caller.is_local_administrator:
         return limits.DEFAULT_PROJECT
     return project_id if limits.PROJECT.match(project_id) else SERVICE_CHAIN
+
+
+def is_refusal_traced(chain: str, caller: Caller) -> bool:
+    """Whether a call of ``caller`` that was refused before its work began leaves a trace in ``chain``.
+
+    Only where it has a role, whatever that allows: nobody fills the traces of strangers. Calls that belong to no
+    project are traced of whoever has a role anywhere.
+    """
+    if caller.is_local_administrator or EVERY_PROJECT in caller.roles:
+        return True
+    return bool(caller.roles) if chain == SERVICE_CHAIN else chain in caller.roles

@@ -83,7 +83,11 @@ class CallTrace:
         self._response = response
 
     async def end(self, error: BaseException | None) -> None:
-        """Write the trace. A call that was kept from its work because it could not be noted leaves none."""
+        """Write the trace.
+
+        A call that was kept from its work because it could not be noted leaves none, nor does one that was
+        refused where its caller has no role.
+        """
         if self._is_refused:
             return
         outcome, reason, message = _outcome_of(error)
@@ -95,6 +99,9 @@ class CallTrace:
             reason=reason,
             message=fitted(message, trace_text.MAX_MESSAGE),
         )
+        if self._begun is None and not trace_text.is_refusal_traced(ended.project_id, self._caller):
+            self._recorder.leave_out(ended)
+            return
         if error is None and self._response is not None:
             ended = _with_results(ended, self._operation, self._response)
         await self._recorder.end(ended, has_intent=self._begun is not None)

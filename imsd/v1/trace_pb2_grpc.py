@@ -27,8 +27,9 @@ if _version_not_supported:
 
 class TraceServiceStub:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none. Traces are never changed. Each holds the hash of the one
-    before it in its project, and seals that only the daemon can make are put on the chain, so that tampering shows.
+    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
+    make are put on the chain, so that tampering shows.
     """
 
     def __init__(self, channel):
@@ -61,8 +62,9 @@ class TraceServiceStub:
 
 class TraceServiceServicer:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none. Traces are never changed. Each holds the hash of the one
-    before it in its project, and seals that only the daemon can make are put on the chain, so that tampering shows.
+    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
+    make are put on the chain, so that tampering shows.
     """
 
     def ListTraces(self, request, context):
@@ -134,8 +136,9 @@ def add_TraceServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TraceService:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none. Traces are never changed. Each holds the hash of the one
-    before it in its project, and seals that only the daemon can make are put on the chain, so that tampering shows.
+    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
+    make are put on the chain, so that tampering shows.
     """
 
     @staticmethod

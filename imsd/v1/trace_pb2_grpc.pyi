@@ -28,8 +28,9 @@ GRPC_VERSION: str
 
 class TraceServiceStub:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none. Traces are never changed. Each holds the hash of the one
-    before it in its project, and seals that only the daemon can make are put on the chain, so that tampering shows.
+    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
+    make are put on the chain, so that tampering shows.
     """
 
     @_typing.overload
@@ -60,8 +61,9 @@ class TraceServiceStub:
 @_typing.type_check_only
 class TraceServiceAsyncStub(TraceServiceStub):
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none. Traces are never changed. Each holds the hash of the one
-    before it in its project, and seals that only the daemon can make are put on the chain, so that tampering shows.
+    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
+    make are put on the chain, so that tampering shows.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -88,8 +90,9 @@ class TraceServiceAsyncStub(TraceServiceStub):
 
 class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none. Traces are never changed. Each holds the hash of the one
-    before it in its project, and seals that only the daemon can make are put on the chain, so that tampering shows.
+    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
+    make are put on the chain, so that tampering shows.
     """
 
     @_abc_1.abstractmethod

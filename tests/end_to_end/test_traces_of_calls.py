@@ -153,15 +153,52 @@ async def test_a_caller_that_is_not_known_leaves_no_trace(channel: Any) -> None:
     assert await new_traces(stubs, before) == []
 
 
-async def test_a_stranger_makes_no_chain_in_a_project_that_there_is_not(channel: Any) -> None:
+async def test_what_is_refused_where_the_caller_has_no_role_is_logged_and_not_traced(
+    channel: Any, shared: DaemonProcess
+) -> None:
     stubs = Stubs(channel)
-    token = await make_user(stubs, "stranger", {"blue": ("IMS ReadOnlyAccess",)})
+    await stubs.identity.CreateProject(identity_pb2.CreateProjectRequest(id="yellow"))
+    stranger = await make_user(stubs, "stranger", {"blue": ("IMS ReadOnlyAccess",)})
+    roleless = await make_user(stubs, "roleless", {})
+    before, logged = await traces(stubs), shared.log.read_text().count("a refused call is not traced")
+    creation = identity_pb2.CreateUserRequest(id="eve")
+    calls: list[tuple[str, Any, Any]] = [("imsd.v1.IdentityService/CreateUser", creation, roleless)]
+    for project_id in ("yellow", "invented", "x" * 65, "a b", ""):
+        request = image_pb2.DeleteImageRequest(project_id=project_id, image_id="x\n" * 4000)
+        calls.append(("imsd.v1.ImageService/DeleteImage", request, roleless))
+        if project_id in ("yellow", "invented"):
+            calls.append(("imsd.v1.ImageService/DeleteImage", request, stranger))
+    for method, request, metadata in calls:
+        assert await reason_of_call(channel, method, request, metadata) != ""
+    assert await new_traces(stubs, before) == []
+    for project_id in ("yellow", "invented"):
+        listed = trace_pb2.ListTracesRequest(project_id=project_id)
+        assert list((await stubs.traces.ListTraces(listed)).traces) == []
+    text = shared.log.read_text()
+    assert text.count("a refused call is not traced") - logged == len(calls)
+    assert f'"left_out": {len(calls)}' in text or f"left_out={len(calls)}" in text
+
+
+async def test_what_is_refused_of_a_caller_with_a_role_is_traced_for_the_service(channel: Any) -> None:
+    stubs = Stubs(channel)
+    visitor = await make_user(stubs, "visitor", {"blue": ("IMS ReadOnlyAccess",)})
+    before = await traces(stubs)
+    request = identity_pb2.CreateUserRequest(id="e\nve")
+    assert await reason_of_call(channel, "imsd.v1.IdentityService/CreateUser", request, visitor) != ""
+    (trace,) = await new_traces(stubs, before)
+    assert (trace.caller_id, trace.project_id, outcome(trace)) == ("visitor", "@service", "DENIED")
+    assert trace.resource_id == "e\ufffdve"
+
+
+async def test_a_user_of_all_projects_makes_no_chain_in_one_that_there_is_not(channel: Any) -> None:
+    stubs = Stubs(channel)
+    token = await make_user(stubs, "everywhere", {"*": ("IMS ReadOnlyAccess",)})
     request = image_pb2.DeleteImageRequest(project_id="invented", image_id="x\n" * 4000)
     assert await reason_of_call(channel, "imsd.v1.ImageService/DeleteImage", request, token) != ""
     listed = trace_pb2.ListTracesRequest(project_id="invented")
     assert list((await stubs.traces.ListTraces(listed)).traces) == []
     newest = (await stubs.traces.ListTraces(SERVICE)).traces[0]
-    assert (newest.caller_id, newest.details["project_id"]) == ("stranger", "invented")
+    assert (newest.caller_id, newest.details["project_id"]) == ("everywhere", "invented")
     assert newest.resource_id == ("x\ufffd" * 127) + "…"
 
 

@@ -6,7 +6,14 @@ import pytest
 from google.protobuf import field_mask_pb2
 
 from imsd.core.caller import THE_DAEMON, Caller, CallerKind
-from imsd.core.trace_text import MAX_DETAIL, MAX_DETAILS_TOGETHER, chain_of, fitted, fitted_details
+from imsd.core.trace_text import (
+    MAX_DETAIL,
+    MAX_DETAILS_TOGETHER,
+    chain_of,
+    fitted,
+    fitted_details,
+    is_refusal_traced,
+)
 from imsd.grpc_server.trace_details import details_of
 from imsd.v1 import identity_pb2, image_pb2, member_pb2, tag_pb2, upload_pb2
 
@@ -131,3 +138,28 @@ def test_the_chain_of_a_call_is_that_of_its_project(
     project_id: str | None, caller: Caller, chain: str
 ) -> None:
     assert chain_of(project_id, caller) == chain
+
+
+def with_roles(*project_ids: str) -> Caller:
+    roles = {project_id: frozenset({"IMS ReadOnlyAccess"}) for project_id in project_ids}
+    return Caller(kind=CallerKind.API_TOKEN, id="ann", roles=roles)
+
+
+@pytest.mark.parametrize(
+    ("chain", "caller", "is_traced"),
+    [
+        ("lab", ANN, False),
+        ("@service", ANN, False),
+        ("lab", with_roles("web"), False),
+        ("@service", with_roles("web"), True),
+        ("lab", with_roles("web", "lab"), True),
+        ("lab", with_roles("*"), True),
+        ("@service", with_roles("*"), True),
+        ("lab", THE_DAEMON, True),
+        ("@service", THE_DAEMON, True),
+    ],
+)
+def test_what_is_refused_is_traced_where_the_caller_has_a_role(
+    chain: str, caller: Caller, is_traced: bool
+) -> None:
+    assert is_refusal_traced(chain, caller) is is_traced
