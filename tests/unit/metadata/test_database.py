@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sqlite3
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -338,3 +339,29 @@ async def test_the_write_ahead_log_shrinks_after_a_long_reader(
     for number in range(2):
         await write(sqlite_database, 10**6 - number - 1)
     assert log.stat().st_size <= 8 << 20
+
+
+async def test_a_transaction_that_does_not_wait_for_the_disk_is_kept(database: Database) -> None:
+    def work(c: Connection) -> None:
+        c.execute(insert(request).values(row(1)))
+
+    await database.run_unsynced(work)
+    assert await seen(database) == ["r000001"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_after_it_transactions_wait_for_the_disk_as_before(database: Database, fails: bool) -> None:
+    def setting(c: Connection) -> object:
+        query = "PRAGMA synchronous" if c.dialect.name == "sqlite" else "SHOW synchronous_commit"
+        return c.exec_driver_sql(query).scalar()
+
+    def work(c: Connection) -> None:
+        assert setting(c) in (1, "off")
+        if fails:
+            raise LookupError
+
+    before = await database.run(setting)
+    with pytest.raises(LookupError) if fails else nullcontext():
+        await database.run_unsynced(work)
+    assert await database.run(setting) == before
+    assert before != 1
