@@ -28,7 +28,7 @@ INTERVAL_SECONDS: Final = 60.0
 REMOVAL_STEP: Final = timedelta(days=1)
 
 # In one transaction: rows that go, and chains that are looked at. More rows than lie between two seals.
-MAX_REMOVED: Final = 2000
+MAX_REMOVED: Final = 1000
 MAX_CHAINS: Final = 500
 
 
