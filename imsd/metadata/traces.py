@@ -98,12 +98,15 @@ async def projects_with_traces_before(c: AsyncConnection, time: datetime, limit:
 
 
 async def newest_seal_of_old(c: AsyncConnection, project_id: str, before: datetime) -> int:
-    """The newest seal up to which every trace is from before a time; 0: there is none."""
-    first_kept = select(func.min(trace.c.sequence)).where(
-        trace.c.project_id == project_id, trace.c.time >= before
+    """The newest seal up to which every trace is from before a time; 0: none that has such a trace."""
+    of_project = trace.c.project_id == project_id
+    first, _ = await first_and_last(c, TraceQuery(project_id=project_id))
+    kept = (
+        await c.execute(select(func.min(trace.c.sequence)).where(of_project, trace.c.time >= before))
+    ).scalar()
+    sealed = select(func.max(trace_seal.c.sequence)).where(
+        trace_seal.c.project_id == project_id, trace_seal.c.sequence >= first
     )
-    sealed = select(func.max(trace_seal.c.sequence)).where(trace_seal.c.project_id == project_id)
-    kept = (await c.execute(first_kept)).scalar()
     if kept is not None:
         sealed = sealed.where(trace_seal.c.sequence < kept)
     return (await c.execute(sealed)).scalar() or 0

@@ -156,6 +156,20 @@ async def test_a_removal_that_a_crash_cut_short_goes_on(
     assert (await world.written())[0].sequence == 16
 
 
+async def test_nothing_is_noted_while_nothing_can_go(new_world: NewWorld) -> None:
+    """The only seal that covers an old trace covers one that is not old, too."""
+    world: World = await new_world(retention=timedelta(days=1))
+    for _ in range(3):
+        await world.call()
+        world.later(days=3)
+    await world.tamper("DELETE FROM trace_seal WHERE sequence = 2")
+    world.later(days=-2)  # the first two are old, the third is not
+    assert await world.upkeep.remove_old(world.now) == 1
+    for _ in range(3):
+        assert await world.upkeep.remove_old(world.now) == 0
+    assert [trace.name for trace in await world.written()].count("removeTraces") == 1
+
+
 async def test_a_chain_goes_on_when_all_that_is_old_is_gone(new_world: NewWorld) -> None:
     world: World = await new_world(retention=timedelta(days=1))
     await old_and_new(world)
