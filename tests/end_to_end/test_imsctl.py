@@ -245,8 +245,10 @@ def test_a_repeated_request_id_of_a_failed_import_fails_as_that_did(
 
 def test_drivers_formats_and_the_service_are_shown(shared: DaemonProcess) -> None:
     drivers = shared.imsctl_json("driver", "list")
+    # Of the store and of the bucket.
     assert [(found["name"], found["default"]) for found in drivers if found["state"] == "ready"] == [
-        ("localfs", True)
+        ("localfs", True),
+        ("localfs", False),
     ]
     formats = {found["name"]: found["can_read"] for found in shared.imsctl_json("format", "list")}
     assert formats == {known.name: known.can_read for known in FORMATS}
@@ -256,12 +258,15 @@ def test_drivers_formats_and_the_service_are_shown(shared: DaemonProcess) -> Non
 def test_every_help_page_has_an_example(shared: DaemonProcess) -> None:
     root: Any = typer.main.get_command(app)
     context: Any = typer.Context(root)
-    commands = [(group, name) for group in GROUPS for name in root.get_command(context, group).commands]
+    commands: list[tuple[str, ...]] = []
+    for group in GROUPS:
+        below = getattr(root.get_command(context, group), "commands", None)
+        commands += [(group, name) for name in below] if below else [(group,)]
     with ThreadPoolExecutor(2) as pool:
         pages = list(pool.map(lambda command: shared.imsctl(*command, "--help").stdout, commands))
-    for (group, name), page in zip(commands, pages, strict=True):
-        assert "Example:" in page, (group, name)
-        assert f"imsctl {group} {name}" in page.split("Example:")[1]
+    for command, page in zip(commands, pages, strict=True):
+        assert "Example:" in page, command
+        assert " ".join(("imsctl", *command)) in page.split("Example:")[1]
 
 
 @pytest.mark.parametrize(
