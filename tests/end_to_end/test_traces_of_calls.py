@@ -11,12 +11,13 @@ import grpc
 import pytest
 
 from imsd.core.actions import OPERATIONS
+from imsd.grpc_server.image_servicer import ImageServicer
 from imsd.v1 import identity_pb2, image_pb2, tag_pb2, trace_pb2
 from tests.contract.test_actions import METHODS
 from tests.end_to_end import wire
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
 from tests.end_to_end.test_policies import harmless, make_user, reason_of_call
-from tests.end_to_end.trace_story import DISK, STEPS, Story
+from tests.end_to_end.trace_story import DISK, STEPS, Step, Story
 
 CHAINS = ("blue", "red", "@service")
 MUTATIONS = [method for method, operation in OPERATIONS.items() if operation.is_mutation]
@@ -78,13 +79,18 @@ def test_every_call_that_changes_something_has_a_step_in_the_story() -> None:
     assert sorted(f"imsd.v1.{step.call}" for step in STEPS) == sorted(MUTATIONS)
 
 
+def is_served(step: Step) -> bool:
+    """Whether the daemon has the call."""
+    return step.name != "RegisterImage" or "RegisterImage" in vars(ImageServicer)
+
+
 async def test_each_call_that_succeeds_leaves_one_trace(channel: Any) -> None:
     stubs = Stubs(channel)
     story = Story(stubs, await wire.import_disk(stubs, DISK, project_id="blue", name="disk"))
     story.answers["spare"] = await wire.open_upload(stubs, project_id="blue", size_bytes=1)
     story.answers["full"] = await wire.send(stubs, DISK, project_id="blue")
     for step in STEPS:
-        if step.name == "RegisterImage":
+        if not is_served(step):
             continue
         before = await traces(stubs)
         await step.run(story)
