@@ -41,6 +41,8 @@ def nothing_to_fill(database: Path) -> None:
 # How many connections may wait to be accepted.
 WAITING_LINE = 1024
 
+STOP_PATIENCE_SECONDS = 30.0
+
 
 class Glance:
     """A Glance of its own, in ``folder``. Raises NotAvailable when it cannot be had here.
@@ -100,5 +102,9 @@ class Glance:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        try:
+            self.process.wait(STOP_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:  # uWSGI that is told to end while it starts may not hear it
+            self.process.kill()
+            self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)

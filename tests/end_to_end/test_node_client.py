@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from imsd.v1 import image_pb2
+from tests.certificates import Authority
 from tests.end_to_end import wire
 from tests.end_to_end.cut_connection import CUT_AFTER, Cut
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
@@ -195,6 +197,43 @@ async def test_a_download_that_is_cut_off_leaves_no_file(
     _, complaints = await finished(loading, 1)
     assert re.search(r"\[(DAEMON_UNREACHABLE|UNAVAILABLE)\]\n", complaints), complaints
     assert not files_like(tmp_path, "out*")
+
+
+async def test_a_token_is_sent_over_tls_and_a_wrong_one_refused(
+    start_daemon: Callable[..., DaemonProcess], start: Node, tmp_path: Path
+) -> None:
+    authority = Authority()
+    certificate, key = authority.server().write(tmp_path, "server")
+    place = f"127.0.0.1:{free_port()}"
+    daemon = start_daemon(options=["--listen", place], tls__cert_file=certificate, tls__key_file=key)
+    secret = await asyncio.to_thread(token_for, daemon, "ann", "lab")
+    disk = written(tmp_path / "disk.raw", random_disk(MIB))
+    said = {"IMSD_CA_FILE": str(authority.write(tmp_path)), "IMSD_TOKEN": secret}
+    await image_of(await start(f"tls://{place}", "import", disk, "--name", "hers", **said))
+    assert daemon.value("SELECT project_id FROM image") == "lab"
+    await finished(await start(daemon.address, "download", "hers", tmp_path / "out.raw", IMSD_TOKEN=secret))
+    assert (tmp_path / "out.raw").read_bytes() == disk.read_bytes()
+    wrong = said | {"IMSD_TOKEN": secret[:-4] + "0000"}
+    _, complaints = await finished(
+        await start(f"tls://{place}", "download", "hers", tmp_path / "no", **wrong), 1
+    )
+    assert re.search(r" \[UNAUTHENTICATED\]\n  [^\n]+\n\Z", complaints), complaints
+    _, complaints = await finished(await start("192.0.2.1:7443", "watch", "x", IMSD_TOKEN=secret), 2)
+    assert "without TLS" in complaints
+
+
+def token_for(daemon: DaemonProcess, user: str, project: str) -> str:
+    """A token of a new user, who may do everything in a new project."""
+    daemon.imsctl("project", "create", project)
+    daemon.imsctl("user", "create", user)
+    daemon.imsctl("role", "grant", "IMS FullAccess", "--user", user, "--in", project)
+    return daemon.imsctl("token", "create", "--name", "node", "--user", user).stdout.strip()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 async def test_an_existing_file_is_kept(daemon: DaemonProcess, start: Node, tmp_path: Path) -> None:

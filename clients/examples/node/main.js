@@ -13,7 +13,7 @@ const USAGE = `usage: node main.js ADDRESS import FILE --name NAME [--sha256 HEX
        node main.js ADDRESS watch JOB
        node main.js ADDRESS download IMAGE FILE [--format FORMAT]
 
-ADDRESS is unix:PATH or HOST:PORT. IMSD_TOKEN: an API token. IMSD_PROJECT: the project, else the default one.
+ADDRESS is unix:PATH, tls://HOST:PORT or HOST:PORT. README.md tells of IMSD_TOKEN, IMSD_CA_FILE and IMSD_PROJECT.
 example: node main.js unix:/run/imsd/imsd.sock import debian.qcow2 --name debian-12`;
 
 const OPTIONS = { name: { type: 'string' }, sha256: { type: 'string' }, format: { type: 'string' } };
@@ -43,8 +43,8 @@ async function main() {
   const { values, positionals } = parsed();
   const [address, name, ...rest] = positionals;
   if (!Object.hasOwn(COMMANDS, name ?? '')) throw new Failure('USAGE', USAGE);
-  const { IMSD_TOKEN: token, IMSD_PROJECT: project } = process.env;
-  const imsd = new Imsd(address, { token, project });
+  const { IMSD_TOKEN: token, IMSD_CA_FILE: caFile, IMSD_PROJECT: project } = process.env;
+  const imsd = new Imsd(address, { token, caFile, project });
   try {
     await COMMANDS[name](imsd, rest, values);
   } finally {
