@@ -47,6 +47,16 @@ def unknown_project(project_id: str) -> NotFound:
     )
 
 
+def _deleted_project(project_id: str) -> NotFound:
+    return NotFound(
+        _was_deleted(project_id), reason="PROJECT_UNKNOWN", field="project_id", hint="use another project"
+    )
+
+
+def _was_deleted(project_id: str) -> str:
+    return f"project {project_id!r} was deleted, and its id is not used again"
+
+
 class KnownProjects:
     """Those that are there, remembered: each change in a project asks for its own."""
 
@@ -65,8 +75,8 @@ class KnownProjects:
     async def note(self, caller: Caller, project_id: str) -> None:
         """A call of ``caller`` changes something in a project.
 
-        The local administrator makes a project by using it; for anybody else it must be there. Raises
-        NotFound (PROJECT_UNKNOWN).
+        The local administrator makes a project by using it, unless it was deleted; for anybody else it must be
+        there. Raises NotFound (PROJECT_UNKNOWN).
         """
         project_id = project_id or limits.DEFAULT_PROJECT
         if self._known.get(project_id) or not limits.PROJECT.match(project_id):
@@ -79,6 +89,8 @@ class KnownProjects:
                 raise unknown_project(project_id)
             record = ProjectRecord(id=project_id, description="", created_at=self._clock())
             async with self._database.transaction() as c:
+                if await identity_rows.was_project_deleted(c, project_id):
+                    raise _deleted_project(project_id)
                 await identity_rows.insert_project(c, record)
         self._known.put(project_id, True, seen)
 
@@ -97,6 +109,12 @@ class Projects:
             created_at=self._runtime.clock(),
         )
         async with self._principals.changing() as c:
+            if await identity_rows.was_project_deleted(c, project_id):
+                raise AlreadyExists(
+                    f"{_was_deleted(project_id)}: its jobs, usage and traces would be the new one's",
+                    field="id",
+                    hint="give the new project another id",
+                )
             if not await identity_rows.insert_project(c, record):
                 raise AlreadyExists(f"there is a project {project_id!r} already", field="id")
         return record
@@ -117,8 +135,13 @@ class Projects:
         return found[:limit], self._runtime.tokens.make(query, (found[limit - 1].id, ""))
 
     async def delete(self, project_id: str) -> None:
-        """Raises InvalidRequest, NotFound, FailedPrecondition."""
+        """Its id is not used again. Raises InvalidRequest, NotFound, FailedPrecondition."""
         identity_checks.new_project_id(project_id)
+        if project_id == limits.DEFAULT_PROJECT:
+            raise FailedPrecondition(
+                f"{project_id!r} is where the local administrator works when it names no project",
+                hint="delete what it has, if that is what you want",
+            )
         async with self._principals.changing() as c:
             if what := await identity_rows.what_a_project_has(c, project_id):
                 article = "an" if what[0] in "aeiou" else "a"
@@ -126,5 +149,5 @@ class Projects:
                     f"project {project_id!r} has {article} {what}",
                     hint="delete what it has first, withdraw what is shared with it",
                 )
-            if not await identity_rows.delete_project(c, project_id):
+            if not await identity_rows.delete_project(c, project_id, self._runtime.clock()):
                 raise NotFound(f"there is no project {project_id!r}", field="id")

@@ -59,8 +59,8 @@ def chain_of(project_id: str | None, caller: Caller) -> str:
 def is_refusal_traced(chain: str, caller: Caller) -> bool:
     """Whether a call of ``caller`` that was refused before its work began leaves a trace in ``chain``.
 
-    Only where it has a role, whatever that allows: nobody fills the traces of strangers. Calls that belong to no
-    project are traced of whoever has a role anywhere.
+    Only where it has a role, whatever that allows: nobody fills the traces of strangers. Calls that belong
+    to no project are traced of whoever has a role anywhere.
     """
     if caller.is_local_administrator or EVERY_PROJECT in caller.roles:
         return True

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .identity_records import GroupRecord, PrincipalKind, ProjectRecord, UserRecord
-from .identity_tables import group_member, project, role_grant, user_account, user_group
+from .identity_tables import deleted_project, group_member, project, role_grant, user_account, user_group
 from .quota_tables import quota_override
 from .records import ImageStatus, JobState
 from .rows import in_batches, insert_new, to_row
@@ -28,6 +29,11 @@ async def known_project(c: AsyncConnection, project_id: str) -> bool:
 async def insert_project(c: AsyncConnection, record: ProjectRecord) -> bool:
     """False, and nothing changed, when it is there already."""
     return await _insert(c, project, to_row(record))
+
+
+async def was_project_deleted(c: AsyncConnection, project_id: str) -> bool:
+    """Whether there was such a project, and is no more."""
+    return await _is_there(c, deleted_project, project_id)
 
 
 async def list_projects(
@@ -56,11 +62,17 @@ async def what_a_project_has(c: AsyncConnection, project_id: str) -> str:
     return ""
 
 
-async def delete_project(c: AsyncConnection, project_id: str) -> bool:
-    """Forget a project, the roles granted in it and its own quotas; False when it is not there."""
+async def delete_project(c: AsyncConnection, project_id: str, now: datetime) -> bool:
+    """Forget a project, but for its id, the roles granted in it and its own quotas.
+
+    False when it is not there.
+    """
     await c.execute(delete(role_grant).where(role_grant.c.project_id == project_id))
     await c.execute(delete(quota_override).where(quota_override.c.project_id == project_id))
-    return await _delete(c, project, project_id)
+    if not await _delete(c, project, project_id):
+        return False
+    await _insert(c, deleted_project, {"id": project_id, "deleted_at": now})
+    return True
 
 
 async def known_user(c: AsyncConnection, user_id: str) -> bool:

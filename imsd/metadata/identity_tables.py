@@ -16,6 +16,14 @@ project = Table(
     Column("created_at", UtcDateTime, nullable=False),
 )
 
+# Projects that there were: what they left, such as jobs and traces, must not become another one's.
+deleted_project = Table(
+    "deleted_project",
+    metadata,
+    Column("id", PROJECT_ID, primary_key=True),
+    Column("deleted_at", UtcDateTime, nullable=False),
+)
+
 user_account = Table(
     "user_account",
     metadata,

@@ -19,7 +19,15 @@ from sqlalchemy import (
 )
 
 from .columns import ID, PROJECT_ID, UtcDateTime, metadata
-from .identity_tables import api_token, group_member, project, role_grant, user_account, user_group
+from .identity_tables import (
+    api_token,
+    deleted_project,
+    group_member,
+    project,
+    role_grant,
+    user_account,
+    user_group,
+)
 from .quota_tables import quota_override, usage_record
 from .trace_tables import trace, trace_chain, trace_intent, trace_seal
 
@@ -27,6 +35,7 @@ __all__ = [
     "UtcDateTime",
     "api_token",
     "chunk",
+    "deleted_project",
     "group_member",
     "image",
     "image_member",

@@ -141,8 +141,9 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateProject(self, request, context):
-        """CreateProject makes a project known: images can be shared with it and roles be granted in it.
-        Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+        """CreateProject makes a project known: images can be shared with it and roles be granted in it. The id of a deleted
+        project is not used again: its jobs, usage and traces stay.
+        Reasons: INVALID_REQUEST, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,8 +158,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProject(self, request, context):
-        """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something). Retry: a second call says NOT_FOUND.
+        """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share. Its id is not used again.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something; it is "default"). Retry: a second call says NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,16 +42,17 @@ class IdentityServiceStub:
     Reasons: none of its own. Retry: safe.
     """
     CreateProject: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateProjectRequest, _identity_pb2.Project]
-    """CreateProject makes a project known: images can be shared with it and roles be granted in it.
-    Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+    """CreateProject makes a project known: images can be shared with it and roles be granted in it. The id of a deleted
+    project is not used again: its jobs, usage and traces stay.
+    Reasons: INVALID_REQUEST, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
     """
     ListProjects: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListProjectsRequest, _identity_pb2.ListProjectsResponse]
     """ListProjects returns the projects that the caller may see: an operator all of them, others their own.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     DeleteProject: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DeleteProjectRequest, _identity_pb2.DeleteProjectResponse]
-    """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something). Retry: a second call says NOT_FOUND.
+    """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share. Its id is not used again.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something; it is "default"). Retry: a second call says NOT_FOUND.
     """
     CreateUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.User]
     """CreateUser makes a user known, so that it can have roles and tokens.
@@ -123,16 +124,17 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     Reasons: none of its own. Retry: safe.
     """
     CreateProject: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateProjectRequest, _identity_pb2.Project]  # type: ignore[assignment]
-    """CreateProject makes a project known: images can be shared with it and roles be granted in it.
-    Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+    """CreateProject makes a project known: images can be shared with it and roles be granted in it. The id of a deleted
+    project is not used again: its jobs, usage and traces stay.
+    Reasons: INVALID_REQUEST, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
     """
     ListProjects: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListProjectsRequest, _identity_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """ListProjects returns the projects that the caller may see: an operator all of them, others their own.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     DeleteProject: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteProjectRequest, _identity_pb2.DeleteProjectResponse]  # type: ignore[assignment]
-    """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something). Retry: a second call says NOT_FOUND.
+    """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share. Its id is not used again.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something; it is "default"). Retry: a second call says NOT_FOUND.
     """
     CreateUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.User]  # type: ignore[assignment]
     """CreateUser makes a user known, so that it can have roles and tokens.
@@ -213,8 +215,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.CreateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.Project, _abc.Awaitable[_identity_pb2.Project]]:
-        """CreateProject makes a project known: images can be shared with it and roles be granted in it.
-        Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+        """CreateProject makes a project known: images can be shared with it and roles be granted in it. The id of a deleted
+        project is not used again: its jobs, usage and traces stay.
+        Reasons: INVALID_REQUEST, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod
@@ -233,8 +236,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.DeleteProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.DeleteProjectResponse, _abc.Awaitable[_identity_pb2.DeleteProjectResponse]]:
-        """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something). Retry: a second call says NOT_FOUND.
+        """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share. Its id is not used again.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something; it is "default"). Retry: a second call says NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -337,8 +337,10 @@ async def test_the_local_administrator_makes_a_project_by_using_it(
     await services.projects.delete("new")
     with pytest.raises(NotFound):
         await services.projects.known.note(ANN, "new")
-    await services.projects.known.note(ADMINISTRATOR, "new")
-    assert await is_known("new")
+    with pytest.raises(NotFound, match="was deleted") as refused:
+        await services.projects.known.note(ADMINISTRATOR, "new")
+    assert refused.value.reason == "PROJECT_UNKNOWN"
+    assert not await is_known("new")
     await services.projects.known.note(ADMINISTRATOR, "no project\x00")  # refused later, where it is read
     assert not await is_known("no project\x00")
 
@@ -353,8 +355,32 @@ async def test_a_project_that_another_daemon_forgets_is_unknown_here_within_seco
     seconds = REMEMBER_SECONDS
     with pytest.raises(NotFound):
         await here.note(ANN, "new")
-    await here.note(ADMINISTRATOR, "new")
-    assert [project.id for project in (await elsewhere.list(ADMINISTRATOR, 0, ""))[0]] == ["new"]
+    await here.note(ADMINISTRATOR, "newer")
+    assert [project.id for project in (await elsewhere.list(ADMINISTRATOR, 0, ""))[0]] == ["newer"]
+
+
+async def test_the_id_of_a_deleted_project_is_not_used_again(services: IdentityServices) -> None:
+    """Its finished jobs, its usage and its traces are still there: they are not the next one's."""
+    await services.projects.create("gone", "")
+    await services.projects.delete("gone")
+    for _ in range(2):
+        with pytest.raises(AlreadyExists, match="was deleted, and its id is not used again") as refused:
+            await services.projects.create("gone", "")
+        assert (refused.value.reason, refused.value.field) == ("ALREADY_EXISTS", "id")
+        assert refused.value.hint
+    with pytest.raises(NotFound, match="there is no project"):
+        await services.projects.delete("gone")
+    with pytest.raises(NotFound) as unknown:
+        await services.grants.grant(USER, "ann", "gone", FULL)
+    assert unknown.value.reason == "PROJECT_UNKNOWN"
+    await services.projects.create("gone2", "")
+
+
+async def test_the_project_of_requests_that_name_none_stays(services: IdentityServices) -> None:
+    await services.projects.known.note(ADMINISTRATOR, "")
+    with pytest.raises(FailedPrecondition, match="'default' is where"):
+        await services.projects.delete("default")
+    await services.projects.known.note(ADMINISTRATOR, "")
 
 
 def test_a_caller_with_one_project_need_not_name_it() -> None:

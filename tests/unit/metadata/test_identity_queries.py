@@ -107,10 +107,21 @@ async def test_a_deleted_project_takes_its_roles_along(database: Database) -> No
         await identity.insert_project(c, a_project("lab"))
         for project_id in ("lab", "web", "*"):
             await role_grants.insert_grant(c, a_grant("ann", project_id))
-        assert await identity.delete_project(c, "lab")
-        assert not await identity.delete_project(c, "lab")
+        assert await identity.delete_project(c, "lab", START)
+        assert not await identity.delete_project(c, "lab", START)
         left = await role_grants.list_grants(c, GrantQuery(), 10, None)
         assert [grant.project_id for grant in left] == ["*", "web"]
+
+
+async def test_a_deleted_project_is_remembered(database: Database) -> None:
+    async with database.transaction() as c:
+        for name in ("lab", "web"):
+            await identity.insert_project(c, a_project(name))
+        assert not await identity.was_project_deleted(c, "lab")
+        await identity.delete_project(c, "lab", START)
+        assert not await identity.delete_project(c, "nothing", START)
+        deleted = [name for name in ("lab", "web", "nothing") if await identity.was_project_deleted(c, name)]
+        assert deleted == ["lab"]
 
 
 async def test_a_user_says_its_groups_and_a_group_its_users(database: Database) -> None:
