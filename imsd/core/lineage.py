@@ -41,3 +41,13 @@ def lineage_of(image: ImageRecord) -> Mapping[str, object]:
         "public_platform": image.platform or "Other" if is_public else image.public_platform,
         "is_market_derived": image.is_market_derived or image.is_published,
     }
+
+
+def late_marks(made: ImageRecord, image: ImageRecord) -> Mapping[str, object]:
+    """What ``made`` must say of its descent besides, because of what became of ``image`` since the request.
+
+    Marks are only added: what was made of a public image stays marked.
+    """
+    marks = lineage_of(image)
+    names = ("public_platform", "is_market_derived")
+    return {name: marks[name] for name in names if marks[name] and not getattr(made, name)}

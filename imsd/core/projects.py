@@ -75,8 +75,8 @@ class KnownProjects:
     async def note(self, caller: Caller, project_id: str) -> None:
         """A call of ``caller`` changes something in a project.
 
-        The local administrator makes a project by using it, unless it was deleted; for anybody else it must be
-        there. Raises NotFound (PROJECT_UNKNOWN).
+        The local administrator makes a project by using it, unless it was deleted; for anybody else it must
+        be there. Raises NotFound (PROJECT_UNKNOWN).
         """
         project_id = project_id or limits.DEFAULT_PROJECT
         if self._known.get(project_id) or not limits.PROJECT.match(project_id):

@@ -6,6 +6,9 @@ but rows is written, and neither image needs the other any more. The records of 
 content into the domain of the copy's project, looked into, and published as by an import. No chunk becomes
 findable for another project than the one that stored it.
 
+What the copy inherits of the other image's descent is looked at when it is asked for, when it begins and when
+it ends: an image that is published meanwhile has no copy that does not say so.
+
 What the copy reads it holds until it ends, whatever becomes of the other image or the share meanwhile.
 """
 
@@ -23,6 +26,7 @@ from imsd.core.downloads import open_image_reader
 from imsd.core.image_access import usable_image
 from imsd.core.image_making import ImageMaker, MadeImage, publish
 from imsd.core.job_run import JobRun, Workflow
+from imsd.core.lineage import late_marks
 from imsd.core.opened_upload import StoredDisk
 from imsd.core.sweeper import Sweeper
 from imsd.metadata import chunk_index
@@ -45,6 +49,7 @@ class CopyImage(Workflow):
         made = await self._cut_anew(run, source, copy)
         run.enter("commit", 0, (99.0, 100.0))
         async with run.runtime.database.transaction() as c:
+            await _inherit(c, run, copy)
             await publish(c, run, made)
             await run.succeed(c, {"image_id": copy.id})
 
@@ -81,7 +86,17 @@ async def _begin(c: AsyncConnection, run: JobRun) -> tuple[ImageRecord, ImageRec
     )
     if copy is None:
         raise Conflict("the image of this job is gone")
+    await _inherit(c, run, copy)
     return source, copy
+
+
+async def _inherit(c: AsyncConnection, run: JobRun, copy: ImageRecord) -> None:
+    """Mark the copy by what the other image is now: it may have been published since the request."""
+    source_id = str(run.record.spec["source_image_id"])
+    source = await image_rows.get_image(c, await image_rows.owner_of_image(c, source_id), source_id)
+    if source is not None and (marks := late_marks(copy, source)):
+        values = {**marks, "updated_at": run.runtime.clock()}
+        await image_rows.update_image(c, copy.id, values, statuses=[ImageStatus.SAVING])
 
 
 async def _take_manifest(c: AsyncConnection, run: JobRun, source: ImageRecord) -> None:

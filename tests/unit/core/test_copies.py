@@ -382,6 +382,45 @@ async def test_a_copy_that_runs_keeps_its_bytes_when_it_is_withdrawn(database: D
         assert await content_of(service, copy) == disk
 
 
+async def changed(service: ImportService, image_id: str, **values: Any) -> None:
+    async with service.runtime.database.transaction() as c:
+        done = await image_rows.update_image(c, image_id, values, statuses=[ImageStatus.ACTIVE])
+    assert done is not None
+
+
+MARKED: dict[str, Any] = {"is_published": True, "visibility": Visibility.PUBLIC, "platform": "Ubuntu"}
+UNMARKED: dict[str, Any] = {"is_published": False, "visibility": Visibility.PRIVATE}
+
+
+async def test_a_source_that_is_published_before_the_copy_begins_marks_it(database: Database) -> None:
+    """Table 5-5 holds for what is copied, not for what was asked for; and no mark is lost."""
+    world = ImportWorld(database)
+    async with world.serving() as service:
+        late, early = [await imported(service, a_disk(seed, 1)) for seed in (14, 15)]
+        service.dispatcher._stopping.set()  # nothing begins any more
+        await changed(service, early.id, **MARKED)
+        job_ids = [await started(service, source.id) for source in (late, early)]
+        await changed(service, early.id, **UNMARKED)
+        await changed(service, late.id, **MARKED)
+    async with world.serving() as service:
+        for job_id in job_ids:
+            copy = await record_of(service, await service.end_of(job_id))
+            assert (copy.public_platform, copy.is_market_derived) == ("Ubuntu", True)
+            assert not copy.is_published
+
+
+async def test_a_source_that_is_published_while_it_is_copied_marks_the_copy(database: Database) -> None:
+    async with ImportWorld(database).serving() as service:
+        coarse = await fast_imported(service.runtime, PROJECT, a_disk(16, 4))
+        await share(service, coarse.id, MemberStatus.ACCEPTED)
+        job_id, reached = await held_in_copy(service, coarse)
+        await changed(service, coarse.id, **MARKED)
+        await share(service, coarse.id, None)
+        reached.set()
+        copy = await record_of(service, await service.end_of(job_id, OTHER))
+        assert (copy.public_platform, copy.is_market_derived) == ("Ubuntu", True)
+
+
 async def held_in_copy(service: ImportService, coarse: ImageRecord) -> tuple[str, asyncio.Event]:
     """A copy that has opened what it reads, and reads on when the event is set."""
     may_read, begun = asyncio.Event(), asyncio.Event()
