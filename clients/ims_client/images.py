@@ -31,6 +31,12 @@ class ImageCalls:
         job: job_pb2.Job = await self._connection.call(self._stub.CreateImage, request)
         return job
 
+    async def register(self, request: pb.RegisterImageRequest) -> job_pb2.Job:
+        """Start the job that fills an image made by `create_queued`; the project is filled in."""
+        request.project_id = self._project_id
+        job: job_pb2.Job = await self._connection.call(self._stub.RegisterImage, request)
+        return job
+
     async def get(self, image_id: str) -> pb.Image:
         request = pb.GetImageRequest(project_id=self._project_id, image_id=image_id)
         image: pb.Image = await self._connection.call(self._stub.GetImage, request)

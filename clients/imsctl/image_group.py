@@ -19,6 +19,7 @@ from . import (
     image_import,
     image_inspect,
     image_list,
+    image_register,
     image_set,
     image_state,
     member_group,
@@ -32,7 +33,7 @@ from .image_copy import CopyOptions
 from .image_download import DownloadOptions
 from .image_export import ExportOptions
 from .image_output import print_image
-from .import_options import ImportOptions
+from .import_options import FileOptions, ImportOptions
 from .job_watch import watch_own_job
 from .json_fields import job_fields
 from .output import print_fields, print_json
@@ -74,6 +75,27 @@ async def import_(
         await image_fetch.fetch_image(session, file, options)
     else:
         await image_import.import_image(session, file, options)
+
+
+@command(
+    app,
+    "register",
+    example=[
+        "imsctl image register appliance appliance.qcow2",
+        "imsctl image register appliance --from-bucket main:appliance.qcow2",
+    ],
+)
+async def register(
+    session: Session,
+    image: ImageArgument,
+    file: Annotated[str, typer.Argument(metavar="FILE|URL", help=IMPORT_HELP)],
+    options: FileOptions,
+) -> None:
+    """Give an image that `image create-queued` made its bytes.
+
+    After a failure or Ctrl-C while the image is made it waits for a file again, as it was.
+    """
+    await image_register.register_image(session, image, file, options)
 
 
 @command(

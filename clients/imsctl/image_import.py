@@ -24,6 +24,7 @@ from imsd.v1 import image_pb2, job_pb2, upload_pb2
 
 from . import wording
 from .image_output import print_image, print_images
+from .image_request import ImageRequest, of_upload, start_job, usual_request_id
 from .import_options import UPLOAD_SUFFIX, ImportOptions
 from .job_output import print_job
 from .job_watch import watch_own_job
@@ -43,17 +44,30 @@ NOT_REUSABLE = ("FAILED_PRECONDITION", "REQUEST_ID_REUSED", "NOT_FOUND", "UPLOAD
 
 async def import_image(session: Session, file: str, options: ImportOptions) -> None:
     """Make an image of ``file``, a path or ``-``."""
-    request, upload_options = options.image_request(), options.upload_options()
+    request, upload_options = options.image_request(), options.options_of_upload()
     request.request_id = options.request_id
     async with session.connect() as client:
-        with open_source(file) as source, session.progress() as view:
-            work = _Import(client, source, file, upload_options, view)
-            job = await work.start(request)
-            if options.detach:
-                print_job(session, job)
-                return
-            job = await work.watch(job)
-        await print_images_of(session, client, job, options.request_id)
+        await send_file(session, client, file, request, upload_options, detach=options.detach)
+
+
+async def send_file(
+    session: Session,
+    client: ImsClient,
+    file: str,
+    request: ImageRequest,
+    options: UploadOptions,
+    *,
+    detach: bool,
+) -> None:
+    """Send ``file``, do with it what ``request`` asks, and print the images; ``detach``: print the job."""
+    with open_source(file) as source, session.progress() as view:
+        work = _Import(client, source, file, options, view)
+        job = await work.start(request)
+        if detach:
+            print_job(session, job)
+            return
+        job = await work.watch(job)
+    await print_images_of(session, client, job, request.request_id)
 
 
 async def print_images_of(session: Session, client: ImsClient, job: job_pb2.Job, request_id: str) -> None:
@@ -95,7 +109,7 @@ class _Import:
         self._view = view
         self._row = OutageNotes(client, view)
 
-    async def start(self, request: image_pb2.CreateImageRequest) -> job_pb2.Job:
+    async def start(self, request: ImageRequest) -> job_pb2.Job:
         """Send the file, or what an earlier attempt left to send, and start the job."""
         opened = await self._open(may_resume=True)
         if opened.is_gone:
@@ -136,13 +150,9 @@ class _Import:
                 ) from None
             raise
 
-    async def _earlier_job(
-        self, request: image_pb2.CreateImageRequest, upload: upload_pb2.Upload
-    ) -> job_pb2.Job:
+    async def _earlier_job(self, request: ImageRequest, upload: upload_pb2.Upload) -> job_pb2.Job:
         """The job that the first import with this request id started."""
-        asked = image_pb2.CreateImageRequest()
-        asked.CopyFrom(request)
-        asked.upload_id = upload.id
+        asked = of_upload(request, upload.id, request.request_id)
         ended = ClientError(
             "ALREADY_EXISTS",
             f"request id {self._used_id!r} was used for an import that has ended without an image",
@@ -162,18 +172,15 @@ class _Import:
     def _used_id(self) -> str:
         return self._options.request_id.removesuffix(UPLOAD_SUFFIX)
 
-    async def _check_early(self, request: image_pb2.CreateImageRequest, opened: OpenedUpload) -> None:
+    async def _check_early(self, request: ImageRequest, opened: OpenedUpload) -> None:
         """Learn of a wrong name or tag before the file is sent rather than after.
 
         Of an upload that is still open no image is made, but the request is looked at.
         """
-        asked = image_pb2.CreateImageRequest()
-        asked.CopyFrom(request)
-        asked.upload_id, asked.request_id = opened.upload.id, ""
         try:
-            await self._client.images.create(asked)
+            await start_job(self._client, of_upload(request, opened.upload.id, ""))
         except CallFailed as error:
-            if error.reason != "INVALID_REQUEST":
+            if error.reason != "INVALID_REQUEST" and error.field != "image_id":
                 return  # the upload is open; all else is told again when the file is there
             if not opened.is_resumed:
                 with suppress(CallFailed):
@@ -231,9 +238,7 @@ class _Import:
         with suppress(CallFailed, TimeoutError):
             await asyncio.wait_for(self._client.uploads.delete(upload.id), ABORT_SECONDS)
 
-    async def _create_from_committed(
-        self, request: image_pb2.CreateImageRequest, upload: upload_pb2.Upload
-    ) -> job_pb2.Job:
+    async def _create_from_committed(self, request: ImageRequest, upload: upload_pb2.Upload) -> job_pb2.Job:
         try:
             job = await self._create(request, upload)
             if job.state == job_pb2.JOB_STATE_FAIL and not request.request_id:
@@ -246,15 +251,12 @@ class _Import:
                 raise _NotReusable from None
             raise
 
-    async def _ask(self, request: image_pb2.CreateImageRequest) -> job_pb2.Job:
-        return await patiently(lambda: self._client.images.create(request), self._client.backoff())
+    async def _ask(self, request: ImageRequest) -> job_pb2.Job:
+        return await patiently(lambda: start_job(self._client, request), self._client.backoff())
 
-    async def _create(self, request: image_pb2.CreateImageRequest, upload: upload_pb2.Upload) -> job_pb2.Job:
-        asked = image_pb2.CreateImageRequest()
-        asked.CopyFrom(request)
-        asked.upload_id = upload.id
-        # One image of one upload: a repeated call gets the job of the first.
-        asked.request_id = request.request_id or f"imsctl-{upload.id}"
+    async def _create(self, request: ImageRequest, upload: upload_pb2.Upload) -> job_pb2.Job:
+        request_id = request.request_id or usual_request_id(request, upload.id)
+        asked = of_upload(request, upload.id, request_id)
         try:
             return await self._ask(asked)
         except CallFailed as error:

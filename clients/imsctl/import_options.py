@@ -1,4 +1,4 @@
-"""The options of `imsctl image import`."""
+"""The options of `imsctl image import` and `imsctl image register`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,52 @@ UPLOAD_SUFFIX = ".upload"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportOptions:
+class FileOptions:
+    """The options that say where the file of an image is, and how it gets to the daemon."""
+
+    sha256: Annotated[str, typer.Option(metavar="HEX", help="The file's SHA-256, checked by the daemon.")] = (
+        ""
+    )
+    detach: Annotated[bool, typer.Option("--detach", help="Return when the job is started; print it.")] = (
+        False
+    )
+    send_bytes: Annotated[
+        bool,
+        typer.Option("--send-bytes", help="Send the bytes even if the daemon could read the file itself."),
+    ] = False
+    on_server: Annotated[
+        bool,
+        typer.Option("--on-server", help="FILE is a path on the daemon's machine, which the daemon opens."),
+    ] = False
+    from_bucket: Annotated[
+        bool, typer.Option("--from-bucket", help="FILE is BUCKET:OBJECT, which the daemon reads.")
+    ] = False
+    request_id: Annotated[
+        str, typer.Option(metavar="ID", help="Start at most one job; a repeat gets what the first made.")
+    ] = ""
+
+    def is_fetched(self) -> bool:
+        """Whether FILE names what the daemon gets itself, and is no URL."""
+        return self.on_server or self.from_bucket
+
+    def upload_options(
+        self, disk_format: image_pb2.DiskFormat.ValueType, *, is_fast: bool = False
+    ) -> UploadOptions:
+        """Raises typer.BadParameter."""
+        from imsd.chunks.tree_digest import TreeHasher
+
+        return UploadOptions(
+            request_id=f"{self.request_id}{UPLOAD_SUFFIX}" if self.request_id else "",
+            disk_format=disk_format,
+            expected_sha256=choice.sha256(self.sha256, "--sha256"),
+            new_hasher=TreeHasher,
+            may_hand_over=not self.send_bytes,
+            is_fast=is_fast,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(FileOptions):
     name: Annotated[str, typer.Option(metavar="NAME", help="Name of the image.")]
     format: Annotated[
         str, typer.Option(metavar="FORMAT", help="What the file must be, for example qcow2; else recognised.")
@@ -53,23 +98,6 @@ class ImportOptions:
         default_factory=list
     )
     description: Annotated[str, typer.Option(metavar="TEXT", help="What the image is.")] = ""
-    sha256: Annotated[str, typer.Option(metavar="HEX", help="The file's SHA-256, checked by the daemon.")] = (
-        ""
-    )
-    detach: Annotated[bool, typer.Option("--detach", help="Return when the job is started; print it.")] = (
-        False
-    )
-    send_bytes: Annotated[
-        bool,
-        typer.Option("--send-bytes", help="Send the bytes even if the daemon could read the file itself."),
-    ] = False
-    on_server: Annotated[
-        bool,
-        typer.Option("--on-server", help="FILE is a path on the daemon's machine, which the daemon opens."),
-    ] = False
-    from_bucket: Annotated[
-        bool, typer.Option("--from-bucket", help="FILE is BUCKET:OBJECT, which the daemon reads.")
-    ] = False
     fast: Annotated[
         bool,
         typer.Option(
@@ -99,13 +127,6 @@ class ImportOptions:
     enterprise_project: Annotated[
         str, typer.Option(metavar="ID", help="0 or a UUID: a label for billing.")
     ] = ""
-    request_id: Annotated[
-        str, typer.Option(metavar="ID", help="Make at most one image; a repeat gets the one that was made.")
-    ] = ""
-
-    def is_fetched(self) -> bool:
-        """Whether FILE names what the daemon gets itself, and is no URL."""
-        return self.on_server or self.from_bucket
 
     def image_request(self) -> image_pb2.CreateImageRequest:
         """The request for the image, but for its upload. Raises typer.BadParameter."""
@@ -134,15 +155,6 @@ class ImportOptions:
     def disk_format(self) -> image_pb2.DiskFormat.ValueType:
         return image_choice.disk_format(self.format)
 
-    def upload_options(self) -> UploadOptions:
+    def options_of_upload(self) -> UploadOptions:
         """Raises typer.BadParameter."""
-        from imsd.chunks.tree_digest import TreeHasher
-
-        return UploadOptions(
-            request_id=f"{self.request_id}{UPLOAD_SUFFIX}" if self.request_id else "",
-            disk_format=self.disk_format(),
-            expected_sha256=choice.sha256(self.sha256, "--sha256"),
-            new_hasher=TreeHasher,
-            may_hand_over=not self.send_bytes,
-            is_fast=self.fast,
-        )
+        return self.upload_options(self.disk_format(), is_fast=self.fast)

@@ -9,30 +9,25 @@ from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKin
 
 from . import attribute_checks, checks, limits
 from .fast_import import check_declared
+from .image_file import ImageFile, check_file
 from .kind_rules import WORDS, check_license, disk_bounds, first_kind, refuse_kind
 from .os_identity import identify, identify_with
 from .runtime import Runtime
 from .service_limits import ServiceLimits
-from .sources import Source
 
 # Of what only makes sense with a system that servers start from.
 _OF_SYSTEMS = ("server_support", "license_type")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewImage:
+class NewImage(ImageFile):
     """What a caller wants; ``min_disk_gb`` 0: as large as the disk in the file. Empty texts say nothing.
 
-    The file is that of ``upload_id`` or, if there is one, of ``source``, which has ``expected_sha256``.
     ``kind``, ``server_kind``: values of `ImageKind` and `ServerKind`.
     """
 
     name: str
-    upload_id: str = ""
-    source: Source | None = None
-    expected_sha256: str = ""
     description: str = ""
-    disk_format: str = ""
     os_version: str = ""
     architecture: str = ""
     boot_mode: str = ""
@@ -48,16 +43,12 @@ class NewImage:
     family: str = ""
     server_support: Mapping[str, object] = field(default_factory=dict)
     enterprise_project_id: str = ""
-    is_fast: bool = False
     is_protected: bool = False
 
 
 def checked(new: NewImage, service: ServiceLimits) -> NewImage:
     """``new`` as it will be kept. Raises InvalidRequest."""
-    if new.source is None:
-        checks.uuid("upload_id", new.upload_id)
-        if new.expected_sha256:
-            checks.refuse("expected_sha256", "of an upload, CreateUpload takes the SHA-256")
+    check_file(new)
     return checked_attributes(new, service)
 
 

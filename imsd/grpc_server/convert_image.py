@@ -5,6 +5,7 @@ from __future__ import annotations
 from imsd.contract import InvalidRequest
 from imsd.core.image_copies import NewCopy
 from imsd.core.image_exports import NewExport
+from imsd.core.image_file import ImageFile
 from imsd.core.new_image import NewImage
 from imsd.core.sources import Source, SourceKind
 from imsd.v1 import image_pb2 as pb
@@ -14,10 +15,7 @@ from . import convert_image_fields as fields
 
 
 def new_image_from_pb(request: pb.CreateImageRequest) -> NewImage:
-    if request.WhichOneof("source") is None:
-        raise InvalidRequest(
-            "the request names no source", field="source", hint="set upload_id, url, local_path or object"
-        )
+    _require_source(request)
     return NewImage(
         upload_id=request.upload_id,
         source=_source_from_pb(request),
@@ -63,7 +61,23 @@ def new_export_from_pb(request: pb.ExportImageRequest) -> NewExport:
     )
 
 
-def _source_from_pb(request: pb.CreateImageRequest) -> Source | None:
+def registered_file_from_pb(request: pb.RegisterImageRequest) -> ImageFile:
+    _require_source(request)
+    return ImageFile(
+        upload_id=request.upload_id,
+        source=_source_from_pb(request),
+        expected_sha256=request.expected_sha256,
+    )
+
+
+def _require_source(request: pb.CreateImageRequest | pb.RegisterImageRequest) -> None:
+    if request.WhichOneof("source") is None:
+        raise InvalidRequest(
+            "the request names no source", field="source", hint="set upload_id, url, local_path or object"
+        )
+
+
+def _source_from_pb(request: pb.CreateImageRequest | pb.RegisterImageRequest) -> Source | None:
     named = request.WhichOneof("source")
     if named is None or named == "upload_id":
         return None

@@ -106,6 +106,12 @@ class ImageServicer(ImageServiceServicer):
         key = convert.request_key(request, request.project_id, request.request_id)
         return image_to_pb(await self._images.prepare(key, convert_image.prepared_image_from_pb(request)))
 
+    async def RegisterImage(self, request: pb.RegisterImageRequest, _: Context) -> job_pb2.Job:
+        key = convert.request_key(request, request.project_id, request.request_id)
+        file = convert_image.registered_file_from_pb(request)
+        job_id = await self._image_jobs.register(key, request.image_id, file)
+        return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
+
     async def UpdateImage(self, request: pb.UpdateImageRequest, _: Context) -> pb.Image:
         change = image_change_from_pb(request)
         return image_to_pb(await self._updates.update(image_ref_from_pb(request), change))

@@ -191,9 +191,10 @@ class ImageServiceServicer:
 
     def RegisterImage(self, request, context):
         """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
-        CreateImage's does, and fails for the same reasons; the image is QUEUED again after a job that failed.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not QUEUED, or not made by CreateQueuedImage),
-        and those of CreateImage. Retry: safe with the same request_id.
+        CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
+        was, after a job that failed or was cancelled.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
+        bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

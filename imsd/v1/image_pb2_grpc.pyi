@@ -68,9 +68,10 @@ class ImageServiceStub:
     """
     RegisterImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.RegisterImageRequest, _job_pb2.Job]
     """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
-    CreateImage's does, and fails for the same reasons; the image is QUEUED again after a job that failed.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not QUEUED, or not made by CreateQueuedImage),
-    and those of CreateImage. Retry: safe with the same request_id.
+    CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
+    was, after a job that failed or was cancelled.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
+    bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.Image]
     """GetImage returns one image.
@@ -221,9 +222,10 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """
     RegisterImage: _aio.UnaryUnaryMultiCallable[_image_pb2.RegisterImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
-    CreateImage's does, and fails for the same reasons; the image is QUEUED again after a job that failed.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not QUEUED, or not made by CreateQueuedImage),
-    and those of CreateImage. Retry: safe with the same request_id.
+    CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
+    was, after a job that failed or was cancelled.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
+    bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """GetImage returns one image.
@@ -389,9 +391,10 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
-        CreateImage's does, and fails for the same reasons; the image is QUEUED again after a job that failed.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not QUEUED, or not made by CreateQueuedImage),
-        and those of CreateImage. Retry: safe with the same request_id.
+        CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
+        was, after a job that failed or was cancelled.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
+        bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
         """
 
     @_abc_1.abstractmethod

@@ -1,4 +1,5 @@
-"""Create an image, or one for each disk of a package, from a committed upload or a file that is fetched.
+"""Create an image, or one for each disk of a package, from a committed upload or a file that is fetched;
+or fill an image that was prepared, which waits again if that fails.
 
 The story: a file that was compressed whole is unpacked into an upload of the job's own; the upload's bytes
 are opened as a disk (or are chunks already), checked, stored chunk by chunk, listed in a manifest; then one
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from imsd.contract import ImsError
 from imsd.core.fetching import Fetching
 from imsd.core.image_making import ImageMaker, MadeImage, forget_upload, publish
+from imsd.core.image_registration import is_registered, refuse_package, wait_again
 from imsd.core.job_run import JobRun, Workflow
 from imsd.core.package_import import (
     PackagedImage,
@@ -55,6 +57,7 @@ class CreateImage(Workflow):
         await self._fetching.fetch(run)
         found = await self._unpacking.unpack(run, await find_file(run, run.record.upload_id))
         if found.is_package:
+            refuse_package(run)
             async with self._packages.making(run, found) as images:
                 run.enter("commit", 0, (99.0, 100.0))
                 await self._publish_all(run, images)
@@ -66,7 +69,10 @@ class CreateImage(Workflow):
     async def undo(self, c: AsyncConnection, run: JobRun, error: ImsError | None) -> None:
         await undo_sub_jobs(c, run, error)
         await chunk_index.release_holder(c, run.holder)
-        await image_rows.delete_image_row(c, run.record.image_id)
+        if is_registered(run):
+            await wait_again(c, run)
+        else:
+            await image_rows.delete_image_row(c, run.record.image_id)
         await forget_upload(c, unpacked_upload_id(run.record.id))
         # Nobody else can use what this job fetched.
         if error is None or is_hopeless(error) or Source.of_job(run.record.spec):

@@ -11,7 +11,8 @@ import typer
 from ims_client import CallFailed, JobCancelled
 from imsctl import image_fetch
 from imsctl.file_argument import scheme_of
-from imsctl.import_options import ImportOptions
+from imsctl.image_request import ImageRequest, of_upload, usual_request_id
+from imsctl.import_options import FileOptions, ImportOptions
 from imsctl.job_watch import start_own_job
 from imsctl.progress import NoProgress
 from imsctl.session import Interrupted
@@ -94,19 +95,39 @@ def test_an_argument_is_a_url_by_its_beginning(text: str, scheme: str) -> None:
     assert scheme_of(text) == scheme
 
 
+def named(what: str, options: FileOptions) -> image_pb2.RegisterImageRequest:
+    request = image_pb2.RegisterImageRequest()
+    image_fetch.name_source(request, what, options)
+    return request
+
+
 def test_a_request_names_one_source_and_can_be_repeated() -> None:
-    url = image_fetch._request("https://example.org/disk", ImportOptions(name="web", sha256="AB" * 32))
+    url = named("https://example.org/disk", ImportOptions(name="web", sha256="AB" * 32))
     assert (url.WhichOneof("source"), url.url) == ("url", "https://example.org/disk")
     assert url.expected_sha256 == "ab" * 32
     assert url.request_id.startswith("imsctl-")
-    path = image_fetch._request("/srv/disk", ImportOptions(name="web", on_server=True, request_id="one"))
+    path = named("/srv/disk", FileOptions(on_server=True, request_id="one"))
     assert (path.WhichOneof("source"), path.local_path, path.request_id) == ("local_path", "/srv/disk", "one")
-    place = image_fetch._request("main:Disk.raw", ImportOptions(name="web", from_bucket=True))
+    place = named("main:Disk.raw", FileOptions(from_bucket=True))
     assert (place.WhichOneof("source"), place.object) == ("object", "main:Disk.raw")
     for what, wrong in (
-        ("disk", ImportOptions(name="web", on_server=True)),
-        ("disk", ImportOptions(name="web", from_bucket=True)),
-        ("/a:b", ImportOptions(name="web", from_bucket=True, on_server=True)),
+        ("disk", FileOptions(on_server=True)),
+        ("disk", FileOptions(from_bucket=True)),
+        ("/a:b", FileOptions(from_bucket=True, on_server=True)),
+        ("https://example.org/disk", FileOptions(send_bytes=True)),
     ):
         with pytest.raises(typer.BadParameter):
-            image_fetch._request(what, wrong)
+            named(what, wrong)
+
+
+def test_one_upload_gets_a_request_id_for_each_purpose() -> None:
+    requests: tuple[ImageRequest, ...] = (
+        image_pb2.CreateImageRequest(name="web"),
+        image_pb2.RegisterImageRequest(image_id="one"),
+        image_pb2.RegisterImageRequest(image_id="two"),
+    )
+    ids = [usual_request_id(request, "upload") for request in requests]
+    assert len(set(ids)) == len(ids)
+    for request, request_id in zip(requests, ids, strict=True):
+        asked = of_upload(request, "upload", request_id)
+        assert (asked.upload_id, asked.request_id, request.upload_id) == ("upload", request_id, "")

@@ -1,0 +1,104 @@
+"""The file that a job makes an image of: an upload that is there, or one into which the job fetches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from imsd.contract import FailedPrecondition, NotFound
+from imsd.metadata import uploads as upload_rows
+from imsd.metadata.records import ImageRecord, UploadRecord, UploadState
+
+from . import checks
+from .fast_import import check_same_way
+from .file_limits import require_file_size
+from .runtime import Runtime
+from .sources import Source, Sources
+from .uploads import NewUpload, Uploads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFile:
+    """Which file: that of ``upload_id`` or, if there is one, of ``source``, which has ``expected_sha256``.
+
+    ``disk_format``: what it must be, empty if that is to be found out.
+    """
+
+    upload_id: str = ""
+    source: Source | None = None
+    expected_sha256: str = ""
+    disk_format: str = ""
+    is_fast: bool = False
+
+
+def check_file(file: ImageFile) -> None:
+    """Raises InvalidRequest."""
+    if file.source is None:
+        checks.uuid("upload_id", file.upload_id)
+        if file.expected_sha256:
+            checks.refuse("expected_sha256", "of an upload, CreateUpload takes the SHA-256")
+
+
+def spec_of(image: ImageRecord, file: ImageFile, upload: UploadRecord, *, kind: str) -> dict[str, object]:
+    """What the job that makes ``image`` of ``file`` has to know. ``kind``: what was asked for, or empty."""
+    return {
+        "disk_format": file.disk_format or upload.disk_format,
+        "kind": kind,
+        "min_disk_gb": image.min_disk_gb,
+        "store": upload.store,
+        "source": file.source.to_spec() if file.source else None,
+    }
+
+
+class ImageFiles:
+    def __init__(self, runtime: Runtime, uploads: Uploads, sources: Sources) -> None:
+        self._runtime = runtime
+        self._uploads = uploads
+        self._sources = sources
+
+    async def own_upload(self, project_id: str, file: ImageFile) -> UploadRecord | None:
+        """The upload into which a job will fetch; it belongs to a job that is yet to be made, as is its row.
+
+        None: the file is in an upload that is there. Raises what `Sources.feed` raises, LimitExceeded.
+        """
+        if file.source is None:
+            return None
+        feed = self._sources.feed(project_id, file.source)
+        require_file_size(await feed.known_size(), self._runtime.limits, is_fast=file.is_fast)
+        wanted = NewUpload(
+            file_name=feed.name,
+            disk_format=file.disk_format,
+            expected_sha256=file.expected_sha256,
+            is_fast=file.is_fast,
+        )
+        return self._uploads.prepare(project_id, wanted, self._runtime.new_id())
+
+    async def committed(self, c: AsyncConnection, project_id: str, file: ImageFile) -> UploadRecord:
+        """The upload that is there, whole, and no other job's. Raises NotFound, FailedPrecondition."""
+        upload = await upload_rows.get_upload(c, project_id, file.upload_id)
+        if upload is None:
+            raise NotFound(
+                f"there is no upload {file.upload_id} in this project",
+                hint="it may have been aborted, expired or made into an image",
+            )
+        if upload.job_id:
+            raise FailedPrecondition(
+                "another job makes an image of this upload", hint=f"watch job {upload.job_id}"
+            )
+        if upload.state is not UploadState.COMMITTED:
+            raise FailedPrecondition(
+                "the upload is not complete",
+                hint=f"send the bytes from offset {upload.committed_offset} on and commit it",
+            )
+        check_same_way(is_fast=file.is_fast, upload_is_fast=upload.is_fast)
+        return upload
+
+    async def give(self, c: AsyncConnection, upload: UploadRecord, job_id: str) -> None:
+        """The upload is the job's from now on. Raises FailedPrecondition."""
+        if upload.job_id == job_id:  # its own
+            await self._uploads.insert(c, upload)
+        elif not await upload_rows.attach_upload(c, upload.id, job_id):
+            raise FailedPrecondition(
+                "another job makes an image of this upload", hint="list the jobs of the project"
+            )

@@ -1,0 +1,97 @@
+"""Filling an image that was prepared (contract §3.5): the job, and what becomes of the image if it fails.
+
+What the image was called and declared to be is the image's own: it is there before the job, and stays when
+the job fails or is cancelled. Then the image is QUEUED again, and waits for another file or its deletion.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from imsd.contract import FailedPrecondition
+from imsd.metadata import images as image_rows
+from imsd.metadata import jobs as job_rows
+from imsd.metadata.records import (
+    ImageKind,
+    ImageRecord,
+    ImageStatus,
+    JobKind,
+    JobRecord,
+    JobState,
+    UploadRecord,
+)
+
+from .image_access import owned_image
+from .image_file import ImageFile, spec_of
+from .job_run import JobRun
+from .lineage import origin_of
+from .runtime import Runtime
+
+REGISTERED = "is_registered"
+
+
+async def waiting_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord:
+    """An image of the project that was prepared and that no job fills.
+
+    Raises InvalidRequest, NotFound, PermissionDenied (NOT_OWNER), FailedPrecondition.
+    """
+    image = await owned_image(c, project_id, image_id)
+    said, hint = "", "make one without bytes, by CreateQueuedImage, or import the file"
+    if not image.is_prepared:
+        said = "was not made without bytes"
+    elif image.job_id and await job_rows.is_unfinished(c, image.job_id):
+        said, hint = "is being filled already", f"watch its job {image.job_id}, or cancel it first"
+    elif image.status is not ImageStatus.QUEUED:
+        said = f"is {image.status}: it has its bytes"
+    if said:
+        raise FailedPrecondition(f"image {image.name!r} {said}", field="image_id", hint=hint)
+    return image
+
+
+def filling_job(runtime: Runtime, image: ImageRecord, file: ImageFile, upload: UploadRecord) -> JobRecord:
+    """The job that fills ``image``."""
+    # Every image has a kind. An ISO is one, whatever it was prepared as, unless that was a data disk.
+    kind = "" if image.kind is ImageKind.SYSTEM_DISK else image.kind.value
+    return JobRecord(
+        id=upload.job_id or runtime.new_id(),
+        project_id=image.project_id,
+        kind=JobKind.CREATE_IMAGE,
+        state=JobState.INIT,
+        spec=spec_of(image, file, upload, kind=kind) | {REGISTERED: True},
+        image_id=image.id,
+        upload_id=upload.id,
+        created_at=runtime.clock(),
+    )
+
+
+def filled_by(job: JobRecord, file: ImageFile, upload: UploadRecord) -> dict[str, object]:
+    """What an image says while ``job`` fills it."""
+    origin_kind, origin = origin_of(file.source, upload.file_name)
+    return {"job_id": job.id, "store": upload.store, "origin_kind": origin_kind, "origin": origin}
+
+
+def is_registered(run: JobRun) -> bool:
+    """Whether the job fills an image that was there before."""
+    return bool(run.record.spec.get(REGISTERED))
+
+
+async def wait_again(c: AsyncConnection, run: JobRun) -> None:
+    """The image of a job that ended without filling it is as it was before the job."""
+    values = {
+        "status": ImageStatus.QUEUED,
+        "origin_kind": "",
+        "origin": "",
+        "updated_at": run.runtime.clock(),
+    }
+    unfilled = [ImageStatus.QUEUED, ImageStatus.SAVING]
+    await image_rows.update_image(c, run.record.image_id, values, statuses=unfilled)
+
+
+def refuse_package(run: JobRun) -> None:
+    """Raises FailedPrecondition (IMAGE_KIND_UNSUITED) if the job fills one image: a package may hold more."""
+    if is_registered(run):
+        raise FailedPrecondition(
+            "a package of disks cannot fill an image",
+            reason="IMAGE_KIND_UNSUITED",
+            hint="import the package, which makes an image of each disk",
+        )
