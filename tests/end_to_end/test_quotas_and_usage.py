@@ -199,7 +199,7 @@ def test_imsctl_shows_quotas_limits_and_usage(daemon: DaemonProcess) -> None:
         "name": "max_import_bytes",
         "value": 128 << 30,
         "unit": "bytes",
-        "summary": "The largest image of an ordinary import.",
+        "summary": "The largest file of an ordinary import.",
         "source": "Table 5-2, Image size",
         "setting": "limits.max_import_bytes",
     }
