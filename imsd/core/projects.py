@@ -135,7 +135,10 @@ class Projects:
         return found[:limit], self._runtime.tokens.make(query, (found[limit - 1].id, ""))
 
     async def delete(self, project_id: str) -> None:
-        """Its id is not used again. Raises InvalidRequest, NotFound, FailedPrecondition."""
+        """It leaves what others share with it, and its id is not used again.
+
+        Raises InvalidRequest, NotFound, FailedPrecondition.
+        """
         identity_checks.new_project_id(project_id)
         if project_id == limits.DEFAULT_PROJECT:
             raise FailedPrecondition(
@@ -147,7 +150,7 @@ class Projects:
                 article = "an" if what[0] in "aeiou" else "a"
                 raise FailedPrecondition(
                     f"project {project_id!r} has {article} {what}",
-                    hint="delete what it has first, withdraw what is shared with it",
+                    hint="delete what it has first",
                 )
             if not await identity_rows.delete_project(c, project_id, self._runtime.clock()):
                 raise NotFound(f"there is no project {project_id!r}", field="id")

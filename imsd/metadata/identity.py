@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .identity_records import GroupRecord, PrincipalKind, ProjectRecord, UserRecord
 from .identity_tables import deleted_project, group_member, project, role_grant, user_account, user_group
+from .members import leave_shares
 from .quota_tables import quota_override
 from .records import ImageStatus, JobState
 from .rows import in_batches, insert_new, to_row
-from .tables import image, image_member, job, upload
+from .tables import image, job, upload
 
 # Of a project, images in these states hold nothing, and jobs in these do nothing any more.
 _GONE = (ImageStatus.DELETED, ImageStatus.KILLED)
@@ -55,7 +56,6 @@ async def what_a_project_has(c: AsyncConnection, project_id: str) -> str:
         ("image", exists().where(image.c.project_id == project_id, image.c.status.not_in(_GONE))),
         ("upload", exists().where(upload.c.project_id == project_id)),
         ("unfinished job", exists().where(job.c.project_id == project_id, job.c.state.not_in(_ENDED))),
-        ("shared image", exists().where(image_member.c.project_id == project_id)),
     ):
         if (await c.execute(select(condition))).scalar_one():
             return kind
@@ -63,12 +63,13 @@ async def what_a_project_has(c: AsyncConnection, project_id: str) -> str:
 
 
 async def delete_project(c: AsyncConnection, project_id: str, now: datetime) -> bool:
-    """Forget a project, but for its id, the roles granted in it and its own quotas.
+    """Forget a project, its roles, its quotas and what others share with it; its id is remembered.
 
     False when it is not there.
     """
     await c.execute(delete(role_grant).where(role_grant.c.project_id == project_id))
     await c.execute(delete(quota_override).where(quota_override.c.project_id == project_id))
+    await leave_shares(c, project_id, now)
     if not await _delete(c, project, project_id):
         return False
     await _insert(c, deleted_project, {"id": project_id, "deleted_at": now})

@@ -69,6 +69,13 @@ async def end_shares(c: AsyncConnection, image_id: str, now: datetime) -> None:
     await follow_members(c, [image_id], now)
 
 
+async def leave_shares(c: AsyncConnection, project_id: str, now: datetime) -> None:
+    """Take a project off all images that are shared with it: it goes."""
+    left = delete(image_member).where(image_member.c.project_id == project_id)
+    image_ids = (await c.execute(left.returning(image_member.c.image_id))).scalars().all()
+    await follow_members(c, image_ids, now)
+
+
 async def statuses_of(
     c: AsyncConnection, image_ids: Collection[str], project_ids: Collection[str]
 ) -> dict[tuple[str, str], MemberStatus]:

@@ -158,7 +158,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProject(self, request, context):
-        """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share. Its id is not used again.
+        """DeleteProject forgets a project that has no image, upload or unfinished job. What others share with it is shared with
+        it no more. Its id is not used again.
         Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something; it is "default"). Retry: a second call says NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -51,7 +51,8 @@ class IdentityServiceStub:
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     DeleteProject: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DeleteProjectRequest, _identity_pb2.DeleteProjectResponse]
-    """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share. Its id is not used again.
+    """DeleteProject forgets a project that has no image, upload or unfinished job. What others share with it is shared with
+    it no more. Its id is not used again.
     Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something; it is "default"). Retry: a second call says NOT_FOUND.
     """
     CreateUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.User]
@@ -133,7 +134,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     DeleteProject: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteProjectRequest, _identity_pb2.DeleteProjectResponse]  # type: ignore[assignment]
-    """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share. Its id is not used again.
+    """DeleteProject forgets a project that has no image, upload or unfinished job. What others share with it is shared with
+    it no more. Its id is not used again.
     Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something; it is "default"). Retry: a second call says NOT_FOUND.
     """
     CreateUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.User]  # type: ignore[assignment]
@@ -236,7 +238,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.DeleteProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.DeleteProjectResponse, _abc.Awaitable[_identity_pb2.DeleteProjectResponse]]:
-        """DeleteProject forgets a project that has nothing: no image, upload, unfinished job or share. Its id is not used again.
+        """DeleteProject forgets a project that has no image, upload or unfinished job. What others share with it is shared with
+        it no more. Its id is not used again.
         Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (it has something; it is "default"). Retry: a second call says NOT_FOUND.
         """
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from imsd.contract import InvalidRequest, NotFound, Unavailable
+from imsd.contract import FailedPrecondition, InvalidRequest, NotFound, Unavailable
 from imsd.core.dispatcher import Dispatcher
+from imsd.core.identity_services import identity_services
 from imsd.core.members import MemberQuery
 from imsd.core.requests import RequestKey
 from imsd.metadata import images as image_rows
@@ -54,6 +55,35 @@ async def test_the_owner_asks_one_that_rejected_again_and_nobody_else(service: S
     assert await service.status(image, "web") is PENDING
     await service.answer("web", [image], ACCEPTED)
     assert await service.add([image], ["web"]) == ["ALREADY_EXISTS"]
+
+
+async def test_a_project_that_is_deleted_leaves_what_was_shared_with_it(service: SharingService) -> None:
+    """Whoever shares an image with a project, asked or not, does not keep it from being deleted."""
+    both, alone, accepted = [await service.image() for _ in range(3)]
+    await service.add([both, alone, accepted], ["web"])
+    await service.add([both], ["shop"])
+    await service.answer("web", [accepted], ACCEPTED)
+    before = await service.record(both)
+    await identity_services(service.runtime).projects.delete("web")
+    for image_id in (both, alone, accepted):
+        assert await service.status(image_id, "web") is None
+    assert await service.status(both, "shop") is PENDING
+    assert await service.record(both) == before
+    for image_id in (alone, accepted):
+        record = await service.record(image_id)
+        assert (record.visibility, record.version) == (Visibility.PRIVATE, 3)
+    async with service.database.reading() as c:
+        assert await quota_rows.used(c, OWNER, "image_members") == 0
+    assert await service.add([alone], ["web"]) == ["PROJECT_UNKNOWN"]
+
+
+async def test_a_deletion_that_is_refused_ends_no_share(service: SharingService) -> None:
+    image = await service.image()
+    await service.add([image], ["web"])
+    await service.image(project_id="web")
+    with pytest.raises(FailedPrecondition):
+        await identity_services(service.runtime).projects.delete("web")
+    assert await service.status(image, "web") is PENDING
 
 
 async def test_the_first_member_makes_an_image_shared_and_the_last_one_private(
