@@ -50,6 +50,6 @@ async def delete(
     session: Session,
     names: Annotated[list[str], typer.Argument(metavar="PROJECT...", help="Projects.")],
 ) -> int:
-    """Forget projects that have no image, upload or running job; goes on after a failure, and exits 1 then."""
+    """Forget projects that have no image, upload or running job; goes on after a failure, exits 1 then."""
     async with session.connect() as client:
         return await each_of(session, names, "deleted project", client.identity.delete_project)

@@ -14,6 +14,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -115,14 +116,18 @@ class ApiTokens:
     async def revoke(self, token_id: str) -> TokenRecord:
         """Calls that run with it are ended. Raises InvalidRequest, NotFound."""
         token_id = checks.uuid("token_id", token_id)
-        async with self._principals.changing() as c:
-            record = await token_rows.get_token(c, token_id)
-            if record is None:
-                raise NotFound(f"there is no token {token_id}", hint="list tokens with `imsctl token list`")
-            await token_rows.revoke_token(c, token_id, self._runtime.clock())
-            record = await token_rows.get_token(c, token_id)
+        with ExitStack() as afterwards:
+            async with self._principals.changing() as c:
+                # However this ends: a commit that is cancelled is made all the same.
+                afterwards.callback(self.calls.end, lambda running: running.token_id == token_id)
+                record = await token_rows.get_token(c, token_id)
+                if record is None:
+                    raise NotFound(
+                        f"there is no token {token_id}", hint="list tokens with `imsctl token list`"
+                    )
+                await token_rows.revoke_token(c, token_id, self._runtime.clock())
+                record = await token_rows.get_token(c, token_id)
         assert record is not None
-        self.calls.end(lambda running: running.token_id == token_id)
         return record
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -49,10 +50,13 @@ class Identity:
     async def delete_user(self, user_id: str) -> None:
         """Calls that run with its tokens are ended. Raises InvalidRequest, NotFound."""
         identity_checks.principal_name("id", user_id)
-        async with self._principals.changing() as c:
-            if not await identity_rows.delete_user(c, user_id):
-                raise NotFound(f"there is no user {user_id!r}", field="id")
-        self._calls.end(lambda caller: caller.id == user_id)
+        with ExitStack() as afterwards:
+            async with self._principals.changing() as c:
+                # However this ends: a commit that is cancelled is made all the same, and who asks again is
+                # told that there is no such user.
+                afterwards.callback(self._calls.end, lambda caller: caller.id == user_id)
+                if not await identity_rows.delete_user(c, user_id):
+                    raise NotFound(f"there is no user {user_id!r}", field="id")
 
     async def create_group(self, group_id: str, description: str) -> GroupRecord:
         """Raises InvalidRequest, AlreadyExists."""

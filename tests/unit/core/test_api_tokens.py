@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -19,6 +22,7 @@ from imsd.core.identity_services import IdentityServices, identity_services
 from imsd.core.principals import REMEMBER_SECONDS, Principals
 from imsd.core.runtime import Runtime
 from imsd.metadata import api_tokens as token_rows
+from imsd.metadata import identity as identity_rows
 
 NOON = datetime(2026, 5, 1, 12, 0, 30, tzinfo=UTC)
 ADMINISTRATOR = Caller(kind=CallerKind.LOCAL_ADMINISTRATOR, id="local")
@@ -277,6 +281,84 @@ async def test_a_running_call_ends_when_its_token_is_revoked(services: IdentityS
     assert not runs[2].done()
     await services.identity.delete_user("ann")
     await runs[2]
+
+
+@pytest.mark.parametrize("way", ["revoke", "delete"])
+async def test_calls_end_also_when_nobody_waits_for_the_answer(
+    services: IdentityServices, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A commit that its client cancels is made all the same, and a second call may find nothing to do."""
+    made = await make(services.tokens)
+    changing = services.principals.changing
+
+    @asynccontextmanager
+    async def cancelled_as_it_commits() -> AsyncIterator[Any]:
+        async with changing() as c:
+            yield c
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+
+    async def change() -> None:
+        if way == "delete":
+            await services.identity.delete_user("ann")
+        else:
+            await services.tokens.revoke(made.record.id)
+
+    async with running_with(services, made.secret) as run:
+        monkeypatch.setattr(services.principals, "changing", cancelled_as_it_commits)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(change())
+        async with asyncio.timeout(10):
+            assert await run == "TOKEN_REVOKED"
+    with pytest.raises(Unauthenticated):
+        await services.tokens.verify(made.secret)
+
+
+async def test_a_user_that_is_gone_already_has_no_running_calls(services: IdentityServices) -> None:
+    made = await make(services.tokens)
+    async with running_with(services, made.secret) as run:
+        async with services.principals.changing() as c:
+            await identity_rows.delete_user(c, "ann")
+        with pytest.raises(NotFound):
+            await services.identity.delete_user("ann")
+        async with asyncio.timeout(10):
+            assert await run == "TOKEN_REVOKED"
+
+
+async def test_calls_go_on_when_the_change_has_not_begun(services: IdentityServices) -> None:
+    made = await make(services.tokens)
+    async with running_with(services, made.secret) as run:
+        async with services.principals.changing():
+            waiting = asyncio.create_task(services.identity.delete_user("ann"))
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        await services.tokens.verify(made.secret)
+        assert not run.done()
+
+
+@asynccontextmanager
+async def running_with(services: IdentityServices, secret: str) -> AsyncIterator[asyncio.Task[str]]:
+    """A call that runs until it is ended; returns with which reason."""
+    begun = asyncio.Event()
+
+    async def call() -> str:
+        caller = await services.authentication.caller(Credentials(peer="ipv4:1", bearer=secret))
+        try:
+            async with services.tokens.calls.running(caller):
+                begun.set()
+                await asyncio.sleep(3600)
+        except Unauthenticated as error:
+            return error.reason
+        return ""
+
+    run = asyncio.create_task(call())
+    await begun.wait()
+    try:
+        yield run
+    finally:
+        run.cancel()
 
 
 async def test_a_timeout_of_the_call_itself_is_no_revocation(services: IdentityServices) -> None:
