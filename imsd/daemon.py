@@ -67,7 +67,6 @@ from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.export_image import ExportImage
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
-from imsd.grpc_server.tls import ServerTls
 from imsd.guest.inspector import GuestInspector
 from imsd.guest.spawner_link import CannotInspect
 from imsd.metadata import chunk_index
@@ -80,6 +79,7 @@ from imsd.service_notify import notify
 
 if TYPE_CHECKING:
     from imsd.core.oidc import OidcTokens
+    from imsd.grpc_server.tls import ServerTls
 
 log = structlog.get_logger(__name__)
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from imsd.config import Config
 from imsd.core.runtime import Runtime
-from imsd.grpc_server.tls import ServerTls, TlsFiles
 
 if TYPE_CHECKING:
     from imsd.core.oidc import OidcTokens
+    from imsd.grpc_server.tls import ServerTls
 
 
 def server_tls(config: Config) -> ServerTls | None:
@@ -17,6 +17,9 @@ def server_tls(config: Config) -> ServerTls | None:
     tls = config.tls
     if tls.cert_file is None or tls.key_file is None:
         return None
+    # Here: who has no certificate need not load what reads one, which takes 7 MiB.
+    from imsd.grpc_server.tls import ServerTls, TlsFiles
+
     return ServerTls(
         TlsFiles(
             certificate=tls.cert_file,

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -84,9 +84,11 @@ from .member_servicer import MemberServicer
 from .policy_servicer import PolicyServicer
 from .quota_servicer import QuotaServicer
 from .tag_servicer import TagServicer
-from .tls import ServerTls
 from .trace_servicer import TraceServicer
 from .upload_servicer import UploadServicer
+
+if TYPE_CHECKING:
+    from .tls import ServerTls
 
 log = structlog.get_logger(__name__)
 
