@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, false, null, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, bindparam, false, literal, null, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .image_query import SORT_COLUMNS, ImageQuery, Scope, conditions
@@ -87,7 +87,8 @@ def _statement(
 
 def matching_ids(query: ImageQuery) -> Select[tuple[str]]:
     """The ids of the images of ``query``, of the project only, as part of another query."""
-    return select(image.c.id).where(image.c.project_id == query.project_id, *conditions(query))
+    project = literal(query.project_id, image.c.project_id.type)
+    return select(image.c.id).where(image.c.project_id == project, *conditions(query, project))
 
 
 async def systems_of(c: AsyncConnection, query: ImageQuery, limit: int) -> list[tuple[str, str]]:
@@ -114,7 +115,7 @@ def _systems_are(pairs: Sequence[tuple[str, str]]) -> ColumnElement[bool]:
 
 def _sources(query: ImageQuery, more: Sequence[ColumnElement[bool]]) -> list[Select[Any]]:
     """The images of each part of the scope of the project `_PROJECT`; no image is in two of them."""
-    asked = [*conditions(query), *more]
+    asked = [*conditions(query, _PROJECT), *more]
     own = image.c.project_id == _PROJECT
     is_public = image.c.visibility == Visibility.PUBLIC
     statuses = list(query.member_statuses) or [MemberStatus.ACCEPTED]

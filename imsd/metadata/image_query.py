@@ -115,9 +115,17 @@ EXACTLY = (
 )
 
 
-def conditions(query: ImageQuery) -> list[ColumnElement[bool]]:
-    """All conditions of a query but whose images they are."""
-    return [_status_is(query.statuses or LISTED_STATUSES), *_texts(query), *_columns(query), *_rows(query)]
+def conditions(query: ImageQuery, project: ColumnElement[str]) -> list[ColumnElement[bool]]:
+    """All conditions of a query but whose images they are; ``project``: which one asks.
+
+    Of ``query`` nothing else tells it: a statement of these conditions may be kept for every project.
+    """
+    return [
+        _status_is(query.statuses or LISTED_STATUSES),
+        *_texts(query),
+        *_columns(query, project),
+        *_rows(query),
+    ]
 
 
 def _texts(query: ImageQuery) -> Iterator[ColumnElement[bool]]:
@@ -133,13 +141,13 @@ def _texts(query: ImageQuery) -> Iterator[ColumnElement[bool]]:
         yield or_(image.c.id.contains(query.search.lower(), autoescape=True), found) if is_of_id else found
 
 
-def _columns(query: ImageQuery) -> Iterator[ColumnElement[bool]]:
+def _columns(query: ImageQuery, project: ColumnElement[str]) -> Iterator[ColumnElement[bool]]:
     if query.disk_formats:
         yield _one_of(image.c.disk_format, list(query.disk_formats))
     for name, values in query.any_of:
         yield _one_of(image.c[name], list(values))
     for name, value in query.exactly:
-        yield _has_label(query, value) if name == "enterprise_project_id" else image.c[name] == value
+        yield _has_label(project, value) if name == "enterprise_project_id" else image.c[name] == value
     if query.is_deprecated is not None:
         yield image.c.deprecated_at.is_not(None) if query.is_deprecated else image.c.deprecated_at.is_(None)
     for asked in query.times:
@@ -164,9 +172,9 @@ def _rows(query: ImageQuery) -> Iterator[ColumnElement[bool]]:
         )
 
 
-def _has_label(query: ImageQuery, label: str | int | bool) -> ColumnElement[bool]:
+def _has_label(project: ColumnElement[str], label: str | int | bool) -> ColumnElement[bool]:
     """Whether an image has this enterprise project. Those of others have "0": theirs are not told."""
-    is_own, is_labelled = image.c.project_id == query.project_id, image.c.enterprise_project_id == label
+    is_own, is_labelled = image.c.project_id == project, image.c.enterprise_project_id == label
     return or_(not_(is_own), is_labelled) if label == "0" else and_(is_own, is_labelled)
 
 

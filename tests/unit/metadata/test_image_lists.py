@@ -187,6 +187,18 @@ async def test_an_id_and_an_owner_narrow_a_list(database: Database) -> None:
     assert await names(database, exactly=(("project_id", OTHER),)) == []
 
 
+async def test_a_label_counts_for_the_images_of_whichever_project_asks(database: Database) -> None:
+    """Statements are kept, and serve every project."""
+    label = "22222222-2222-4333-8444-555555555555"
+    for project_id in (ME, OTHER):
+        labelled = an_image(name=f"{project_id}-labelled", project_id=project_id, enterprise_project_id=label)
+        await put(database, labelled, an_image(name=f"{project_id}-plain", project_id=project_id))
+    for project_id in (ME, OTHER, ME):
+        for asked, expected in ((label, "labelled"), ("0", "plain")):
+            found = await names(database, project_id=project_id, exactly=(("enterprise_project_id", asked),))
+            assert found == [f"{project_id}-{expected}"]
+
+
 async def test_the_enterprise_project_of_another_project_cannot_be_guessed(database: Database) -> None:
     label = new_id()
     await put(
