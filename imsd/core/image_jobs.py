@@ -45,7 +45,7 @@ class ImageJobs:
             await image_rows.insert_image(c, image)
             await self._files.give(c, upload, job.id)
             await requests.remember(c, self._runtime, key, job.id)
-        self._dispatcher.dispatch(job)
+            self._dispatcher.dispatch(job)
         return job.id
 
     async def register(self, key: RequestKey, image_id: str, file: ImageFile) -> str:
@@ -72,7 +72,7 @@ class ImageJobs:
             await change(c, self._runtime, image, filled_by(job, file, upload))
             await self._files.give(c, upload, job.id)
             await requests.remember(c, self._runtime, key, job.id)
-        self._dispatcher.dispatch(job)
+            self._dispatcher.dispatch(job)
         return job.id
 
     async def earlier(self, key: RequestKey) -> str | None:
