@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from imsd.contract import LimitExceeded
 from imsd.core.caller import Caller
 from imsd.core.policies.entities import Uid, caller_uid
 
-# Calls that run at once, watchers and streams included; gRPC refuses more with RESOURCE_EXHAUSTED.
+# Calls that run at once on the unix sockets, and as many at the TCP addresses, watchers and streams included;
+# gRPC refuses more with RESOURCE_EXHAUSTED.
 MAX_RUNNING_CALLS: Final = 256
 
 # Of one user, with whatever tokens, or of one certificate.
@@ -19,6 +21,9 @@ MAX_CALLS_OF_ONE: Final = 64
 
 # Of all but the local administrator, who must get in when the others took all they may have.
 MAX_CALLS_OF_OTHERS: Final = MAX_RUNNING_CALLS - 32
+
+# Of those who need not say who they are: they ask whether the daemon is well, and which calls there are.
+MAX_CALLS_OF_STRANGERS: Final = 16
 
 
 class CallPlaces:
@@ -49,3 +54,35 @@ class CallPlaces:
             )
         if self._taken.total() >= MAX_CALLS_OF_OTHERS:
             raise LimitExceeded("too many calls run at once", hint="try again in a moment")
+
+
+class StrangerPlaces:
+    """The calls of strangers that run at once. One too many takes the place of the oldest.
+
+    So a stranger who keeps places keeps nobody from asking, who asks and goes.
+    """
+
+    def __init__(self) -> None:
+        self._endings: dict[asyncio.Timeout, None] = {}  # the oldest first
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """A place for the call that runs in the block. Raises LimitExceeded out of it when others want it."""
+        if len(self._endings) >= MAX_CALLS_OF_STRANGERS:
+            oldest = next(iter(self._endings))
+            del self._endings[oldest]
+            oldest.reschedule(asyncio.get_running_loop().time())
+        try:
+            async with asyncio.timeout(None) as ending:
+                self._endings[ending] = None
+                try:
+                    yield
+                finally:
+                    self._endings.pop(ending, None)
+        except TimeoutError:
+            if not ending.expired():
+                raise
+            raise LimitExceeded(
+                "others ask, and there are few places for calls that do not say who makes them",
+                hint="ask again",
+            ) from None

@@ -22,10 +22,15 @@ def credentials_of(context: Any) -> Credentials:
     peer = context.peer()
     return Credentials(
         peer=peer[:MAX_PEER],
-        is_local=peer.startswith("unix:"),
+        is_local=is_local(peer),
         bearer=_bearer(context.invocation_metadata() or ()),
         certificate_id=_certificate_id(context.auth_context() or {}),
     )
+
+
+def is_local(peer: str) -> bool:
+    """Whether a call came over a unix socket; ``peer``: as gRPC tells it."""
+    return peer.startswith("unix:")
 
 
 def _bearer(metadata: Sequence[tuple[str, str | bytes]]) -> str | None:

@@ -22,10 +22,10 @@ from imsd.core.caller import Caller, set_caller
 from imsd.core.identity_services import IdentityServices
 from imsd.core.projects import KnownProjects, chosen_project
 
-from .call_places import CallPlaces
+from .call_places import CallPlaces, StrangerPlaces
 from .call_target import target_of
 from .call_trace import CallTrace, CallTraces
-from .credentials import credentials_of
+from .credentials import credentials_of, is_local
 
 # Their requests name a project as they name a user: they do not work in it.
 OF_NO_PROJECT = ("imsd.v1.IdentityService/", "imsd.v1.PolicyService/")
@@ -95,6 +95,7 @@ class Gate:
         self._access = access
         self._traces = traces
         self._places = CallPlaces()
+        self._strangers = StrangerPlaces()
 
     @asynccontextmanager
     async def entered(self, method: str, context: Any) -> AsyncIterator[Admission]:
@@ -108,6 +109,15 @@ class Gate:
                     admission = Admission(caller, method, self._access, self._identity.projects.known, trace)
                     _admission.set(admission)
                     yield admission
+
+    @asynccontextmanager
+    async def outside(self, context: Any) -> AsyncIterator[None]:
+        """A call of somebody who need not say who it is. Raises LimitExceeded when others want its place."""
+        if is_local(context.peer()):
+            yield
+            return
+        async with self._strangers.taken():
+            yield
 
 
 def _is_in_project(method: str, request: Message) -> bool:

@@ -14,9 +14,10 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from imsd import wire
-from imsd.contract import ImsError, Unavailable
+from imsd.contract import ImsError, InvalidRequest, Unavailable
 from imsd.v1.image_pb2 import DownloadImageResponse
 from imsd.v1.upload_pb2 import WriteUploadRequest
 
@@ -27,9 +28,11 @@ from .read_pace import ReadPace
 
 log = structlog.get_logger(__name__)
 
-# Health checks come every few seconds and would drown the rest.
-QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+# Health and reflection: calls that nobody need say his name for. Health checks come every few seconds and
+# would drown the rest of the log.
+FOR_ANYBODY = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
+SAME_CONTRACT = "is the client made for this version of imsd?"
 
 # The streams of a file's bytes, which `imsd.wire` reads and writes; all else is protobuf's.
 REQUEST_READERS = {"/imsd.v1.UploadService/WriteUpload": wire.reader_of(WriteUploadRequest)}
@@ -61,55 +64,75 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
     ) -> grpc.RpcMethodHandler | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(QUIET):
-            return handler
+        if handler is None:
+            return None
+        if method.startswith(FOR_ANYBODY):
+            return self._for_anybody(handler)
         if handler.response_streaming:
             return self._wrap_streaming(handler, method)
         return self._wrap_unary(handler, method)
 
     def _wrap_unary(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
-        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        make = (
-            grpc.stream_unary_rpc_method_handler
-            if handler.request_streaming
-            else grpc.unary_unary_rpc_method_handler
-        )
-
         name = method.removeprefix("/")
 
-        async def call(request: Any, context: Any) -> Any:
+        async def call(_: Any, context: Any) -> Any:
             async with self._around(method, context), self._gate.entered(name, context) as admission:
-                if not handler.request_streaming:
-                    await admission.admit(request)
-                response = await inner(request, context)
+                request = await only_message(context)
+                await admission.admit(request)
+                response = await handler.unary_unary(request, context)
                 await admission.found(response)
                 admission.answered(response)
                 return response
 
-        return make(call, handler.request_deserializer, handler.response_serializer)
-
-    def _wrap_streaming(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
-        inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        make = (
-            grpc.stream_stream_rpc_method_handler
-            if handler.request_streaming
-            else grpc.unary_stream_rpc_method_handler
+        return grpc.stream_unary_rpc_method_handler(
+            call, handler.request_deserializer, handler.response_serializer
         )
 
+    def _wrap_streaming(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
         name = method.removeprefix("/")
 
-        async def call(request: Any, context: Any) -> None:
+        async def call(requests: Any, context: Any) -> None:
             with suppress(PeerGone):
                 async with self._around(method, context), self._gate.entered(name, context) as admission:
-                    if not handler.request_streaming:
+                    if handler.request_streaming:
+                        stream = handler.stream_stream(requests, context)
+                    else:
+                        request = await only_message(context)
                         await admission.admit(request)
-                    await _send_all(context, inner(request, context))
+                        stream = handler.unary_stream(request, context)
+                    await _send_all(context, stream)
 
-        return make(
+        return grpc.stream_stream_rpc_method_handler(
             call,
             REQUEST_READERS.get(method, handler.request_deserializer),
             RESPONSE_WRITERS.get(method, handler.response_serializer),
         )
+
+    def _for_anybody(self, handler: Any) -> grpc.RpcMethodHandler:
+        """Of a call that stands outside the gate; such calls have few places of their own."""
+
+        async def answer(requests: Any, context: Any) -> Any:
+            async with self._gate.outside(context):
+                if handler.request_streaming:
+                    return await _send_all(context, handler.stream_stream(requests, context))
+                request = await only_message(context)
+                if handler.response_streaming:
+                    return await handler.unary_stream(request, context)
+                return await handler.unary_unary(request, context)
+
+        async def call(requests: Any, context: Any) -> Any:
+            try:
+                with suppress(PeerGone):
+                    return await answer(requests, context)
+            except ImsError as error:
+                await context.abort_with_status(status_of(error))
+
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return make(call, handler.request_deserializer, handler.response_serializer)
 
     @asynccontextmanager
     async def _around(self, method: str, context: Any) -> AsyncIterator[None]:
@@ -143,6 +166,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
                 self._idle.set()
             log.info("call", outcome=outcome, milliseconds=round((time.monotonic() - begin) * 1000, 1))
             structlog.contextvars.unbind_contextvars("call_id", "method", "peer", "caller")
+
+
+async def only_message(context: Any) -> Any:
+    """The request of a call that has one.
+
+    gRPC itself would read it before anybody asks who calls: whoever sends none would keep a place until he
+    hangs up. So every call is one with a stream of requests here, and reads when it has been let in.
+    Raises InvalidRequest.
+    """
+    try:
+        request = await context.read()
+    except DecodeError as error:
+        raise InvalidRequest("the request is no message of this call", hint=SAME_CONTRACT) from error
+    if request is grpc.aio.EOF:
+        raise InvalidRequest("the call ended before its request came", hint=SAME_CONTRACT)
+    return request
 
 
 async def _send_all(context: Any, stream: AsyncGenerator[Any, None]) -> None:

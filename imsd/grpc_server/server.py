@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -34,7 +33,6 @@ from imsd.core.image_states import ImageStates
 from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
-from imsd.core.limits import MAX_WRITE_BYTES
 from imsd.core.members import Members
 from imsd.core.policy_checks import PolicyChecks
 from imsd.core.runtime import Runtime
@@ -70,7 +68,6 @@ from imsd.v1 import (
 )
 
 from .bucket_servicer import BucketServicer
-from .call_places import MAX_RUNNING_CALLS
 from .call_trace import CallTraces
 from .catalog_servicer import CatalogServicer
 from .driver_servicer import DriverServicer
@@ -83,6 +80,7 @@ from .job_servicer import JobServicer
 from .member_servicer import MemberServicer
 from .policy_servicer import PolicyServicer
 from .quota_servicer import QuotaServicer
+from .server_pair import ServerPair
 from .tag_servicer import TagServicer
 from .trace_servicer import TraceServicer
 from .upload_servicer import UploadServicer
@@ -91,20 +89,6 @@ if TYPE_CHECKING:
     from .tls import ServerTls
 
 log = structlog.get_logger(__name__)
-
-# A write message carries up to 1 MiB of data and a few bytes of framing.
-MAX_RECEIVED_BYTES = MAX_WRITE_BYTES + (64 << 10)
-
-# What gRPC's clients take unless they are told otherwise.
-MAX_SENT_BYTES = 4 << 20
-
-# Of one call. A token that tells of two hundred groups has 10 KiB; gRPC drops some calls from 8 KiB on.
-MAX_METADATA_BYTES = 20 << 10
-
-# What a client may send of a stream before the daemon asks for it. A fixed window: a probed one grows to
-# several MiB a stream. A larger one makes nothing faster, and with 1 MiB forty imports that send their
-# bytes at once take 45 MiB more.
-STREAM_WINDOW_BYTES = 256 << 10
 
 SERVICES = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
@@ -152,35 +136,21 @@ class Core:
 
 
 class GrpcServer:
-    """One server on any number of sockets."""
+    """Serves on any number of sockets and addresses."""
 
     def __init__(self, core: Core, max_upload_streams: int, tls: ServerTls | None = None) -> None:
         """``tls``: of all TCP addresses."""
-        self._tls = tls
         traces = CallTraces(core.runtime, core.traces.recorder)
         self.calls = CallInterceptor(Gate(core.identity, core.access, traces))
         self._addresses: list[str] = []
         self._files = HandedFiles()
         self._file_sockets: list[FileSocket] = []
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(
-            interceptors=[self.calls],
-            maximum_concurrent_rpcs=MAX_RUNNING_CALLS,
-            options=[
-                ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
-                ("grpc.max_send_message_length", MAX_SENT_BYTES),
-                ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-                ("grpc.http2.bdp_probe", 0),
-                ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
-                ("grpc.so_reuseport", 0),
-            ],
-        )
-        _register_no_methods(self._server)
-        _add_servicers(self._server, core, self._files, max_upload_streams)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        self._servers = ServerPair(self.calls, tls)
+        _add_servicers(self._servers, core, self._files, max_upload_streams)
+        self._servers.add(health_pb2_grpc.add_HealthServicer_to_server, self._health)
+        self._servers.add(
+            reflection.enable_server_reflection, [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
         )
 
     async def bind(self, addresses: Sequence[str]) -> list[str]:
@@ -195,7 +165,7 @@ class GrpcServer:
 
     async def start(self, socket_mode: int, socket_group: str) -> None:
         """Serve. Raises InvalidRequest (INVALID_CONFIGURATION)."""
-        await self._server.start()
+        await self._servers.start()
         paths = [address.removeprefix("unix:") for address in self._addresses if address.startswith("unix:")]
         for path in [*paths, *(each.path for each in self._file_sockets)]:
             await run_blocking(_open_to_group, path, socket_mode, socket_group)
@@ -214,7 +184,7 @@ class GrpcServer:
             pass
         for each in self._file_sockets:
             each.close()
-        await self._server.stop(grace=0)
+        await self._servers.stop()
         # The server does not wait for the `finally` blocks of handlers it cut; their work is counted.
         await self.calls.drained()
         self._files.close()
@@ -233,9 +203,7 @@ class GrpcServer:
 
     def _add_port(self, address: str) -> int:
         try:
-            if self._tls and not address.startswith("unix:"):
-                return int(self._server.add_secure_port(address, self._tls.credentials(address)))
-            return int(self._server.add_insecure_port(address))
+            return self._servers.add_port(address)
         except RuntimeError as error:
             raise InvalidRequest(
                 f"cannot listen on {address}",
@@ -253,33 +221,23 @@ class GrpcServer:
             self._file_sockets.append(file_socket)
 
 
-def _register_no_methods(server: grpc.aio.Server) -> None:
-    """Have calls find their handlers by name alone: generated code also registers each method with gRPC.
-
-    With each call that comes in, grpc.aio (seen with grpcio 1.85; grpc/grpc pull request 43461) waits anew
-    for the next call of every registered method: of a hundred methods, a third of what a small call takes.
-    """
-    server.add_registered_method_handlers = lambda service_name, method_handlers: None
-
-
-def _add_servicers(server: grpc.aio.Server, core: Core, files: HandedFiles, max_upload_streams: int) -> None:
+def _add_servicers(servers: ServerPair, core: Core, files: HandedFiles, max_upload_streams: int) -> None:
     runtime = core.runtime
-    image_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(core), server)
-    upload_pb2_grpc.add_UploadServiceServicer_to_server(
-        UploadServicer(core.uploads, files, runtime, max_upload_streams), server
-    )
-    bucket_pb2_grpc.add_BucketServiceServicer_to_server(
-        BucketServicer(core.buckets, BucketPages(core.buckets, runtime.tokens)), server
-    )
-    job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(core.jobs), server)
-    member_pb2_grpc.add_MemberServiceServicer_to_server(MemberServicer(core.members, core.jobs), server)
-    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(runtime), server)
-    driver_pb2_grpc.add_DriverServiceServicer_to_server(DriverServicer(core.drivers), server)
-    tag_pb2_grpc.add_TagServiceServicer_to_server(TagServicer(Tags(runtime)), server)
-    quota_pb2_grpc.add_QuotaServiceServicer_to_server(QuotaServicer(runtime, core.usage), server)
-    policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(core.policy_checks), server)
-    identity_pb2_grpc.add_IdentityServiceServicer_to_server(IdentityServicer(core.identity), server)
-    trace_pb2_grpc.add_TraceServiceServicer_to_server(TraceServicer(core.traces.traces), server)
+    uploads = UploadServicer(core.uploads, files, runtime, max_upload_streams)
+    buckets = BucketServicer(core.buckets, BucketPages(core.buckets, runtime.tokens))
+    add = servers.add
+    add(image_pb2_grpc.add_ImageServiceServicer_to_server, ImageServicer(core))
+    add(upload_pb2_grpc.add_UploadServiceServicer_to_server, uploads)
+    add(bucket_pb2_grpc.add_BucketServiceServicer_to_server, buckets)
+    add(job_pb2_grpc.add_JobServiceServicer_to_server, JobServicer(core.jobs))
+    add(member_pb2_grpc.add_MemberServiceServicer_to_server, MemberServicer(core.members, core.jobs))
+    add(catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogServicer(runtime))
+    add(driver_pb2_grpc.add_DriverServiceServicer_to_server, DriverServicer(core.drivers))
+    add(tag_pb2_grpc.add_TagServiceServicer_to_server, TagServicer(Tags(runtime)))
+    add(quota_pb2_grpc.add_QuotaServiceServicer_to_server, QuotaServicer(runtime, core.usage))
+    add(policy_pb2_grpc.add_PolicyServiceServicer_to_server, PolicyServicer(core.policy_checks))
+    add(identity_pb2_grpc.add_IdentityServiceServicer_to_server, IdentityServicer(core.identity))
+    add(trace_pb2_grpc.add_TraceServiceServicer_to_server, TraceServicer(core.traces.traces))
 
 
 def _clear_stale_socket(path: str) -> None:

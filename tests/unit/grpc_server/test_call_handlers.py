@@ -7,7 +7,7 @@ import asyncio
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from imsd.grpc_server.server import _register_no_methods
+from imsd.grpc_server.server_pair import _register_no_methods
 
 
 def waiting() -> int:
