@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole story on a real disk: build a Debian 12 disk, import it, look inside it, download it, prove that
-# nothing changed, then import a second build of it and see how little that takes.
+# nothing changed, import a second build of it and see how little that takes; then copy, tag, export and share
+# it, let somebody in with a role, and read what was traced of all that.
 #
 # usage: demo.sh [IMAGE]     with IMAGE: your own disk instead of the Debian one (needs qemu-img only)
 #
@@ -20,18 +21,61 @@ DISK_SIZE=2G
 
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; else bold='' dim='' plain=''; fi
 say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+step=0
+next_step() { # TITLE: some are left out for an ISO, so they are counted as they come
+    step=$((step + 1))
+    say "$step. $*"
+}
 note() { printf '%s%s%s\n' "$dim" "$*" "$plain"; }
 fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
+prompt() { # REST command...: print the command as one would type it, and what follows it
+    local rest=$1 words='' word
+    shift
+    for word in "$@"; do
+        word=${word//$PWD\//}
+        case $word in *[\ \*\|]*) word="\"$word\"" ;; esac
+        words+=" $word"
+    done
+    printf '%s$%s%s%s\n' "$dim" "$words" "$rest" "$plain"
+}
 show() { # command...: print it, run it
-    printf '%s$ %s%s\n' "$dim" "${*//$PWD\//}" "$plain"
+    prompt '' "$@"
     "$@"
+}
+show_lines() { # NAMES command...: print it, run it, keep the lines that begin with one of NAMES (a|b|c)
+    local names=$1
+    shift
+    prompt " | grep -E '^($names)'" "$@"
+    "$@" | grep -E "^($names)"
+}
+show_refusal() { # command...: print it, run it; that it is refused is the point
+    prompt '' "$@"
+    if "$@" 2>&1; then fail "this should have been refused"; fi
+}
+ticker=
+tick() { # TEXT: on a terminal, show that something is going on, and for how long already
+    [ -t 1 ] || return 0
+    local start=$SECONDS
+    while kill -0 $$ 2>/dev/null; do
+        printf '\r%s%s, %s s%s' "$dim" "$1" "$((SECONDS - start))" "$plain"
+        sleep 1
+    done 9>&- &
+    ticker=$!
+    trap stop_ticking EXIT
+}
+stop_ticking() {
+    [ -n "$ticker" ] || return 0
+    kill "$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
+    ticker=
+    printf '\r\e[K'
 }
 field() { # IMAGE NAME: one field of an image
     imsctl image show "$1" -o json |
         python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$2"
 }
 
-# ── 0. What it needs ────────────────────────────────────────────────────────────────────────────────
+# ── What it needs ───────────────────────────────────────────────────────────────────────────────────
 if [ -n "$own_image" ]; then
     [ -r "$own_image" ] || fail "cannot read $own_image"
     own_image=$(realpath "$own_image")
@@ -54,7 +98,7 @@ mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock --nonblock 9 || fail "another demo is running in $cache: wait for it to end"
 
-# ── 1. The disks ────────────────────────────────────────────────────────────────────────────────────
+# ── The disks ───────────────────────────────────────────────────────────────────────────────────────
 build() { # NAME PACKAGE...: the disk $cache/NAME.raw, unless the same recipe made it already
     local name=$1 recipe start=$SECONDS
     shift
@@ -64,7 +108,9 @@ build() { # NAME PACKAGE...: the disk $cache/NAME.raw, unless the same recipe ma
         return
     fi
     rm -f "$cache/$name".{raw,qcow2,recipe}
+    tick "building $cache/$name.raw"
     "$here/build_disk.sh" "$cache/$name.raw" "$DISK_SIZE" "$@" 9>&-
+    stop_ticking
     echo "$recipe" >"$cache/$name.recipe"
     note "built $cache/$name.raw in $((SECONDS - start)) s"
 }
@@ -73,7 +119,7 @@ if [ -n "$own_image" ]; then
     first=$own_image first_name=$(basename "$own_image" | tr -c 'A-Za-z0-9._\n-' '-')
     first_name=${first_name:0:100}
 else
-    say "1. Two bootable Debian 12 disks, each built from scratch (about a minute each, once)"
+    next_step "Two bootable Debian 12 disks, each built from scratch (one to four minutes each, once)"
     build debian
     build debian-more "${MORE_PACKAGES[@]}"
     if [ ! -e "$cache/debian.qcow2" ]; then
@@ -84,7 +130,7 @@ else
     second_name=debian-12-more
 fi
 
-# ── 2. The daemon, on its defaults ──────────────────────────────────────────────────────────────────
+# ── The daemon, on its defaults ─────────────────────────────────────────────────────────────────────
 work=$cache/run
 rm -rf "$work"
 mkdir -p "$work"
@@ -103,8 +149,8 @@ trap 'stop_daemon; rm -rf "$socket_folder"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say "2. A daemon on its embedded defaults: SQLite and a directory, under $work/state"
-printf '%s$ imsd serve --state-dir %s --listen %s &%s\n' "$dim" "$work/state" "$IMSD_ADDRESS" "$plain"
+next_step "A daemon on its embedded defaults: SQLite and a directory, under $work/state"
+prompt ' &' imsd serve --state-dir "$work/state" --listen "$IMSD_ADDRESS"
 imsd serve --state-dir "$work/state" --listen "$IMSD_ADDRESS" >"$work/imsd.log" 2>&1 9>&- </dev/null &
 daemon=$!
 for _ in $(seq 150); do
@@ -117,14 +163,14 @@ for _ in $(seq 150); do
 done
 show imsctl driver list || { tail -n 20 "$work/imsd.log" >&2; fail "the daemon does not answer"; }
 
-# ── 3. In ───────────────────────────────────────────────────────────────────────────────────────────
-say "3. The disk comes in: recognised, proved harmless, cut into chunks, digested, compressed, stored"
+# ── In ──────────────────────────────────────────────────────────────────────────────────────────────
+next_step "The disk comes in: recognised, proved harmless, cut into chunks, digested, compressed, stored"
 show imsctl image import "$first" --name "$first_name"
 note "Which system that is, and whether it will start, read from the store; nothing is mounted:"
 show imsctl image inspect "$first_name"
 
-# ── 4. Out ──────────────────────────────────────────────────────────────────────────────────────────
-say "4. It goes out as a compressed QCOW2, and nothing has changed"
+# ── Out ─────────────────────────────────────────────────────────────────────────────────────────────
+next_step "It goes out as a compressed QCOW2, and nothing has changed"
 show imsctl image download "$first_name" --format qcow2 --output "$work/out.qcow2"
 show qemu-img check "$work/out.qcow2"
 show qemu-img compare "$first" "$work/out.qcow2"
@@ -134,12 +180,12 @@ show imsctl image digest "$work/out.qcow2"
 printf 'as it came: %s   downloaded: %s\n' \
     "$(du -h "$first" | cut -f1)" "$(du -h "$work/out.qcow2" | cut -f1)"
 
-# ── 5. A second one ─────────────────────────────────────────────────────────────────────────────────
+# ── A second one ────────────────────────────────────────────────────────────────────────────────────
 if [ -n "$own_image" ]; then
-    say "5. The same disk again: nothing new to store"
+    next_step "The same disk again: nothing new to store"
     second=$own_image second_name=$first_name-again
 else
-    say "5. A second build, from scratch, with ${MORE_PACKAGES[*]}"
+    next_step "A second build, from scratch, with ${MORE_PACKAGES[*]}"
 fi
 show imsctl image import "$second" --name "$second_name"
 python3 - "$(field "$second_name" data_size)" "$(field "$second_name" stored_size)" \
@@ -153,11 +199,53 @@ print(f"  its chunks in the store             {stored:8.1f} MiB   {100 * stored 
 print(f"  of them new, the rest was there     {new:8.1f} MiB   {100 * new / max(data, 1e-9):5.1f} % of its data")
 PYTHON
 
-# ── 6. Looking around ───────────────────────────────────────────────────────────────────────────────
-say "6. What the daemon knows"
+# ── One disk, many images ───────────────────────────────────────────────────────────────────────────
+next_step "Tags find images, and a copy is a row: it holds the same chunks"
+show imsctl tag set "$first_name" team=web stage=test
+is_iso=
+[ "$(field "$first_name" kind)" != iso ] || is_iso=yes
+if [ -n "$is_iso" ]; then
+    note "(An ISO is neither copied, exported nor shared: that is left out.)"
+else
+    show_lines "name|status|stored|digest|tags" \
+        imsctl image copy "$first_name" --name "$first_name-live" --tag team=web --tag stage=live
+fi
+show imsctl tag find --all team=web
 show imsctl image list
+
+# ── Into a bucket, to another project ───────────────────────────────────────────────────────────────
+project=default
+if [ -z "$is_iso" ]; then
+    next_step "It goes into a bucket as a VMDK, and is still the same disk"
+    show imsctl image export "$first_name" main:demo/disk.vmdk
+    show qemu-img compare "$first" "$work/state/bucket/demo/disk.vmdk"
+    show imsctl image digest "$work/state/bucket/demo/disk.vmdk"
+
+    project=lab
+    next_step "Another project gets it, once it has accepted; nothing is copied"
+    show imsctl project create "$project"
+    show imsctl member add "$first_name" --member "$project"
+    show imsctl member accept "$(field "$first_name" id)" --project "$project"
+    show imsctl image list --shared --project "$project"
+fi
+
+# ── Who may ─────────────────────────────────────────────────────────────────────────────────────────
+next_step "Ann may look, and no more: a role in one project, and a token that says who she is"
+show imsctl user create ann
+show imsctl role grant "IMS ReadOnlyAccess" --user ann --in "$project"
+prompt " > $work/ann.token" imsctl token create --user ann --name laptop
+(umask 077 && imsctl token create --user ann --name laptop >"$work/ann.token")
+show imsctl --token-file "$work/ann.token" whoami
+show_refusal imsctl --token-file "$work/ann.token" image delete "$first_name"
+show_refusal imsctl policy check ann ims:images:delete --project "$project"
+
+# ── Looking around ──────────────────────────────────────────────────────────────────────────────────
+next_step "What the daemon knows: what is used, what ran, and who did what, in a chain that shows tampering"
+show imsctl quota show
 show imsctl image verify "$second_name"
 show imsctl job list
+show imsctl trace list --project "$project"
+show imsctl trace verify --project "$project"
 
 stop_daemon
 say "Done in $((SECONDS - started)) s; the daemon is stopped."
