@@ -25,7 +25,7 @@ help:  ## List the targets
 	@.ci/make_venv.sh
 
 .PHONY: demo
-demo: .venv/.installed  ## Import, download and compare a real Debian disk (IMAGE=path: your own)
+demo: .venv/.installed  ## Show everything on a real Debian disk (IMAGE=path: on your own)
 	@tests/demo/demo.sh $(if $(IMAGE),"$(IMAGE)")
 
 .PHONY: run

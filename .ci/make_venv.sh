@@ -47,7 +47,7 @@ else
     rm -rf .venv
     "$python" -m venv .venv
 fi
-echo "Installing imsd and its tools at the versions of constraints.txt"
+echo "Installing imsd and its tools at the versions of constraints.txt (a minute or two)"
 .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --progress-bar off \
     --root-user-action=ignore --constraint constraints.txt --editable '.[all,dev]'
 touch .venv/.installed

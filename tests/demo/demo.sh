@@ -255,7 +255,7 @@ Next:
   make run                                       a daemon that stays, in .cache/run
   . .venv/bin/activate                           then, in another terminal:
   export IMSD_ADDRESS=unix:$PWD/.cache/run/imsd.sock
-  imsctl image import $first --name debian
+  imsctl image import $(printf %q "$first") --name debian
   imsctl image import --help                     every option, with an example
   imsctl image download debian -o disk.raw --format raw
   imsctl job watch JOB                           progress of anything that runs

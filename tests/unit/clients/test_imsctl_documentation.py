@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -27,7 +28,11 @@ from imsd.v1 import (
     upload_pb2,
 )
 
-README = (Path(__file__).parents[3] / "clients" / "README.md").read_text()
+ROOT = Path(__file__).parents[3]
+README = (ROOT / "clients" / "README.md").read_text()
+
+# Where users are told what to type, beside the help pages.
+PAGES = ("README.md", "SECURITY.md", "clients/README.md", "imsd/README.md", "systemd/README.md")
 
 DOCUMENTED = {
     "image": image_json.image_fields(image_pb2.Image()),
@@ -99,6 +104,48 @@ def test_every_help_page_has_an_example_that_is_a_command(name: str) -> None:
     assert help_page.exit_code == 0
     assert "Example:" in help_page.output
     assert f"imsctl {name}" in help_page.output.partition("Example:")[2]
+
+
+def shown_commands(page: str) -> list[list[str]]:
+    """The words behind `imsctl` of every command in the blocks of shell commands on ``page``."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    found = []
+    for line in "\n".join(blocks).splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>()")
+        lexer.whitespace_split = True
+        words = list(lexer)
+        for start in [at for at, word in enumerate(words) if word == "imsctl"]:
+            rest = words[start + 1 :]
+            end = next((at for at, word in enumerate(rest) if set(word) <= set("|&;<>()")), len(rest))
+            found.append(rest[:end])
+    return found
+
+
+def unknown_words(words: list[str]) -> list[str]:
+    """What of a command there is not: the command itself, or options."""
+    names = [word for word in words if re.fullmatch("[a-z][a-z-]*", word)]
+    name = next((name for name in (" ".join(names[:2]), *names[:1]) if name in COMMANDS), "")
+    if not name:
+        return words
+    known = {flag for parameter in COMMANDS[name].params for flag in parameter.opts}
+    return [word for word in words if word.startswith("-") and word != "-" and word not in known]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_is_shown_is_one(page: str) -> None:
+    assert [words for words in shown_commands(page) if unknown_words(words)] == []
+
+
+def test_commands_are_found_where_they_are_shown() -> None:
+    shown = shown_commands("README.md")
+    assert ["image", "list", "--all", "--search", "debian"] in shown
+    assert len(shown) == len({" ".join(words) for words in shown}) > 30
+
+
+def test_a_command_that_is_not_there_is_noticed() -> None:
+    assert unknown_words(["image", "explode", "debian-12"])
+    assert unknown_words(["image", "list", "--loudly"]) == ["--loudly"]
+    assert not unknown_words(["--token-file", "ann.token", "whoami"])
 
 
 def test_the_version_is_printed() -> None:
