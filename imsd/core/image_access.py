@@ -6,7 +6,7 @@ answered to that. It changes only its own (contract §9.1). An image that it doe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,7 +33,8 @@ async def seen_image(
     record = await image_rows.get_seen_image(c, project_id, image_id)
     if record is None or record.status not in statuses:
         raise no_image(project_id, image_id)
-    return as_seen_by(project_id, record)
+    [seen] = await with_replacements(c, project_id, [as_seen_by(project_id, record)])
+    return seen
 
 
 async def seen_images(
@@ -110,3 +111,21 @@ def as_seen_by(project_id: str, record: ImageRecord) -> ImageRecord:
     if record.project_id == project_id:
         return record
     return replace(record, origin="", origin_image_id="", job_id="", enterprise_project_id="0", new_size=0)
+
+
+async def with_replacements(
+    c: AsyncConnection, project_id: str, records: Sequence[ImageRecord]
+) -> Sequence[ImageRecord]:
+    """``records``, naming only replacements that are there and that the project sees.
+
+    A replacement was there when it was named, and its owner saw it. The row keeps its id: it may be brought
+    back, or be shown to more projects.
+    """
+    named = {record.replacement_image_id for record in records} - {""}
+    if not named:
+        return records
+    there = await image_rows.seen_ids(c, project_id, named) | {""}
+    return [
+        record if record.replacement_image_id in there else replace(record, replacement_image_id="")
+        for record in records
+    ]

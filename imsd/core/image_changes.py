@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -50,7 +50,10 @@ async def change(
     )
     if updated is None:
         raise changed_meanwhile(current)
-    return updated
+    if "replacement_image_id" in values:
+        return updated
+    # As it was shown: the row may name a replacement that is gone.
+    return replace(updated, replacement_image_id=current.replacement_image_id)
 
 
 def changed_meanwhile(current: ImageRecord) -> Conflict:

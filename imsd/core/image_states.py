@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imsd.contract import FailedPrecondition
+from imsd.metadata import images as image_rows
 from imsd.metadata import members as member_rows
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, Visibility
 
@@ -54,7 +55,8 @@ class ImageStates:
                 "deprecated_at": current.deprecated_at or self._runtime.clock(),
                 "replacement_image_id": replacement_image_id,
             }
-            if current.deprecated_at and current.replacement_image_id == replacement_image_id:
+            named = await image_rows.replacement_of(c, current.id)
+            if current.deprecated_at and named == replacement_image_id:
                 return current
             return await change(c, self._runtime, current, values)
 

@@ -14,7 +14,14 @@ from imsd.metadata.image_query import ImageQuery
 from imsd.metadata.records import ImageRecord
 
 from . import attribute_checks, catalogue, checks, limits
-from .image_access import as_seen_by, owned_image, require_active, seen_image, usable_image
+from .image_access import (
+    as_seen_by,
+    owned_image,
+    require_active,
+    seen_image,
+    usable_image,
+    with_replacements,
+)
 from .image_list_export import ListFile, image_list_file, list_query
 from .image_preparing import prepare_image
 from .new_image import NewImage
@@ -132,7 +139,7 @@ async def _stands_for(c: AsyncConnection, project_id: str, name_or_id: str) -> S
         return [await seen_image(c, project_id, name_or_id)]
     own = await image_rows.find_images(c, project_id, name_or_id, 3)
     if own:
-        return own
+        return await with_replacements(c, project_id, own)
     foreign = await image_rows.find_foreign_images(c, project_id, name_or_id, 3)
     return foreign if len(foreign) != 1 else [await seen_image(c, project_id, foreign[0].id)]
 
@@ -141,7 +148,8 @@ async def _page(
     c: AsyncConnection, query: ImageQuery, limit: int, after: Marker | None
 ) -> Sequence[ImageRecord]:
     systems = await _systems_for(c, query) if query.server_type else None
-    return await image_lists.list_images(c, query, limit, after, systems)
+    found = await image_lists.list_images(c, query, limit, after, systems)
+    return await with_replacements(c, query.project_id, found)
 
 
 async def _systems_for(c: AsyncConnection, query: ImageQuery) -> Sequence[tuple[str, str]]:

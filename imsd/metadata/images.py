@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from .image_query import LISTED_STATUSES
 from .json_object import object_of
 from .records import ImageKind, ImageRecord, ImageStatus, MemberStatus, ServerKind, Visibility
-from .rows import made, plain, to_row
+from .rows import in_batches, made, plain, to_row
 from .states import IMAGE_NEXT_STATES, require_move
 from .tables import image, image_member, image_support, image_tag
 
@@ -48,11 +48,28 @@ async def get_seen_images(
     return await tagged_records_of(c, _seen(), {"project": project_id, "image_ids": list(image_ids)})
 
 
+async def seen_ids(c: AsyncConnection, project_id: str, image_ids: Collection[str]) -> set[str]:
+    """Those of ``image_ids`` that `get_seen_image` finds in one of `LISTED_STATUSES`."""
+    found: set[str] = set()
+    for ids in in_batches(sorted(image_ids)):
+        rows = await c.execute(_seen_ids(), {"project": project_id, "image_ids": ids})
+        found.update(rows.scalars())
+    return found
+
+
 @cache
 def _seen() -> Select[Any]:
     """Made once: nearly every call on an image begins with it."""
+    return with_tags(_of_seen(image, image_member.c.status.label("member_status")))
+
+
+@cache
+def _seen_ids() -> Select[Any]:
+    return _of_seen(image.c.id).where(image.c.status.in_(LISTED_STATUSES))
+
+
+def _of_seen(*columns: Any) -> Select[Any]:
     project = bindparam("project", type_=image.c.project_id.type)
-    member = image_member.c.status.label("member_status")
     joined = image.outerjoin(
         image_member, and_(image_member.c.image_id == image.c.id, image_member.c.project_id == project)
     )
@@ -62,12 +79,18 @@ def _seen() -> Select[Any]:
         image_member.c.project_id.is_not(None),
     )
     is_asked_for = image.c.id.in_(bindparam("image_ids", expanding=True))
-    return with_tags(select(image, member).select_from(joined).where(is_asked_for, is_seen))
+    return select(*columns).select_from(joined).where(is_asked_for, is_seen)
 
 
 async def owner_of_image(c: AsyncConnection, image_id: str) -> str:
     """The project that has it, whoever asks; empty when there is none."""
     rows = select(image.c.project_id).where(image.c.id == image_id)
+    return (await c.execute(rows)).scalar_one_or_none() or ""
+
+
+async def replacement_of(c: AsyncConnection, image_id: str) -> str:
+    """What it was said to be replaced by, whether that is still there or not; empty when nothing was said."""
+    rows = select(image.c.replacement_image_id).where(image.c.id == image_id)
     return (await c.execute(rows)).scalar_one_or_none() or ""
 
 

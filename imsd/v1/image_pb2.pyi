@@ -405,7 +405,7 @@ class Deprecation(_message.Message):
     DEPRECATED_AT_FIELD_NUMBER: _builtins.int
     REPLACEMENT_IMAGE_ID_FIELD_NUMBER: _builtins.int
     replacement_image_id: _builtins.str
-    """UUID; empty: none named"""
+    """UUID; empty: none named, or it is not there (any more) for the asking project"""
     @_builtins.property
     def deprecated_at(self) -> _timestamp_pb2.Timestamp:
         """UTC"""

@@ -12,10 +12,15 @@ from sqlalchemy import insert
 from imsd.contract import Conflict, ImsError, LimitExceeded, NotFound
 from imsd.core import quotas
 from imsd.core.image_changes import ImageRef
+from imsd.core.image_deletion import ImageDeletion
 from imsd.core.image_states import ImageStates
+from imsd.core.image_update import ImageChange, ImageUpdates
+from imsd.core.images import Images
 from imsd.core.runtime import Runtime
+from imsd.core.sweeper import Sweeper
 from imsd.metadata import images as image_rows
 from imsd.metadata.database import Database
+from imsd.metadata.image_query import ImageQuery, Scope
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, MemberStatus, Visibility
 from imsd.metadata.states import IMAGE_NEXT_STATES
 from imsd.metadata.tables import image_member
@@ -136,6 +141,57 @@ async def test_a_replacement_is_another_image_that_the_project_sees(
         await states.undeprecate(ref(record), public.id)
     cleared = await states.undeprecate(ref(record))
     assert (cleared.replacement_image_id, cleared.deprecated_at) == ("", None)
+
+
+async def shown(runtime: Runtime, record: ImageRecord, project_id: str) -> list[str]:
+    """The replacement of an image by each way to read it."""
+    images = Images(runtime)
+    query = ImageQuery(project_id=project_id, scope=Scope.ALL, exactly=(("id", record.id),))
+    [listed], _ = await images.list(query, 0, "")
+    found = [await images.get(project_id, record.id), await images.resolve(project_id, record.name), listed]
+    return [each.replacement_image_id for each in found]
+
+
+async def test_a_replacement_that_is_gone_is_named_to_nobody_and_one_that_comes_back_is(
+    runtime: Runtime, states: ImageStates, database: Database
+) -> None:
+    record, other = await put(database, name="old"), await put(database, name="new")
+    await states.deprecate(ref(record), other.id)
+    assert await shown(runtime, record, "lab") == [other.id] * 3
+    deletion = ImageDeletion(runtime, Sweeper(runtime))
+    await deletion.delete(ref(other), is_final=False)
+    assert await shown(runtime, record, "lab") == [""] * 3
+    change = ImageChange(values={"description": "d"})
+    assert (await ImageUpdates(runtime).update(ref(record), change)).replacement_image_id == ""
+    assert (await states.deactivate(ref(record))).replacement_image_id == ""
+    await states.reactivate(ref(record))
+    await deletion.undelete(ref(other))
+    assert await shown(runtime, record, "lab") == [other.id] * 3
+
+
+async def test_a_replacement_that_is_gone_can_be_taken_back(
+    runtime: Runtime, states: ImageStates, database: Database
+) -> None:
+    record, other = await put(database, name="old"), await put(database, name="new")
+    await states.deprecate(ref(record), other.id)
+    deletion = ImageDeletion(runtime, Sweeper(runtime))
+    await deletion.delete(ref(other), is_final=False)
+    await states.deprecate(ref(record), "")
+    await deletion.undelete(ref(other))
+    assert await shown(runtime, record, "lab") == [""] * 3
+
+
+async def test_a_replacement_is_named_to_those_who_see_it(
+    runtime: Runtime, states: ImageStates, database: Database
+) -> None:
+    record = await put(database, name="old", visibility=Visibility.PUBLIC)
+    private = await put(database, name="private")
+    shared = await put(database, "friend", name="shared", visibility=Visibility.SHARED)
+    await states.deprecate(ref(record), private.id)
+    assert await shown(runtime, record, "friend") == [""] * 3
+    await states.deprecate(ref(record), shared.id)
+    assert await shown(runtime, record, "friend") == [shared.id] * 3
+    assert await shown(runtime, record, "stranger") == [""] * 3
 
 
 @pytest.mark.parametrize("visibility", ["shared", "", "everybody"])
