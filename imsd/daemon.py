@@ -139,7 +139,7 @@ class Daemon:
                 buckets=around.buckets,
                 drivers=around.drivers,
                 access=access,
-                policy_checks=PolicyChecks(runtime, access, self._identity.principals),
+                policy_checks=PolicyChecks(runtime, access, self._identity.principals, policy),
                 identity=self._identity,
                 usage=self._usage,
                 traces=self._traces,

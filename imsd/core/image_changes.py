@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.contract import Conflict, FailedPrecondition
 from imsd.metadata import images as image_rows
+from imsd.metadata import jobs as job_rows
 from imsd.metadata.records import ImageRecord, ImageStatus
 
 from . import checks
@@ -54,6 +55,13 @@ async def change(
         return updated
     # As it was shown: the row may name a replacement that is gone.
     return replace(updated, replacement_image_id=current.replacement_image_id)
+
+
+async def look_for_job(c: AsyncConnection, image: ImageRecord) -> bool:
+    """Whether a job that has not ended brings the bytes of an image without any."""
+    if image.status is not ImageStatus.QUEUED or not image.job_id:
+        return False
+    return await job_rows.is_unfinished(c, image.job_id)
 
 
 def changed_meanwhile(current: ImageRecord) -> Conflict:

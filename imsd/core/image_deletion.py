@@ -11,13 +11,12 @@ from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import FailedPrecondition, NotFound
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
-from imsd.metadata import jobs as job_rows
 from imsd.metadata import members as member_rows
 from imsd.metadata.records import ImageRecord, ImageStatus, Visibility
 
 from . import quotas
 from .image_access import THERE
-from .image_changes import ImageRef, change, image_at
+from .image_changes import ImageRef, change, image_at, look_for_job
 from .quota_rules import IMAGES
 from .runtime import Runtime
 from .sweeper import Sweeper
@@ -41,10 +40,8 @@ class ImageDeletion:
         statuses = {*THERE, ImageStatus.PENDING_DELETE} if is_final else THERE
         async with self._runtime.database.transaction() as c:
             current = await image_at(c, ref, statuses)
-            if current.status is ImageStatus.QUEUED:
-                await _require_prepared(c, current)
             if current.status is not ImageStatus.PENDING_DELETE:
-                _require_deletable(current)
+                require_deletable(current, has_job=await look_for_job(c, current))
             if current.status in (ImageStatus.ACTIVE, ImageStatus.DEACTIVATED):
                 current = await self._doom(c, current)
                 if grace and not is_final:
@@ -111,16 +108,17 @@ async def _forget(c: AsyncConnection, image_id: str) -> None:
     await image_rows.delete_image_row(c, image_id)
 
 
-async def _require_prepared(c: AsyncConnection, image: ImageRecord) -> None:
-    """Raises FailedPrecondition unless the image waits for bytes that no job brings."""
-    if not image.is_prepared or (image.job_id and await job_rows.is_unfinished(c, image.job_id)):
-        raise _in_creation(image)
+def require_deletable(image: ImageRecord, *, has_job: bool) -> None:
+    """Contract §4.3 and §9.1, column "delete"; seed, Table 5-6, row "Deleting images".
 
-
-def _require_deletable(image: ImageRecord) -> None:
-    """Contract §4.3 and §9.1, column "delete"; seed, Table 5-6, row "Deleting images"."""
-    if image.status is ImageStatus.SAVING:
-        raise _in_creation(image)
+    ``has_job``: see `look_for_job`. Raises FailedPrecondition (in creation; IMAGE_PROTECTED, IMAGE_PUBLIC,
+    IMAGE_PUBLISHED).
+    """
+    waits_for_bytes = image.is_prepared and not has_job
+    if image.status is ImageStatus.SAVING or (image.status is ImageStatus.QUEUED and not waits_for_bytes):
+        raise FailedPrecondition(
+            f"image {image.name!r} is being created", hint=f"cancel its job {image.job_id} instead"
+        )
     for is_so, state, reason, hint in (
         (image.is_protected, "protected", "IMAGE_PROTECTED", "clear is_protected first"),
         (
@@ -138,9 +136,3 @@ def _require_deletable(image: ImageRecord) -> None:
     ):
         if is_so:
             raise FailedPrecondition(f"image {image.name!r} is {state}", reason=reason, hint=hint)
-
-
-def _in_creation(image: ImageRecord) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"image {image.name!r} is being created", hint=f"cancel its job {image.job_id} instead"
-    )

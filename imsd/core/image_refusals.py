@@ -1,95 +1,123 @@
 """Which rules of the service would refuse an action on an image, whatever the policies say.
 
-What is known beforehand: whose the image is, its state, kind and marks. The rules themselves are enforced
-where the work is done; this is for who asks first.
+The rules are those that are enforced where the work is done, asked beforehand: of each call that an action
+is for, what can be known without the rest of its request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from imsd.contract import ImsError
-from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, Visibility
+from imsd.metadata.records import ImageRecord, Visibility
 
-from .image_access import require_owner, require_usable
-from .image_copies import require_disk
+from .actions import OPERATIONS, PACKAGE
+from .export_rules import FAST_FORMAT, ExportPolicy, require_exportable
+from .image_access import require_active, require_owner, require_usable
+from .image_copies import require_copyable
+from .image_deletion import require_deletable
+from .image_registration import require_waiting
+from .image_states import require_publishable, require_used, require_visible
+from .image_update import require_updatable
 from .share_rules import require_shareable
-
-# A rule says why not; empty: it has nothing against it.
-Rule = Callable[[str, ImageRecord], str]
+from .tags import require_taggable
 
 
-def refusals(action: str, project_id: str, image: ImageRecord) -> Iterator[str]:
-    """Sentences, one for each rule that a call in ``project_id`` would break."""
-    for rule in RULES.get(action, ()):
-        if said := rule(project_id, image):
-            yield said
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Of which image, by which project; ``has_job``: see `look_for_job`."""
+
+    project_id: str
+    image: ImageRecord
+    has_job: bool
+    exports: ExportPolicy
 
 
-def _owner(project_id: str, image: ImageRecord) -> str:
-    return _message(require_owner, project_id, image)
+# Raises `ImsError`.
+Rule = Callable[[Asked], None]
 
 
-def _shareable(project_id: str, image: ImageRecord) -> str:
-    return _message(require_shareable, project_id, image)
+def refusals(action: str, asked: Asked) -> Iterator[str]:
+    """Sentences, one for each rule that a call would break.
+
+    One that only some calls of the action would break begins with their names.
+    """
+    calls = [name for name, operation in _CALLS.items() if action in operation.actions]
+    said: dict[str, list[str]] = {}
+    for call in calls:
+        for rule in RULES.get(call, ()):
+            if message := _message(rule, asked):
+                said.setdefault(message, []).append(call)
+    for message, broken in said.items():
+        yield message if broken == calls else f"{', '.join(broken)}: {message}"
 
 
-def _active(_project_id: str, image: ImageRecord) -> str:
-    return "" if image.status is ImageStatus.ACTIVE else f"the image is {image.status}, not active"
-
-
-def _deletable(_project_id: str, image: ImageRecord) -> str:
-    """IMG.0090, IMG.0091, IMG.0094; Table 5-6: "a published private image cannot be deleted"."""
-    if image.status is ImageStatus.SAVING:
-        return "the image is being created: cancel its job instead"
-    if image.is_protected:
-        return "the image is protected"
-    if image.is_published:
-        return "the image is published"
-    return "a public image is not deleted" if image.visibility is Visibility.PUBLIC else ""
-
-
-def _usable(project_id: str, image: ImageRecord) -> str:
-    return _message(require_usable, project_id, image)
-
-
-def _copyable(project_id: str, image: ImageRecord) -> str:
-    return _message(lambda _, image: require_disk(image), project_id, image)
-
-
-def _exportable(_project_id: str, image: ImageRecord) -> str:
-    """Table 5-5; contract §10.3."""
-    if image.kind is ImageKind.ISO:
-        return "an ISO image is not exported to a bucket"
-    if image.visibility is Visibility.PUBLIC:
-        return "a public image is not exported to a bucket"
-    if image.is_published or image.is_market_derived:
-        return "an image of the marketplace, or derived from one, is not exported to a bucket"
-    return ""
-
-
-def _fillable(_project_id: str, image: ImageRecord) -> str:
-    is_waiting = image.status is ImageStatus.QUEUED and image.is_prepared
-    return "" if is_waiting else "the image does not wait for its bytes"
-
-
-def _message(require: Callable[[str, ImageRecord], None], project_id: str, image: ImageRecord) -> str:
+def _message(rule: Rule, asked: Asked) -> str:
     try:
-        require(project_id, image)
+        rule(asked)
     except ImsError as error:
         return error.message
     return ""
 
 
-# Contract §9.1: only the owner changes an image.
+def _owner(asked: Asked) -> None:
+    require_owner(asked.project_id, asked.image)
+
+
+def _usable(asked: Asked) -> None:
+    require_usable(asked.project_id, asked.image)
+
+
+def _copyable(asked: Asked) -> None:
+    require_copyable(asked.image, asked.exports.limits.max_copy_bytes)
+
+
+def _exportable(asked: Asked) -> None:
+    """What forbids every export: by a fast one the largest images go."""
+    require_exportable(asked.project_id, asked.image, FAST_FORMAT, asked.exports)
+
+
+def _visible(asked: Asked) -> None:
+    """It becomes what it is not."""
+    is_public = asked.image.visibility is Visibility.PUBLIC
+    require_visible(asked.image, Visibility.PRIVATE if is_public else Visibility.PUBLIC)
+
+
+def _publishable(asked: Asked) -> None:
+    if not asked.image.is_published:
+        require_publishable(asked.image)
+
+
+def _active(asked: Asked) -> None:
+    require_active(asked.image)
+
+
+_OWN_AND_USED: Final = (_owner, lambda asked: require_used(asked.image))
+_OWN_AND_TAGGABLE: Final = (_owner, lambda asked: require_taggable(asked.image))
+
+# Of the calls on images. Those that are left out have no rule that is known beforehand, as accepting a share.
 RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
-    "ims:images:update": (_owner,),
-    "ims:images:delete": (_owner, _deletable),
-    "ims:images:upload": (_owner, _fillable),
-    "ims:images:share": (_shareable,),
-    "ims:images:copy": (_usable, _copyable),
-    "ims:images:export": (_active, _exportable),
-    "ims:images:publish": (_owner, _active),
-    "ims:images:publicize": (_owner, _active),
+    "UpdateImage": (_owner, lambda asked: require_updatable(asked.image)),
+    "DeactivateImage": _OWN_AND_USED,
+    "ReactivateImage": _OWN_AND_USED,
+    "DeprecateImage": _OWN_AND_USED,
+    "VerifyImage": (_owner, _active),
+    "SetImageTags": _OWN_AND_TAGGABLE,
+    "DeleteImageTags": _OWN_AND_TAGGABLE,
+    "DeleteImage": (_owner, lambda asked: require_deletable(asked.image, has_job=asked.has_job)),
+    "RegisterImage": (_owner, lambda asked: require_waiting(asked.image, has_job=asked.has_job)),
+    "AddMembers": (lambda asked: require_shareable(asked.project_id, asked.image),),
+    "RemoveMembers": (_owner,),
+    "CopyImage": (_usable, _copyable),
+    "ExportImage": (_exportable,),
+    "DownloadImage": (_usable,),
+    "InspectImage": (_usable,),
+    "PublishImage": (_owner, _publishable),
+    "SetImageVisibility": (_owner, _visible),
+}
+
+_CALLS: Final = {
+    method.removeprefix(f"{PACKAGE}.").partition("/")[2]: each for method, each in OPERATIONS.items()
 }

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.contract import FailedPrecondition
 from imsd.metadata import images as image_rows
-from imsd.metadata import jobs as job_rows
 from imsd.metadata.records import (
     ImageKind,
     ImageRecord,
@@ -22,6 +21,7 @@ from imsd.metadata.records import (
 )
 
 from .image_access import owned_image
+from .image_changes import look_for_job
 from .image_file import ImageFile, spec_of
 from .job_run import JobRun
 from .lineage import origin_of
@@ -36,16 +36,21 @@ async def waiting_image(c: AsyncConnection, project_id: str, image_id: str) -> I
     Raises InvalidRequest, NotFound, PermissionDenied (NOT_OWNER), FailedPrecondition.
     """
     image = await owned_image(c, project_id, image_id)
+    require_waiting(image, has_job=await look_for_job(c, image))
+    return image
+
+
+def require_waiting(image: ImageRecord, *, has_job: bool) -> None:
+    """Raises FailedPrecondition unless the image waits for a file. ``has_job``: see `look_for_job`."""
     said, hint = "", "make one without bytes, by CreateQueuedImage, or import the file"
     if not image.is_prepared:
         said = "was not made without bytes"
-    elif image.job_id and await job_rows.is_unfinished(c, image.job_id):
+    elif has_job or image.status is ImageStatus.SAVING:
         said, hint = "is being filled already", f"watch its job {image.job_id}, or cancel it first"
     elif image.status is not ImageStatus.QUEUED:
         said = f"is {image.status}: it has its bytes"
     if said:
         raise FailedPrecondition(f"image {image.name!r} {said}", field="image_id", hint=hint)
-    return image
 
 
 def filling_job(runtime: Runtime, image: ImageRecord, file: ImageFile, upload: UploadRecord) -> JobRecord:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from imsd.contract import FailedPrecondition
 from imsd.metadata import images as image_rows
-from imsd.metadata import members as member_rows
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, Visibility
 
 from . import attribute_checks, checks, quotas
@@ -33,7 +32,7 @@ class ImageStates:
     async def _move(self, ref: ImageRef, status: ImageStatus) -> ImageRecord:
         async with self._runtime.database.transaction() as c:
             current = await image_at(c, ref)
-            require_status(current, USED)
+            require_used(current)
             if current.status is status:
                 return current
             return await change(c, self._runtime, current, {"status": status})
@@ -47,7 +46,7 @@ class ImageStates:
             checks.refuse("replacement_image_id", "an image does not replace itself")
         async with self._runtime.database.transaction() as c:
             current = await image_at(c, ref)
-            require_status(current, USED)
+            require_used(current)
             if replacement_image_id:
                 checks.uuid("replacement_image_id", replacement_image_id)
                 await seen_image(c, ref.project_id, replacement_image_id)
@@ -66,7 +65,7 @@ class ImageStates:
             checks.refuse("replacement_image_id", "an image that is not deprecated has no replacement")
         async with self._runtime.database.transaction() as c:
             current = await image_at(c, ref)
-            require_status(current, USED)
+            require_used(current)
             if current.deprecated_at is None:
                 return current
             return await change(
@@ -82,15 +81,10 @@ class ImageStates:
             checks.refuse("visibility", "visibility is neither PUBLIC nor PRIVATE", "members make it shared")
         async with self._runtime.database.transaction() as c:
             current = await image_at(c, ref)
-            require_status(current, [ImageStatus.ACTIVE])
+            require_visible(current, visibility)
             if current.visibility == visibility:
                 return current
-            if await member_rows.member_counts(c, [current.id]):
-                raise _is_shared(current)
-            if visibility == Visibility.PUBLIC:
-                _require_system_disk(current, "made public")
-                _require_unpublished(current)
-            else:
+            if visibility == Visibility.PRIVATE:
                 await quotas.reserve(c, self._runtime, current.project_id, IMAGES)
             return await change(c, self._runtime, current, {"visibility": visibility})
 
@@ -99,12 +93,7 @@ class ImageStates:
         attribute_checks.product_code(product_code)
         async with self._runtime.database.transaction() as c:
             current = await image_at(c, ref)
-            require_status(current, [ImageStatus.ACTIVE])
-            if current.visibility is Visibility.PUBLIC:
-                raise _refused(current, "public", "IMAGE_PUBLIC", "make it private first")
-            if await member_rows.member_counts(c, [current.id]):
-                raise _is_shared(current)
-            _require_system_disk(current, "published")
+            require_publishable(current)
             values = {"is_published": True, "product_code": product_code}
             if current.is_published and current.product_code == product_code:
                 return current
@@ -122,6 +111,31 @@ class ImageStates:
             return await change(c, self._runtime, current, {"is_published": False, "product_code": ""})
 
 
+def require_used(image: ImageRecord) -> None:
+    """Raises FailedPrecondition unless the image is made: it may be deactivated."""
+    require_status(image, USED)
+
+
+def require_visible(image: ImageRecord, visibility: str) -> None:
+    """Raises FailedPrecondition unless the image may become public, or private again, or is so already."""
+    require_status(image, [ImageStatus.ACTIVE])
+    if image.visibility == visibility:
+        return
+    _require_unshared(image)
+    if visibility == Visibility.PUBLIC:
+        _require_system_disk(image, "made public")
+        _require_unpublished(image)
+
+
+def require_publishable(image: ImageRecord) -> None:
+    """Raises FailedPrecondition."""
+    require_status(image, [ImageStatus.ACTIVE])
+    if image.visibility is Visibility.PUBLIC:
+        raise _refused(image, "public", "IMAGE_PUBLIC", "make it private first")
+    _require_unshared(image)
+    _require_system_disk(image, "published")
+
+
 def _require_system_disk(image: ImageRecord, what: str) -> None:
     if image.kind is not ImageKind.SYSTEM_DISK:
         raise FailedPrecondition(
@@ -136,8 +150,10 @@ def _require_unpublished(image: ImageRecord) -> None:
         raise _refused(image, "in the marketplace", "IMAGE_PUBLISHED", "take it out of the marketplace first")
 
 
-def _is_shared(image: ImageRecord) -> FailedPrecondition:
-    return _refused(image, "shared with other projects", "IMAGE_SHARED", "remove its members first")
+def _require_unshared(image: ImageRecord) -> None:
+    # It is SHARED as long as it has a member, in whatever status.
+    if image.visibility is Visibility.SHARED:
+        raise _refused(image, "shared with other projects", "IMAGE_SHARED", "remove its members first")
 
 
 def _refused(image: ImageRecord, state: str, reason: str, hint: str) -> FailedPrecondition:

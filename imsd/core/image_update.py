@@ -82,8 +82,7 @@ class ImageUpdates:
         """
         async with self._runtime.database.transaction() as c:
             current = await image_at(c, ref)
-            if not (current.status is ImageStatus.QUEUED and current.is_prepared):
-                require_status(current, [ImageStatus.ACTIVE])
+            require_updatable(current)
             return await change(c, self._runtime, current, self._checked(current, wanted))
 
     def _checked(self, current: ImageRecord, wanted: ImageChange) -> dict[str, object]:
@@ -108,6 +107,12 @@ class ImageUpdates:
             return min_disk(current.kind, asked_gb, current.virtual_size, self._runtime.limits)
         lowest, highest = disk_bounds(current.kind, self._runtime.limits)
         return asked_gb and checks.number("min_disk_gb", asked_gb, lowest, highest)
+
+
+def require_updatable(image: ImageRecord) -> None:
+    """Raises FailedPrecondition."""
+    if not (image.status is ImageStatus.QUEUED and image.is_prepared):
+        require_status(image, [ImageStatus.ACTIVE])
 
 
 _CHECKS: Mapping[str, Callable[[Any], object]] = {

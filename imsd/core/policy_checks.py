@@ -15,7 +15,9 @@ from . import checks
 from .access import Access, Answer, Target
 from .actions import ACTIONS, OPEN, OPERATIONS, SERVICE_TRACES
 from .caller import EVERY_PROJECT, Caller, CallerKind
-from .image_refusals import refusals
+from .export_rules import ExportPolicy
+from .image_changes import look_for_job
+from .image_refusals import Asked, refusals
 from .policies.entities import caller_uid
 from .principals import Principals
 from .projects import chosen_project
@@ -75,8 +77,11 @@ class ActionCalls:
 
 
 class PolicyChecks:
-    def __init__(self, runtime: Runtime, access: Access, principals: Principals) -> None:
+    def __init__(
+        self, runtime: Runtime, access: Access, principals: Principals, exports: ExportPolicy
+    ) -> None:
         self._database = runtime.database
+        self._exports = exports
         self._access = access
         self._principals = principals
 
@@ -91,7 +96,7 @@ class PolicyChecks:
         if asked.image_id and not sees_image:
             notes.append(f"{caller.id} may not see images of project {project_id}, so this is not about one")
         answer = await self._answer(about, asked, project_id, sees_image)
-        return self._explained(about, answer, notes)
+        return self._explained(about, answer, notes, await self._rules(answer))
 
     def roles(self) -> Sequence[RoleActions]:
         """By name, each with the actions that it allows and that not everybody may."""
@@ -163,7 +168,19 @@ class PolicyChecks:
         (answer,) = await self._access.ask(about, asked.action, replace(target, image_ids=(image.id,)))
         return replace(answer, image=image)
 
-    def _explained(self, about: Caller, answer: Answer, notes: Sequence[str]) -> Explanation:
+    async def _rules(self, answer: Answer) -> Sequence[str]:
+        """What would refuse the call, of an image that is there."""
+        question, image = answer.question, answer.image
+        if image is None:
+            return []
+        async with self._database.reading() as c:
+            has_job = await look_for_job(c, image)
+        asked = Asked(project_id=question.project_id, image=image, has_job=has_job, exports=self._exports)
+        return list(refusals(question.action, asked))
+
+    def _explained(
+        self, about: Caller, answer: Answer, notes: Sequence[str], rules: Sequence[str]
+    ) -> Explanation:
         question = answer.question
         counting, ignored = effective_roles(about.roles, question.project_id)
         return Explanation(
@@ -173,7 +190,7 @@ class PolicyChecks:
             roles=sorted(counting),
             ignored=[_with_missing(name, missing) for name, missing in ignored.items()],
             sentences=[*self._sentences(about, answer), *notes],
-            rules=list(refusals(question.action, question.project_id, answer.image)) if answer.image else [],
+            rules=rules,
         )
 
     def _sentences(self, about: Caller, answer: Answer) -> Iterator[str]:

@@ -107,8 +107,13 @@ class Tags:
 
 async def _taggable(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord:
     image = await owned_image(c, project_id, image_id)
+    require_taggable(image)
+    return image
+
+
+def require_taggable(image: ImageRecord) -> None:
+    """Raises FailedPrecondition."""
     if image.status is not ImageStatus.ACTIVE:
         raise FailedPrecondition(
             f"image {image.name!r} is {image.status}, not active", hint="only active images can be changed"
         )
-    return image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,24 +12,28 @@ import pytest
 from imsd.contract import InvalidRequest, NotFound
 from imsd.core.access import Access
 from imsd.core.actions import ACTIONS, OPERATIONS
-from imsd.core.image_refusals import refusals
+from imsd.core.export_rules import ExportPolicy
+from imsd.core.image_refusals import RULES, Asked, refusals
 from imsd.core.policy_checks import Check, Explanation, PolicyChecks
 from imsd.core.principals import Principals
 from imsd.core.roles import ROLES
-from imsd.metadata import identity, images, role_grants
+from imsd.metadata import identity, images, jobs, role_grants
 from imsd.metadata.database import Database, open_database
 from imsd.metadata.identity_records import GrantRecord, GroupRecord, PrincipalKind, UserRecord
-from imsd.metadata.records import ImageKind, ImageStatus, Visibility
+from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, MemberStatus, Visibility
 from imsd.testing.memory_store import MemoryStore
-from tests.unit.core.core_world import STORE, open_runtime, pool_of
+from tests.unit.core.core_world import STORE, open_runtime, pool_of, some_limits
+from tests.unit.metadata.samples import a_job
 from tests.unit.policies.policy_world import LOCAL, image, policies, user
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-DELETE, LIST = "ims:images:delete", "ims:images:list"
+DELETE, LIST, UPDATE = "ims:images:delete", "ims:images:list", "ims:images:update"
 LIVE, PROTECTED, THEIRS, PUBLIC, MISSING = (f"{n}0000000-0000-4000-8000-000000000000" for n in range(5))
 FULL, OPERATOR = "IMS FullAccess", "IMS Operator"
 
-RULES = """
+EXPORTS = ExportPolicy(some_limits(), ["ubuntu"])
+
+POLICY = """
 @id("live-stays")
 forbid (principal, action == Action::"ims:images:delete", resource is Image)
 when { resource.hasTag("stage") && resource.getTag("stage") == "live" };
@@ -68,14 +73,17 @@ async def fill(database: Database) -> None:
 
 
 @pytest.fixture
-async def checks(tmp_path: Path) -> AsyncIterator[PolicyChecks]:
-    async with (
-        open_database(f"sqlite+aiosqlite:///{tmp_path}/db.sqlite3") as database,
-        open_runtime(database, pool_of(**{STORE: MemoryStore()})) as runtime,
-    ):
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with open_database(f"sqlite+aiosqlite:///{tmp_path}/db.sqlite3") as database:
         await fill(database)
-        access = Access(database, policies(tmp_path / "p", RULES))
-        yield PolicyChecks(runtime, access, Principals(database))
+        yield database
+
+
+@pytest.fixture
+async def checks(tmp_path: Path, database: Database) -> AsyncIterator[PolicyChecks]:
+    async with open_runtime(database, pool_of(**{STORE: MemoryStore()})) as runtime:
+        access = Access(database, policies(tmp_path / "p", POLICY))
+        yield PolicyChecks(runtime, access, Principals(database), EXPORTS)
 
 
 async def of(checks: PolicyChecks, user_id: str, action: str, **named: str) -> Explanation:
@@ -115,12 +123,12 @@ async def test_what_a_policy_forbids_is_told(checks: PolicyChecks) -> None:
 
 async def test_rules_that_refuse_all_the_same_are_told(checks: PolicyChecks) -> None:
     said = await of(checks, "alice", DELETE, image_id=PROTECTED)
-    assert (said.is_allowed, said.rules) == (True, ["the image is protected"])
+    assert (said.is_allowed, said.rules) == (True, ["DeleteImage: image 'web' is protected"])
     said = await of(checks, "alice", DELETE, image_id=PUBLIC, project_id="blue")
     assert said.is_allowed
-    assert [rule.partition(":")[0] for rule in said.rules] == [
-        "image 'web' is another project's",
-        "a public image is not deleted",
+    assert [rule.partition(":")[2].partition(":")[0] for rule in said.rules] == [
+        " image 'web' is another project's",
+        " image 'web' is public",
     ]
     said = await of(checks, "alice", "ims:images:copy", image_id=PUBLIC, project_id="blue")
     [rule] = said.rules
@@ -214,7 +222,8 @@ async def test_nor_does_it_without_naming_a_project(checks: PolicyChecks) -> Non
 async def test_a_caller_asks_for_itself_with_the_roles_it_has(checks: PolicyChecks) -> None:
     alice = user("alice", FULL)  # as its token says: what is granted here is not looked up again
     said = await checks.check(alice, Check(DELETE, image_id=PROTECTED))
-    assert (said.is_allowed, said.project_id, said.rules) == (True, "blue", ["the image is protected"])
+    assert said.rules == ["DeleteImage: image 'web' is protected"]
+    assert (said.is_allowed, said.project_id) == (True, "blue")
     assert await checks.check(alice, Check(DELETE, "alice", image_id=PROTECTED)) == said
 
 
@@ -261,13 +270,88 @@ async def test_actions_are_shown_with_their_calls(checks: PolicyChecks) -> None:
     assert {method for each in found.values() for method in each.methods} == set(OPERATIONS)
 
 
-def test_states_that_refuse_are_told() -> None:
-    queued = image(status=ImageStatus.QUEUED, is_prepared=True)
-    assert list(refusals("ims:images:upload", "blue", queued)) == []
-    assert list(refusals("ims:images:upload", "blue", image())) == ["the image does not wait for its bytes"]
-    assert list(refusals("ims:images:copy", "blue", queued)) == ["image 'web' is queued, not active"]
-    assert next(refusals(DELETE, "blue", image(status=ImageStatus.SAVING))).startswith("the image is being")
-    assert list(refusals(DELETE, "blue", image(is_published=True))) == ["the image is published"]
-    assert list(refusals("ims:images:export", "blue", image(kind=ImageKind.ISO))) != []
-    assert list(refusals("ims:images:share", "blue", image(is_published=True))) != []
-    assert list(refusals(LIST, "blue", image())) == []
+def told(action: str, about: ImageRecord, project_id: str = "blue", *, has_job: bool = False) -> list[str]:
+    asked = Asked(project_id=project_id, image=about, has_job=has_job, exports=EXPORTS)
+    return list(refusals(action, asked))
+
+
+QUEUED = image(status=ImageStatus.QUEUED, is_prepared=True)
+DEACTIVATED = image(status=ImageStatus.DEACTIVATED)
+NOT_ACTIVE = "UpdateImage, VerifyImage, SetImageTags, DeleteImageTags: image 'web' is deactivated, not active"
+
+
+@pytest.mark.parametrize(
+    ("action", "about", "rules"),
+    [
+        (LIST, image(is_published=True), []),
+        (UPDATE, image(), []),
+        (UPDATE, DEACTIVATED, [NOT_ACTIVE]),
+        (DELETE, image(), []),
+        (DELETE, QUEUED, []),
+        (DELETE, image(status=ImageStatus.QUEUED), ["DeleteImage: image 'web' is being created"]),
+        (DELETE, image(status=ImageStatus.SAVING), ["DeleteImage: image 'web' is being created"]),
+        (DELETE, image(is_published=True), ["DeleteImage: image 'web' is in the marketplace"]),
+        ("ims:images:upload", QUEUED, []),
+        ("ims:images:upload", image(), ["RegisterImage: image 'web' was not made without bytes"]),
+        ("ims:images:copy", QUEUED, ["image 'web' is queued, not active"]),
+        ("ims:images:export", image(), []),
+        (
+            "ims:images:export",
+            image(public_platform="Ubuntu"),
+            ["ExportImage: image 'web' descends from a public image of Ubuntu: it cannot be exported"],
+        ),
+        ("ims:images:export", DEACTIVATED, ["image 'web' is deactivated, not active"]),
+        ("ims:images:publish", image(is_published=True), []),
+        ("ims:images:publish", image(visibility=Visibility.PUBLIC), ["image 'web' is public"]),
+        (
+            "ims:images:publish",
+            image(kind=ImageKind.ISO),
+            ["image 'web' is an ISO image: only a system disk is published"],
+        ),
+        ("ims:images:publicize", image(), []),
+        ("ims:images:publicize", image(visibility=Visibility.PUBLIC, kind=ImageKind.ISO), []),
+        (
+            "ims:images:publicize",
+            image(visibility=Visibility.SHARED),
+            ["image 'web' is shared with other projects"],
+        ),
+        ("ims:images:publicize", image(is_published=True), ["image 'web' is in the marketplace"]),
+    ],
+)
+def test_rules_that_refuse_are_told_with_their_calls(
+    action: str, about: ImageRecord, rules: list[str]
+) -> None:
+    assert told(action, about) == rules
+
+
+def test_a_job_that_fills_an_image_is_told() -> None:
+    assert told(DELETE, QUEUED, has_job=True) == ["DeleteImage: image 'web' is being created"]
+    assert told("ims:images:upload", QUEUED, has_job=True) == [
+        "RegisterImage: image 'web' is being filled already"
+    ]
+
+
+async def test_whether_a_job_fills_an_image_is_looked_up(checks: PolicyChecks, database: Database) -> None:
+    job = a_job(project_id="blue")
+    async with database.transaction() as c:
+        await jobs.insert_job(c, job)
+        await images.insert_image(c, replace(QUEUED, id=MISSING, job_id=job.id))
+    said = await of(checks, "alice", DELETE, image_id=MISSING)
+    assert said.rules == ["DeleteImage: image 'web' is being created"]
+
+
+def test_what_a_member_may_do_is_not_refused() -> None:
+    [rule] = told("ims:images:share", image(project_id="vendor", member_status=MemberStatus.PENDING))
+    assert rule.startswith("AddMembers, RemoveMembers: image 'web' is another project's")
+
+
+def test_every_call_on_an_image_has_its_rules_or_none() -> None:
+    """None: it reads, or its rules need what only its request says, or an image that is deleted."""
+    calls = {
+        method.rpartition("/")[2]
+        for method, each in OPERATIONS.items()
+        if each.id_field == "image_id" or (each.resource == "member" and each.is_mutation)
+    }
+    without = {"GetImage", "GetImageTags", "ListMembers", "GetMember", "UpdateMembers", "UndeleteImage"}
+    assert calls == {*RULES, *without}
+    assert not without & set(RULES)
