@@ -111,7 +111,7 @@ def _image_type(image: pb.Image) -> str:
     return {pb.VISIBILITY_PUBLIC: "gold", pb.VISIBILITY_SHARED: "shared"}.get(image.visibility, "private")
 
 
-_ENV_TYPES = {
+ENV_TYPES = {
     "FusionCompute": (pb.IMAGE_KIND_SYSTEM_DISK, pb.SERVER_KIND_VIRTUAL),
     "Ironic": (pb.IMAGE_KIND_SYSTEM_DISK, pb.SERVER_KIND_BARE_METAL),
     "DataImage": (pb.IMAGE_KIND_DATA_DISK, pb.SERVER_KIND_VIRTUAL),
@@ -123,13 +123,13 @@ def _env_type(image: pb.Image) -> str:
     is_bare_metal = image.server_kind == pb.SERVER_KIND_BARE_METAL
     if image.kind == pb.IMAGE_KIND_SYSTEM_DISK:
         return "Ironic" if is_bare_metal else "FusionCompute"
-    return next((name for name, (kind, _) in _ENV_TYPES.items() if kind == image.kind), "FusionCompute")
+    return next((name for name, (kind, _) in ENV_TYPES.items() if kind == image.kind), "FusionCompute")
 
 
 def _read_env_type(image: pb.Image, value: Any) -> None:
-    if value not in _ENV_TYPES:
-        raise ValueError(f"{str(value)[:40]!r} is none of: {', '.join(_ENV_TYPES)}")
-    image.kind, image.server_kind = _ENV_TYPES[value]
+    if value not in ENV_TYPES:
+        raise ValueError(f"{str(value)[:40]!r} is none of: {', '.join(ENV_TYPES)}")
+    image.kind, image.server_kind = ENV_TYPES[value]
 
 
 def _disk_format(image: pb.Image) -> str | None:
