@@ -42,6 +42,14 @@ SUPPORT_EXCLUSIONS = (
 )
 
 
+def os_version(value: str) -> str:
+    """The name of a system, which stands in tables and lists: one line."""
+    checks.text("os_version", value, limits.MAX_OS_VERSION)
+    if not value.isprintable():
+        checks.refuse("os_version", "os_version has characters that no name of a system has")
+    return value
+
+
 def family(value: str) -> str:
     return checks.matching(
         "family",

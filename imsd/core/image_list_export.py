@@ -121,7 +121,7 @@ def _cell(value: object) -> str:
 
 
 def _type_of(image: ImageRecord) -> str:
-    is_bare_metal = image.server_kind is ServerKind.BARE_METAL
+    is_bare_metal = image.server_kind is ServerKind.BARE_METAL and image.kind is ImageKind.SYSTEM_DISK
     return "BMS system disk image" if is_bare_metal else TYPES[image.kind]
 
 

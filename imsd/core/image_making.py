@@ -19,7 +19,7 @@ from imsd.metadata.records import ImageRecord, ImageStatus, UploadState
 
 from .guest_inspection import Declared, System, decide, declared_system, inspect_blocks
 from .job_run import JobRun
-from .kind_rules import min_disk, proved_kind
+from .kind_rules import check_server_kind, min_disk, proved_kind
 from .limits import MAX_OS_VERSION
 from .opened_upload import StoredDisk, open_upload
 from .staged_file import FoundFile
@@ -47,6 +47,7 @@ class ImageMaker:
         run.enter("inspect", 0, (0.0, 1.0))
         async with open_upload(run, found, str(spec["disk_format"])) as opened:
             kind = proved_kind(str(spec.get("kind", "")), opened.image.format_name)
+            check_server_kind(image.server_kind, kind)
             min_disk(kind, int(spec["min_disk_gb"]), opened.virtual_size_bytes, run.runtime.limits)
             disk = await opened.store(run)
         image = replace(image, kind=kind)

@@ -9,7 +9,7 @@ from typing import Any
 from imsd.contract import FailedPrecondition, InvalidRequest
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus
 
-from . import attribute_checks, checks, limits
+from . import attribute_checks, checks
 from .image_changes import ImageRef, change, image_at, require_status
 from .kind_rules import check_license, disk_bounds, min_disk
 from .os_identity import identify_with
@@ -118,7 +118,7 @@ def require_updatable(image: ImageRecord) -> None:
 _CHECKS: Mapping[str, Callable[[Any], object]] = {
     "name": checks.name,
     "description": checks.description,
-    "os_version": lambda value: checks.text("os_version", value, limits.MAX_OS_VERSION),
+    "os_version": attribute_checks.os_version,
     "family": attribute_checks.family,
     "enterprise_project_id": attribute_checks.enterprise_project,
     "shutdown_timeout_seconds": attribute_checks.shutdown_timeout,

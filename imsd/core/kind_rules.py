@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from imsd.contract import InvalidRequest, LimitExceeded
-from imsd.metadata.records import ImageKind
+from imsd.metadata.records import ImageKind, ServerKind
 
 from . import checks
 from .os_identity import WINDOWS
@@ -47,6 +47,12 @@ def proved_kind(asked: str, disk_format: str) -> ImageKind:
             "kind", f"the file is in the format {disk_format}: it cannot be {WORDS[ImageKind(asked)]}"
         )
     return kind
+
+
+def check_server_kind(server_kind: str, kind: ImageKind) -> None:
+    """``server_kind``: a `ServerKind`, or empty. Raises InvalidRequest (IMAGE_KIND_UNSUITED)."""
+    if server_kind == ServerKind.BARE_METAL and kind is not ImageKind.SYSTEM_DISK:
+        refuse_kind("server_kind", f"bare-metal servers start from a system disk, not from {WORDS[kind]}")
 
 
 def disk_bounds(kind: ImageKind, service: ServiceLimits) -> tuple[int, int]:

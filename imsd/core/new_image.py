@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKind
 
-from . import attribute_checks, checks, limits
+from . import attribute_checks, checks
 from .fast_import import check_declared
 from .image_file import ImageFile, check_file
-from .kind_rules import WORDS, check_license, disk_bounds, first_kind, refuse_kind
+from .kind_rules import WORDS, check_license, check_server_kind, disk_bounds, first_kind, refuse_kind
 from .os_identity import identify, identify_with
 from .runtime import Runtime
 from .service_limits import ServiceLimits
@@ -59,7 +59,7 @@ def checked_attributes(new: NewImage, service: ServiceLimits) -> NewImage:
         new,
         name=checks.name(new.name),
         description=checks.description(new.description),
-        os_version=checks.text("os_version", new.os_version, limits.MAX_OS_VERSION),
+        os_version=attribute_checks.os_version(new.os_version),
         tags=checks.tags(new.tags, service.max_tags_per_image),
         properties=checks.properties(new.properties),
         family=attribute_checks.family(new.family),
@@ -79,8 +79,7 @@ def _check_kind(new: NewImage, service: ServiceLimits) -> None:
         for name in _OF_SYSTEMS:
             if getattr(new, name):
                 refuse_kind(name, f"{WORDS[kind]} holds no system: it has no {name}")
-    if new.server_kind == ServerKind.BARE_METAL and kind is not ImageKind.SYSTEM_DISK:
-        refuse_kind("server_kind", f"bare-metal servers start from a system disk, not from {WORDS[kind]}")
+    check_server_kind(new.server_kind, kind)
     if new.disk_format and new.kind and (new.kind == ImageKind.ISO) != (new.disk_format == ImageKind.ISO):
         refuse_kind("kind", f"a file in the format {new.disk_format} cannot be {WORDS[kind]}")
     if new.min_disk_gb:

@@ -556,7 +556,7 @@ class Image(_message.Message):
     max_ram_mb: _builtins.int
     """MB, 0..4194304; 0: no limit, else at least min_ram_mb"""
     os_version: _builtins.str
-    """0..255 characters, for example "Debian GNU/Linux 12.0.0 64bit": found inside, else as declared, else "Other_Linux (64_bit)"; of a data disk as declared"""
+    """0..255 printable characters, for example "Debian GNU/Linux 12.0.0 64bit": found inside, else as declared, else "Other_Linux (64_bit)"; of a data disk as declared"""
     is_protected: _builtins.bool
     """cannot be deleted"""
     store: _builtins.str
@@ -805,7 +805,7 @@ class CreateImageRequest(_message.Message):
     disk_format: Global___DiskFormat.ValueType
     """unspecified: recognised; otherwise it must be what the bytes are, unpacked unless it is RAW"""
     os_version: _builtins.str
-    """0..255 characters; counts where no system is found inside"""
+    """0..255 printable characters; counts where no system is found inside"""
     min_disk_gb: _builtins.int
     """GiB, 0..1048576; 0: the virtual size rounded up"""
     min_ram_mb: _builtins.int
@@ -963,7 +963,7 @@ class CreateQueuedImageRequest(_message.Message):
     disk_format: Global___DiskFormat.ValueType
     """what the bytes will be; unspecified: recognised"""
     os_version: _builtins.str
-    """0..255 characters; empty: unless one is found inside "Other_Linux (64_bit)" """
+    """0..255 printable characters; empty: unless one is found inside "Other_Linux (64_bit)" """
     min_disk_gb: _builtins.int
     """GiB, 0..1048576; 0: the virtual size rounded up"""
     min_ram_mb: _builtins.int

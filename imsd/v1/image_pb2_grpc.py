@@ -183,7 +183,8 @@ class ImageServiceServicer:
 
     def CreateQueuedImage(self, request, context):
         """CreateQueuedImage makes an image without bytes, QUEUED until RegisterImage gives it some, or it is deleted.
-        Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+        Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED, NOT_FOUND (the image of the first request is gone). Retry: safe with the
+        same request_id: it answers with the image as it is then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -64,7 +64,8 @@ class ImageServiceStub:
     """
     CreateQueuedImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CreateQueuedImageRequest, _image_pb2.Image]
     """CreateQueuedImage makes an image without bytes, QUEUED until RegisterImage gives it some, or it is deleted.
-    Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+    Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED, NOT_FOUND (the image of the first request is gone). Retry: safe with the
+    same request_id: it answers with the image as it is then.
     """
     RegisterImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.RegisterImageRequest, _job_pb2.Job]
     """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
@@ -218,7 +219,8 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """
     CreateQueuedImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CreateQueuedImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """CreateQueuedImage makes an image without bytes, QUEUED until RegisterImage gives it some, or it is deleted.
-    Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+    Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED, NOT_FOUND (the image of the first request is gone). Retry: safe with the
+    same request_id: it answers with the image as it is then.
     """
     RegisterImage: _aio.UnaryUnaryMultiCallable[_image_pb2.RegisterImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
@@ -381,7 +383,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """CreateQueuedImage makes an image without bytes, QUEUED until RegisterImage gives it some, or it is deleted.
-        Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED. Retry: safe with the same request_id.
+        Reasons: INVALID_REQUEST, QUOTA_EXCEEDED, REQUEST_ID_REUSED, NOT_FOUND (the image of the first request is gone). Retry: safe with the
+        same request_id: it answers with the image as it is then.
         """
 
     @_abc_1.abstractmethod

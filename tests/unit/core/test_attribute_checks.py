@@ -29,6 +29,20 @@ def test_good_families_pass(value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "value", ["Debian\n12", "\x1b[2J", "a\tb", "a\0", "\u202eCentOS", "\x85", "a" * 256, "\ufeffx"]
+)
+def test_bad_names_of_systems_are_refused(value: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        checks.os_version(value)
+    assert refused.value.field == "os_version"
+
+
+@pytest.mark.parametrize("value", ["", "Other_Linux (64_bit)", "银河麒麟 V10 64bit", "a" * 255])
+def test_good_names_of_systems_pass(value: str) -> None:
+    assert checks.os_version(value) == value
+
+
+@pytest.mark.parametrize(
     "value", ["1", "00", "default", UUID.upper().replace("1", "A"), UUID + "0", "all_granted_eps"]
 )
 def test_bad_enterprise_projects_are_refused(value: str) -> None:

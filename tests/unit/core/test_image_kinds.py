@@ -57,6 +57,7 @@ def world(database: Database, tmp_path: Path) -> ImportWorld:
         ({"license_type": "byol", "os_version": "CentOS 7.6 64bit"}, "INVALID_REQUEST", "license_type"),
         ({"license_type": "platform", "os_type": "linux"}, "INVALID_REQUEST", "license_type"),
         ({"family": "Debian"}, "INVALID_REQUEST", "family"),
+        ({"os_version": "Debian\x1b[2J"}, "INVALID_REQUEST", "os_version"),
         ({"enterprise_project_id": "7"}, "INVALID_REQUEST", "enterprise_project_id"),
         ({"server_support": {"has_xen": True, "has_xen_hana": True}}, "INVALID_REQUEST", "server_support"),
     ],
@@ -99,6 +100,15 @@ async def test_a_file_of_another_kind_fails_and_its_upload_can_be_used_again(
     async with world.serving() as service:
         upload_id = await service.send(file)
         ended = await service.end_of(await service.start(upload_id=upload_id, kind=kind))
+        assert failed(ended) == "IMAGE_KIND_UNSUITED"
+        again = await service.end_of(await service.start(upload_id=upload_id))
+        assert again.record.state is JobState.SUCCESS
+
+
+async def test_a_file_that_proves_to_be_a_disc_is_not_for_bare_metal(world: ImportWorld) -> None:
+    async with world.serving() as service:
+        upload_id = await service.send(DISC)
+        ended = await service.end_of(await service.start(upload_id=upload_id, server_kind="bare_metal"))
         assert failed(ended) == "IMAGE_KIND_UNSUITED"
         again = await service.end_of(await service.start(upload_id=upload_id))
         assert again.record.state is JobState.SUCCESS

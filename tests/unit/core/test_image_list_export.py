@@ -112,6 +112,7 @@ async def test_the_columns_are_those_of_the_console(images: Images, database: Da
         ({"kind": ImageKind.DATA_DISK}, "Normal", "Data disk image"),
         ({"kind": ImageKind.ISO}, "Normal", "ISO image"),
         ({"server_kind": ServerKind.BARE_METAL}, "Normal", "BMS system disk image"),
+        ({"server_kind": ServerKind.BARE_METAL, "kind": ImageKind.ISO}, "Normal", "ISO image"),
     ],
 )
 async def test_states_and_types_are_called_as_in_the_console(
