@@ -110,12 +110,14 @@ def show_config(
     from imsd.core.policies.loading import load_policies
     from imsd.core.store_sections import configured_stores
     from imsd.logging_setup import set_up_logging
+    from imsd.own_places import require_apart
 
     set_up_logging(loaded.config.log_format, "warning")  # what is said of a plugin goes to standard error
     registry = load_plugins(loaded.config.disabled_plugins)
     stores = configured_stores(registry, loaded.config.stores, loaded.config.default_store)
     load_policies(loaded.config.policy_dir)  # for what is wrong with them
     buckets = configured_buckets(registry, loaded.config.buckets, loaded.config.region)
+    require_apart(loaded.config, stores, buckets)
     rows = loaded.rows(
         {store.name: store.section() for store in stores},
         {bucket.store.name: bucket.section() for bucket in buckets},

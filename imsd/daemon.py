@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -75,6 +76,7 @@ from imsd.metadata.database import open_database
 from imsd.metadata.records import JobKind
 from imsd.metadata.service import service_id
 from imsd.network_access import oidc_tokens, server_tls
+from imsd.own_places import own_places, require_apart
 from imsd.service_notify import notify
 
 if TYPE_CHECKING:
@@ -209,8 +211,9 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
     """A started daemon, stopped when the block is left. Raises `ImsError` when it cannot start."""
     registry = load_plugins(config.disabled_plugins)
     # Asked before anything is made: what a wrong configuration leaves behind would have to be cleaned up.
-    configured_stores(registry, config.stores, config.default_store)
-    configured_buckets(registry, config.buckets, config.region)
+    own_stores = configured_stores(registry, config.stores, config.default_store)
+    own_buckets = configured_buckets(registry, config.buckets, config.region)
+    await run_blocking(require_apart, config, own_stores, own_buckets)
     await run_blocking(check_addresses, config.listen)
     policies = Policies(await run_blocking(load_policies, config.policy_dir))
     tls = await run_blocking(server_tls, config)
@@ -240,7 +243,8 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             new_id=_new_id,
         )
         inspector = await stack.enter_async_context(_open_inspector())
-        sources = await stack.enter_async_context(_open_sources(config, buckets, pool))
+        closed = [place for _, place in own_places(config, own_stores)]
+        sources = await stack.enter_async_context(_open_sources(config, closed, buckets, pool))
         around = Surroundings(
             sources=sources,
             buckets=buckets,
@@ -274,8 +278,10 @@ async def _open_inspector() -> AsyncIterator[GuestInspector]:
 
 
 @asynccontextmanager
-async def _open_sources(config: Config, buckets: Buckets, pool: DecodePool) -> AsyncIterator[Sources]:
-    """Raises InvalidRequest (INVALID_CONFIGURATION)."""
+async def _open_sources(
+    config: Config, closed: Sequence[Path], buckets: Buckets, pool: DecodePool
+) -> AsyncIterator[Sources]:
+    """``closed``: as of `ImportRoots`. Raises InvalidRequest (INVALID_CONFIGURATION)."""
     said = config.url_import
     policy = UrlPolicy(
         allow_http=said.allow_http,
@@ -289,7 +295,7 @@ async def _open_sources(config: Config, buckets: Buckets, pool: DecodePool) -> A
         stall_seconds=said.stall_seconds,
         retry_seconds=said.retry_seconds,
     )
-    roots = ImportRoots(config.import_roots)
+    roots = ImportRoots(config.import_roots, closed)
     urls = UrlSettings(policy, url_limits, trusted_authorities(said.ca_file))
     sources = Sources(urls, roots, buckets, pool, config.upload_part_bytes)
     try:

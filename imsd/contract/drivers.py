@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from .blob_store import BlobStore
@@ -21,6 +22,10 @@ class MissingLibrary(Exception):
     """
 
 
+def _no_directories(options: object) -> Sequence[Path]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreDriver(Generic[OptionsT]):
     """A kind of blob store that this daemon can open.
@@ -28,10 +33,16 @@ class StoreDriver(Generic[OptionsT]):
     ``options`` is a frozen dataclass; its fields are the keys of the instance's configuration
     section, unknown keys are an error; a value that cannot be is refused by its ``__post_init__`` with
     InvalidRequest (INVALID_CONFIGURATION). ``open`` acquires and releases in one function.
+
+    ``directories``: those of this machine in which the store keeps its blobs, so that nothing else is put
+    there by mistake. ``bucket_options``: the options of a store that is a bucket, if some have other defaults
+    there: a subclass of ``options``.
     """
 
     name: str
     summary: str
     options: type[OptionsT]
     open: Callable[[OptionsT], AbstractAsyncContextManager[BlobStore]]
+    directories: Callable[[OptionsT], Sequence[Path]] = _no_directories
+    bucket_options: type[OptionsT] | None = None
     contract_version: int = CONTRACT_VERSION

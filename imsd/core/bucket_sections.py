@@ -75,6 +75,6 @@ def configured_buckets(
 def _configured(
     registry: PluginRegistry, name: str, values: Mapping[str, Any], region: str
 ) -> ConfiguredBucket:
-    own, declared, options = parse_section(registry, BucketSection, values, f"buckets.{name}")
+    own, declared, options = parse_section(registry, BucketSection, values, f"buckets.{name}", is_bucket=True)
     store = ConfiguredStore(name, declared, options, own.required, "bucket")
     return ConfiguredBucket(store, own, own.region or region)

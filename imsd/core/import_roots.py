@@ -22,6 +22,7 @@ from .feeds import Feed, FeedStep, OpenedFeed
 from .file_blocks import changed
 from .handed_files import HandedFile
 from .limits import MAX_FILE_NAME
+from .places import lies_in
 
 FIELD: Final = "local_path"
 MAX_PATH_BYTES: Final = 4096
@@ -32,9 +33,13 @@ _FILE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ImportRoots:
-    """``roots``: absolute paths; they themselves may be, or lie behind, symbolic links."""
+    """``roots``: absolute paths; they themselves may be, or lie behind, symbolic links.
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    ``closed``: what is the daemon's own, and stays so when it lies below a root.
+    """
+
+    def __init__(self, roots: Sequence[Path], closed: Sequence[Path] = ()) -> None:
+        self._closed = closed
         self._roots = sorted(roots, key=lambda root: len(root.parts), reverse=True)
 
     def check(self, path: str) -> tuple[Path, Sequence[str]]:
@@ -64,6 +69,10 @@ class ImportRoots:
         Raises as `check`, and NotFound.
         """
         root, names = self.check(path)
+        if any(lies_in(root.joinpath(*names), place) for place in self._closed):
+            raise PermissionDenied(
+                "the path leads to what is the daemon's own", field=FIELD, hint="name a file of an image"
+            )
         with _failures(), ExitStack() as folders:
             folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             folders.callback(os.close, folder)

@@ -109,8 +109,9 @@ def _checked(driver: object, title: str) -> StoreDriver[Any]:
         _refuse(title, f"declares a {type(driver).__name__} where a StoreDriver is wanted")
     if not DRIVER_NAME.match(driver.name):
         _refuse(title, f"declares a driver named {driver.name[:80]!r}")
-    if not (is_dataclass(driver.options) and vars(driver.options)["__dataclass_params__"].frozen):
-        _refuse(title, f"declares options of {driver.name!r} that are no frozen dataclass")
+    for options in (driver.options, driver.bucket_options or driver.options):
+        if not (is_dataclass(options) and vars(options)["__dataclass_params__"].frozen):
+            _refuse(title, f"declares options of {driver.name!r} that are no frozen dataclass")
     if not 1 <= driver.contract_version <= CONTRACT_VERSION:
         _refuse(
             title,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from imsd.contract import InvalidRequest
@@ -56,6 +57,10 @@ class ConfiguredStore:
     def section_name(self) -> str:
         return f"{self.kind}s.{self.name}"
 
+    def directories(self) -> Sequence[Path]:
+        """Those of this machine in which it keeps its blobs."""
+        return self.declared.driver.directories(self.options)
+
     def section(self) -> dict[str, Any]:
         """Every key of the section with the value that holds, defaults included."""
         options = {field.name: getattr(self.options, field.name) for field in fields(self.options)}
@@ -85,7 +90,12 @@ def _configured(
 
 
 def parse_section(
-    registry: PluginRegistry, own: type[HeadT], values: Mapping[str, Any], section: str
+    registry: PluginRegistry,
+    own: type[HeadT],
+    values: Mapping[str, Any],
+    section: str,
+    *,
+    is_bucket: bool = False,
 ) -> tuple[HeadT, DeclaredDriver, Any]:
     """The keys of ``own``, a dataclass with the key ``driver``; that driver; and its options, all other keys.
 
@@ -101,7 +111,9 @@ def parse_section(
         )
     declared = registry.stores[head.driver]
     rest = {key: value for key, value in values.items() if key not in names}
-    return head, declared, parse_options(declared.driver.options, rest, section)
+    driver = declared.driver
+    options = driver.bucket_options if is_bucket and driver.bucket_options else driver.options
+    return head, declared, parse_options(options, rest, section)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from imsd.contract import StoreDriver, hookimpl
 
-from .options import LocalStoreOptions
+from .options import LocalBucketOptions, LocalStoreOptions
 from .store import open_local_store
 
 
@@ -18,5 +18,7 @@ def imsd_blob_stores() -> Sequence[StoreDriver[LocalStoreOptions]]:
             summary="a directory of this machine, with every commit synced to the disk",
             options=LocalStoreOptions,
             open=open_local_store,
+            directories=lambda options: [options.path],
+            bucket_options=LocalBucketOptions,
         )
     ]

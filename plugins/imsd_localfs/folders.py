@@ -6,8 +6,11 @@ Paths are relative to the store's directory. All functions block.
 from __future__ import annotations
 
 import os
+import stat
 import threading
+from contextlib import suppress
 
+from .ingest_file import MODE
 from .paths import folder_of
 
 # A folder may vanish between being made and being used, when another process removes the last blob
@@ -19,10 +22,11 @@ MAX_REMEMBERED = 10_000
 
 
 class Folders:
-    """The tree of folders below ``root_fd``."""
+    """The tree of folders below ``root_fd``, whose files have the mode ``file_mode``."""
 
-    def __init__(self, root_fd: int, *, fsync: bool) -> None:
+    def __init__(self, root_fd: int, *, file_mode: int, fsync: bool) -> None:
         self._root_fd = root_fd
+        self._file_mode = file_mode
         self._fsync = fsync
         # Held while a name appears or a folder vanishes, so that neither meets the other half-way.
         self._lock = threading.Lock()
@@ -47,8 +51,10 @@ class Folders:
                     raise
         self._sync_up(folder)
 
-    def sync_file(self, fd: int) -> None:
-        """Sync the bytes of a file that gets a name next."""
+    def prepare_file(self, fd: int) -> None:
+        """Give its mode to a file that gets a name next, and sync its bytes."""
+        if self._file_mode != MODE:
+            os.fchmod(fd, self._file_mode)
         if self._fsync:
             os.fdatasync(fd)
 
@@ -66,7 +72,7 @@ class Folders:
             return
         try:
             with folder_of(self._root_fd, folder) as (above_fd, last):
-                os.mkdir(last, 0o700, dir_fd=above_fd)
+                make_folder(last, self._file_mode, above_fd)
         except FileExistsError:
             return
         except FileNotFoundError:
@@ -117,3 +123,22 @@ class Folders:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def make_folder(path: str | os.PathLike[str], file_mode: int, dir_fd: int | None = None) -> None:
+    """Make a folder that whoever may read or write files of ``file_mode`` may list or change.
+
+    Raises FileExistsError.
+    """
+    wanted = file_mode | (file_mode & 0o444) >> 2
+    os.mkdir(path, wanted, dir_fd=dir_fd)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        made = stat.S_IMODE(os.fstat(fd).st_mode)
+        if made & 0o777 != wanted:  # by the umask
+            # The bit that hands the group on was inherited, and stays; a service that may set no such bit
+            # leaves the folder as narrow as its umask has it.
+            with suppress(PermissionError):
+                os.fchmod(fd, made & ~0o777 | wanted)
+    finally:
+        os.close(fd)

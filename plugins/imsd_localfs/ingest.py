@@ -80,7 +80,7 @@ class LocalIngest(Ingest):
         if not self._is_whole:
             raise FailedPrecondition(f"blob {self._blob}: a write failed, so there is nothing to commit")
         os.utime(file.fd)  # the time of the commit, not of the last write
-        self._folders.sync_file(file.fd)
+        self._folders.prepare_file(file.fd)
         self._folders.link(file.path, self._blob, file.folder_fd)
         return stored_blob(self._blob, os.fstat(file.fd))
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 FOLDER = ".ingest"
 
-MODE = 0o600
+# Of a file that nobody has the name of yet, and of the folder for such files.
+MODE, FOLDER_MODE = 0o600, 0o700
 
 # How file systems and kernels say that they have no O_TMPFILE.
 NOT_OFFERED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
@@ -107,7 +108,7 @@ def _remove_if_stale(name: str, folder_fd: int) -> bool:
 def _open_folder(root_fd: int, *, create: bool) -> int:
     if create:
         try:
-            os.mkdir(FOLDER, 0o700, dir_fd=root_fd)
+            os.mkdir(FOLDER, FOLDER_MODE, dir_fd=root_fd)
         except FileExistsError:
             pass
     return os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root_fd)

@@ -24,7 +24,7 @@ from imsd.contract import (
     translate_os_errors,
 )
 
-from .folders import Folders
+from .folders import Folders, make_folder
 from .ingest import LocalIngest
 from .ingest_file import IngestFiles, offers_unnamed_files, remove_stale_files
 from .listing import Entry, Wanted, scan, stat_all, stat_one
@@ -68,7 +68,7 @@ class LocalStore(BlobStore):
         self._root_fd = root_fd
         self._files = files
         self._pool = pool
-        self._folders = Folders(root_fd, fsync=options.fsync)
+        self._folders = Folders(root_fd, file_mode=options.mode, fsync=options.fsync)
         self._open_blobs = OpenBlobs(root_fd, options.open_files)
 
     def close_blobs(self) -> None:
@@ -133,7 +133,7 @@ class LocalStore(BlobStore):
 def _open_directory(options: LocalStoreOptions) -> int:
     """The descriptor of the store's directory. Blocks, once, when the daemon starts."""
     try:
-        os.mkdir(options.path, 0o700)
+        make_folder(options.path, options.mode)
     except FileExistsError:
         pass
     except OSError as error:

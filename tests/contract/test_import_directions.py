@@ -48,6 +48,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.config_access": ("imsd.config_values",),
     "imsd.config_values": (),
     "imsd.network_access": ("imsd.config", "imsd.core", "imsd.grpc_server"),
+    "imsd.own_places": ("imsd.contract", "imsd.config", "imsd.core"),
     # Numbers and where they come from; these two modules of the core import nothing.
     "imsd.config_limits": ("imsd.core.service_limits", "imsd.core.quota_rules"),
     "imsd.config_loading": ("imsd.contract", "imsd.config"),
@@ -63,6 +64,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.core.bucket_sections",
         "imsd.core.store_sections",
         "imsd.logging_setup",
+        "imsd.own_places",
         "imsd.daemon",
     ),
     "imsd.daemon": (
@@ -76,6 +78,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.guest",
         "imsd.metadata",
         "imsd.network_access",
+        "imsd.own_places",
         "imsd.service_notify",
         "imsd.trace_chain",
     ),

@@ -60,6 +60,7 @@ def test_every_option_of_a_store_is_shown_with_the_value_that_holds(tmp_path: Pa
         "stores.main.fsync": (True, "default"),
         "stores.main.threads": (8, "environment"),
         "stores.main.open_files": (64, "default"),
+        "stores.main.file_mode": ("0600", "default"),
     }
     assert not (tmp_path / "images").exists()
 
@@ -147,6 +148,21 @@ def test_every_command_has_an_example(tmp_path: Path) -> None:
 
 def test_the_version_is_told(tmp_path: Path) -> None:
     assert imsd("version", cwd=tmp_path).stdout.startswith("imsd 0.")
+
+
+def test_a_bucket_that_holds_the_state_directory_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    for command in (["config", "show"], ["serve"]):
+        failed = imsd(
+            *command,
+            cwd=tmp_path,
+            IMSD_BUCKETS__MAIN__PATH=str(tmp_path),
+            IMSD_STATE_DIR="s",
+            IMSD_LISTEN="unix:x",
+        )
+        assert failed.returncode == 1
+        assert "the bucket 'main' holds the state directory" in failed.stderr
+        assert "[INVALID_CONFIGURATION]" in failed.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_policies_are_listed_and_a_wrong_one_is_told_before_the_daemon_starts(tmp_path: Path) -> None:

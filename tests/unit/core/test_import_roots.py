@@ -98,6 +98,17 @@ def test_a_path_outside_of_every_root_is_refused(root: Path, path: str) -> None:
     assert refused.value.reason in ("PERMISSION_DENIED", "INVALID_REQUEST")
 
 
+@pytest.mark.parametrize("closed", ["{root}/deep", "{root}/deep/disk", "{root}", "/", "{link}/deep"])
+def test_what_is_the_daemons_own_is_not_read_though_it_lies_below_a_root(root: Path, closed: str) -> None:
+    link = root.parent / "another-name"
+    link.symlink_to(root)
+    place = Path(closed.format(root=root, link=link))
+    with pytest.raises(PermissionDenied) as refused:
+        ImportRoots([root.parent], [root / "other", place]).open(str(root / "deep" / "disk"))
+    assert (refused.value.field, bool(refused.value.hint)) == ("local_path", True)
+    assert read(ImportRoots([root.parent], [root / "dee", root / "missing"]), root / "deep" / "disk")
+
+
 def a_link(root: Path) -> Path:
     (root / "link").symlink_to(root / "deep" / "disk")
     return root / "link"

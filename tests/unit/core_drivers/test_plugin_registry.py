@@ -100,6 +100,7 @@ def test_a_hook_that_raises_is_named_though_others_do_not() -> None:
         (driver(""), "a driver named ''"),
         (driver("tape", options=Changeable), "no frozen dataclass"),
         (driver("tape", options=dict), "no frozen dataclass"),
+        (driver("tape", bucket_options=Changeable), "no frozen dataclass"),
         (driver("tape", contract_version=CONTRACT_VERSION + 1), f"knows 1 to {CONTRACT_VERSION}"),
         (driver("tape", contract_version=0), f"knows 1 to {CONTRACT_VERSION}"),
     ],

@@ -9,11 +9,12 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from imsd_localfs.folders import Folders
-from imsd_localfs.options import LocalStoreOptions
+from imsd_localfs.options import LocalBucketOptions, LocalStoreOptions
 from imsd_localfs.store import open_local_store
 
 from imsd.contract import (
@@ -70,6 +71,62 @@ async def test_a_blob_is_a_private_file_of_its_name(tmp_path: Path, store: BlobS
     assert {folder.stat().st_mode & 0o777 for folder in file.parents[:3]} == {0o700}
     await store.delete(PACK)
     assert list((tmp_path / "store").iterdir()) == []
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("is_unnamed", [True, False])
+@pytest.mark.parametrize("mask", [0o077, 0o022, 0])
+@pytest.mark.parametrize(
+    ("said", "file_mode", "folder_mode"),
+    [("", 0o640, 0o750), ("0664", 0o664, 0o775), ("600", 0o600, 0o700)],
+)
+async def test_what_is_put_into_a_bucket_has_the_mode_that_was_asked_for(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    file_mode: int,
+    folder_mode: int,
+    mask: int,
+    is_unnamed: bool,
+) -> None:
+    monkeypatch.setattr("imsd_localfs.store.offers_unnamed_files", lambda root_fd: is_unnamed)
+    with umask(mask):
+        options = LocalBucketOptions(path=tmp_path / "bucket")
+        async with open_local_store(replace(options, file_mode=said) if said else options) as store:
+            await put(store)
+    file = tmp_path / "bucket" / PACK
+    assert file.stat().st_mode & 0o777 == file_mode
+    assert {folder.stat().st_mode & 0o777 for folder in file.parents[:3]} == {folder_mode}
+
+
+async def test_a_bucket_that_hands_its_group_on_does_so_in_every_folder(tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    if os.geteuid() == 0:
+        os.chown(bucket, -1, 4711)
+    bucket.chmod(0o2770)
+    with umask(0o077):
+        async with open_local_store(LocalBucketOptions(path=bucket)) as store:
+            await put(store)
+    file = bucket / PACK
+    assert {file.parent.stat().st_mode & 0o7777, file.parents[1].stat().st_mode & 0o7777} == {0o2750}
+    assert {each.stat().st_gid for each in (file, *file.parents[:2])} == {bucket.stat().st_gid}
+    assert bucket.stat().st_mode & 0o7777 == 0o2770
+
+
+@pytest.mark.parametrize("file_mode", ["0755", "0400", "rw-r-----", "", "06400", "0o640", "1640"])
+def test_a_mode_that_cannot_be_is_refused(tmp_path: Path, file_mode: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        LocalStoreOptions(path=tmp_path, file_mode=file_mode)
+    assert (refused.value.reason, refused.value.field) == ("INVALID_CONFIGURATION", "file_mode")
 
 
 async def test_blobs_are_there_when_the_store_is_opened_again(tmp_path: Path) -> None:
@@ -326,7 +383,7 @@ def test_a_folder_removed_by_another_process_is_made_again(tmp_path: Path) -> No
     """Two trees on one directory, as of two processes: one makes folders, the other removes them."""
     root_fd = os.open(tmp_path, os.O_RDONLY)
     (tmp_path / "source").write_bytes(b"x")
-    ours, theirs = Folders(root_fd, fsync=True), Folders(root_fd, fsync=False)
+    ours, theirs = (Folders(root_fd, file_mode=0o600, fsync=is_synced) for is_synced in (True, False))
     stop = threading.Event()
 
     def remove() -> None:

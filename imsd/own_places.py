@@ -1,0 +1,58 @@
+"""What is the daemon's own on this machine, kept apart from what its users reach.
+
+Whoever may use a bucket may name every file in its directory. With the database, a key or a store in there,
+each project could read what is the others'; and a bucket inside a store would lie among the blobs of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from imsd.contract import InvalidRequest
+
+from .config import Config
+from .core.bucket_sections import ConfiguredBucket
+from .core.places import lies_in
+from .core.store_sections import ConfiguredStore
+
+
+def own_places(config: Config, stores: Sequence[ConfiguredStore]) -> Sequence[tuple[str, Path]]:
+    """Directories and files of the daemon, each with what it is."""
+    places = [("the state directory", config.state_dir)]
+    places += [(f"the store {store.name!r}", path) for store in stores for path in store.directories()]
+    database = make_url(config.database_url)
+    if database.get_backend_name() == "sqlite" and database.database:
+        places.append(("the database", Path(database.database)))
+    for name, path in (("the key of TLS", config.tls.key_file), ("the policies", config.policy_dir)):
+        if path is not None:
+            places.append((name, path))
+    return places
+
+
+def require_apart(
+    config: Config, stores: Sequence[ConfiguredStore], buckets: Sequence[ConfiguredBucket]
+) -> None:
+    """Raises InvalidRequest (INVALID_CONFIGURATION) for a bucket that holds what is the daemon's, or lies in
+    a store. Blocks.
+    """
+    own = own_places(config, stores)
+    for bucket in buckets:
+        for directory in bucket.store.directories():
+            for what, place in own:
+                if lies_in(place, directory):
+                    raise _invalid(bucket, f"holds {what}, {place}: its projects could read that")
+            for store in stores:
+                if any(lies_in(directory, place) for place in store.directories()):
+                    raise _invalid(bucket, f"lies in the store {store.name!r}, among the blobs of images")
+
+
+def _invalid(bucket: ConfiguredBucket, what: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"the directory of the bucket {bucket.store.name!r} {what}",
+        reason="INVALID_CONFIGURATION",
+        field=bucket.store.section_name,
+        hint="give the bucket a directory of its own",
+    )

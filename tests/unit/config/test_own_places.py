@@ -1,0 +1,98 @@
+"""Buckets that hold what is the daemon's own, or lie in a store, stop the start; the others do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imsd.config_loading import load_config
+from imsd.contract import InvalidRequest
+from imsd.core.bucket_sections import configured_buckets
+from imsd.core.plugin_registry import load_plugins
+from imsd.core.store_sections import configured_stores
+from imsd.own_places import require_apart
+
+
+def check(folder: Path, bucket: str | Path, **flags: Any) -> None:
+    """The state in ``state``, a store in ``images/store``, and a bucket ``bucket`` below ``folder``."""
+    values: dict[str, Any] = {
+        "state_dir": folder / "state",
+        "stores": {"main": {"driver": "localfs", "path": str(folder / "images" / "store")}},
+        "buckets": {"b": {"driver": "localfs", "path": str(folder / bucket), "projects": ["*"]}},
+    }
+    config = load_config(flags=values | flags).config
+    registry = load_plugins()
+    stores = configured_stores(registry, config.stores, config.default_store)
+    require_apart(config, stores, configured_buckets(registry, config.buckets, config.region))
+
+
+def refusal(folder: Path, bucket: str | Path, **flags: Any) -> str:
+    with pytest.raises(InvalidRequest) as refused:
+        check(folder, bucket, **flags)
+    assert (refused.value.reason, refused.value.field) == ("INVALID_CONFIGURATION", "buckets.b")
+    assert "directory of its own" in refused.value.hint
+    return refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("bucket", "said"),
+    [
+        ("images/store", "holds the store 'main'"),
+        ("images", "holds the store 'main'"),
+        ("images/store/b", "lies in the store 'main'"),
+        ("images/store/packs/0a", "lies in the store 'main'"),
+        ("state", "holds the state directory"),
+        (".", "holds the state directory"),
+        ("/", "holds the state directory"),
+        ("x/../images", "holds the store 'main'"),
+    ],
+)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_bucket_where_it_must_not_be_is_refused(
+    tmp_path: Path, bucket: str, said: str, *, is_there: bool
+) -> None:
+    if is_there:
+        for folder in ("images/store/packs/0a", "images/store/b", "state", "x"):
+            (tmp_path / folder).mkdir(parents=True)
+    assert said in refusal(tmp_path, bucket)
+
+
+@pytest.mark.parametrize("bucket", ["b", "state/bucket", "images/store-b", "images/b", "statement"])
+def test_a_bucket_beside_them_is_taken(tmp_path: Path, bucket: str) -> None:
+    check(tmp_path, bucket)
+
+
+def test_a_link_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "images" / "store").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("images")
+    assert "holds the store" in refusal(tmp_path, "link")
+    assert "lies in the store" in refusal(tmp_path, "link/store/b")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "state").symlink_to("b")
+    assert "holds the state directory" in refusal(tmp_path, "b")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"database_url": "sqlite+aiosqlite:///{folder}/b/imsd.sqlite3"}, "the database"),
+        ({"policy_dir": "{folder}/b/policies"}, "the policies"),
+        ({"tls": {"cert_file": "{folder}/cert", "key_file": "{folder}/b/key"}}, "the key of TLS"),
+    ],
+)
+def test_what_else_is_the_daemons_own_lies_in_no_bucket(
+    tmp_path: Path, flags: dict[str, Any], said: str
+) -> None:
+    def placed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: placed(each) for key, each in value.items()}
+        return value.replace("{folder}", str(tmp_path))
+
+    check(tmp_path, "c", **placed(flags))
+    assert f"holds {said}" in refusal(tmp_path, "b", **placed(flags))
+
+
+def test_a_database_server_lies_nowhere(tmp_path: Path) -> None:
+    check(tmp_path, "b", database_url="postgresql+asyncpg://imsd@localhost/imsd")
