@@ -180,7 +180,7 @@ class _Import:
         try:
             await start_job(self._client, of_upload(request, opened.upload.id, ""))
         except CallFailed as error:
-            if error.reason != "INVALID_REQUEST" and error.field != "image_id":
+            if error.code != "INVALID_ARGUMENT" and error.field != "image_id":
                 return  # the upload is open; all else is told again when the file is there
             if not opened.is_resumed:
                 with suppress(CallFailed):

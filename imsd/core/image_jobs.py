@@ -14,7 +14,7 @@ from .image_changes import change
 from .image_file import ImageFile, ImageFiles, check_file, spec_of
 from .image_registration import filled_by, filling_job, waiting_image
 from .lineage import origin_of
-from .new_image import NewImage, checked, queued_image
+from .new_image import NewImage, checked, queued_image, require_system_of_iso
 from .quota_rules import IMAGES
 from .requests import RequestKey
 from .runtime import Runtime
@@ -110,6 +110,7 @@ class ImageJobs:
     def _records(self, project_id: str, new: NewImage, upload: UploadRecord) -> tuple[ImageRecord, JobRecord]:
         job_id = upload.job_id or self._runtime.new_id()
         declared = replace(new, disk_format=new.disk_format or upload.disk_format)
+        require_system_of_iso(declared)
         image = queued_image(self._runtime, project_id, declared, upload.store, job_id)
         origin_kind, origin = origin_of(new.source, upload.file_name)
         image = replace(image, origin_kind=origin_kind, origin=origin)

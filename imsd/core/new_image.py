@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from imsd.contract import InvalidRequest
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKind
 
 from . import attribute_checks, checks
@@ -47,9 +48,26 @@ class NewImage(ImageFile):
 
 
 def checked(new: NewImage, service: ServiceLimits) -> NewImage:
-    """``new`` as it will be kept. Raises InvalidRequest."""
+    """``new`` as it will be kept. Raises InvalidRequest (also ISO_OS_VERSION_REQUIRED, IMG.0166)."""
     check_file(new)
-    return checked_attributes(new, service)
+    kept = checked_attributes(new, service)
+    require_system_of_iso(kept)
+    return kept
+
+
+def require_system_of_iso(new: NewImage) -> None:
+    """Who asks for an ISO image says which system it installs (contract §3.1).
+
+    A file that nobody called an ISO and that proves to be one is taken for what the overview's 6.2 takes a
+    disk in which nothing is found. Raises InvalidRequest (ISO_OS_VERSION_REQUIRED, IMG.0166).
+    """
+    if first_kind(new.kind, new.disk_format) is ImageKind.ISO and not new.os_version:
+        raise InvalidRequest(
+            "an installation disc does not say what it installs: the request must",
+            reason="ISO_OS_VERSION_REQUIRED",
+            field="os_version",
+            hint="give os_version; `imsctl os-version list` shows the names",
+        )
 
 
 def checked_attributes(new: NewImage, service: ServiceLimits) -> NewImage:

@@ -80,6 +80,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """only RAW and ZVHD2 can be imported fast"""
     ERROR_REASON_OS_VERSION_REQUIRED: _ErrorReason.ValueType  # 109
     """nobody looks inside: the request must say which system it is"""
+    ERROR_REASON_ISO_OS_VERSION_REQUIRED: _ErrorReason.ValueType  # 111
+    """the request asks for an ISO image: it must say which system that installs"""
     ERROR_REASON_FIELD_NOT_UPDATABLE: _ErrorReason.ValueType  # 110
     """the update names a field that never changes"""
     ERROR_REASON_SHARE_WITH_OWNER: _ErrorReason.ValueType  # 120
@@ -239,6 +241,8 @@ ERROR_REASON_FAST_IMPORT_UNSUITED: ErrorReason.ValueType  # 108
 """only RAW and ZVHD2 can be imported fast"""
 ERROR_REASON_OS_VERSION_REQUIRED: ErrorReason.ValueType  # 109
 """nobody looks inside: the request must say which system it is"""
+ERROR_REASON_ISO_OS_VERSION_REQUIRED: ErrorReason.ValueType  # 111
+"""the request asks for an ISO image: it must say which system that installs"""
 ERROR_REASON_FIELD_NOT_UPDATABLE: ErrorReason.ValueType  # 110
 """the update names a field that never changes"""
 ERROR_REASON_SHARE_WITH_OWNER: ErrorReason.ValueType  # 120

@@ -805,7 +805,7 @@ class CreateImageRequest(_message.Message):
     disk_format: Global___DiskFormat.ValueType
     """unspecified: recognised; otherwise it must be what the bytes are, unpacked unless it is RAW"""
     os_version: _builtins.str
-    """0..255 printable characters; counts where no system is found inside"""
+    """0..255 printable characters; counts where no system is found inside; needed of an ISO image, if the request or its upload says that it is one"""
     min_disk_gb: _builtins.int
     """GiB, 0..1048576; 0: the virtual size rounded up"""
     min_ram_mb: _builtins.int

@@ -167,7 +167,7 @@ class ImageServiceServicer:
         A file that is imported fast (is_fast) is RAW or ZVHD2 and is kept as it comes: its records are decoded to prove and digest
         them, and nothing looks at the system inside.
         Reasons: INVALID_REQUEST, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
-        IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
+        IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, ISO_OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
         IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
         The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
         MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED,

@@ -137,6 +137,25 @@ async def test_what_cannot_be_imported_fast_is_refused_with_the_services_code(
     assert mixed.value.code() == grpc.StatusCode.FAILED_PRECONDITION
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--fast",), "OS_VERSION_REQUIRED"),
+        (("--fast", "--kind", "iso", *SYSTEM), "FAST_IMPORT_UNSUITED"),
+        (("--kind", "iso"), "ISO_OS_VERSION_REQUIRED"),
+        (("--kind", "data-disk", "--license", "byol"), "IMAGE_KIND_UNSUITED"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_told_before_the_file_is_sent(
+    daemon: DaemonProcess, files: Path, options: tuple[str, ...], reason: str
+) -> None:
+    command = ("image", "import", "--name", "x", "--send-bytes", *options, str(files / "disk.raw"))
+    refused = daemon.imsctl(*command, check=False)
+    assert refused.returncode == 1
+    assert f"[{reason}]" in refused.stderr
+    assert daemon.imsctl_json("upload", "list") == []
+
+
 def test_a_file_above_128_gb_comes_in_fast_only(daemon: DaemonProcess, tmp_path: Path) -> None:
     file = tmp_path / "large.raw"
     with file.open("wb") as large:

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from imsd.contract import ImsError, InvalidRequest, LimitExceeded
+from imsd.core.image_preparing import prepare_image
 from imsd.core.kind_rules import min_disk, proved_kind
 from imsd.core.lineage import lineage_of, origin_of, without_secrets
 from imsd.core.new_image import NewImage, checked
 from imsd.core.os_identity import OsIdentity, identify, identify_with
+from imsd.core.requests import RequestKey
 from imsd.core.service_limits import ServiceLimits
 from imsd.core.sources import Source, SourceKind
+from imsd.grpc_server.error_mapping import IMG_CODES
 from imsd.guest.catalogue.listing import listed_systems
 from imsd.metadata.database import Database
 from imsd.metadata.records import ImageKind, JobState, OriginKind, ServerKind, Visibility
@@ -88,9 +91,30 @@ def test_what_fits_is_kept() -> None:
 async def test_an_iso_is_one_whether_or_not_that_was_said(world: ImportWorld) -> None:
     async with world.serving() as service:
         for wanted in ({}, {"kind": "iso"}, {"disk_format": "iso"}):
-            done = await service.import_file(DISC, **wanted)
+            said = {"os_version": "CentOS 7.9 64bit"} if wanted else {}
+            done = await service.import_file(DISC, **wanted, **said)
             image = await service.image(done.record.image_id)
             assert (image.kind, image.disk_format) == (ImageKind.ISO, "iso")
+
+
+@pytest.mark.parametrize(
+    ("of_upload", "wanted"),
+    [({}, {"kind": "iso"}), ({}, {"disk_format": "iso"}), ({"disk_format": "iso"}, {})],
+)
+async def test_who_asks_for_an_iso_says_what_it_installs(
+    world: ImportWorld, of_upload: dict[str, str], wanted: dict[str, str]
+) -> None:
+    async with world.serving() as service:
+        upload_id = await service.send(DISC, **of_upload)
+        with pytest.raises(InvalidRequest) as refused:
+            await service.start(upload_id=upload_id, **wanted)
+        assert (refused.value.reason, refused.value.field) == ("ISO_OS_VERSION_REQUIRED", "os_version")
+        assert IMG_CODES[refused.value.reason] == "IMG.0166"
+        await prepare_image(
+            service.runtime, RequestKey("default", "", new_id()), NewImage(name="x", kind="iso")
+        )
+        done = await service.end_of(await service.start(upload_id=upload_id, os_version="x", **wanted))
+        assert done.record.state is JobState.SUCCESS
 
 
 @pytest.mark.parametrize(("file", "kind"), [(DISC, "data_disk"), (DISC, "system_disk"), (DISK, "iso")])
@@ -99,7 +123,8 @@ async def test_a_file_of_another_kind_fails_and_its_upload_can_be_used_again(
 ) -> None:
     async with world.serving() as service:
         upload_id = await service.send(file)
-        ended = await service.end_of(await service.start(upload_id=upload_id, kind=kind))
+        about = {"kind": kind, "os_version": "CentOS 7.9 64bit"}
+        ended = await service.end_of(await service.start(upload_id=upload_id, **about))
         assert failed(ended) == "IMAGE_KIND_UNSUITED"
         again = await service.end_of(await service.start(upload_id=upload_id))
         assert again.record.state is JobState.SUCCESS
