@@ -20,7 +20,7 @@ from .rows import Marker, beyond_all
 from .tables import image, image_member
 
 # A list does not say what was found inside, which is long.
-LISTED_COLUMNS = tuple(column for column in image.c if column.name != "guest")
+LISTED_COLUMNS = tuple(column for column in image.c if column.name not in ("guest", "search_text"))
 
 
 async def list_images(
@@ -88,7 +88,8 @@ def _statement(
 def matching_ids(query: ImageQuery) -> Select[tuple[str]]:
     """The ids of the images of ``query``, of the project only, as part of another query."""
     project = literal(query.project_id, image.c.project_id.type)
-    return select(image.c.id).where(image.c.project_id == project, *conditions(query, project))
+    asked = conditions(query, project, is_own=True)
+    return select(image.c.id).where(image.c.project_id == project, *asked)
 
 
 async def systems_of(c: AsyncConnection, query: ImageQuery, limit: int) -> list[tuple[str, str]]:
@@ -116,7 +117,7 @@ def _systems_are(pairs: Sequence[tuple[str, str]]) -> ColumnElement[bool]:
 def _sources(query: ImageQuery, more: Sequence[ColumnElement[bool]]) -> list[Select[Any]]:
     """The images of each part of the scope of the project `_PROJECT`; no image is in two of them."""
     asked = [*conditions(query, _PROJECT), *more]
-    own = image.c.project_id == _PROJECT
+    own = [image.c.project_id == _PROJECT, *conditions(query, _PROJECT, is_own=True), *more]
     is_public = image.c.visibility == Visibility.PUBLIC
     statuses = list(query.member_statuses) or [MemberStatus.ACCEPTED]
     member = image_member.c.status.label("member_status")
@@ -127,13 +128,13 @@ def _sources(query: ImageQuery, more: Sequence[ColumnElement[bool]]) -> list[Sel
     )
     nobody = null().label("member_status")
     if query.scope is Scope.OWN:
-        return [select(image.c.id, nobody).where(own, *asked)]
+        return [select(image.c.id, nobody).where(*own)]
     if query.scope is Scope.PUBLIC:
         return [select(image.c.id, nobody).where(is_public, *asked)]
     if query.scope is Scope.SHARED:
         return [shared]
     return [
-        select(image.c.id, nobody).where(own, *asked),
+        select(image.c.id, nobody).where(*own),
         select(image.c.id, nobody).where(is_public, image.c.project_id != _PROJECT, *asked),
         shared.where(image.c.visibility != Visibility.PUBLIC),
     ]

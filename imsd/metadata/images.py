@@ -17,15 +17,22 @@ from .records import ImageKind, ImageRecord, ImageStatus, MemberStatus, ServerKi
 from .rows import in_batches, made, plain, to_row
 from .states import IMAGE_NEXT_STATES, require_move
 from .tables import image, image_member, image_support, image_tag
+from .text_search import search_text
 
 # At least this much of an id stands for it.
 ID_PREFIX = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,32}")
 
 
 async def insert_image(c: AsyncConnection, record: ImageRecord) -> None:
-    await c.execute(insert(image).values(to_row(record, without=["tags", "member_status"])))
+    await c.execute(insert(image).values(row_of(record)))
     await _insert_tags(c, record.id, record.project_id, record.tags)
     await _insert_support(c, record.id, record.project_id, record.server_support)
+
+
+def row_of(record: ImageRecord) -> dict[str, Any]:
+    """The columns of an image."""
+    texts = search_text(record.name, record.os_version, record.platform)
+    return to_row(record, without=["tags", "member_status"]) | {"search_text": texts}
 
 
 async def get_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord | None:
@@ -158,6 +165,8 @@ async def update_image(
     ).one_or_none()
     if row is None:
         return None
+    if (texts := search_text(row.name, row.os_version, row.platform)) != row.search_text:
+        await c.execute(update(image).where(image.c.id == image_id).values(search_text=texts))
     if "tags" in values:
         tags = values["tags"]
         assert isinstance(tags, Mapping)
@@ -251,6 +260,7 @@ def _record(columns: dict[str, Any]) -> ImageRecord:
     columns["member_status"] = MemberStatus(member) if member else None
     columns["tags"] = columns["tags"] or {}
     columns.setdefault("guest", {})
+    columns.pop("search_text", None)
     return made(ImageRecord, columns)
 
 

@@ -18,6 +18,10 @@ from .uploads import open_upload_count, staged_total
 COUNTED_STATUSES = (ImageStatus.QUEUED, ImageStatus.SAVING, ImageStatus.ACTIVE, ImageStatus.DEACTIVATED)
 
 
+# An image with a member is SHARED (see `members`): the few of a project that are so, an index finds.
+_IS_SHARED = (image.c.status.in_(COUNTED_STATUSES), image.c.visibility == Visibility.SHARED)
+
+
 async def get_quota(c: AsyncConnection, project_id: str, resource: str) -> int | None:
     """The project's own quota; None when it has none."""
     query = select(quota_override.c.quota).where(
@@ -69,7 +73,7 @@ async def _shared_images(c: AsyncConnection, project_id: str) -> int:
         .join(image_member, image_member.c.image_id == image.c.id)
         .where(
             image.c.project_id == project_id,
-            image.c.status.in_(COUNTED_STATUSES),
+            *_IS_SHARED,
             image_member.c.status == MemberStatus.ACCEPTED,
         )
     )
@@ -84,7 +88,7 @@ async def _image_members(c: AsyncConnection, project_id: str) -> int:
         .join(image, image_member.c.image_id == image.c.id)
         .where(
             image.c.project_id == project_id,
-            image.c.status.in_(COUNTED_STATUSES),
+            *_IS_SHARED,
             image_member.c.status == MemberStatus.ACCEPTED,
         )
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .image_lists import matching_ids
-from .image_query import ImageQuery
+from .image_query import ImageQuery, status_is
 from .records import ImageStatus
 from .rows import in_batches
 from .tables import image, image_tag
-from .text_search import contains
+from .text_search import is_in_name
 
 # Values of one key that a list has.
 MAX_LISTED_VALUES = 1000
@@ -111,36 +111,35 @@ async def list_keys(
 def _conditions(query: TagQuery) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [
         image.c.project_id == query.project_id,
-        image.c.status.in_(list(query.statuses)),
+        status_is(query.statuses),
     ]
     if query.name is not None:
-        conditions.append(contains(image.c.name, query.name) if query.name else image.c.name == "")
+        conditions.append(is_in_name(query.name) if query.name else image.c.name == "")
     if query.id is not None:
         conditions.append(image.c.id == query.id)
     if query.is_untagged:
-        bears_one = select(image_tag.c.image_id).where(image_tag.c.project_id == query.project_id)
-        return [*conditions, image.c.id.not_in(bears_one)]
-    conditions += _bear_each(query.project_id, query.has_all)
+        bears_one = exists().where(image_tag.c.image_id == image.c.id)
+        return [*conditions, not_(bears_one)]
+    conditions += _bears(query.project_id, query.has_all)
     if query.has_any:
-        conditions.append(_bears_any(query.project_id, query.has_any))
+        conditions.append(or_(*_bears(query.project_id, query.has_any)))
     if query.not_all:
-        conditions.append(not_(and_(*_bear_each(query.project_id, query.not_all))))
+        conditions.append(not_(and_(*_bears(query.project_id, query.not_all))))
     if query.not_any:
-        conditions.append(not_(_bears_any(query.project_id, query.not_any)))
+        conditions.append(not_(or_(*_bears(query.project_id, query.not_any))))
     return conditions
 
 
-def _bear_each(project_id: str, wanted: Mapping[str, Sequence[str]]) -> list[ColumnElement[bool]]:
-    return [_bears_any(project_id, {key: values}) for key, values in wanted.items()]
+def _bears(project_id: str, wanted: Mapping[str, Sequence[str]]) -> Iterator[ColumnElement[bool]]:
+    """Of each key, whether an image bears it with one of its values.
 
-
-def _bears_any(project_id: str, wanted: Mapping[str, Sequence[str]]) -> ColumnElement[bool]:
-    fits = [
-        and_(image_tag.c.key == key, image_tag.c.value.in_(values)) if values else image_tag.c.key == key
-        for key, values in wanted.items()
-    ]
-    bearers: Select[tuple[str]] = select(image_tag.c.image_id)
-    return image.c.id.in_(bearers.where(image_tag.c.project_id == project_id, or_(*fits)))
+    A look-up of its own for each: of several at once, an index finds no more than the project.
+    """
+    for key, values in wanted.items():
+        bearers = select(image_tag.c.image_id).where(
+            image_tag.c.project_id == project_id, image_tag.c.key == key
+        )
+        yield image.c.id.in_(bearers.where(image_tag.c.value.in_(values)) if values else bearers)
 
 
 async def _tags_of(c: AsyncConnection, image_ids: Sequence[str]) -> dict[str, dict[str, str]]:

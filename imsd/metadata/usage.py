@@ -11,6 +11,7 @@ from sqlalchemy import Dialect, case, delete, func, literal, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .image_query import status_is
 from .quota_tables import usage_record
 from .quotas import COUNTED_STATUSES
 from .rows import in_batches
@@ -80,7 +81,7 @@ async def images_now(c: AsyncConnection) -> Mapping[str, tuple[int, int]]:
     """By project: how many images there are, and what they take in the store, each counted on its own."""
     rows = (
         select(image.c.project_id, func.count(), func.sum(image.c.stored_size))
-        .where(image.c.status.in_(COUNTED_STATUSES))
+        .where(status_is(COUNTED_STATUSES))
         .group_by(image.c.project_id)
     )
     return {project: (int(count), int(size)) for project, count, size in await c.execute(rows)}

@@ -19,8 +19,9 @@ from pathlib import Path
 from sqlalchemy import Connection, create_engine, insert
 
 from imsd.guest.report import BootMode, GuestReport, PartitionSummary, Readiness
+from imsd.metadata.images import row_of
 from imsd.metadata.records import ImageRecord, ImageStatus
-from imsd.metadata.rows import in_batches, to_row
+from imsd.metadata.rows import in_batches
 from imsd.metadata.tables import image, image_tag
 
 IMAGES = 100_000
@@ -100,7 +101,7 @@ def write_ours(path: Path, images: Sequence[MadeImage]) -> None:
 
 
 def _insert_ours(c: Connection, images: Iterable[MadeImage]) -> None:
-    c.execute(insert(image), [to_row(_record(made), without=["tags", "member_status"]) for made in images])
+    c.execute(insert(image), [row_of(_record(made)) for made in images])
     tags = [
         {"image_id": made.id, "project_id": made.project_id, "key": key, "value": value}
         for made in images
