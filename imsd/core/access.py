@@ -22,6 +22,9 @@ from .policies.decisions import Decision, Policies
 from .policies.entities import Principal, Question, Uid, caller_uid, principal_of, project_uid, user_uid
 from .roles import ROLES, effective_roles, missing_roles
 
+# What lets a caller know of an image.
+SEE: Final = "ims:images:get"
+
 # More ids are not looked up: the core refuses such a call.
 MAX_IMAGES: Final = 100
 
@@ -73,7 +76,7 @@ class Access:
         answers = await self.ask(caller, action, target)
         for answer in answers:
             if not answer.decision.is_allowed:
-                raise self._denied(caller, answer)
+                raise self._denied(caller, self._as_told(answer))
 
     async def ask(self, caller: Caller, action: str, target: Target) -> Sequence[Answer]:
         """The decision for each image, or the one for the project.
@@ -137,6 +140,19 @@ class Access:
         async with self._database.reading() as c:
             token = await get_token(c, token_id) if UUID.match(token_id) else None
         return user_uid(token.user_id) if token else caller_uid(caller)
+
+    def _as_told(self, answer: Answer) -> Answer:
+        """A denial as the caller may hear of it: of an image that it does not see, as if there were none."""
+        if answer.image is None:
+            return answer
+        question = replace(answer.question, resource=project_uid(answer.question.project_id))
+        decide = self._policies.decide
+        if decide(replace(question, action=SEE)).is_allowed:
+            return answer
+        if decide(replace(answer.question, action=SEE), answer.image).is_allowed:
+            return answer
+        of_project = decide(question)
+        return Answer(question, None, Decision(False) if of_project.is_allowed else of_project)
 
     def _denied(self, caller: Caller, answer: Answer) -> PermissionDenied:
         if by := answer.decision.policies:

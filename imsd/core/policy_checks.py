@@ -12,7 +12,7 @@ from imsd.metadata import identity as identity_rows
 from imsd.metadata.images import owner_of_image
 
 from . import checks
-from .access import Access, Answer, Target
+from .access import SEE, Access, Answer, Target
 from .actions import ACTIONS, OPEN, OPERATIONS, SERVICE_TRACES
 from .caller import EVERY_PROJECT, Caller, CallerKind
 from .export_rules import ExportPolicy
@@ -24,7 +24,6 @@ from .projects import chosen_project
 from .roles import ROLES, Role, effective_roles
 from .runtime import Runtime
 
-SEE: Final = "ims:images:get"
 USAGE: Final = "ims:usage:get"
 
 # Actions that are about one user; asked of a user, about that one.

@@ -112,11 +112,28 @@ async def test_nothing_is_looked_up_for_policies_that_look_at_no_image(database:
 
 
 async def test_a_denial_says_which_role_would_help(access: Access) -> None:
-    assert await denial(access, user(), DELETE, TEST) == (
+    assert await denial(access, user("alice", "IMS ReadOnlyAccess"), DELETE, TEST) == (
         f"alice may not do ims:images:delete on image {TEST} in project blue"
         " | granted there, IMS Administrator with Tenant Administrator or IMS FullAccess allows it"
         f"; `imsctl policy check me ims:images:delete {TEST} --project blue` explains"
     )
+
+
+@pytest.mark.parametrize("action", [DELETE, GET, SHARE, "ims:images:export"])
+async def test_who_sees_nothing_of_a_project_learns_nothing_of_its_images(
+    access: Access, action: str
+) -> None:
+    stranger = user("mallory", "IMS FullAccess", project_id="green")
+    said = await denial(access, stranger, action, MISSING)
+    assert said.startswith(f"mallory may not do {action} in project blue | granted there, ")
+    for image_id in (LIVE, TEST, HIDDEN, PUBLIC):
+        assert await denial(access, stranger, action, image_id) == said
+
+
+async def test_who_sees_an_image_by_a_policy_alone_is_told_of_it(access: Access) -> None:
+    tester = user("bob", groups=frozenset({"testers"}))
+    assert f"on image {TEST} in" in await denial(access, tester, DELETE, TEST)
+    assert await denial(access, tester, DELETE, LIVE) == await denial(access, tester, DELETE, MISSING)
 
 
 async def test_a_denial_says_which_role_does_not_count(access: Access) -> None:
