@@ -83,6 +83,9 @@ class Oidc(BaseModel):
     # By how much the clocks of the provider and of this machine may differ.
     leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
 
+    # How long calls go on that began before their token expired.
+    call_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 3600.0
+
     # How long the provider may take to answer.
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
 

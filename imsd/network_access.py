@@ -50,5 +50,6 @@ def oidc_tokens(config: Config, runtime: Runtime) -> OidcTokens | None:
         groups_claim=said.groups_claim,
         algorithms=frozenset(said.algorithms),
         leeway_seconds=said.leeway_seconds,
+        call_seconds=said.call_seconds,
     )
     return OidcTokens(rules, ProviderKeys(provider, times, runtime.background), runtime.clock)

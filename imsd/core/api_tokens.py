@@ -28,8 +28,8 @@ from . import checks, identity_checks
 from .caller import Caller, CallerKind
 from .principals import MAX_REMEMBERED, REMEMBER_SECONDS, Principals
 from .remembered import Remembered
+from .running_calls import RunningCalls
 from .runtime import Runtime
-from .token_calls import TokenCalls
 from .token_uses import TokenUses
 
 PREFIX: Final = "imsd_"
@@ -61,7 +61,7 @@ class ApiTokens:
         self._verified: Remembered[bytes, TokenRecord] = Remembered(
             principals.changes, REMEMBER_SECONDS, MAX_REMEMBERED, monotonic
         )
-        self.calls = TokenCalls()
+        self.calls = RunningCalls(runtime.background)
         self.uses = TokenUses(runtime)
 
     async def create(self, caller: Caller, user_id: str, name: str, lifetime_seconds: int) -> NewToken:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from imsd.contract import Unauthenticated
@@ -17,6 +18,7 @@ from imsd.contract import Unauthenticated
 from .api_tokens import ApiTokens
 from .caller import Caller, CallerKind
 from .principals import Principals
+from .running_calls import RunningCall
 
 if TYPE_CHECKING:  # its libraries are loaded only where there is a provider
     from .oidc import OidcTokens
@@ -44,23 +46,28 @@ class Authentication:
         self._oidc = oidc
 
     @asynccontextmanager
-    async def calling(self, given: Credentials) -> AsyncIterator[Caller]:
-        """Who makes the call that runs in the block; a token that is revoked meanwhile ends it.
+    async def calling(self, given: Credentials) -> AsyncIterator[RunningCall]:
+        """The call that runs in the block; a token that is good no more ends it.
 
-        Raises Unauthenticated, also out of the block; Unavailable while a provider's keys cannot be had.
+        Raises Unauthenticated, also out of the block, and there what the call's `may_go_on` raises;
+        Unavailable while a provider's keys cannot be had.
         """
         seen = self._principals.changes.count
         caller = await self.caller(given)
-        async with self._tokens.calls.running(caller):
+        who = partial(self.caller, given, is_running=True)
+        async with self._tokens.calls.running(caller, who) as call:
             if seen != self._principals.changes.count:
                 # The token may have been revoked before it was known that this call runs.
-                caller = await self.caller(given)
-            yield caller
+                call.caller = await self.caller(given)
+            yield call
 
-    async def caller(self, given: Credentials) -> Caller:
-        """Raises Unauthenticated; Unavailable while a provider's keys cannot be had."""
+    async def caller(self, given: Credentials, *, is_running: bool = False) -> Caller:
+        """``is_running``: its call was let in before, and is asked about again.
+
+        Raises Unauthenticated; Unavailable while a provider's keys cannot be had.
+        """
         if given.bearer is not None:
-            return await self._bearer_of(given.bearer, given.peer)
+            return await self._bearer_of(given.bearer, given.peer, is_running)
         if given.is_local:
             return Caller(kind=CallerKind.LOCAL_ADMINISTRATOR, id="local", peer=given.peer)
         if given.certificate_id:
@@ -70,9 +77,9 @@ class Authentication:
             hint="send a token (--token-file or IMSD_TOKEN of imsctl), or use the daemon's unix socket",
         )
 
-    async def _bearer_of(self, bearer: str, peer: str) -> Caller:
+    async def _bearer_of(self, bearer: str, peer: str, is_running: bool) -> Caller:
         if not self._tokens.is_secret(bearer):
-            return await self._member_of(bearer, peer)
+            return await self._member_of(bearer, peer, is_running)
         token = await self._tokens.verify(bearer)
         standing = await self._principals.of_user(token.user_id)
         return Caller(
@@ -84,11 +91,11 @@ class Authentication:
             peer=peer,
         )
 
-    async def _member_of(self, bearer: str, peer: str) -> Caller:
+    async def _member_of(self, bearer: str, peer: str, is_running: bool) -> Caller:
         """Who came by the company's provider."""
         if self._oidc is None:
             raise Unauthenticated("the token is not known", hint="make one with `imsctl token create`")
-        user = await self._oidc.verify(bearer)
+        user = await self._oidc.verify(bearer, is_running=is_running)
         standing = await self._principals.of_user(user.id, user.groups)
         return Caller(
             kind=CallerKind.OIDC, id=user.id, groups=standing.groups, roles=standing.roles, peer=peer

@@ -13,15 +13,15 @@ from imsd.metadata.identity_records import GroupRecord, UserRecord
 
 from . import checks, identity_checks
 from .principals import Principals
+from .running_calls import RunningCalls
 from .runtime import Runtime
-from .token_calls import TokenCalls
 
 # A page of groups ends before it has more users than that, so that it fits a message.
 MAX_USERS_OF_PAGE = 10_000
 
 
 class Identity:
-    def __init__(self, runtime: Runtime, principals: Principals, calls: TokenCalls) -> None:
+    def __init__(self, runtime: Runtime, principals: Principals, calls: RunningCalls) -> None:
         self._runtime = runtime
         self._principals = principals
         self._calls = calls
@@ -54,7 +54,9 @@ class Identity:
             async with self._principals.changing() as c:
                 # However this ends: a commit that is cancelled is made all the same, and who asks again is
                 # told that there is no such user.
-                afterwards.callback(self._calls.end, lambda caller: caller.id == user_id)
+                afterwards.callback(
+                    self._calls.end, lambda caller: bool(caller.token_id) and caller.id == user_id
+                )
                 if not await identity_rows.delete_user(c, user_id):
                     raise NotFound(f"there is no user {user_id!r}", field="id")
 

@@ -29,6 +29,7 @@ class IdentityServices:
     def close(self) -> None:
         """What waits to be written is written by the work in the background that the daemon settles."""
         self.tokens.uses.close()
+        self.tokens.calls.close()
 
 
 def identity_services(runtime: Runtime, oidc: OidcTokens | None = None) -> IdentityServices:

@@ -31,7 +31,11 @@ MAX_GROUPS: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcRules:
-    """What a token must be. ``leeway_seconds``: by how much clocks may differ."""
+    """What a token must be. ``leeway_seconds``: by how much clocks may differ.
+
+    ``call_seconds``: so long after it expired the calls go on that began before. Providers make tokens for
+    minutes, to be renewed by the one who has them; a call cannot be given another one.
+    """
 
     issuer: str
     audience: frozenset[str]
@@ -39,6 +43,7 @@ class OidcRules:
     groups_claim: str = "groups"
     algorithms: frozenset[str] = frozenset({"RS256", "ES256", "EdDSA"})
     leeway_seconds: float = 30.0
+    call_seconds: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,11 @@ class OidcTokens:
         self._keys = keys
         self._clock = clock
 
-    async def verify(self, token: str) -> OidcUser:
-        """Raises Unauthenticated; Unavailable when the keys of the provider cannot be had."""
+    async def verify(self, token: str, *, is_running: bool = False) -> OidcUser:
+        """``is_running``: of a call that began when the token was good.
+
+        Raises Unauthenticated; Unavailable when the keys of the provider cannot be had.
+        """
         header = _header(token)
         algorithm, key_id = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in self._rules.algorithms:
@@ -66,9 +74,9 @@ class OidcTokens:
         key = await self._keys.find(key_id, algorithm)
         if key is None:
             raise _refused("is signed with a key that the provider does not have")
-        return self._user(_claims(token, key, algorithm))
+        return self._user(_claims(token, key, algorithm), self._rules.call_seconds if is_running else 0.0)
 
-    def _user(self, claims: Mapping[str, Any]) -> OidcUser:
+    def _user(self, claims: Mapping[str, Any], late_seconds: float) -> OidcUser:
         rules = self._rules
         if claims.get("iss") != rules.issuer:
             raise _refused("is of another provider")
@@ -76,7 +84,7 @@ class OidcTokens:
         named = audience if isinstance(audience, list) else [audience]
         if not any(isinstance(each, str) and each in rules.audience for each in named):
             raise _refused("was made for another service")
-        self._require_now(claims)
+        self._require_now(claims, late_seconds)
         user_id = claims.get(rules.user_claim)
         if not isinstance(user_id, str) or not NAME_OF_PRINCIPAL.match(user_id):
             raise _refused(f"names no user in its claim {rules.user_claim!r}")
@@ -84,10 +92,10 @@ class OidcTokens:
             raise _refused("names a user by an address that was not verified")
         return OidcUser(user_id, _groups(claims.get(rules.groups_claim)))
 
-    def _require_now(self, claims: Mapping[str, Any]) -> None:
+    def _require_now(self, claims: Mapping[str, Any], late_seconds: float) -> None:
         now, leeway = self._clock().timestamp(), self._rules.leeway_seconds
         end, begin = _time(claims.get("exp")), _time(claims.get("nbf", 0))
-        if now >= end + leeway:
+        if now >= end + leeway + late_seconds:
             raise Unauthenticated(
                 "the token expired", reason="TOKEN_EXPIRED", hint="ask the provider for another one"
             )

@@ -57,13 +57,19 @@ class Admission:
             self._trace.requested(request)
         if is_in_project := _is_in_project(self.method, request):
             request.project_id = chosen_project(self.caller, request.project_id)
-        self._action = self.operation.action_for(request)
-        self._target = target_of(self.caller, self.operation, self._action, request)
-        await self._access.require(self.caller, self._action, self._target)
+        action = self.operation.action_for(request)
+        self._target = target_of(self.caller, self.operation, action, request)
+        await self._access.require(self.caller, action, self._target)
+        self._action = action
         if is_in_project and self.operation.is_mutation:
             await self._projects.note(self.caller, request.project_id)
         if self._trace:
             await self._trace.begin()
+
+    async def review(self, caller: Caller) -> None:
+        """Decide once more while the call runs, of its caller as it is by now. Raises PermissionDenied."""
+        if self._action:
+            await self._access.require(caller, self._action, self._target)
 
     async def found(self, response: Any) -> None:
         """Decide on the image that the call looked for by a name, as if it had been asked for by its id.
@@ -100,7 +106,8 @@ class Gate:
     @asynccontextmanager
     async def entered(self, method: str, context: Any) -> AsyncIterator[Admission]:
         """Let a call in. Raises Unauthenticated, PermissionDenied, LimitExceeded (too many others run)."""
-        async with self._identity.authentication.calling(credentials_of(context)) as caller:
+        async with self._identity.authentication.calling(credentials_of(context)) as call:
+            caller = call.caller
             set_caller(caller)
             if not caller.is_local_administrator:
                 structlog.contextvars.bind_contextvars(caller=caller.id)
@@ -108,6 +115,7 @@ class Gate:
                 async with self._traces.of(caller, method, operation_of(method)) as trace:
                     admission = Admission(caller, method, self._access, self._identity.projects.known, trace)
                     _admission.set(admission)
+                    call.may_go_on = admission.review
                     yield admission
 
     @asynccontextmanager

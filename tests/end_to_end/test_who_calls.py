@@ -275,6 +275,33 @@ async def test_a_token_that_is_revoked_while_in_use_is_of_no_use_any_more(place:
             await going_on.read()
 
 
+async def test_a_role_that_is_withdrawn_ends_what_runs_by_it(place: Place) -> None:
+    async with place.administrator() as administrator:
+        await administrator.identity.create_user("bob")
+        await administrator.identity.grant_role(identity_pb2.PRINCIPAL_KIND_USER, "bob", "lab", FULL_ACCESS)
+    made, other = await place.token(), await place.token("bob")
+    async with (
+        connect(place.tls, token=made.secret, ca_file=place.ca_file) as client,
+        connect(place.tls, token=other.secret, ca_file=place.ca_file) as innocent,
+        connect(place.mutual, **place.client_files("x", SPIFFE)) as builder,
+        running_upload(client) as ended,
+        running_upload(builder) as ended_too,
+        running_upload(innocent) as going_on,
+    ):
+        for kind, who in (
+            (identity_pb2.PRINCIPAL_KIND_USER, "ann"),
+            (identity_pb2.PRINCIPAL_KIND_CERTIFICATE, SPIFFE),
+        ):
+            async with place.administrator() as administrator:
+                await administrator.identity.revoke_role(kind, who, "lab", FULL_ACCESS)
+        for call in (ended, ended_too):
+            with pytest.raises(grpc.aio.AioRpcError) as broken:
+                await read_to_the_end(call)
+            assert wire.reason_of(broken.value) == "PERMISSION_DENIED"
+        await going_on.write(upload_pb2.WriteUploadRequest(flush=upload_pb2.WriteUploadRequest.Flush()))
+        await going_on.read()
+
+
 async def test_one_caller_does_not_take_the_places_of_all(place: Place) -> None:
     made = await place.token()
     async with connect(place.tls, token=made.secret, ca_file=place.ca_file) as client:

@@ -164,6 +164,16 @@ async def test_a_claim_at_its_border_is_accepted(world: World, claims: dict[str,
     assert (await world.tokens().verify(world.provider.token(**claims))).id == "ann"
 
 
+async def test_a_call_that_runs_may_end_some_time_after_its_token(world: World) -> None:
+    rules = OidcRules(issuer=world.provider.issuer, audience=frozenset({AUDIENCE}), call_seconds=100)
+    tokens = world.tokens(rules)
+    late, too_late = world.provider.token(exp=NOW - 129), world.provider.token(exp=NOW - 130)
+    assert (await tokens.verify(late, is_running=True)).id == "ann"
+    await refused(tokens, late, "TOKEN_EXPIRED")
+    with pytest.raises(Unauthenticated, match="expired"):
+        await tokens.verify(too_late, is_running=True)
+
+
 @pytest.mark.parametrize(
     ("claim", "groups"),
     [
