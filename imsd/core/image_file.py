@@ -45,7 +45,6 @@ def spec_of(image: ImageRecord, file: ImageFile, upload: UploadRecord, *, kind: 
     return {
         "disk_format": file.disk_format or upload.disk_format,
         "kind": kind,
-        "min_disk_gb": image.min_disk_gb,
         "store": upload.store,
         "source": file.source.to_spec() if file.source else None,
     }

@@ -48,7 +48,7 @@ class ImageMaker:
         async with open_upload(run, found, str(spec["disk_format"])) as opened:
             kind = proved_kind(str(spec.get("kind", "")), opened.image.format_name)
             check_server_kind(image.server_kind, kind)
-            min_disk(kind, int(spec["min_disk_gb"]), opened.virtual_size_bytes, run.runtime.limits)
+            min_disk(kind, image.min_disk_gb, opened.virtual_size_bytes, run.runtime.limits)
             disk = await opened.store(run)
         image = replace(image, kind=kind)
         if found.upload.is_fast:

@@ -18,6 +18,7 @@ from imsd.core.image_changes import ImageRef, change
 from imsd.core.image_deletion import ImageDeletion
 from imsd.core.image_file import ImageFile
 from imsd.core.image_preparing import prepare_image
+from imsd.core.image_update import ImageChange, ImageUpdates
 from imsd.core.jobs import JobView
 from imsd.core.new_image import NewImage
 from imsd.core.quota_rules import IMAGES
@@ -183,17 +184,38 @@ async def test_what_could_not_be_fetched_leaves_it_waiting(
     await require_waiting(service, image)
 
 
-async def test_a_smallest_disk_that_is_too_small_leaves_it_waiting(service: ImportService) -> None:
-    image = await prepared(service, min_disk_gb=1)
+async def send_zeros(service: ImportService, size_bytes: int) -> str:
+    """The id of an upload."""
     upload = await service.uploads.create(key(), NewUpload())
     async with service.uploads.writing(PROJECT, upload.id, 0) as session:
-        await session.write_zeros(2 << 30)
+        await session.write_zeros(size_bytes)
         await session.flush()
-    await service.uploads.commit(PROJECT, upload.id, 2 << 30, "")
-    view = await service.end_of(await register(service, image, upload_id=upload.id))
+    await service.uploads.commit(PROJECT, upload.id, size_bytes, "")
+    return upload.id
+
+
+async def test_a_smallest_disk_that_is_too_small_leaves_it_waiting(service: ImportService) -> None:
+    image = await prepared(service, min_disk_gb=1)
+    view = await service.end_of(await register(service, image, upload_id=await send_zeros(service, 2 << 30)))
     assert failed(view) == "MIN_DISK_TOO_SMALL"
     again = replace(await service.image(image.id), **PASSING)
     assert again == replace(image, **PASSING)
+
+
+async def test_a_smallest_disk_that_is_changed_before_the_job_begins_counts(
+    service: ImportService, bucket: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(bucket, DISK)
+    monkeypatch.setattr(MemoryStore, "read", never)
+    first = await register(service, await prepared(service), source=object_source())
+    await service.until(first, lambda view: view.record.phase == "fetch")
+    image = await prepared(service, min_disk_gb=1)
+    job = await register(service, image, upload_id=await send_zeros(service, 2 << 30))
+    ref, change = ImageRef(PROJECT, image.id), ImageChange(values={"min_disk_gb": 3})
+    await ImageUpdates(service.runtime).update(ref, change)
+    await service.jobs.cancel(PROJECT, first)
+    monkeypatch.undo()
+    assert (await filled(service, await service.end_of(job))).min_disk_gb == 3
 
 
 @pytest.mark.parametrize("phase", ["fetch", "guest"])
