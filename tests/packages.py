@@ -61,11 +61,12 @@ def ova(
     algorithm: str = "SHA256",
     compression: str = "",
     firmware: str = "",
+    system: str = "Debian 12",
     tar_format: int = tarfile.USTAR_FORMAT,
 ) -> bytes:
     """A package of ``disks``, files by their names; without a manifest when ``algorithm`` is empty."""
     sizes = {name: len(content) for name, content in disks.items()}
-    text = descriptor(sizes, compression=compression, firmware=firmware)
+    text = descriptor(sizes, compression=compression, firmware=firmware, system=system)
     members: dict[str, bytes] = {"appliance.ovf": text}
     if algorithm:
         members["appliance.mf"] = manifest({"appliance.ovf": text, **disks}, algorithm)

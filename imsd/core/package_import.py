@@ -21,6 +21,7 @@ from imsd.formats.ova import Package, PackagedDisk, describe, member_source, req
 from imsd.formats.ovf import Checksum
 from imsd.formats.source import ByteSource
 from imsd.formats.tar_members import TarMember, TarWalk
+from imsd.guest.report import clean
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
@@ -173,7 +174,7 @@ def _part(member: TarMember, checksum: Checksum) -> PartDigest:
 
 async def _insert_sub_jobs(c: AsyncConnection, run: JobRun, package: Package) -> Sequence[JobRecord]:
     first = await _first_image(c, run, package)
-    described_os = package.descriptor.system[:MAX_OS_VERSION]
+    described_os = clean(package.descriptor.system, MAX_OS_VERSION)
     await reserve(c, run.runtime, run.record.project_id, IMAGES, len(package.disks) - 1)
     made = []
     for number in range(1, len(package.disks) + 1):
@@ -184,9 +185,7 @@ async def _insert_sub_jobs(c: AsyncConnection, run: JobRun, package: Package) ->
             project_id=run.record.project_id,
             kind=JobKind.CREATE_IMAGE,
             state=JobState.INIT,
-            # The smallest disk that was asked for is that of the system.
-            spec={**run.record.spec, "source": None, "disk": number, "described_os": described_os}
-            | ({"min_disk_gb": 0} if number > 1 else {}),
+            spec={**run.record.spec, "source": None, "disk": number, "described_os": described_os},
             image_id=image_id,
             upload_id=unpacked_upload_id(job_id),
             parent_job_id=run.record.id,
@@ -195,6 +194,7 @@ async def _insert_sub_jobs(c: AsyncConnection, run: JobRun, package: Package) ->
         await job_rows.insert_job(c, record)
         if number > 1:
             name = _name_of(first.name, number)
+            # The smallest disk that was asked for is that of the system.
             image = replace(first, id=image_id, name=name, job_id=job_id, min_disk_gb=0, family="")
             await image_rows.insert_image(c, image)
         made.append(record)

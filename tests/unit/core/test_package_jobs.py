@@ -82,6 +82,15 @@ async def test_every_disk_becomes_an_image_with_one_slot(world: ImportWorld, pac
         assert done.record.bytes_done == done.record.bytes_total > 0
 
 
+async def test_a_system_is_described_on_one_line_of_printable_characters(
+    world: ImportWorld, files: list[bytes]
+) -> None:
+    package = ova({"disk.vmdk": files[0]}, system="Debian\n 12\u202e")
+    async with world.serving() as service:
+        done = await service.import_file(package)
+        assert (await service.image(done.image_ids[0])).os_version == "Debian 12"
+
+
 async def test_what_the_request_declares_counts_more_than_the_descriptor(
     world: ImportWorld, package: bytes
 ) -> None:
