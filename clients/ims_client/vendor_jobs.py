@@ -21,6 +21,7 @@ JOB_TYPES: Mapping[int, str] = {
 }
 OVA_JOB_TYPE = "imsImportOvaImageJob"
 DATA_JOB_TYPE = "imsImportDataImageJob"
+REGISTER_JOB_TYPE = "imsNativeImportImageJob"
 
 # That service knows no cancelling: what is being cancelled still runs, and ends as a failure.
 JOB_STATES: Mapping[int, str] = {
@@ -34,10 +35,12 @@ JOB_STATES: Mapping[int, str] = {
 
 
 def job_type(job: job_pb2.Job, image: pb.Image | None = None) -> str:
-    """``image``: the one that the job makes, if it is known."""
+    """``image``: the one that the job makes or fills, if it is known."""
     if job.kind == job_pb2.JOB_KIND_CREATE_IMAGE and job.sub_job_ids:
         return OVA_JOB_TYPE
     if job.kind == job_pb2.JOB_KIND_CREATE_IMAGE and image is not None:
+        if image.created_at != job.created_at:  # it was there before
+            return REGISTER_JOB_TYPE
         return DATA_JOB_TYPE if image.kind == pb.IMAGE_KIND_DATA_DISK else JOB_TYPES[job.kind]
     return JOB_TYPES.get(job.kind, "")
 

@@ -326,20 +326,21 @@ def from_vendor(attributes: Mapping[str, Any]) -> pb.Image:
     image = pb.Image()
     for name, value in attributes.items():
         attribute = BY_NAME.get(name)
-        if attribute is None:
-            image.properties[name] = values.read_text(value)
-        elif attribute.read is not None and value is not None:
-            try:
+        try:
+            if attribute is None:
+                image.properties[name] = values.read_text(value)
+            elif attribute.read is not None and value is not None:
                 attribute.read(image, value)
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{name}: {error}") from None
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name}: {error}") from None
     return image
 
 
 def update_paths(name: str) -> tuple[str, ...]:
     """The paths of an update mask for an attribute; of one that nobody knows, that of its property.
 
-    Empty for one that cannot be set.
+    Empty for one that follows from others. What `imsd.v1.ImageService` never changes, an id for example, it
+    refuses by its path.
     """
     attribute = BY_NAME.get(name)
     if attribute is None:

@@ -294,7 +294,7 @@ def test_what_is_no_value_is_refused_by_its_name(attributes: dict[str, Any], tex
 def test_an_attribute_that_nobody_knows_is_a_property() -> None:
     assert dict(vendor_names.from_vendor({"color": "blue"}).properties) == {"color": "blue"}
     assert vendor_names.update_paths("color") == ("properties.color",)
-    with pytest.raises(ValueError, match="is no text"):
+    with pytest.raises(ValueError, match=r"^color: .* is no text"):
         vendor_names.from_vendor({"color": ["blue"]})
 
 
@@ -380,6 +380,8 @@ def test_every_kind_and_state_of_a_job_has_its_name() -> None:
     create = job_pb2.Job(kind=job_pb2.JOB_KIND_CREATE_IMAGE)
     assert vendor_jobs.job_type(create) == "imsImportImageJob"
     assert vendor_jobs.job_type(create, pb.Image(kind=pb.IMAGE_KIND_DATA_DISK)) == "imsImportDataImageJob"
+    waited = pb.Image(kind=pb.IMAGE_KIND_DATA_DISK, created_at=NOON)
+    assert vendor_jobs.job_type(create, waited) == "imsNativeImportImageJob"
     create.sub_job_ids.append("x")
     assert vendor_jobs.job_type(create) == "imsImportOvaImageJob"
     assert vendor_jobs.job_type(job_pb2.Job()) == ""
