@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Column, ColumnElement, Table, and_, exists, func, not_, or_, select
+from sqlalchemy import Column, ColumnElement, Table, and_, exists, not_, or_, select
 
+from .not_by_index import not_by_index
 from .records import ImageStatus, MemberStatus
 from .tables import image, image_support, image_tag
 from .text_search import is_in_texts
@@ -193,10 +194,9 @@ def _one_of(column: Column[str | int], values: list[str | int]) -> ColumnElement
 
 def status_is(statuses: Collection[ImageStatus]) -> ColumnElement[bool]:
     """Whether an image is in one of these statuses, asked so that a list is read in its order."""
+    # Active ones are nearly all: by the index of the status they would all be sorted for a page.
     if ImageStatus.ACTIVE in statuses:
-        # Nearly all images: the expression keeps SQLite from taking the index of the status, which
-        # would make it sort them all instead of reading one page in order.
-        return func.coalesce(image.c.status, "").in_(list(statuses))
+        return not_by_index(image.c.status).in_(list(statuses))
     return image.c.status.in_(list(statuses))
 
 
