@@ -21,6 +21,10 @@ class SetOptions:
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A new name.")] = None
     description: Annotated[str | None, typer.Option(metavar="TEXT", help="What the image is.")] = None
     os_version: Annotated[str | None, typer.Option(metavar="TEXT", help="The system on it.")] = None
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="Of an image without bytes: what fills it; '' for any."),
+    ] = None
     min_disk: Annotated[
         int | None,
         typer.Option(metavar="GB", min=0, max=choice.MAX_DISK_GB, help="Smallest disk for a server."),
@@ -124,6 +128,7 @@ class SetOptions:
             "name": self.name,
             "description": self.description,
             "os_version": self.os_version,
+            "disk_format": None if self.format is None else image_choice.disk_format(self.format),
             "min_disk_gb": self.min_disk,
             "min_ram_mb": self.min_ram,
             "max_ram_mb": self.max_ram,

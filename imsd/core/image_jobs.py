@@ -10,7 +10,7 @@ from imsd.metadata.records import ImageRecord, JobKind, JobRecord, JobState, Upl
 
 from . import quotas, requests
 from .dispatcher import Dispatcher
-from .image_changes import change
+from .image_changes import change, changed_meanwhile
 from .image_file import ImageFile, ImageFiles, check_file, spec_of
 from .image_registration import filled_by, filling_job, waiting_image
 from .lineage import origin_of
@@ -66,6 +66,8 @@ class ImageJobs:
             if earlier := await requests.recall(c, key):
                 return earlier
             image = await waiting_image(c, key.project_id, image_id)
+            if image.disk_format != file.disk_format:
+                raise changed_meanwhile(image)
             upload = own or await self._files.committed(c, key.project_id, file)
             job = filling_job(self._runtime, image, file, upload)
             await job_rows.insert_job(c, job)

@@ -11,7 +11,15 @@ from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus
 
 from . import attribute_checks, checks
 from .image_changes import ImageRef, change, image_at, require_status
-from .kind_rules import check_license, disk_bounds, min_disk
+from .kind_rules import (
+    ISO,
+    check_license,
+    check_server_kind,
+    disk_bounds,
+    first_kind,
+    min_disk,
+    refuse_kind,
+)
 from .os_identity import identify_with
 from .runtime import Runtime
 
@@ -34,6 +42,7 @@ UPDATABLE = (
     "has_no_credential_injection",
     "agents",
     "os_features",
+    "disk_format",  # only of an image that waits for its bytes
 )
 
 # Of a data disk: contract §3.9 has name and description; what the hosted service changes by other calls
@@ -90,6 +99,8 @@ class ImageUpdates:
         values: dict[str, Any] = {
             name: _CHECKS[name](value) if name in _CHECKS else value for name, value in wanted.values.items()
         }
+        if "disk_format" in values:
+            values |= _format(current, values["disk_format"])
         if "min_disk_gb" in values:
             values["min_disk_gb"] = self._min_disk(current, values["min_disk_gb"])
         checks.ram(values.get("min_ram_mb", current.min_ram_mb), values.get("max_ram_mb", current.max_ram_mb))
@@ -128,7 +139,7 @@ _CHECKS: Mapping[str, Callable[[Any], object]] = {
 
 
 def _require_kind(current: ImageRecord, wanted: ImageChange) -> None:
-    refused = sorted(wanted.fields - UPDATABLE_OF_DATA)
+    refused = sorted(wanted.fields - UPDATABLE_OF_DATA - {"disk_format"})
     if current.kind is ImageKind.DATA_DISK and refused:
         raise FailedPrecondition(
             f"image {current.name!r} is a data disk: its {refused[0]} cannot be updated",
@@ -136,6 +147,28 @@ def _require_kind(current: ImageRecord, wanted: ImageChange) -> None:
             field="update_mask",
             hint=f"of a data disk only {', '.join(sorted(UPDATABLE_OF_DATA))} can be updated",
         )
+
+
+def _format(current: ImageRecord, disk_format: str) -> dict[str, object]:
+    """What an image is to be filled with, and the kind that follows from it.
+
+    A format that was declared wrong would else refuse every file. Raises InvalidRequest
+    (FIELD_NOT_UPDATABLE, IMAGE_KIND_UNSUITED).
+    """
+    if current.status is not ImageStatus.QUEUED:
+        raise InvalidRequest(
+            f"image {current.name!r} has its bytes: what format they came in does not change",
+            reason="FIELD_NOT_UPDATABLE",
+            field="update_mask",
+            hint="download or export it in the format you want",
+        )
+    if current.kind is ImageKind.DATA_DISK:
+        if disk_format == ISO:
+            refuse_kind("disk_format", f"image {current.name!r} is a data disk: an ISO cannot fill it")
+        return {"disk_format": disk_format}
+    kind = first_kind("", disk_format)
+    check_server_kind(current.server_kind, kind)
+    return {"disk_format": disk_format, "kind": kind}
 
 
 def _system(current: ImageRecord, values: Mapping[str, Any]) -> dict[str, object]:

@@ -11,6 +11,7 @@ from imsd.core.image_changes import ImageRef
 from imsd.core.image_update import UPDATABLE, ImageChange
 from imsd.v1 import image_pb2 as pb
 
+from . import convert
 from . import convert_image_fields as fields
 
 MARKS = frozenset({*SUPPORT_FLAGS, *SUPPORT_DEVICES})
@@ -25,6 +26,7 @@ FIXED = frozenset(field.name for field in pb.Image.DESCRIPTOR.fields) - {
 _FROM_PB: Mapping[str, Callable[[Any], object]] = {
     "boot_mode": fields.boot_mode_from_pb,
     "license_type": fields.license_type_from_pb,
+    "disk_format": convert.format_from_pb,
     "agents": list,
 }
 

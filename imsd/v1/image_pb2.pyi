@@ -1629,7 +1629,8 @@ class UpdateImageRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """1 or more of name, description, os_version, min_disk_gb, min_ram_mb, max_ram_mb, is_protected, boot_mode, family, license_type,
         enterprise_project_id, has_nic_multiqueue, shutdown_timeout_seconds, is_guest_configured, has_no_credential_injection, agents,
-        os_features, tags, properties, or properties.KEY for one, which an empty value removes, server_support, or server_support.MARK for one.
+        os_features, tags, properties, or properties.KEY for one, which an empty value removes, server_support, or server_support.MARK for one;
+        disk_format of an image that waits for its bytes, which becomes an ISO image with ISO, and a system disk with any other unless it is a data disk.
         see above
         """
 

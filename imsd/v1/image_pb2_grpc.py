@@ -246,8 +246,9 @@ class ImageServiceServicer:
     def UpdateImage(self, request, context):
         """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
         tags and is_protected change.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE,
-        FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk), MIN_DISK_TOO_SMALL,
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE (also disk_format of an
+        image that has its bytes), FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
+        does not fit the kind), MIN_DISK_TOO_SMALL,
         TOO_MANY_TAGS. Retry: safe with an etag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

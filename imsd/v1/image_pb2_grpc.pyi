@@ -99,8 +99,9 @@ class ImageServiceStub:
     UpdateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.UpdateImageRequest, _image_pb2.Image]
     """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
     tags and is_protected change.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE,
-    FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk), MIN_DISK_TOO_SMALL,
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE (also disk_format of an
+    image that has its bytes), FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
+    does not fit the kind), MIN_DISK_TOO_SMALL,
     TOO_MANY_TAGS. Retry: safe with an etag.
     """
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]
@@ -254,8 +255,9 @@ class ImageServiceAsyncStub(ImageServiceStub):
     UpdateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.UpdateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
     tags and is_protected change.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE,
-    FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk), MIN_DISK_TOO_SMALL,
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE (also disk_format of an
+    image that has its bytes), FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
+    does not fit the kind), MIN_DISK_TOO_SMALL,
     TOO_MANY_TAGS. Retry: safe with an etag.
     """
     DeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]  # type: ignore[assignment]
@@ -460,8 +462,9 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
         tags and is_protected change.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE,
-        FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk), MIN_DISK_TOO_SMALL,
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE (also disk_format of an
+        image that has its bytes), FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
+        does not fit the kind), MIN_DISK_TOO_SMALL,
         TOO_MANY_TAGS. Retry: safe with an etag.
         """
 

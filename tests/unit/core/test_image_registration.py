@@ -174,6 +174,18 @@ async def test_after_a_failure_it_waits_again_and_another_file_fills_it(
         assert (now.name, now.tags) == (image.name, image.tags)
 
 
+async def test_a_format_that_was_declared_wrong_is_changed_and_the_file_fills_it(
+    service: ImportService,
+) -> None:
+    image = await prepared(service, disk_format="vmdk")
+    upload_id = await service.send(DISK)
+    failure = await service.end_of(await register(service, image, upload_id=upload_id))
+    assert failed(failure) == "FORMAT_MISMATCH"
+    updates = ImageUpdates(service.runtime)
+    await updates.update(ImageRef(PROJECT, image.id), ImageChange(values={"disk_format": "raw"}))
+    assert (await filled(service, await fill(service, image))).disk_format == "raw"
+
+
 async def test_what_could_not_be_fetched_leaves_it_waiting(
     service: ImportService, bucket: MemoryStore
 ) -> None:

@@ -15,13 +15,14 @@ from imsd.core.runtime import Runtime
 from imsd.grpc_server.convert_image_change import FIXED, image_change_from_pb
 from imsd.metadata import images as image_rows
 from imsd.metadata.database import Database
-from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus
+from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKind
 from imsd.v1 import guest_pb2
 from imsd.v1 import image_pb2 as pb
 from tests.unit.metadata.samples import an_image
 
 GIB = 1 << 30
 UUID = "11111111-2222-4333-8444-555555555555"
+WAITING = {"status": ImageStatus.QUEUED, "is_prepared": True}
 WINDOWS = {"os_version": "Windows 10 64bit", "os_type": "windows"}
 
 
@@ -66,6 +67,7 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "has_no_credential_injection": (True, True),
     "agents": (["hss"], ("hss",)),
     "os_features": ("{}", "{}"),
+    "disk_format": (pb.DISK_FORMAT_QCOW2, "qcow2"),
 }
 
 
@@ -75,7 +77,8 @@ def test_every_field_is_tried() -> None:
 
 @pytest.mark.parametrize("name", UPDATABLE)
 async def test_a_field_changes_and_no_other(updates: ImageUpdates, database: Database, name: str) -> None:
-    record = await put(database, **(WINDOWS if name == "license_type" else {}))
+    about: dict[str, dict[str, Any]] = {"license_type": WINDOWS, "disk_format": WAITING}
+    record = await put(database, **about.get(name, {}))
     sent, kept = CHANGES[name]
     changed = await update(updates, record, **{name: sent})
     assert getattr(changed, name) == kept
@@ -186,7 +189,54 @@ async def test_a_property_of_an_older_image_keeps_its_capitals(
         await update(updates, record, "properties.Owner", properties={"Owner": "again"})
 
 
-@pytest.mark.parametrize("name", sorted({*UPDATABLE, "properties", "server_support"} - UPDATABLE_OF_DATA))
+@pytest.mark.parametrize("kind", ImageKind)
+async def test_the_format_of_an_image_that_has_its_bytes_never_changes(
+    updates: ImageUpdates, database: Database, kind: ImageKind
+) -> None:
+    record = await put(database, kind=kind)
+    with pytest.raises(InvalidRequest) as refused:
+        await update(updates, record, disk_format=pb.DISK_FORMAT_QCOW2)
+    assert refused.value.reason == "FIELD_NOT_UPDATABLE"
+
+
+SYSTEM, DATA, ISO = ImageKind.SYSTEM_DISK, ImageKind.DATA_DISK, ImageKind.ISO
+
+
+@pytest.mark.parametrize(
+    ("kind", "disk_format", "expected"),
+    [
+        (SYSTEM, pb.DISK_FORMAT_ISO, ISO),
+        (ISO, pb.DISK_FORMAT_VMDK, SYSTEM),
+        (ISO, pb.DISK_FORMAT_UNSPECIFIED, SYSTEM),
+        (ISO, pb.DISK_FORMAT_ISO, ISO),
+        (DATA, pb.DISK_FORMAT_VMDK, DATA),
+    ],
+)
+async def test_the_kind_of_an_image_that_waits_follows_its_format(
+    updates: ImageUpdates,
+    database: Database,
+    kind: ImageKind,
+    disk_format: pb.DiskFormat.ValueType,
+    expected: ImageKind,
+) -> None:
+    record = await put(database, kind=kind, disk_format="raw", **WAITING)
+    changed = await update(updates, record, "disk_format", disk_format=disk_format)
+    assert changed.kind is expected
+
+
+@pytest.mark.parametrize("about", [{"kind": DATA}, {"server_kind": ServerKind.BARE_METAL}])
+async def test_an_iso_fills_neither_a_data_disk_nor_what_bare_metal_starts_from(
+    updates: ImageUpdates, database: Database, about: dict[str, Any]
+) -> None:
+    record = await put(database, **WAITING, **about)
+    with pytest.raises(InvalidRequest) as refused:
+        await update(updates, record, disk_format=pb.DISK_FORMAT_ISO)
+    assert refused.value.reason == "IMAGE_KIND_UNSUITED"
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*UPDATABLE, "properties", "server_support"} - UPDATABLE_OF_DATA - {"disk_format"})
+)
 async def test_of_a_data_disk_only_its_name_and_description_change(
     updates: ImageUpdates, database: Database, name: str
 ) -> None:
