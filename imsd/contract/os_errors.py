@@ -49,6 +49,8 @@ HINTS = {
     "DATA_LOSS": "look at the kernel's log: the disk or its file system is failing",
     "STORE_UNAVAILABLE": "check the disk and the daemon's log, then try again",
 }
+# Of what is no fault of a disk.
+NOT_ALLOWED = "let the user of the daemon read it: check owner and mode, of the folders above it too"
 
 
 @contextmanager
@@ -62,4 +64,6 @@ def translate_os_errors(subject: str, table: OsErrors) -> Iterator[None]:
     except OSError as error:
         found, reason = table.get(error.errno or 0, (Unavailable, "STORE_UNAVAILABLE"))
         words = os.strerror(error.errno) if error.errno else str(error)
-        raise found(f"{subject}: {words}", reason=reason, hint=HINTS.get(reason, "")) from error
+        is_denied = reason == "STORE_UNAVAILABLE" and error.errno in (errno.EACCES, errno.EPERM)
+        hint = NOT_ALLOWED if is_denied else HINTS.get(reason, "")
+        raise found(f"{subject}: {words}", reason=reason, hint=hint) from error

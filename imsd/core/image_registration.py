@@ -1,8 +1,8 @@
 """Filling an image that was prepared (contract §3.5): the job, and what becomes of the image if it fails.
 
 What the image was called and declared to be is the image's own: it is there before the job, and stays when
-the job fails or is cancelled. Then the image is QUEUED again, and waits for another file, or an update of what
-was declared wrong, or its deletion.
+the job fails or is cancelled. Then the image is QUEUED again, and waits for another file, for an update of
+what was declared wrong, or for its deletion.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 
 from imsd.contract import BlobId, StoredBlob
 
@@ -20,16 +21,27 @@ SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
 # The longest id.
 MAX_ID = 255
 
+# Entries of one folder in memory; of a larger one the rest is looked for again when these are done.
+MAX_ENTRIES = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A blob's id, or a folder's with a '/' at its end. So they sort as the ids they stand for."""
+    """A blob's id, or a folder's with a '/' at its end. So they sort as the ids they stand for.
+
+    ``is_rest``: what comes behind the entry in its folder, not looked at yet.
+    """
 
     id: str
+    is_rest: bool = False
 
     @property
     def is_folder(self) -> bool:
         return self.id.endswith("/")
+
+    @property
+    def is_blob(self) -> bool:
+        return not self.is_folder and not self.is_rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +59,64 @@ class Wanted:
         return in_prefix and (entry.id > self.after or self.after.startswith(entry.id))
 
 
-def scan(root_fd: int, folder: str, wanted: Wanted) -> list[Entry]:
-    """The wanted entries of one folder ('' or 'a/b/'), last one first. Blocks."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with folder_of(root_fd, folder.removesuffix("/")) as (above_fd, last):
-            fd = os.open(last or ".", flags, dir_fd=above_fd)
-    except (FileNotFoundError, NotADirectoryError):  # its last blob was deleted meanwhile
-        return []
-    try:
-        with os.scandir(fd) as found:
-            entries = [entry for each in found if (entry := _entry(folder, each)) and wanted.covers(entry)]
-    finally:
-        os.close(fd)
-    return sorted(entries, key=lambda entry: entry.id, reverse=True)
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The directory ``root_fd``. ``is_shared``: others have folders there, and may keep the daemon out."""
 
+    root_fd: int
+    is_shared: bool = False
 
-def stat_all(root_fd: int, blobs: Sequence[str]) -> list[StoredBlob]:
-    """What is known of ``blobs``; those deleted meanwhile are left out. Blocks."""
-    stored = []
-    for blob in blobs:
+    def scan_behind(self, entry: Entry | None, wanted: Wanted) -> list[Entry]:
+        """`scan` the folder ``entry`` (None: the root), or the rest behind it."""
+        if entry is None or not entry.is_rest:
+            return self.scan(entry.id if entry else "", wanted)
+        above = entry.id.removesuffix("/").rpartition("/")[0]
+        return self.scan(f"{above}/" if above else "", wanted, entry.id)
+
+    def scan(self, folder: str, wanted: Wanted, behind: str = "") -> list[Entry]:
+        """The wanted entries of one folder ('' or 'a/b/') that sort after ``behind``, last one first. Blocks.
+
+        At most `MAX_ENTRIES`, and one that stands for the rest.
+        """
         try:
-            stored.append(stat_one(root_fd, BlobId(blob)))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-    return stored
+            fd = self._open(folder)
+        except (FileNotFoundError, NotADirectoryError):  # its last blob was deleted meanwhile
+            return []
+        except PermissionError:
+            if self.is_shared:
+                return []
+            raise
+        try:
+            with os.scandir(fd) as found:
+                entries = (_entry(folder, each) for each in found)
+                first = nsmallest(
+                    MAX_ENTRIES + 1,
+                    (each for each in entries if each and each.id > behind and wanted.covers(each)),
+                    key=lambda entry: entry.id,
+                )
+        finally:
+            os.close(fd)
+        if len(first) > MAX_ENTRIES:
+            first[-1] = Entry(first[-2].id, is_rest=True)
+        return first[::-1]
+
+    def stat_all(self, blobs: Sequence[str]) -> list[StoredBlob]:
+        """What is known of ``blobs``; those deleted meanwhile are left out. Blocks."""
+        stored = []
+        for blob in blobs:
+            try:
+                stored.append(stat_one(self.root_fd, BlobId(blob)))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except PermissionError:
+                if not self.is_shared:
+                    raise
+        return stored
+
+    def _open(self, folder: str) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with folder_of(self.root_fd, folder.removesuffix("/")) as (above_fd, last):
+            return os.open(last or ".", flags, dir_fd=above_fd)
 
 
 def stat_one(root_fd: int, blob: BlobId) -> StoredBlob:

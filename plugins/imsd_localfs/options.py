@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from imsd.contract import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalStoreOptions:
-    """The keys of a section ``[stores.NAME]`` with ``driver = "localfs"``."""
+    """The keys of a section ``[stores.NAME]`` with ``driver = "localfs"``.
+
+    ``is_shared``: whether others have files and folders of their own in the directory.
+    """
+
+    is_shared: ClassVar[bool] = False
 
     # The directory that holds the blobs; made if its parent exists. Nobody else writes in it.
     path: Path
@@ -53,6 +59,8 @@ class LocalStoreOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalBucketOptions(LocalStoreOptions):
     """The same of a section ``[buckets.NAME]``."""
+
+    is_shared: ClassVar[bool] = True
 
     # What is exported is for others to read: those of the group of the directory, if it hands its group on
     # (chmod g+s), else of the daemon's.

@@ -27,7 +27,7 @@ from imsd.contract import (
 from .folders import Folders, make_folder
 from .ingest import LocalIngest
 from .ingest_file import IngestFiles, offers_unnamed_files, remove_stale_files
-from .listing import Entry, Wanted, scan, stat_all, stat_one
+from .listing import Entry, Tree, Wanted, stat_one
 from .open_blobs import OpenBlob, OpenBlobs
 from .options import LocalStoreOptions
 
@@ -66,6 +66,7 @@ class LocalStore(BlobStore):
         self, root_fd: int, files: IngestFiles, pool: ThreadPoolExecutor, options: LocalStoreOptions
     ) -> None:
         self._root_fd = root_fd
+        self._tree = Tree(root_fd, options.is_shared)
         self._files = files
         self._pool = pool
         self._folders = Folders(root_fd, file_mode=options.mode, fsync=options.fsync)
@@ -94,16 +95,16 @@ class LocalStore(BlobStore):
     async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[StoredBlob]:
         wanted = Wanted(prefix, after)
         with translate_os_errors("the list of blobs", READING):
-            ahead = await run_in_pool(self._pool, scan, self._root_fd, "", wanted)
+            ahead = await run_in_pool(self._pool, self._tree.scan_behind, None, wanted)
         while ahead:
-            if ahead[-1].is_folder:
-                folder = ahead.pop().id
-                with translate_os_errors(f"the list of blobs in {folder}", READING):
-                    ahead += await run_in_pool(self._pool, scan, self._root_fd, folder, wanted)
+            if not ahead[-1].is_blob:
+                entry = ahead.pop()
+                with translate_os_errors(f"the list of blobs in {entry.id}", READING):
+                    ahead += await run_in_pool(self._pool, self._tree.scan_behind, entry, wanted)
                 continue
             batch = _take_blobs(ahead)
             with translate_os_errors("the list of blobs", READING):
-                found = await run_in_pool(self._pool, stat_all, self._root_fd, batch)
+                found = await run_in_pool(self._pool, self._tree.stat_all, batch)
             for stored in found:
                 yield stored
 
@@ -152,9 +153,9 @@ def _open_directory(options: LocalStoreOptions) -> int:
 
 
 def _take_blobs(ahead: list[Entry]) -> list[str]:
-    """Take the next blobs, up to the next folder, off the end of ``ahead``."""
+    """Take the next blobs, up to what has to be looked into first, off the end of ``ahead``."""
     batch: list[str] = []
-    while ahead and not ahead[-1].is_folder and len(batch) < STAT_BATCH:
+    while ahead and ahead[-1].is_blob and len(batch) < STAT_BATCH:
         batch.append(ahead.pop().id)
     return batch
 

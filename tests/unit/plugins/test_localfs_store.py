@@ -26,6 +26,7 @@ from imsd.contract import (
     InvalidRequest,
     LimitExceeded,
     NotFound,
+    Unavailable,
     blob_id,
 )
 
@@ -210,6 +211,54 @@ def without_the_right_to_write(path: Path) -> Iterator[None]:
     finally:
         os.seteuid(os.getuid())
         path.chmod(0o700)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of root, if the test has them."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(os.getuid())
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o744])
+@pytest.mark.parametrize("options_type", [LocalBucketOptions, LocalStoreOptions])
+async def test_a_private_folder_of_somebody_else_hides_nothing_else_of_a_bucket(
+    tmp_path: Path, options_type: type[LocalStoreOptions], mode: int
+) -> None:
+    async with open_local_store(options_type(path=tmp_path / "store")) as store:
+        for name in ("a/b", "private/c", "z"):
+            await put(store, name)
+        (tmp_path / "store").chmod(0o755)
+        (tmp_path / "store" / "a").chmod(0o755)
+        (tmp_path / "store" / "private").chmod(mode)
+        with as_nobody():
+            if options_type is LocalBucketOptions:
+                assert await ids(store) == ["a/b", "z"]
+                with pytest.raises(Unavailable) as refused:
+                    await store.read(blob_id("private/c"), [ByteRange(0, 1)])
+            else:  # of a store, nothing may be missed in silence
+                with pytest.raises(Unavailable) as refused:
+                    await ids(store)
+        assert "owner and mode" in refused.value.hint
+        (tmp_path / "store" / "private").chmod(0o700)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 100])
+async def test_a_folder_of_any_size_is_listed_in_pieces(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("imsd_localfs.listing.MAX_ENTRIES", most)
+    names = sorted(["a", "a-b", "a.b/x", "b/c/d", "b/c/e", "b/c-d", "b/c.d", "b0", "c/1", "c/2", "c/3", "d"])
+    for name in names:
+        await put(store, name)
+    for prefix in ("", "b", "b/", "b/c", "c/2", "x"):
+        for after in ("", "a", "a-b", "b/c", "b/c/d", "c/1", "z"):
+            expected = [name for name in names if name.startswith(prefix) and name > after]
+            assert [stored.id async for stored in store.list(prefix, after)] == expected, (prefix, after)
 
 
 async def test_a_directory_that_may_not_be_written_is_read_only(tmp_path: Path, store: BlobStore) -> None:
