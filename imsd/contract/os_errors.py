@@ -44,6 +44,7 @@ WRITING: OsErrors = {
 }
 
 HINTS = {
+    "FAILED_PRECONDITION": "a file or a link has the name of a folder on the way: choose another name",
     "CAPACITY_EXHAUSTED": "free some room, or give the store more",
     "STORE_READ_ONLY": "check the owner and mode of the directory, and how it is mounted",
     "DATA_LOSS": "look at the kernel's log: the disk or its file system is failing",

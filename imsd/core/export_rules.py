@@ -1,8 +1,8 @@
 """Which image may be exported, as what: the seed's Table 5-5, contract §9.1 and §10.3.
 
-Pure: each rule looks at what is known and raises why not. The *size* of an image is here the number of bytes
-on its disk that are not zero (`Image.data_size_bytes`): what an export has to read and pack, the same for
-every format and however the image is stored.
+Pure: each rule looks at what is known and raises why not. The *size* of an image is here that of its data
+(`Image.data_size_bytes`): what an export has to read and pack, the same for every format. Why this one is in
+CONSTRAINTS.md, "What the size of an image is".
 """
 
 from __future__ import annotations

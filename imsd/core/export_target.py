@@ -134,7 +134,8 @@ async def _commit(
         stored = await ingest.commit()
     except AlreadyExists as error:
         await _note(run, {})  # that one is somebody else's, whatever it holds
-        raise _exists(f"the object {place} exists") from error
+        # An empty folder, a link and whatever else is no object has shown only now.
+        raise _exists(f"the name {place} is taken, by an object or something else") from error
     except Unavailable:
         if await is_there(store, place, written):
             return

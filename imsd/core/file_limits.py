@@ -1,4 +1,4 @@
-"""How large a file may be, by the way it comes in (Table 5-2, row "Image size")."""
+"""How large a file may be, by the way it comes in (Table 5-2, row "Image size"; see CONSTRAINTS.md)."""
 
 from __future__ import annotations
 

@@ -542,7 +542,7 @@ class Image(_message.Message):
     virtual_size_bytes: _builtins.int
     """what a guest sees: 1..ServiceInfo.max_virtual_size_bytes; 0 until ACTIVE"""
     data_size_bytes: _builtins.int
-    """of it, not zero: 0..virtual_size_bytes"""
+    """of it, in the pieces that are kept: without zeros of 32 KiB and more; of a ZVHD2 imported fast whole records of 2 MiB; 0..virtual_size_bytes"""
     stored_size_bytes: _builtins.int
     """bytes in the store that its chunks take, shared ones included; 0 or more"""
     new_size_bytes: _builtins.int

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from imsd_localfs.options import LocalBucketOptions
+from imsd_localfs.store import open_local_store
 from sqlalchemy import select
 
 from imsd.chunks.disk_digest import digest_blocks
@@ -119,6 +121,10 @@ async def used(service: ImportService, resource: str) -> int:
         return sum(rows.scalars())
 
 
+def everything_in(folder: Path) -> list[str]:
+    return sorted(map(str, folder.rglob("*")))
+
+
 def compare(driver: str, file: Path, raw: Path) -> None:
     command = ["qemu-img", "compare", "-f", driver, "-F", "raw", str(file), str(raw)]
     subprocess.run(command, check=True, capture_output=True)
@@ -208,6 +214,35 @@ async def test_a_target_that_appears_meanwhile_is_kept(
     assert failed(await service.end_of(job_id)) == "OBJECT_EXISTS"
     assert await objects(bucket) == [there]
     assert await content_of(bucket, there) == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ("disks/Debian.x/", "OBJECT_EXISTS"),
+        ("disks/Debian.x -> nowhere", "OBJECT_EXISTS"),
+        ("disks -> {folder}", "FAILED_PRECONDITION"),
+    ],
+)
+async def test_what_is_no_object_and_has_the_name_is_kept_too(
+    database: Database, tmp_path: Path, there: str, reason: str
+) -> None:
+    (tmp_path / "bucket").mkdir()
+    name, _, target = there.partition(" -> ")
+    path = tmp_path / "bucket" / name
+    path.parent.mkdir(exist_ok=True)
+    if target:
+        path.symlink_to(target.format(folder=tmp_path))
+    else:
+        path.mkdir()
+    before = everything_in(tmp_path)
+    async with (
+        open_local_store(LocalBucketOptions(path=tmp_path / "bucket")) as store,
+        ImportWorld(database, buckets=buckets_of(main=store)).serving() as service,
+    ):
+        view = await service.end_of(await start(service, await imported(service, a_disk(1))))
+        assert failed(view) == reason
+    assert everything_in(tmp_path) == before
 
 
 async def test_of_two_exports_to_one_target_one_succeeds_and_its_object_stays(

@@ -353,8 +353,9 @@ async def test_a_blob_that_was_cut_short_is_lost_data(tmp_path: Path, store: Blo
 
 async def test_a_blob_where_a_folder_should_be_is_refused(store: BlobStore) -> None:
     await put(store, "a")
-    with pytest.raises(ImsError):
+    with pytest.raises(ImsError) as refused:
         await put(store, "a/b")
+    assert "name of a folder" in refused.value.hint
     await put(store, "folder/b")
     with pytest.raises(ImsError):
         await put(store, "folder")
