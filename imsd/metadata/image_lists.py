@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, false, literal, n
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .image_query import SORT_COLUMNS, ImageQuery, Scope, conditions
-from .images import tagged_records_of, with_tags
+from .images import TaggedRows, tagged_records_of, with_tags
 from .records import ImageRecord, MemberStatus, Visibility
 from .rows import Marker, beyond_all
 from .tables import image, image_member
@@ -68,14 +68,14 @@ def _shape(query: ImageQuery, limit: int, *, is_first: bool) -> _Shape:
 
 
 @lru_cache(maxsize=128)
-def _kept_statement(shape: _Shape) -> Select[Any]:
+def _kept_statement(shape: _Shape) -> TaggedRows:
     """Kept, because to make a statement takes as long as to execute it."""
     return _statement(shape.query, shape.limit, shape.is_first)
 
 
 def _statement(
     query: ImageQuery, limit: int, is_first: bool, more: Sequence[ColumnElement[bool]] = ()
-) -> Select[Any]:
+) -> TaggedRows:
     """A page of ``query`` of any project, after any entry unless it is the first."""
     sources = _sources(query, more)
     if len(sources) == 1 and query.scope is not Scope.SHARED:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Boolean, ColumnElement, Row, Select, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .columns import UtcDateTime, utc
 from .image_query import LISTED_STATUSES
 from .json_object import object_of
+from .json_rows import as_one_value
 from .records import ImageKind, ImageRecord, ImageStatus, MemberStatus, ServerKind, Visibility
 from .rows import in_batches, made, plain, to_row
 from .states import IMAGE_NEXT_STATES, require_move
@@ -65,7 +68,7 @@ async def seen_ids(c: AsyncConnection, project_id: str, image_ids: Collection[st
 
 
 @cache
-def _seen() -> Select[Any]:
+def _seen() -> TaggedRows:
     """Made once: nearly every call on an image begins with it."""
     return with_tags(_of_seen(image, image_member.c.status.label("member_status")))
 
@@ -220,17 +223,25 @@ async def records_of(c: AsyncConnection, rows: Select[Any]) -> list[ImageRecord]
     return await tagged_records_of(c, with_tags(rows), {})
 
 
-def with_tags(rows: Select[Any]) -> Select[Any]:
+@dataclass(frozen=True, slots=True)
+class TaggedRows:
+    """A query for images and their tags, all as one value, and the ``names`` of its columns."""
+
+    statement: Select[Any]
+    names: Sequence[str]
+
+
+def with_tags(rows: Select[Any]) -> TaggedRows:
     """What `tagged_records_of` takes, to be kept and executed several times."""
-    return rows.add_columns(_TAGS)
+    tagged = rows.add_columns(_TAGS)
+    return TaggedRows(as_one_value(tagged), tuple(tagged.selected_columns.keys()))
 
 
 async def tagged_records_of(
-    c: AsyncConnection, rows: Select[Any], parameters: Mapping[str, Any]
+    c: AsyncConnection, rows: TaggedRows, parameters: Mapping[str, Any]
 ) -> list[ImageRecord]:
-    found = await c.execute(rows, parameters)
-    names = tuple(found.keys())
-    return [_record(dict(zip(names, row, strict=True))) for row in found.all()]
+    found = (await c.execute(rows.statement, parameters)).scalar_one()
+    return [_record(_typed(dict(zip(rows.names, entry, strict=True)))) for entry in found or ()]
 
 
 async def _written(c: AsyncConnection, row: Row[Any]) -> ImageRecord:
@@ -246,6 +257,20 @@ async def due_images(c: AsyncConnection, now: datetime, limit: int) -> list[tupl
     require_move(IMAGE_NEXT_STATES, [ImageStatus.PENDING_DELETE], ImageStatus.DELETED)
     change = update(image).where(is_due, image.c.id.in_(due)).values(status=ImageStatus.DELETED)
     return [(row.id, row.store) for row in await c.execute(change.returning(image.c.id, image.c.store))]
+
+
+def _typed(columns: dict[str, Any]) -> dict[str, Any]:
+    """``columns``, in which JSON has other types than the table."""
+    for name in _TIMES:
+        if (text := columns[name]) is not None:
+            columns[name] = utc(datetime.fromisoformat(text))
+    for name in _FLAGS:
+        columns[name] = bool(columns[name])
+    return columns
+
+
+_TIMES = tuple(column.name for column in image.c if isinstance(column.type, UtcDateTime))
+_FLAGS = tuple(column.name for column in image.c if isinstance(column.type, Boolean))
 
 
 def _record(columns: dict[str, Any]) -> ImageRecord:
