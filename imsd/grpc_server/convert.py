@@ -30,11 +30,21 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def time_to_pb(value: datetime | None) -> Timestamp | None:
-    """As `Timestamp.FromDatetime`, which takes three times as long: a page of images has many times."""
     if value is None:
         return None
+    message = Timestamp()
+    set_time(message, value)
+    return message
+
+
+def set_time(message: Timestamp, value: datetime) -> None:
+    """As `Timestamp.FromDatetime`, which takes four times as long: a page of images has many times.
+
+    In a message that has the time already: to make one apart and copy it takes four times as long again.
+    """
     since = value - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+    message.seconds = since.days * 86_400 + since.seconds
+    message.nanos = since.microseconds * 1000
 
 
 def time_from_pb(message: Any, field: str) -> datetime | None:

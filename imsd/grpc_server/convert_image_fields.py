@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imsd.core.attribute_checks import SUPPORT_DEVICES, SUPPORT_FLAGS
@@ -10,8 +10,6 @@ from imsd.guest_messages import (
     ARCHITECTURES,
     BOOT_MODES,
     OS_TYPES,
-    architecture_to_pb,
-    boot_mode_to_pb,
     kept_guest_to_pb,
 )
 from imsd.metadata.records import (
@@ -48,6 +46,9 @@ LICENSE_TYPES: Mapping[str, Any] = {
     "platform": image_pb2.LICENSE_TYPE_PLATFORM,
     "byol": image_pb2.LICENSE_TYPE_BYOL,
 }
+DISK_FORMATS: Mapping[str, Any] = {
+    name.removeprefix("DISK_FORMAT_").lower(): number for name, number in image_pb2.DiskFormat.items()
+}
 OS_TYPE_NUMBERS: Mapping[str, Any] = {name.lower(): number for name, number in OS_TYPES.items()}
 
 
@@ -60,83 +61,49 @@ def image_to_pb(record: ImageRecord) -> image_pb2.Image:
 
 def listed_image_to_pb(record: ImageRecord) -> image_pb2.Image:
     """An image without what was found inside, which is long."""
-    image = image_pb2.Image(
-        id=record.id,
-        project_id=record.project_id,
-        region=record.region,
-        origin_image_id=record.origin_image_id,
-        name=record.name,
-        description=record.description,
-        status=STATUSES[record.status],
-        disk_format=convert.format_to_pb(record.disk_format),
-        virtual_size_bytes=record.virtual_size,
-        data_size_bytes=record.data_size,
-        stored_size_bytes=record.stored_size,
-        new_size_bytes=record.new_size,
-        digest=record.digest,
-        min_disk_gb=record.min_disk_gb,
-        min_ram_mb=record.min_ram_mb,
-        max_ram_mb=record.max_ram_mb,
-        is_protected=record.is_protected,
-        tags=record.tags,
-        properties=record.properties,
-        findings=[image_pb2.Finding(code=f["code"], message=f["message"]) for f in record.findings],
-        store=record.store,
-        job_id=record.job_id,
-        etag=str(record.version),
-        created_at=convert.time_to_pb(record.created_at),
-        updated_at=convert.time_to_pb(record.updated_at),
-        active_at=convert.time_to_pb(record.active_at),
-        deleted_at=convert.time_to_pb(record.deleted_at),
-        purge_at=convert.time_to_pb(record.purge_at),
-        **_system_fields(record),
-        **_service_fields(record),
-    )
+    said = vars(record)
+    fields = {name: value for name, column in _AS_THEY_ARE if (value := said[column])}
+    fields |= {name: numbers[value] for name, numbers in _NUMBERS if (value := said[name])}
+    image = image_pb2.Image(etag=str(record.version), server_support=record.server_support, **fields)  # type: ignore[arg-type]  # the marks are named as the message's fields
+    image.tags.update(record.tags)
+    image.properties.update(record.properties)
+    for name in _TIMES:
+        if value := said[name]:
+            convert.set_time(getattr(image, name), value)
     if record.deprecated_at:
-        image.deprecation.deprecated_at.FromDatetime(record.deprecated_at)
+        convert.set_time(image.deprecation.deprecated_at, record.deprecated_at)
         image.deprecation.replacement_image_id = record.replacement_image_id
     return image
 
 
-def _system_fields(record: ImageRecord) -> dict[str, Any]:
-    """What the image says of the system on its disk."""
-    return {
-        "os_version": record.os_version,
-        "architecture": architecture_to_pb(record.architecture),
-        "boot_mode": boot_mode_to_pb(record.boot_mode),
-        "os_type": OS_TYPE_NUMBERS.get(record.os_type, 0),
-        "os_bits": record.os_bits,
-        "platform": record.platform,
-        "license_type": LICENSE_TYPES.get(record.license_type, 0),
-        "server_kind": SERVER_KINDS[record.server_kind],
-        "server_support": server_support_to_pb(record.server_support),
-        "has_nic_multiqueue": record.has_nic_multiqueue,
-        "shutdown_timeout_seconds": record.shutdown_timeout_seconds,
-        "is_guest_configured": record.is_guest_configured,
-        "agents": record.agents,
-        "os_features": record.os_features,
-        "has_no_credential_injection": record.has_no_credential_injection,
-    }
-
-
-def _service_fields(record: ImageRecord) -> dict[str, Any]:
-    """What the service knows of the image: its kind, whose it is, where it came from."""
-    return {
-        "kind": KINDS[record.kind],
-        "visibility": VISIBILITIES[record.visibility],
-        "family": record.family,
-        "is_published": record.is_published,
-        "product_code": record.product_code,
-        "origin_kind": ORIGIN_KINDS.get(record.origin_kind, 0),
-        "origin": record.origin,
-        "is_fast_imported": record.is_fast_imported,
-        "enterprise_project_id": record.enterprise_project_id,
-        "member_status": MEMBER_STATUSES[record.member_status] if record.member_status else 0,
-    }
-
-
-def server_support_to_pb(marks: Mapping[str, object]) -> image_pb2.ServerSupport:
-    return image_pb2.ServerSupport(**marks)  # type: ignore[arg-type]  # the names are the message's own
+# Most fields of most images are unset, and to leave those out halves what a page takes.
+_OTHER_NAMES = {
+    "virtual_size_bytes": "virtual_size",
+    "data_size_bytes": "data_size",
+    "stored_size_bytes": "stored_size",
+    "new_size_bytes": "new_size",
+}
+_TIMES = ("created_at", "updated_at", "active_at", "deleted_at", "purge_at")
+_NUMBERS: Sequence[tuple[str, Mapping[str, Any]]] = (
+    ("status", STATUSES),
+    ("disk_format", DISK_FORMATS),
+    ("architecture", ARCHITECTURES),
+    ("boot_mode", BOOT_MODES),
+    ("kind", KINDS),
+    ("visibility", VISIBILITIES),
+    ("server_kind", SERVER_KINDS),
+    ("os_type", OS_TYPE_NUMBERS),
+    ("origin_kind", ORIGIN_KINDS),
+    ("license_type", LICENSE_TYPES),
+    ("member_status", MEMBER_STATUSES),
+)
+_MADE_APART = {"etag", "server_support", "deprecation", "guest", "tags", "properties"}
+_MADE_APART |= {*_TIMES, *(name for name, _ in _NUMBERS)}
+_AS_THEY_ARE: Sequence[tuple[str, str]] = tuple(
+    (name, _OTHER_NAMES.get(name, name))
+    for name in image_pb2.Image.DESCRIPTOR.fields_by_name
+    if name not in _MADE_APART
+)
 
 
 def server_support_from_pb(message: image_pb2.ServerSupport) -> dict[str, object]:
