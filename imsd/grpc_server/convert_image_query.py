@@ -47,10 +47,10 @@ def image_query_from_pb(request: pb.ListImagesRequest) -> ImageQuery:
         statuses=convert.statuses_from_pb(wanted.statuses) or LISTED_STATUSES,
         disk_formats=convert.formats_from_pb(wanted.disk_formats, "filter.disk_formats"),
         tags=checks.tags(wanted.tags),
-        any_of=tuple((name, values) for name, values in _any_of(wanted) if values),
+        any_of=tuple(_any_of(wanted)),
         exactly=tuple(_exactly(wanted)),
         is_deprecated=wanted.is_deprecated if wanted.HasField("is_deprecated") else None,
-        support=_support(wanted.server_support),
+        support=_support(wanted.server_support) if wanted.HasField("server_support") else (),
         times=(*_times("created_at", wanted.created_at), *_times("updated_at", wanted.updated_at)),
         server_type=checks.text("filter.server_type", wanted.server_type, limits.MAX_SERVER_TYPE),
         order_by=column,
@@ -78,10 +78,14 @@ def _any_of(wanted: pb.ImageFilter) -> Iterator[tuple[str, tuple[str | int, ...]
         ("boot_mode", BOOT_MODES, wanted.boot_modes),
         ("server_kind", fields.SERVER_KINDS, wanted.server_kinds),
     ):
-        yield name, _names(table, values, name)
-    yield "os_bits", filters.bits(wanted.os_bits)
-    yield "platform", filters.texts("filter.platforms", wanted.platforms, limits.MAX_PLATFORM)
-    yield "os_version", filters.texts("filter.os_versions", wanted.os_versions, limits.MAX_OS_VERSION)
+        if values:
+            yield name, _names(table, values, name)
+    if wanted.os_bits:
+        yield "os_bits", filters.bits(wanted.os_bits)
+    if wanted.platforms:
+        yield "platform", filters.texts("filter.platforms", wanted.platforms, limits.MAX_PLATFORM)
+    if wanted.os_versions:
+        yield "os_version", filters.texts("filter.os_versions", wanted.os_versions, limits.MAX_OS_VERSION)
 
 
 def _exactly(wanted: pb.ImageFilter) -> Iterator[tuple[str, str | int | bool]]:

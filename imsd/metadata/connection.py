@@ -83,12 +83,13 @@ async def to_its_end(work: Awaitable[T]) -> T:
         if not task.cancelled():
             task.exception()  # retrieved here, or asyncio logs it as lost
         raise cancelled
-    with _in_our_words():
+    with in_our_words():
         return task.result()
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
+def in_our_words() -> Iterator[None]:
+    """Raises what the block raises; for an error of the database that a caller can understand, an `ImsError`."""
     try:
         yield
     except exc.DBAPIError as error:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from imsd.contract import FailedPrecondition
 
 from . import schema
-from .connection import connected, dispose, thread_of, to_its_end
+from .connection import connected, dispose, in_our_words, thread_of, to_its_end
 from .engine import reading_engine, writing_engine
 from .readers import Readers, answer_of
 from .sqlite_driver import QuickConnection
@@ -118,7 +118,8 @@ class Database:
         """
         async with self._readers.taken() as reader:
             if (thread := await reader.thread()) is not None:
-                return await to_its_end(thread.snapshot(lambda c: answer_of(query, c, *args, **kwargs)))
+                with in_our_words():
+                    return await thread.snapshot(lambda c: answer_of(query, c, *args, **kwargs))
             async with connected(reader.engine) as connection:
                 return await query(connection, *args, **kwargs)
 

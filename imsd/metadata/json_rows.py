@@ -19,8 +19,8 @@ from sqlalchemy.sql.functions import FunctionElement
 def as_one_value(rows: Select[Any]) -> Select[tuple[Sequence[Sequence[Any]] | None]]:
     """``rows`` in their order, each with its columns in theirs; null or empty when there are none.
 
-    A time is text of ISO 8601, without a zone in SQLite, which has 0 and 1 for booleans. PostgreSQL takes no more
-    than 100 columns.
+    A time is text of ISO 8601, without a zone in SQLite, which has 0 and 1 for booleans. PostgreSQL takes no
+    more than 100 columns.
     """
     inner = rows.subquery("entry")
     return select(_array_of_all(*inner.c))
