@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from imsd.core.attribute_checks import SUPPORT_DEVICES, SUPPORT_FLAGS
@@ -53,20 +53,34 @@ OS_TYPE_NUMBERS: Mapping[str, Any] = {name.lower(): number for name, number in O
 
 
 def image_to_pb(record: ImageRecord) -> image_pb2.Image:
-    image = listed_image_to_pb(record)
+    image = _completed(image_pb2.Image(**_fields(record)), record)
     if record.guest:
         image.guest.CopyFrom(kept_guest_to_pb(record.guest))
     return image
 
 
-def listed_image_to_pb(record: ImageRecord) -> image_pb2.Image:
-    """An image without what was found inside, which is long."""
+def image_list_to_pb(records: Iterable[ImageRecord], next_page_token: str) -> image_pb2.ListImagesResponse:
+    """A page of images without what was found inside, which is long; each is made in its place."""
+    response = image_pb2.ListImagesResponse(next_page_token=next_page_token)
+    add = response.images.add
+    for record in records:
+        _completed(add(**_fields(record)), record)
+    return response
+
+
+def _fields(record: ImageRecord) -> dict[str, Any]:
+    """What is set of the fields that hold numbers and texts, and the marks of support, which always are."""
     said = vars(record)
     fields = {name: value for name, column in _AS_THEY_ARE if (value := said[column])}
     fields |= {name: numbers[value] for name, numbers in _NUMBERS if (value := said[name])}
-    image = image_pb2.Image(etag=str(record.version), server_support=record.server_support, **fields)  # type: ignore[arg-type]  # the marks are named as the message's fields
+    return {**fields, "etag": str(record.version), "server_support": record.server_support}
+
+
+def _completed(image: image_pb2.Image, record: ImageRecord) -> image_pb2.Image:
+    """``image`` with its maps and times, which take half the time when they are filled in place."""
     image.tags.update(record.tags)
     image.properties.update(record.properties)
+    said = vars(record)
     for name in _TIMES:
         if value := said[name]:
             convert.set_time(getattr(image, name), value)

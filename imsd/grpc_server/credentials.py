@@ -24,7 +24,7 @@ def credentials_of(context: Any) -> Credentials:
         peer=peer[:MAX_PEER],
         is_local=is_local(peer),
         bearer=_bearer(context.invocation_metadata() or ()),
-        certificate_id=_certificate_id(context.auth_context() or {}),
+        certificate_id="" if is_local(peer) else _certificate_id(context.auth_context() or {}),
     )
 
 

@@ -24,7 +24,7 @@ from imsd.v1.image_pb2_grpc import ImageServiceServicer
 from . import convert, convert_image
 from .context import Context
 from .convert_image_change import image_change_from_pb, image_ref_from_pb
-from .convert_image_fields import image_to_pb, listed_image_to_pb, visibility_from_pb
+from .convert_image_fields import image_list_to_pb, image_to_pb, visibility_from_pb
 from .convert_image_query import family_query_from_pb, image_query_from_pb, is_public_list_from_pb
 from .download_stream import download_messages
 from .pages import page_that_fits
@@ -86,7 +86,7 @@ class ImageServicer(ImageServiceServicer):
 
         async def page(size: int) -> pb.ListImagesResponse:
             images, token = await self._images.list(query, size, request.page_token)
-            return pb.ListImagesResponse(images=map(listed_image_to_pb, images), next_page_token=token)
+            return image_list_to_pb(images, token)
 
         return await page_that_fits(page, lambda made: made.images, request.page_size)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 # Family, as the tables of the catalogue call it → how an os_version is written.
 PATTERNS = {
@@ -63,6 +64,7 @@ def other_name(os_type: str, bits: int) -> str:
     return f"Other_{os_type} ({bits or 64}_bit)" if os_type in ("Linux", "Windows") else ""
 
 
+@lru_cache(maxsize=1024)
 def parse_ims_name(os_version: str) -> NamedSystem | None:
     """The system that an os_version names, in any case and in the spellings in use; None for another."""
     text = " ".join(os_version[:MAX_NAME].split())

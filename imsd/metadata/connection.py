@@ -89,7 +89,7 @@ async def to_its_end(work: Awaitable[T]) -> T:
 
 @contextmanager
 def in_our_words() -> Iterator[None]:
-    """Raises what the block raises; for an error of the database that a caller can understand, an `ImsError`."""
+    """Raises what the block raises; for what a caller can understand, an `ImsError`."""
     try:
         yield
     except exc.DBAPIError as error:
