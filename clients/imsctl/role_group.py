@@ -53,6 +53,8 @@ class PrincipalOptions:
         place = self.in_ or session.settings.project
         if not place:
             raise typer.BadParameter('say in which project: --in PROJECT, or --in "*" for every project')
+        if self.in_:
+            session.is_set_by("--in", "project_id")
         return place
 
 
@@ -98,6 +100,7 @@ async def revoke(session: Session, role: RoleArgument, options: PrincipalOptions
 async def list_(session: Session, options: PrincipalOptions) -> None:
     """Show who has which role where."""
     kind, principal = options.principal(is_needed=False)
+    session.is_set_by("--in", "project_id")
     async with session.connect() as client:
         found = [each async for each in client.identity.role_grants(kind, principal, options.in_)]
     if session.is_json:

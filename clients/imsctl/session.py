@@ -71,6 +71,7 @@ class Session:
         self.settings = settings
         self.output = output
         self._flags = flags  # the options the command has
+        self._flag_of = dict(FLAGS)
 
     @property
     def is_json(self) -> bool:
@@ -106,8 +107,12 @@ class Session:
     def in_options(self, error: ClientError) -> str:
         """The message of ``error``, with the option that set the field of the request at fault."""
         field, _, _ = getattr(error, "field", "").partition(".")
-        flag = FLAGS.get(field, "")
+        flag = self._flag_of.get(field, "")
         return f"{error.message} ({flag})" if flag in self._flags else error.message
+
+    def is_set_by(self, flag: str, field: str) -> None:
+        """A field of the request is set by another option than in other commands."""
+        self._flag_of[field] = flag
 
     def note(self, text: str) -> None:
         """Tell the user something that is not the result."""

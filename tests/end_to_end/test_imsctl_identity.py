@@ -160,3 +160,11 @@ def test_a_project_that_has_something_is_not_forgotten(daemon: DaemonProcess, tm
     daemon.imsctl("--project", "lab", "image", "import", str(disk), "--name", "a")
     assert [project["id"] for project in daemon.imsctl_json("project", "list")] == ["lab"]
     assert "FAILED_PRECONDITION" in failed(daemon, "project", "delete", "lab")
+
+
+def test_a_project_that_is_not_there_is_blamed_on_the_option_that_named_it(
+    empty_daemon: DaemonProcess,
+) -> None:
+    grant = ("role", "grant", FULL_ACCESS, "--certificate", "x")
+    for option in ("--in", "--project"):
+        assert f"({option}) [PROJECT_UNKNOWN]" in failed(empty_daemon, *grant, option, "nowhere")
