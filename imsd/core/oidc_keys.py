@@ -31,6 +31,10 @@ MIN_RSA_BITS: Final = 2048
 # After an attempt in vain the provider is left alone for so long.
 PAUSE_SECONDS: Final = 3.0
 
+# Calls that wait for the provider: anybody's that bring a token which names some key. More are refused, so
+# that a slow provider does not take the places of those who do not need it.
+MAX_WAITING: Final = 16
+
 _KEY_TYPES: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 _CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 
@@ -60,6 +64,7 @@ class ProviderKeys:
         self._failed_at = float("-inf")
         self._fetching = asyncio.Lock()
         self._is_renewing = False
+        self._waiting = 0
 
     async def find(self, key_id: str | None, algorithm: str) -> Key | None:
         """The key that a token names; of a token that names none, the only one that fits its algorithm.
@@ -69,7 +74,7 @@ class ProviderKeys:
         age = self._age()
         if age >= self._times.keep:
             await self._fetch(at_least_young_as=self._times.keep)
-        elif age >= self._times.keep / 2 and not self._is_renewing:
+        elif age >= self._times.keep / 2 and not self._is_renewing and not self._is_paused():
             self._is_renewing = True
             self._background.spawn(self._renew(), "keys of the OpenID Connect provider")
         key = _fitting(self._keys, key_id, algorithm)
@@ -87,11 +92,22 @@ class ProviderKeys:
             self._is_renewing = False
 
     async def _fetch(self, at_least_young_as: float) -> None:
-        """One asks, the others wait for what it gets."""
+        """One asks, the others wait for what it gets, not too many of them. Raises Unavailable."""
+        if self._waiting >= MAX_WAITING:
+            raise Unavailable(
+                "too many calls wait for the OpenID Connect provider", hint="try again in a moment"
+            )
+        self._waiting += 1
+        try:
+            await self._fetch_in_turn(at_least_young_as)
+        finally:
+            self._waiting -= 1
+
+    async def _fetch_in_turn(self, at_least_young_as: float) -> None:
         async with self._fetching:
             if self._age() < at_least_young_as:
                 return
-            if self._monotonic() - self._failed_at < PAUSE_SECONDS:
+            if self._is_paused():
                 raise Unavailable(
                     "the OpenID Connect provider did not answer a moment ago", hint="try again in a moment"
                 )
@@ -101,6 +117,9 @@ class ProviderKeys:
                 self._failed_at = self._monotonic()
                 raise
             self._fetched_at = self._monotonic()
+
+    def _is_paused(self) -> bool:
+        return self._monotonic() - self._failed_at < PAUSE_SECONDS
 
     def _age(self) -> float:
         return self._monotonic() - self._fetched_at

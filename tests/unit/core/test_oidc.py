@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -11,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 from aiohttp import web
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -18,7 +20,7 @@ from joserfc.jwk import OctKey, RSAKey
 
 from imsd.contract import ImsError, Unauthenticated, Unavailable
 from imsd.core.oidc import MAX_GROUPS, OidcRules, OidcTokens
-from imsd.core.oidc_keys import PAUSE_SECONDS
+from imsd.core.oidc_keys import MAX_WAITING, PAUSE_SECONDS
 from imsd.core.oidc_provider import MAX_DOCUMENT_BYTES
 from tests.unit.core.provider_world import AUDIENCE, NOON, World, a_key, a_world, compact
 
@@ -379,3 +381,28 @@ async def test_a_discovery_document_that_leads_elsewhere_is_refused(
     with pytest.raises(Unavailable):
         await world.tokens().verify(world.provider.token())
     assert world.provider.asked == [DISCOVERY]
+
+
+async def test_few_calls_wait_for_a_slow_provider(world: World) -> None:
+    world.provider.delay_seconds = 0.3
+    tokens, token = world.tokens(), world.provider.token()
+    answers = await asyncio.gather(*[tokens.verify(token) for _ in range(50)], return_exceptions=True)
+    refused = [each for each in answers if isinstance(each, Unavailable)]
+    assert len(refused) == 50 - MAX_WAITING
+    assert all("too many calls wait" in each.message for each in refused)
+    assert [each.id for each in answers if not isinstance(each, BaseException)] == ["ann"] * MAX_WAITING
+    assert (await tokens.verify(token)).id == "ann"
+
+
+async def test_a_provider_that_is_away_is_not_asked_with_every_call(world: World) -> None:
+    tokens, token = world.tokens(keep=100), world.provider.token()
+    await tokens.verify(token)
+    world.provider.answers["/jwks"] = web.Response(status=500)
+    world.provider.asked.clear()
+    world.clock.now += 51
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(20):
+            assert (await tokens.verify(token)).id == "ann"
+            await world.background.settle()
+    assert world.provider.asked == [DISCOVERY, "/jwks"]
+    assert len(logged) == 1
