@@ -28,7 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from .config_access import LOOPBACK, Oidc, Tls
 from .config_limits import Limits, Quotas
-from .config_values import AbsolutePath, OptionalPath, Texts, octal, split
+from .config_values import AbsolutePath, OptionalPath, Projects, Texts, absolute, octal, split
 
 ENV_PREFIX = "IMSD_"
 
@@ -167,6 +167,9 @@ class Config(BaseSettings):
     # Directories of this machine from which images may be imported by their path; none: refused.
     import_roots: Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(split)] = ()
 
+    # Of some of them, by their paths, the only projects that may import from there, or "*" for every one.
+    import_root_projects: dict[str, Projects] = {}
+
     # A directory of policies (*.cedar) beside those of the service: who may do what; none: those alone.
     policy_dir: OptionalPath = None
 
@@ -260,6 +263,16 @@ class Config(BaseSettings):
                     f"{name[:80]!r} is no name for a bucket: use lower-case letters, digits and '-'"
                 )
         return buckets
+
+    @field_validator("import_root_projects")
+    @classmethod
+    def _of_roots(
+        cls, projects: dict[str, tuple[str, ...]], given: ValidationInfo
+    ) -> dict[str, tuple[str, ...]]:
+        found = {str(absolute(root)): names for root, names in projects.items()}
+        if others := found.keys() - set(map(str, given.data.get("import_roots", ()))):
+            raise ValueError(f"{min(others)} is not among import_roots")
+        return found
 
     @model_validator(mode="after")
     def _default_store_exists(self) -> Self:

@@ -195,10 +195,10 @@ def _invalid(message: str, field: str, hint: str = "see `imsd config show` for e
 
 def _leaves(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _leaves(value, (*above, key))
         else:
-            yield (*above, key), value
+            yield (*above, key), None if value == {} else value
 
 
 def _as_json(key: Sequence[str], value: Any) -> Any:

@@ -295,7 +295,8 @@ async def _open_sources(
         stall_seconds=said.stall_seconds,
         retry_seconds=said.retry_seconds,
     )
-    roots = ImportRoots(config.import_roots, closed)
+    projects = {Path(root): projects for root, projects in config.import_root_projects.items()}
+    roots = ImportRoots(config.import_roots, closed, projects)
     urls = UrlSettings(policy, url_limits, trusted_authorities(said.ca_file))
     sources = Sources(urls, roots, buckets, pool, config.upload_part_bytes)
     try:

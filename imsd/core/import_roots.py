@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from imsd.chunks.decode_pool import DecodePool
 from imsd.contract import FailedPrecondition, InvalidRequest, NotFound, PermissionDenied, run_blocking
 
+from .caller import EVERY_PROJECT
 from .feeds import Feed, FeedStep, OpenedFeed
 from .file_blocks import changed
 from .handed_files import HandedFile
@@ -35,12 +37,29 @@ _FILE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 class ImportRoots:
     """``roots``: absolute paths; they themselves may be, or lie behind, symbolic links.
 
-    ``closed``: what is the daemon's own, and stays so when it lies below a root.
+    ``closed``: what is the daemon's own, and stays so when it lies below a root. ``projects``: of some roots,
+    the only projects that may name what lies there, or "*" for every one.
     """
 
-    def __init__(self, roots: Sequence[Path], closed: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        closed: Sequence[Path] = (),
+        projects: Mapping[Path, Collection[str]] = MappingProxyType({}),
+    ) -> None:
         self._closed = closed
+        self._projects = projects
+        self._of_others: frozenset[Path] = frozenset()
         self._roots = sorted(roots, key=lambda root: len(root.parts), reverse=True)
+
+    def of_project(self, project_id: str) -> ImportRoots:
+        """As a project may use them: to it the roots of others are none, nor is what lies below them."""
+        found = ImportRoots(self._roots, self._closed, self._projects)
+        asking = {project_id, EVERY_PROJECT}
+        found._of_others = frozenset(
+            root for root, projects in self._projects.items() if asking.isdisjoint(projects)
+        )
+        return found
 
     def check(self, path: str) -> tuple[Path, Sequence[str]]:
         """The root that ``path`` lies below, and the names from there on.
@@ -60,6 +79,8 @@ class ImportRoots:
         for root in self._roots:
             inside = names[len(root.parts) - 1 :]
             if inside and root.parts[1:] == tuple(names[: len(root.parts) - 1]):
+                if root in self._of_others:
+                    break  # also where it lies below a root that is open
                 return root, inside
         raise PermissionDenied("the path lies below no root of imports", field=FIELD, hint=HOW_TO_ALLOW)
 

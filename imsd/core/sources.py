@@ -61,7 +61,7 @@ class Sources:
             return UrlFeed(self._urls, source.value)
         if source.kind is SourceKind.OBJECT:
             return ObjectFeed(self._objects, project_id, source.value)
-        return LocalFeed(self._roots, source.value, self._pool, self._part_bytes)
+        return LocalFeed(self._roots.of_project(project_id), source.value, self._pool, self._part_bytes)
 
     async def close(self) -> None:
         await self._urls.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -260,6 +261,22 @@ async def test_an_image_of_a_file_of_the_daemons_machine(
             assert failed.error.reason == reason, failed
         await wire.becomes_empty(daemon, "staging/")
         assert not await wire.uploads_of(stubs)
+
+
+async def test_a_directory_is_for_the_projects_it_was_given_to(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    file = tmp_path / "disk.img"
+    file.write_bytes(patterned_disk(SIZE))
+    daemon = start_daemon(
+        import_roots=tmp_path, import_root_projects=json.dumps({str(tmp_path): ["lab", "web"]})
+    )
+    async with connected(daemon) as stubs:
+        done = await wire.ended(stubs, await create(stubs, local_path=str(file), project_id="lab"))
+        assert done.state == job_pb2.JOB_STATE_SUCCESS, done
+        for project_id in ("default", "green"):
+            refused = await refusal(stubs, local_path=str(file), project_id=project_id)
+            assert refused == "PERMISSION_DENIED"
 
 
 async def test_a_sparse_file_that_is_changed_after_a_kill_is_not_put_together(

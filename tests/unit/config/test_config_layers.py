@@ -206,6 +206,22 @@ def test_sections_are_merged_and_told_key_by_key(tmp_path: Path, monkeypatch: py
     assert values(loaded)["url_import.allowed_networks"] == "10.0.0.0/8, fd00::/8"
 
 
+def test_roots_of_imports_can_be_for_some_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = 'import_roots = ["/srv/a", "/srv/b"]\n[import_root_projects]\n'
+    loaded = load_config(written(tmp_path, roots + '"/srv/b/" = ["lab", "web"]\n'))
+    assert loaded.config.import_root_projects == {"/srv/b": ("lab", "web")}
+    assert values(loaded)["import_root_projects./srv/b"] == "lab, web"
+    for wrong, said in (
+        ('"/srv/c" = ["lab"]', "/srv/c is not among import_roots"),
+        ('"/srv/b" = ["a b"]', "no project"),
+    ):
+        with pytest.raises(InvalidRequest, match=said):
+            load_config(written(tmp_path, f"{roots}{wrong}\n"))
+    monkeypatch.setenv("IMSD_IMPORT_ROOTS", "/srv/a")
+    monkeypatch.setenv("IMSD_IMPORT_ROOT_PROJECTS", '{"/srv/a": "lab, web"}')
+    assert load_config(written(tmp_path, "")).config.import_root_projects == {"/srv/a": ("lab", "web")}
+
+
 @pytest.mark.parametrize(
     ("text", "key", "said"),
     [

@@ -60,6 +60,27 @@ def test_a_root_may_be_a_link(root: Path) -> None:
     assert read(ImportRoots([link]), link / "deep" / "disk") == b"a disk"
 
 
+def test_a_root_may_be_for_some_projects_only(root: Path) -> None:
+    inside, beside = root / "deep" / "disk", root / "disk"
+    beside.write_bytes(b"for all")
+    roots = ImportRoots([root, root / "deep"], projects={root / "deep": ("lab", "web")})
+    for project_id in ("lab", "web", "green"):
+        assert read(roots.of_project(project_id), beside) == b"for all"
+    assert read(roots.of_project("lab"), inside) == b"a disk"
+    nowhere = refusal(roots.of_project("green"), root.parent / "secret")
+    assert refusal(roots.of_project("green"), inside) == nowhere == refusal(roots.of_project("*"), inside)
+    everybody = ImportRoots([root], projects={root: ("*",)})
+    assert read(everybody.of_project("green"), inside) == b"a disk"
+    nobody = ImportRoots([root], projects={root: ()})
+    assert refusal(nobody.of_project("green"), inside) == nowhere
+
+
+def refusal(roots: ImportRoots, path: Path) -> tuple[str, str]:
+    with pytest.raises(PermissionDenied) as refused:
+        roots.open(str(path))
+    return refused.value.message, refused.value.hint
+
+
 def test_without_roots_the_hint_says_how_to_have_some(root: Path) -> None:
     with pytest.raises(FailedPrecondition) as refused:
         ImportRoots([]).check(str(root / "deep" / "disk"))
