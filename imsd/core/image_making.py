@@ -48,9 +48,9 @@ class ImageMaker:
         async with open_upload(run, found, str(spec["disk_format"])) as opened:
             kind = proved_kind(str(spec.get("kind", "")), opened.image.format_name)
             check_server_kind(image.server_kind, kind)
-            min_disk(kind, image.min_disk_gb, opened.virtual_size_bytes, run.runtime.limits)
+            asked_gb, size = image.min_disk_gb, opened.virtual_size_bytes
+            image = replace(image, kind=kind, min_disk_gb=min_disk(kind, asked_gb, size, run.runtime.limits))
             disk = await opened.store(run)
-        image = replace(image, kind=kind)
         if found.upload.is_fast:
             return MadeImage(image, disk, declared_system(image), is_fast=True)
         return MadeImage(image, disk, await self.look_inside(run, image, disk), found.wrapper)
@@ -89,9 +89,7 @@ async def publish(c: AsyncConnection, run: JobRun, made: MadeImage) -> None:
         "architecture": system.architecture,
         "boot_mode": system.boot_mode,
         "guest": system.guest,
-        "min_disk_gb": min_disk(
-            made.image.kind, made.image.min_disk_gb, disk.virtual_size_bytes, run.runtime.limits
-        ),
+        "min_disk_gb": made.image.min_disk_gb,
         "manifest_id": disk.manifest_id,
         "is_fast_imported": made.is_fast,
         "active_at": now,

@@ -324,8 +324,9 @@ class ImageServiceServicer:
         """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
         the job. A copy costs metadata only, except of an image that came by fast import: its records are cut anew, so that the
         copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
-        It says of the system what the other image says; name, description, tags and enterprise project are the request's, and
-        it is private, not protected and in no family. What it descends from is inherited: see Image.origin_image_id.
+        It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
+        Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
+        it descends from is inherited: see Image.origin_image_id.
         Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (a disk above 128 GB;
         the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
         SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,

@@ -29,6 +29,7 @@ from imsd.core.job_run import JobRun, Workflow
 from imsd.core.lineage import late_marks
 from imsd.core.opened_upload import StoredDisk
 from imsd.core.sweeper import Sweeper
+from imsd.formats.reader import Finding
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
 from imsd.metadata.records import ImageRecord, ImageStatus, JobState
@@ -139,7 +140,7 @@ async def _store(run: JobRun, source: ImageRecord, reader: ChunkReader) -> Store
         manifest_id=written.manifest_id,
         packs=written.packs,
         format_name=source.disk_format,
-        findings=(),
+        findings=[Finding(found["code"], found["message"]) for found in source.findings],
         virtual_size_bytes=reader.size_bytes,
         digest=result.digest,
         data_size=written.data_size,

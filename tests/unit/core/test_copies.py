@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from dataclasses import fields, replace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.contract import FailedPrecondition, InvalidRequest, LimitExceeded, NotFound
-from imsd.core.downloads import open_image_reader
-from imsd.core.image_changes import ImageRef
 from imsd.core.image_copies import COPIED, NewCopy, queued_copy
-from imsd.core.image_deletion import ImageDeletion
-from imsd.core.jobs import JobView
 from imsd.core.requests import RequestKey
 from imsd.metadata import images as image_rows
-from imsd.metadata import members as member_rows
 from imsd.metadata.database import Database
-from imsd.metadata.members import MemberChange
 from imsd.metadata.records import (
     ImageKind,
     ImageRecord,
@@ -33,79 +26,31 @@ from imsd.metadata.records import (
     Visibility,
 )
 from imsd.metadata.tables import chunk
-from tests.unit.core.coarse_disks import RECORD_BYTES, fast_imported
+from tests.unit.core.coarse_disks import fast_imported
+from tests.unit.core.copy_world import (
+    MARKED,
+    OTHER,
+    UNMARKED,
+    a_disk,
+    changed,
+    content_of,
+    copied,
+    delete,
+    imported,
+    record_of,
+    share,
+    started,
+    verified,
+)
 from tests.unit.core.core_world import STORE, new_id, now
 from tests.unit.core.import_world import MIB, PROJECT, ImportService, ImportWorld, failed
 from tests.unit.metadata.samples import an_image
-
-OTHER = "other"
 
 
 @pytest.fixture
 async def service(database: Database) -> AsyncIterator[ImportService]:
     async with ImportWorld(database).serving() as service:
         yield service
-
-
-def a_disk(seed: int, mebibytes: int = 3) -> bytes:
-    return random.Random(seed).randbytes(mebibytes * MIB)
-
-
-async def imported(service: ImportService, disk: bytes) -> ImageRecord:
-    view = await service.import_file(disk, disk_format="raw")
-    assert view.record.state is JobState.SUCCESS, view
-    return await service.image(view.record.image_id)
-
-
-async def copied(service: ImportService, image_id: str, by: str = PROJECT, **values: Any) -> JobView:
-    return await service.end_of(await started(service, image_id, by, **values), by)
-
-
-async def started(service: ImportService, image_id: str, by: str = PROJECT, **values: Any) -> str:
-    new = NewCopy(**({"image_id": image_id, "name": "copy"} | values))
-    return await service.copies.start(RequestKey(by, "", new_id()), new)
-
-
-async def record_of(service: ImportService, view: JobView) -> ImageRecord:
-    assert view.record.state is JobState.SUCCESS, view
-    async with service.runtime.database.reading() as c:
-        found = await image_rows.get_image(c, view.record.project_id, view.record.image_id)
-    assert found is not None
-    return found
-
-
-async def share(service: ImportService, image_id: str, status: MemberStatus | None, by: str = OTHER) -> None:
-    """Make the share of an image what the test needs, whatever it was."""
-    async with service.runtime.database.transaction() as c:
-        old = await member_rows.member_of(c, image_id, by)
-        if old is not None:
-            await member_rows.change_members(c, [MemberChange(image_id, by, old.status, None)], now())
-        if status is not None:
-            await member_rows.change_members(c, [MemberChange(image_id, by, None, status)], now())
-
-
-async def content_of(service: ImportService, record: ImageRecord) -> bytes:
-    runtime, content = service.runtime, b""
-    async with open_image_reader(runtime, service.sweeper, record) as reader:
-        for start in range(0, reader.size_bytes, MIB):
-            piece = bytearray(min(MIB, reader.size_bytes - start))
-            await runtime.pool.run(reader.read_into, start, memoryview(piece))
-            content += piece
-    return content
-
-
-async def verified(service: ImportService, record: ImageRecord) -> None:
-    job_id = await service.images.verify(RequestKey(record.project_id, "", new_id()), record)
-    view = await service.end_of(job_id, record.project_id)
-    assert view.record.result["damage_count"] == 0, view
-    assert view.record.result["digest"] == record.digest
-
-
-async def delete(service: ImportService, record: ImageRecord) -> None:
-    deletion = ImageDeletion(service.runtime, service.sweeper)
-    await deletion.delete(ImageRef(record.project_id, record.id), is_final=True)
-    await service.runtime.background.settle()
-    await service.sweeper.free(STORE)
 
 
 async def test_a_copy_costs_rows_only(service: ImportService) -> None:
@@ -157,41 +102,6 @@ async def test_a_copy_makes_no_chunk_findable_for_another_project(service: Impor
     async with service.runtime.database.reading() as c:
         domains = (await c.execute(select(chunk.c.domain).distinct())).scalars().all()
     assert domains == [PROJECT]
-
-
-async def test_a_fast_imported_image_is_cut_anew_and_shares_chunks(service: ImportService) -> None:
-    disk = a_disk(5, 6)
-    coarse = await fast_imported(service.runtime, PROJECT, disk)
-    fine = await imported(service, disk)
-    assert fine.new_size == fine.stored_size > 0  # it shares nothing with records
-    copy = await record_of(service, await copied(service, coarse.id))
-    assert not copy.is_fast_imported
-    assert (copy.digest, copy.new_size) == (coarse.digest, 0)
-    assert copy.manifest_id not in (coarse.manifest_id, fine.manifest_id)
-    assert service.inspector.asked == 2  # as at the import
-    for gone in (coarse, fine):
-        await delete(service, gone)
-    await verified(service, copy)
-    assert await content_of(service, copy) == disk
-    await delete(service, copy)
-    left = await service.left()
-    assert left == {}
-
-
-async def test_a_fast_imported_image_of_another_project_is_cut_into_the_domain_of_the_copy(
-    service: ImportService,
-) -> None:
-    disk = a_disk(6, 4)
-    coarse = await fast_imported(service.runtime, PROJECT, disk)
-    await share(service, coarse.id, MemberStatus.ACCEPTED)
-    copy = await record_of(service, await copied(service, coarse.id, OTHER))
-    assert copy.new_size == copy.stored_size
-    again = await record_of(service, await copied(service, coarse.id, OTHER))
-    assert again.new_size == 0
-    async with service.runtime.database.reading() as c:
-        rows = await c.execute(select(chunk.c.domain, func.min(chunk.c.length)).group_by(chunk.c.domain))
-        shortest = {row[0]: row[1] for row in rows}
-    assert shortest[OTHER] < shortest[PROJECT] == RECORD_BYTES
 
 
 async def test_metadata_is_copied_and_what_belongs_to_the_owner_is_not(service: ImportService) -> None:
@@ -369,29 +279,6 @@ async def test_a_share_that_is_withdrawn_before_the_copy_begins_ends_it(
         assert {name: left.get(name) for name in before} == before
 
 
-async def test_a_copy_that_runs_keeps_its_bytes_when_it_is_withdrawn(database: Database) -> None:
-    async with ImportWorld(database).serving() as service:
-        disk = a_disk(11, 4)
-        coarse = await fast_imported(service.runtime, PROJECT, disk)
-        await share(service, coarse.id, MemberStatus.ACCEPTED)
-        job_id, reached = await held_in_copy(service, coarse)
-        await share(service, coarse.id, None)
-        await delete(service, coarse)
-        reached.set()
-        copy = await record_of(service, await service.end_of(job_id, OTHER))
-        assert await content_of(service, copy) == disk
-
-
-async def changed(service: ImportService, image_id: str, **values: Any) -> None:
-    async with service.runtime.database.transaction() as c:
-        done = await image_rows.update_image(c, image_id, values, statuses=[ImageStatus.ACTIVE])
-    assert done is not None
-
-
-MARKED: dict[str, Any] = {"is_published": True, "visibility": Visibility.PUBLIC, "platform": "Ubuntu"}
-UNMARKED: dict[str, Any] = {"is_published": False, "visibility": Visibility.PRIVATE}
-
-
 async def test_a_source_that_is_published_before_the_copy_begins_marks_it(database: Database) -> None:
     """Table 5-5 holds for what is copied, not for what was asked for; and no mark is lost."""
     world = ImportWorld(database)
@@ -407,35 +294,6 @@ async def test_a_source_that_is_published_before_the_copy_begins_marks_it(databa
             copy = await record_of(service, await service.end_of(job_id))
             assert (copy.public_platform, copy.is_market_derived) == ("Ubuntu", True)
             assert not copy.is_published
-
-
-async def test_a_source_that_is_published_while_it_is_copied_marks_the_copy(database: Database) -> None:
-    async with ImportWorld(database).serving() as service:
-        coarse = await fast_imported(service.runtime, PROJECT, a_disk(16, 4))
-        await share(service, coarse.id, MemberStatus.ACCEPTED)
-        job_id, reached = await held_in_copy(service, coarse)
-        await changed(service, coarse.id, **MARKED)
-        await share(service, coarse.id, None)
-        reached.set()
-        copy = await record_of(service, await service.end_of(job_id, OTHER))
-        assert (copy.public_platform, copy.is_market_derived) == ("Ubuntu", True)
-
-
-async def held_in_copy(service: ImportService, coarse: ImageRecord) -> tuple[str, asyncio.Event]:
-    """A copy that has opened what it reads, and reads on when the event is set."""
-    may_read, begun = asyncio.Event(), asyncio.Event()
-    store = service.runtime.stores.get(STORE)
-    read = store.read
-
-    async def slowly(*arguments: Any) -> Any:
-        begun.set()
-        await may_read.wait()
-        return await read(*arguments)
-
-    cast(Any, store).read = slowly
-    job_id = await started(service, coarse.id, OTHER)
-    await begun.wait()
-    return job_id, may_read
 
 
 @pytest.mark.parametrize("is_fast", [False, True])
@@ -458,33 +316,6 @@ async def test_a_copy_that_is_cancelled_leaves_nothing(database: Database, is_fa
 
 async def never(*_: Any) -> Any:
     await asyncio.Event().wait()
-
-
-async def test_a_copy_goes_on_after_a_crash(database: Database) -> None:
-    world, disk = ImportWorld(database), a_disk(13, 4)
-    async with world.serving(hold_at=1) as service:
-        coarse = await fast_imported(service.runtime, PROJECT, disk)
-        job_id = await started(service, coarse.id)
-        await service.until(job_id, lambda view: view.record.phase == "guest")
-    async with world.serving() as service:
-        view = await service.end_of(job_id)
-        copy = await record_of(service, view)
-        assert view.record.attempt == 2
-        await verified(service, copy)
-        await delete(service, coarse)
-        await delete(service, copy)
-        assert await service.left() == {}
-
-
-async def test_a_disk_that_reads_otherwise_than_it_was_is_not_copied(service: ImportService) -> None:
-    disk = a_disk(14, 2)
-    coarse = await fast_imported(service.runtime, PROJECT, disk)
-    async with service.runtime.database.transaction() as c:
-        values = {"digest": "b3t:" + "0" * 64}
-        await image_rows.update_image(c, coarse.id, values, statuses=[ImageStatus.ACTIVE])
-    before = await service.left()
-    assert failed(await copied(service, coarse.id)) == "DATA_LOSS"
-    assert await service.left() == before
 
 
 async def test_many_copies_at_once_of_one_image_are_all_whole(service: ImportService) -> None:
