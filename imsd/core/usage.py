@@ -70,11 +70,16 @@ async def count(c: AsyncConnection, runtime: Runtime, project_id: str, resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageQuery:
-    """Hours from ``begin`` to before ``end``; ``project_id`` None: of all projects."""
+    """Hours from ``begin`` to before ``end``; ``project_id`` None: of all projects.
+
+    ``asked``: the hours as they were asked for. Of the last 24 the others come an hour later, but a list that
+    was begun goes on.
+    """
 
     project_id: str | None
     begin: datetime
     end: datetime
+    asked: tuple[datetime | None, datetime | None]
 
 
 class Usage:
@@ -108,31 +113,35 @@ class Usage:
     ) -> tuple[Sequence[UsageRecord], str]:
         """A page of records and the token of the next one. Raises InvalidRequest."""
         limit = checks.page_size(page_size)
-        marker = self._runtime.tokens.read(query, page_token)
-        after = None
+        named = ("usage", query.project_id, query.asked)
+        marker = self._runtime.tokens.read(named, page_token)
+        after, begin = None, query.begin
         if marker is not None:
             hour, name = marker
             assert isinstance(hour, datetime), "it was made below"
             project, _, resource = name.partition("/")
-            after = (hour, project, resource)
+            after, begin = (hour, project, resource), min(begin, hour)
         async with self._runtime.database.reading() as c:
-            found = await usage_rows.list_usage(c, query.project_id, query.begin, query.end, limit + 1, after)
+            found = await usage_rows.list_usage(c, query.project_id, begin, query.end, limit + 1, after)
         token = ""
         if len(found) > limit:
             last = found[limit - 1]
-            token = self._runtime.tokens.make(query, (last.hour, f"{last.project_id}/{last.resource}"))
+            token = self._runtime.tokens.make(named, (last.hour, f"{last.project_id}/{last.resource}"))
         return found[:limit], token
 
     def query(self, project_id: str, begin: datetime | None, end: datetime | None) -> UsageQuery:
         """Whole hours; unset: the last 24 hours. Raises InvalidRequest."""
-        now = self._runtime.clock()
+        now, asked = self._runtime.clock(), (begin, end)
         begin = hour_of(begin or now - 24 * HOUR)
         end = _next_hour(end or now)
         if begin >= end:
             checks.refuse("to_time", "to_time is not after from_time")
         is_every = project_id == EVERY_PROJECT
         return UsageQuery(
-            project_id=None if is_every else checks.project_id(project_id), begin=begin, end=end
+            project_id=None if is_every else checks.project_id(project_id),
+            begin=begin,
+            end=end,
+            asked=asked,
         )
 
     async def _look_forever(self) -> None:

@@ -132,6 +132,21 @@ async def test_a_page_token_belongs_to_its_query(world: Runtime) -> None:
     assert refused.value.reason == "INVALID_PAGE_TOKEN"
 
 
+async def test_pages_go_on_over_the_end_of_an_hour(world: Runtime, clock: Clock) -> None:
+    """Whoever asks for the last 24 hours asks for others a moment later, and means the same."""
+    service = Usage(world, timedelta(days=9))
+    clock.now = NINE - timedelta(hours=24)
+    async with world.database.transaction() as c:
+        for project in ("a", "b", "c"):
+            await usage.count(c, world, project, usage.IMPORT_BYTES, 1)
+    clock.now = NINE + timedelta(minutes=59)
+    found, token = await service.list(service.query("*", None, None), 2, "")
+    assert [each.project_id for each in found] == ["a", "b"]
+    clock.now += timedelta(minutes=2)
+    found, end = await service.list(service.query("*", None, None), 2, token)
+    assert ([each.project_id for each in found], end) == (["c"], "")
+
+
 async def test_looking_goes_on_until_it_is_stopped(runtime: Runtime) -> None:
     service = Usage(runtime, timedelta(days=9))
     await store(runtime, stored_size=3)
