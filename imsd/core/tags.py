@@ -42,6 +42,8 @@ class Tags:
             checks.refuse("tags", "a key is given twice")
         async with self._runtime.database.transaction() as c:
             image = await _taggable(c, project_id, image_id)
+            # Of one that has more, since the limit was lowered, values can be replaced all the same.
+            most = max(most, len(image.tags))
             return await self._put(c, image, checks.tags({**image.tags, **tags}, most))
 
     async def delete(

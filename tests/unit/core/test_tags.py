@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,18 @@ async def test_table_5_6_maximum_number_of_tags_that_can_be_added_to_a_private_i
         assert refused.value.reason == "TOO_MANY_TAGS"
     # A key that is there is replaced, which needs no room.
     assert (await tags.set(PROJECT, image.id, [("key0", "new")])).tags["key0"] == "new"
+
+
+async def test_an_image_with_more_tags_than_are_allowed_by_now_gets_no_more(runtime: Runtime) -> None:
+    """The operator has set a lower limit: what is there stays, and its values can be replaced."""
+    fewer = Tags(replace(runtime, limits=replace(runtime.limits, max_tags_per_image=2)))
+    image = await stored(runtime, tags={"a": "", "b": "", "c": ""})
+    assert (await fewer.set(PROJECT, image.id, [("a", "new")])).tags == {"a": "new", "b": "", "c": ""}
+    for given in ([("d", "")], [("a", "x"), ("d", "")]):
+        with pytest.raises(InvalidRequest) as refused:
+            await fewer.set(PROJECT, image.id, given)
+        assert refused.value.reason == "TOO_MANY_TAGS"
+    assert (await fewer.delete(PROJECT, image.id, ["c"], is_lenient=False)).tags == {"a": "new", "b": ""}
 
 
 async def test_case_counts(runtime: Runtime, tags: Tags) -> None:
