@@ -18,8 +18,9 @@ from .session import Session
 app = group("What a project may have.", "imsctl quota show --project web")
 
 UNLIMITED = -1
+_HIGHEST = 10**18  # of SetQuotaRequest.quota
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_NUMBER = re.compile(r"([0-9]{1,18})([KMGT]?)(?:i?B)?\Z")
+_NUMBER = re.compile(r"([0-9]{1,19})([KMGT]?)(?:i?B)?\Z")
 
 ResourceArgument = Annotated[
     str, typer.Argument(metavar="RESOURCE", help="images, uploads, staged_bytes, shared_images ...")
@@ -99,4 +100,6 @@ def _number(text: str) -> int:
     found = _NUMBER.match(text)
     if found is None:
         raise typer.BadParameter(f"{text!r} is neither a number nor unlimited", param_hint="N|unlimited")
-    return int(found[1]) * _UNITS[found[2]]
+    if (value := int(found[1]) * _UNITS[found[2]]) > _HIGHEST:
+        raise typer.BadParameter(f"{text!r} is more than {_HIGHEST}", param_hint="N|unlimited")
+    return value

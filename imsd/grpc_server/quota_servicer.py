@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from imsd.core import checks
 from imsd.core.limit_list import limits_in_force
 from imsd.core.project_quotas import ProjectQuotas, QuotaView
 from imsd.core.runtime import Runtime
@@ -28,7 +29,7 @@ class QuotaServicer(QuotaServiceServicer):
         return pb.GetQuotasResponse(project_id=project_id, quotas=map(_quota_to_pb, quotas))
 
     async def SetQuota(self, request: pb.SetQuotaRequest, _: Context) -> pb.Quota:
-        quota = None if request.is_default else request.quota
+        quota = _quota_from_pb(request)
         return _quota_to_pb(await self._quotas.set(request.project_id, request.resource, quota))
 
     async def ListLimits(self, _request: pb.ListLimitsRequest, _: Context) -> pb.ListLimitsResponse:
@@ -40,6 +41,15 @@ class QuotaServicer(QuotaServiceServicer):
         query = self._usage.query(request.project_id, begin, time_from_pb(request, "to_time"))
         records, token = await self._usage.list(query, request.page_size, request.page_token)
         return pb.ListUsageResponse(records=map(_usage_to_pb, records), next_page_token=token)
+
+
+def _quota_from_pb(request: pb.SetQuotaRequest) -> int | None:
+    """The quota of its own that a project gets; None: it has none any more. Raises InvalidRequest."""
+    if not request.is_default:
+        return request.quota
+    if request.quota:
+        checks.refuse("quota", "a quota is given, and is to be taken away", "leave out one of the two")
+    return None
 
 
 def _quota_to_pb(view: QuotaView) -> pb.Quota:

@@ -118,7 +118,7 @@ class SetQuotaRequest(_message.Message):
     resource: _builtins.str
     """see Quota"""
     quota: _builtins.int
-    """0..1000000000000000000; -1: no limit"""
+    """0..1000000000000000000; -1: no limit; left out with is_default"""
     is_default: _builtins.bool
     """take the project's own quota away"""
     def __init__(

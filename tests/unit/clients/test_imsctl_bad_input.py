@@ -104,3 +104,11 @@ async def test_a_variable_that_is_no_text_is_wrong_usage(imsctl: Imsctl) -> None
     outcome = await imsctl.finish(process)
     assert outcome.code == 2, outcome
     assert outcome.errors.startswith("imsctl: variable IMSD_PROJECT, b'\\xff', is not UTF-8 [USAGE]\n")
+
+
+@pytest.mark.parametrize("number", ["1000000000000000001", "999999999999999999T", "8388608T"])
+async def test_a_quota_out_of_range_is_wrong_usage(imsctl: Imsctl, daemon: FakeDaemon, number: str) -> None:
+    outcome = await imsctl("quota", "set", "staged_bytes", number)
+    assert outcome.code == 2, outcome
+    assert outcome.errors.startswith("imsctl: invalid value for "), outcome
+    assert not daemon.state.calls
