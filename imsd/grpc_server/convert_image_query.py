@@ -115,6 +115,8 @@ def _support(wanted: pb.ServerSupport) -> tuple[tuple[str, str], ...]:
 
 
 def _times(column: str, wanted: Collection[pb.TimeFilter]) -> tuple[TimeRange, ...]:
+    if not all(each.HasField("time") for each in wanted):
+        checks.refuse(f"filter.{column}", "a condition names no time", "set the time that it compares with")
     return filters.times(column, [(_OPERATORS.get(each.operator, ""), each.time.seconds) for each in wanted])
 
 

@@ -1290,7 +1290,7 @@ class TimeFilter(_message.Message):
     """never unspecified"""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """UTC; fractions of a second are dropped"""
+        """UTC, never unset; fractions of a second are dropped"""
 
     def __init__(
         self,

@@ -71,6 +71,7 @@ HOSTILE: list[dict[str, Any]] = [
     {"server_support": pb.ServerSupport(kvm_gpu_type="a b")},
     {"server_support": pb.ServerSupport(xen_gpu_type="x" * 65)},
     {"created_at": [pb.TimeFilter()]},
+    {"updated_at": [pb.TimeFilter(operator=pb.TimeFilter.OPERATOR_GT)]},
     {"created_at": [when(99, 0)]},
     {"created_at": [when(1, 1 << 62)]},
     {"created_at": [when(1, -(1 << 62))]},
