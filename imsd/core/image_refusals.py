@@ -86,7 +86,10 @@ def _visible(asked: Asked) -> None:
 
 
 def _publishable(asked: Asked) -> None:
-    if not asked.image.is_published:
+    """It becomes what it is not."""
+    if asked.image.is_published:
+        require_used(asked.image)
+    else:
         require_publishable(asked.image)
 
 

@@ -105,7 +105,7 @@ class ImageStates:
             checks.refuse("product_code", "an image that is not in the marketplace has no product code")
         async with self._runtime.database.transaction() as c:
             current = await image_at(c, ref)
-            require_status(current, [ImageStatus.ACTIVE])
+            require_used(current)
             if not current.is_published:
                 return current
             return await change(c, self._runtime, current, {"is_published": False, "product_code": ""})
@@ -117,8 +117,11 @@ def require_used(image: ImageRecord) -> None:
 
 
 def require_visible(image: ImageRecord, visibility: str) -> None:
-    """Raises FailedPrecondition unless the image may become public, or private again, or is so already."""
-    require_status(image, [ImageStatus.ACTIVE])
+    """Raises FailedPrecondition unless the image may become public, or private again, or is so already.
+
+    One that nobody may use now need not be offered again to be withdrawn.
+    """
+    require_status(image, USED if visibility == Visibility.PRIVATE else [ImageStatus.ACTIVE])
     if image.visibility == visibility:
         return
     _require_unshared(image)

@@ -303,7 +303,7 @@ class ImageServiceServicer:
 
     def SetImageVisibility(self, request, context):
         """SetImageVisibility makes an image public, for every project, or private again. For operators.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
         IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -313,7 +313,7 @@ class ImageServiceServicer:
     def PublishImage(self, request, context):
         """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
         published image cannot be deleted, shared or exported.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
         NOT_OWNER. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

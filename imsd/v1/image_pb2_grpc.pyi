@@ -132,13 +132,13 @@ class ImageServiceStub:
     """
     SetImageVisibility: _grpc.UnaryUnaryMultiCallable[_image_pb2.SetImageVisibilityRequest, _image_pb2.Image]
     """SetImageVisibility makes an image public, for every project, or private again. For operators.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
     IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
     """
     PublishImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.PublishImageRequest, _image_pb2.Image]
     """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
     published image cannot be deleted, shared or exported.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
     NOT_OWNER. Retry: safe.
     """
     CopyImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]
@@ -289,13 +289,13 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """
     SetImageVisibility: _aio.UnaryUnaryMultiCallable[_image_pb2.SetImageVisibilityRequest, _image_pb2.Image]  # type: ignore[assignment]
     """SetImageVisibility makes an image public, for every project, or private again. For operators.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
     IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
     """
     PublishImage: _aio.UnaryUnaryMultiCallable[_image_pb2.PublishImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
     published image cannot be deleted, shared or exported.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
     NOT_OWNER. Retry: safe.
     """
     CopyImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]  # type: ignore[assignment]
@@ -533,7 +533,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """SetImageVisibility makes an image public, for every project, or private again. For operators.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED (with members: remove them first),
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
         IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
         """
 
@@ -545,7 +545,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
         published image cannot be deleted, shared or exported.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
         NOT_OWNER. Retry: safe.
         """
 

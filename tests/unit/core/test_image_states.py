@@ -38,7 +38,8 @@ CALLS: dict[str, Call] = {
     "publish": lambda states, ref: states.publish(ref, "code"),
     "unpublish": lambda states, ref: states.unpublish(ref),
 }
-OF_OPERATORS = {"make public", "make private", "publish", "unpublish"}
+# The others also while nobody may use it: what is withdrawn need not be offered for it.
+OFFERING = {"make public", "publish"}
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ async def test_a_status_allows_a_call_or_refuses_it(
     states: ImageStates, database: Database, name: str, status: ImageStatus
 ) -> None:
     record = await put(database, status=status)
-    allowed = {ImageStatus.ACTIVE} if name in OF_OPERATORS else {ImageStatus.ACTIVE, ImageStatus.DEACTIVATED}
+    allowed = {ImageStatus.ACTIVE} if name in OFFERING else {ImageStatus.ACTIVE, ImageStatus.DEACTIVATED}
     if status in allowed:
         await CALLS[name](states, ref(record))
         return
@@ -237,6 +238,17 @@ async def test_what_cannot_be_published_stays_as_it_is(
     with pytest.raises(ImsError) as refused:
         await states.publish(ref(record), "")
     assert refused.value.reason == reason
+
+
+async def test_what_is_offered_is_withdrawn_while_nobody_may_use_it(
+    states: ImageStates, database: Database
+) -> None:
+    public = await put(database, visibility=Visibility.PUBLIC, status=ImageStatus.DEACTIVATED)
+    withdrawn = await states.set_visibility(ref(public), "private")
+    assert (withdrawn.visibility, withdrawn.status) == (Visibility.PRIVATE, ImageStatus.DEACTIVATED)
+    sold = await put(database, is_published=True, product_code="one", status=ImageStatus.DEACTIVATED)
+    withdrawn = await states.unpublish(ref(sold))
+    assert (withdrawn.is_published, withdrawn.status) == (False, ImageStatus.DEACTIVATED)
 
 
 @pytest.mark.parametrize("code", ["a b", "x" * 65, "ä", "\0", "a\n"])
