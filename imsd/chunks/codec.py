@@ -82,11 +82,6 @@ def encode_chunks(chunks: Sequence[PlainChunk]) -> list[EncodedChunk]:
     return [_encoded(chunk, next(frames), next(frames) if chunk.border else None) for chunk in chunks]
 
 
-def keep_chunks(chunks: Sequence[PlainChunk]) -> list[EncodedChunk]:
-    """Each of ``chunks`` as it is."""
-    return [_kept(chunk.digest, chunk.content) for chunk in chunks]
-
-
 def keep_record(digest: bytes, content: memoryview, frames: Buffer) -> EncodedChunk:
     """A piece of a disk as it came: ``frames`` decode to ``content``. Empty: they are made."""
     stored = frames or _contexts.compressor.compress(content)

@@ -20,7 +20,7 @@ from imsd.formats.source import BlockSource
 
 from .buffers import Turns, Window, window_buffers
 from .chunker import BlockMarks, scan_blocks, scan_zeros
-from .codec import EncodedChunk, PlainChunk, border_in, encode_chunks, keep_chunks
+from .codec import EncodedChunk, PlainChunk, border_in, encode_chunks
 from .cutter import Cut, Cutter
 from .decode_pool import DecodePool
 from .entry import EntrySink
@@ -49,8 +49,10 @@ class Cutting:
 
 # Chunks that are found again in other disks, compressed.
 BY_CONTENT = Cutting(scan_blocks, encode_chunks)
-# The longest chunks there are, as they are: for who wants a disk in quickly, whatever room it takes.
-AS_IT_IS = Cutting(scan_zeros, keep_chunks)
+# The longest chunks there are, for who wants a disk in quickly: no block is looked at for where to cut. They
+# are compressed all the same: of a disk of programs that costs 1.3 times the processor time of an import
+# (1.06 times the time, where there is enough of it), 0.37 of the room and a third of an export.
+UNCUT = Cutting(scan_zeros, encode_chunks)
 
 
 class DiskIngest(IngestSteps):

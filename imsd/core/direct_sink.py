@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from imsd.chunks.ingest import AS_IT_IS
+from imsd.chunks.ingest import UNCUT
 from imsd.chunks.ingest_state import IngestState
 from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import Buffer
@@ -62,9 +62,9 @@ class DirectSink(DiskSink):
 
 
 class PlainSink(DirectSink):
-    """For a fast import: the disk is stored as it is."""
+    """For a fast import: the disk is not cut by its content."""
 
-    cutting = AS_IT_IS
+    cutting = UNCUT
 
 
 def _file_digest(state: IngestState) -> str:

@@ -1,10 +1,10 @@
 """Fast import: which files, and where their bytes go (contract §3.4 and §10.2; Table 5-2, row "Image size").
 
 A RAW file or a ZVHD2 file is kept as it comes: no conversion, no cutting by content, no look at the system on
-the disk. Every record is decoded once all the same, so that nothing is stored that cannot be read back, and
-the digest of the disk is what it is by any other way. Signatures are looked at as ever. The hosted service
-wants a map of the blocks in use (``.mf``) beside a RAW file; here zeros are found by looking, and no such
-file is needed.
+the disk. (Pieces of a RAW file are compressed, which costs little.) Every record is decoded once all the
+same, so that nothing is stored that cannot be read back, and the digest of the disk is what it is by any
+other way. Signatures are looked at as ever. The hosted service wants a map of the blocks in use (``.mf``)
+beside a RAW file; here zeros are found by looking, and no such file is needed.
 """
 
 from __future__ import annotations
