@@ -26,7 +26,10 @@ class ImageCalls:
         self._stub = ImageServiceStub(connection.channel)
 
     async def create(self, request: pb.CreateImageRequest) -> job_pb2.Job:
-        """Start the job that makes an image; the project of this client is filled in."""
+        """Start the job that makes an image; the project of this client is filled in.
+
+        With ``validate_only`` nothing is made, and the job has no id.
+        """
         request.project_id = self._project_id
         job: job_pb2.Job = await self._connection.call(self._stub.CreateImage, request)
         return job

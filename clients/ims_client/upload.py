@@ -17,6 +17,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +34,9 @@ from .upload_source import FileSource, Step, UploadSource
 from .uploads import UploadCalls
 
 READ_AHEAD_STEPS = 3
+
+# How long the daemon may take to end a stream when it has all bytes, which it says before.
+ENDING_SECONDS = 5.0
 
 
 class ByteHasher(Protocol):
@@ -147,8 +151,11 @@ class UploadSender:
         try:
             if token:
                 await call.write(self._uploads.header(upload_id, offset, token))
-                return await self._follow(call)
-            return await self._exchange(call, reader, upload_id, offset)
+                size = await self._follow(call)
+            else:
+                size = await self._exchange(call, reader, upload_id, offset)
+            await _end(call)
+            return size
         except grpc.aio.AioRpcError as error:
             raise call_failed(await ending.status(error), self._uploads.connection.address) from None
         finally:
@@ -248,6 +255,18 @@ class UploadSender:
         if step is not None and self._hasher is not None:
             _hash(self._hasher, step)
         return step
+
+
+async def _end(call: Any) -> None:
+    """End a stream whose bytes are all durable: one that is cut off is to the daemon a call that failed.
+
+    Nothing depends on it any more, so what goes wrong is no failure of the upload.
+    """
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError, TimeoutError):
+        async with asyncio.timeout(ENDING_SECONDS):
+            await call.done_writing()
+            while await call.read() is not grpc.aio.EOF:
+                pass
 
 
 def _message(step: Step) -> pb.WriteUploadRequest | wire.FileBytes:

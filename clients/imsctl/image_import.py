@@ -42,6 +42,10 @@ NO_ROOM = ("CAPACITY_EXHAUSTED", "QUOTA_EXCEEDED")
 NOT_REUSABLE = ("FAILED_PRECONDITION", "REQUEST_ID_REUSED", "NOT_FOUND", "UPLOAD_EXPIRED")
 
 
+# Answers to a request that is only validated which the bytes of the file will not make better.
+REFUSED_FOR_GOOD = ("INVALID_ARGUMENT", "PERMISSION_DENIED")
+
+
 async def import_image(session: Session, file: str, options: ImportOptions) -> None:
     """Make an image of ``file``, a path or ``-``."""
     request, upload_options = options.image_request(), options.options_of_upload()
@@ -173,15 +177,14 @@ class _Import:
         return self._options.request_id.removesuffix(UPLOAD_SUFFIX)
 
     async def _check_early(self, request: ImageRequest, opened: OpenedUpload) -> None:
-        """Learn of a wrong name or tag before the file is sent rather than after.
-
-        Of an upload that is still open no image is made, but the request is looked at.
-        """
+        """Learn of a wrong name or tag before the file is sent rather than after."""
+        asked = of_upload(request, opened.upload.id, "")
+        asked.validate_only = True
         try:
-            await start_job(self._client, of_upload(request, opened.upload.id, ""))
+            await start_job(self._client, asked)
         except CallFailed as error:
-            if error.code != "INVALID_ARGUMENT" and error.field != "image_id":
-                return  # the upload is open; all else is told again when the file is there
+            if error.code not in REFUSED_FOR_GOOD and error.field != "image_id":
+                return  # all else may be otherwise when the file is there, and is told again then
             if not opened.is_resumed:
                 with suppress(CallFailed):
                     await self._client.uploads.delete(opened.upload.id)

@@ -45,6 +45,10 @@ class Operation:
     def is_mutation(self) -> bool:
         return bool(self.trace)
 
+    def changes(self, request: Any) -> bool:
+        """Whether ``request`` asks for a change: one that is only to be validated reads."""
+        return self.is_mutation and not getattr(request, "validate_only", False)
+
     def action_for(self, request: Any) -> str:
         return self.action if isinstance(self.action, str) else self.action.of(request)
 

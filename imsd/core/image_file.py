@@ -73,8 +73,28 @@ class ImageFiles:
         )
         return self._uploads.prepare(project_id, wanted, self._runtime.new_id())
 
+    async def check(self, c: AsyncConnection, project_id: str, file: ImageFile) -> None:
+        """Whether a job may be made of what ``file`` names, as soon as an upload has all its bytes.
+
+        Raises what `Sources.feed` raises, NotFound, FailedPrecondition.
+        """
+        if file.source is not None:
+            self._sources.feed(project_id, file.source)
+        else:
+            await self._free(c, project_id, file)
+
     async def committed(self, c: AsyncConnection, project_id: str, file: ImageFile) -> UploadRecord:
         """The upload that is there, whole, and no other job's. Raises NotFound, FailedPrecondition."""
+        upload = await self._free(c, project_id, file)
+        if upload.state is not UploadState.COMMITTED:
+            raise FailedPrecondition(
+                "the upload is not complete",
+                hint=f"send the bytes from offset {upload.committed_offset} on and commit it",
+            )
+        return upload
+
+    async def _free(self, c: AsyncConnection, project_id: str, file: ImageFile) -> UploadRecord:
+        """The upload that is there, and no other job's."""
         upload = await upload_rows.get_upload(c, project_id, file.upload_id)
         if upload is None:
             raise NotFound(
@@ -84,11 +104,6 @@ class ImageFiles:
         if upload.job_id:
             raise FailedPrecondition(
                 "another job makes an image of this upload", hint=f"watch job {upload.job_id}"
-            )
-        if upload.state is not UploadState.COMMITTED:
-            raise FailedPrecondition(
-                "the upload is not complete",
-                hint=f"send the bytes from offset {upload.committed_offset} on and commit it",
             )
         check_same_way(is_fast=file.is_fast, upload_is_fast=upload.is_fast)
         return upload

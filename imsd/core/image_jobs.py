@@ -77,6 +77,22 @@ class ImageJobs:
             self._dispatcher.dispatch(job)
         return job.id
 
+    async def check_new(self, project_id: str, new: NewImage) -> None:
+        """Change nothing, and raise what `create` would of ``new``, quotas and the bytes of its file aside.
+
+        The upload may still be open.
+        """
+        new = checked(new, self._runtime.limits)
+        async with self._runtime.database.reading() as c:
+            await self._files.check(c, project_id, new)
+
+    async def check_registered(self, project_id: str, image_id: str, file: ImageFile) -> None:
+        """As `check_new`, of `register`."""
+        check_file(file)
+        async with self._runtime.database.reading() as c:
+            image = await waiting_image(c, project_id, image_id)
+            await self._files.check(c, project_id, replace(file, disk_format=image.disk_format))
+
     async def earlier(self, key: RequestKey) -> str | None:
         """The id of the job that ``key`` started before, whatever became of its image."""
         async with self._runtime.database.reading() as c:

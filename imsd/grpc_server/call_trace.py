@@ -63,19 +63,22 @@ class CallTrace:
         self._request: Any = None
         self._response: Any = None
         self._begun: Trace | None = None
-        self._is_refused = False
+        self._is_left_out = False
 
     def requested(self, request: Any) -> None:
         """What the call asks for, before anybody has looked at it."""
         self._request = request
+        self._is_left_out = not self._operation.changes(request)
 
     async def begin(self) -> None:
         """The call may do its work. Raises Unavailable when that cannot be noted: then it must not."""
+        if self._is_left_out:
+            return
         self._begun = self._asked()
         try:
             self._begun = await self._recorder.begin(self._begun)
         except ImsError:
-            self._is_refused = True
+            self._is_left_out = True
             raise
 
     def answered(self, response: Any) -> None:
@@ -86,9 +89,9 @@ class CallTrace:
         """Write the trace.
 
         A call that was kept from its work because it could not be noted leaves none, nor does one that was
-        refused where its caller has no role.
+        refused where its caller has no role, nor one that was only to be validated.
         """
-        if self._is_refused:
+        if self._is_left_out:
             return
         outcome, reason, message = _outcome_of(error)
         asked = self._begun or self._asked()

@@ -61,7 +61,7 @@ class Admission:
         self._target = target_of(self.caller, self.operation, action, request)
         await self._access.require(self.caller, action, self._target)
         self._action = action
-        if is_in_project and self.operation.is_mutation:
+        if is_in_project and self.operation.changes(request):
             await self._projects.note(self.caller, request.project_id)
         if self._trace:
             await self._trace.begin()

@@ -72,7 +72,11 @@ class ImageServicer(ImageServiceServicer):
 
     async def CreateImage(self, request: pb.CreateImageRequest, _: Context) -> job_pb2.Job:
         key = convert.request_key(request, request.project_id, request.request_id)
-        job_id = await self._image_jobs.create(key, convert_image.new_image_from_pb(request))
+        new = convert_image.new_image_from_pb(request)
+        if request.validate_only:
+            await self._image_jobs.check_new(key.project_id, new)
+            return job_pb2.Job()
+        job_id = await self._image_jobs.create(key, new)
         return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
 
     async def GetImage(self, request: pb.GetImageRequest, _: Context) -> pb.Image:
@@ -109,6 +113,9 @@ class ImageServicer(ImageServiceServicer):
     async def RegisterImage(self, request: pb.RegisterImageRequest, _: Context) -> job_pb2.Job:
         key = convert.request_key(request, request.project_id, request.request_id)
         file = convert_image.registered_file_from_pb(request)
+        if request.validate_only:
+            await self._image_jobs.check_registered(key.project_id, request.image_id, file)
+            return job_pb2.Job()
         job_id = await self._image_jobs.register(key, request.image_id, file)
         return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
 

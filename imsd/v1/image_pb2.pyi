@@ -794,6 +794,7 @@ class CreateImageRequest(_message.Message):
     SERVER_SUPPORT_FIELD_NUMBER: _builtins.int
     ENTERPRISE_PROJECT_ID_FIELD_NUMBER: _builtins.int
     OS_TYPE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     request_id: _builtins.str
@@ -840,6 +841,8 @@ class CreateImageRequest(_message.Message):
     """see Image; empty: "0" """
     os_type: _guest_pb2.OsType.ValueType
     """of a data disk; counts where os_version does not say it; unspecified: LINUX for a data disk"""
+    validate_only: _builtins.bool
+    """only say whether the request would be taken; request_id counts for nothing then"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """see Image.tags"""
@@ -881,10 +884,11 @@ class CreateImageRequest(_message.Message):
         server_support: Global___ServerSupport | None = ...,
         enterprise_project_id: _builtins.str = ...,
         os_type: _guest_pb2.OsType.ValueType = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["local_path", b"local_path", "object", b"object", "server_support", b"server_support", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "enterprise_project_id", b"enterprise_project_id", "expected_sha256", b"expected_sha256", "family", b"family", "is_fast", b"is_fast", "kind", b"kind", "license_type", b"license_type", "local_path", b"local_path", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "object", b"object", "os_type", b"os_type", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "server_kind", b"server_kind", "server_support", b"server_support", "source", b"source", "tags", b"tags", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "enterprise_project_id", b"enterprise_project_id", "expected_sha256", b"expected_sha256", "family", b"family", "is_fast", b"is_fast", "kind", b"kind", "license_type", b"license_type", "local_path", b"local_path", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "object", b"object", "os_type", b"os_type", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "server_kind", b"server_kind", "server_support", b"server_support", "source", b"source", "tags", b"tags", "upload_id", b"upload_id", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id", "url", "local_path", "object"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -1028,6 +1032,7 @@ class RegisterImageRequest(_message.Message):
     LOCAL_PATH_FIELD_NUMBER: _builtins.int
     OBJECT_FIELD_NUMBER: _builtins.int
     EXPECTED_SHA256_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     request_id: _builtins.str
@@ -1044,6 +1049,8 @@ class RegisterImageRequest(_message.Message):
     """BUCKET:OBJECT"""
     expected_sha256: _builtins.str
     """64 hex digits, of the file; not with upload_id; empty: unknown"""
+    validate_only: _builtins.bool
+    """see CreateImageRequest.validate_only"""
     def __init__(
         self,
         *,
@@ -1055,10 +1062,11 @@ class RegisterImageRequest(_message.Message):
         local_path: _builtins.str = ...,
         object: _builtins.str = ...,
         expected_sha256: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["local_path", b"local_path", "object", b"object", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_sha256", b"expected_sha256", "image_id", b"image_id", "local_path", b"local_path", "object", b"object", "project_id", b"project_id", "request_id", b"request_id", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_sha256", b"expected_sha256", "image_id", b"image_id", "local_path", b"local_path", "object", b"object", "project_id", b"project_id", "request_id", b"request_id", "source", b"source", "upload_id", b"upload_id", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id", "url", "local_path", "object"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015

@@ -175,6 +175,8 @@ class ImageServiceServicer:
         UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
         FAST_IMPORT_UNSUITED, BUCKET_*, OBJECT_NOT_FOUND,
         FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
+        With validate_only it makes nothing, changes nothing and leaves no trace: it refuses what it would refuse as soon as it is
+        asked, but for quotas and what only the file tells, and otherwise returns a job without an id. The upload may still be open.
         Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -193,7 +195,7 @@ class ImageServiceServicer:
     def RegisterImage(self, request, context):
         """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
         CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
-        was, after a job that failed or was cancelled.
+        was, after a job that failed or was cancelled. validate_only is as in CreateImage.
         Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
         bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
         """

@@ -60,6 +60,8 @@ class ImageServiceStub:
     UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
     FAST_IMPORT_UNSUITED, BUCKET_*, OBJECT_NOT_FOUND,
     FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
+    With validate_only it makes nothing, changes nothing and leaves no trace: it refuses what it would refuse as soon as it is
+    asked, but for quotas and what only the file tells, and otherwise returns a job without an id. The upload may still be open.
     Retry: safe with the same request_id.
     """
     CreateQueuedImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CreateQueuedImageRequest, _image_pb2.Image]
@@ -70,7 +72,7 @@ class ImageServiceStub:
     RegisterImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.RegisterImageRequest, _job_pb2.Job]
     """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
     CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
-    was, after a job that failed or was cancelled.
+    was, after a job that failed or was cancelled. validate_only is as in CreateImage.
     Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
     bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
     """
@@ -217,6 +219,8 @@ class ImageServiceAsyncStub(ImageServiceStub):
     UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
     FAST_IMPORT_UNSUITED, BUCKET_*, OBJECT_NOT_FOUND,
     FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
+    With validate_only it makes nothing, changes nothing and leaves no trace: it refuses what it would refuse as soon as it is
+    asked, but for quotas and what only the file tells, and otherwise returns a job without an id. The upload may still be open.
     Retry: safe with the same request_id.
     """
     CreateQueuedImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CreateQueuedImageRequest, _image_pb2.Image]  # type: ignore[assignment]
@@ -227,7 +231,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     RegisterImage: _aio.UnaryUnaryMultiCallable[_image_pb2.RegisterImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
     CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
-    was, after a job that failed or was cancelled.
+    was, after a job that failed or was cancelled. validate_only is as in CreateImage.
     Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
     bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
     """
@@ -377,6 +381,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
         FAST_IMPORT_UNSUITED, BUCKET_*, OBJECT_NOT_FOUND,
         FAILED_PRECONDITION (its upload or image is gone, or its file changed), CONFLICT, UNAVAILABLE or INTERNAL.
+        With validate_only it makes nothing, changes nothing and leaves no trace: it refuses what it would refuse as soon as it is
+        asked, but for quotas and what only the file tells, and otherwise returns a job without an id. The upload may still be open.
         Retry: safe with the same request_id.
         """
 
@@ -399,7 +405,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
         CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
-        was, after a job that failed or was cancelled.
+        was, after a job that failed or was cancelled. validate_only is as in CreateImage.
         Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
         bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
         """

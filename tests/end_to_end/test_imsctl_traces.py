@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,31 @@ def test_traces_are_listed_and_filtered(busy: DaemonProcess) -> None:
     assert any("createUpload" in line and "disk-2.raw" in line and "succeeded" in line for line in table)
     (user,) = traces(busy, "--project", "@service")
     assert (user["name"], user["resource_id"], user["caller_id"]) == ("createUser", "ann", "local")
+
+
+@pytest.mark.parametrize("options", [[], ["--send-bytes"]])
+def test_an_import_leaves_traces_of_success_only(daemon: DaemonProcess, options: list[str]) -> None:
+    """What is asked of the daemon beforehand changes nothing, and the stream of bytes ends in peace."""
+    path = daemon.folder / "disk.raw"
+    path.write_bytes(bytes(range(256)) * (1 << 14))
+    daemon.imsctl("image", "import", str(path), "--name", "disk", *options)
+    daemon.imsctl("image", "import", "-", "--name", "piped", input="x" * (1 << 20))
+    waits = ("--os-version", "Debian GNU/Linux 12.0.0 64bit", "--format", "raw", "--min-disk", "1")
+    daemon.imsctl("image", "create-queued", "--name", "later", *waits)
+    daemon.imsctl("image", "register", "later", str(path), *options)
+    wrong = daemon.imsctl("image", "import", str(path), "--name", "a<b", *options, check=False)
+    assert "INVALID_REQUEST" in wrong.stderr
+    found = traces(daemon, "--limit", "0")
+    assert [trace for trace in found if trace["outcome"] != "succeeded"] == []
+    names = Counter(trace["name"] for trace in found)
+    assert names == {
+        "createUpload": 4,
+        "writeUpload": 3,
+        "commitUpload": 3,
+        "createImage": 3,  # one of them waits for its bytes
+        "updateImage": 1,
+        "deleteUpload": 1,
+    }
 
 
 def test_a_trace_is_shown(busy: DaemonProcess) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from imsd.v1 import image_pb2
+from imsd.v1 import image_pb2, trace_pb2
 from tests.certificates import Authority
 from tests.end_to_end import wire
 from tests.end_to_end.cut_connection import CUT_AFTER, Cut
@@ -121,6 +121,8 @@ async def test_a_disk_goes_in_and_comes_out_the_same(
     )
     again = await image_of(await start(daemon.address, "import", tmp_path / "disk.qcow2", "--name", "again"))
     assert await wire.download(stubs, again) == disk
+    traces = (await stubs.traces.ListTraces(trace_pb2.ListTracesRequest())).traces
+    assert {trace.outcome for trace in traces} == {trace_pb2.TRACE_OUTCOME_SUCCEEDED}
 
 
 async def test_an_upload_goes_on_after_a_kill_of_the_daemon(

@@ -5,6 +5,7 @@ import { Failure, failureOf } from './errors.js';
 import { Patience } from './patience.js';
 
 const STEP_BYTES = 1 << 20; // as much as one message may carry
+const ENDING_MS = 5000;
 const ZEROS = Buffer.alloc(STEP_BYTES);
 
 /** Sends all of `file`, an open FileHandle of `size` bytes, until all of it is durable. Throws a Failure. */
@@ -54,9 +55,17 @@ async function sendOnce(imsd, upload_id, file, { offset, size }, onProgress, pat
     }
     await write({ flush: {} });
     await durable;
+    await endOf(call);
   } finally {
     call.cancel();
   }
+}
+
+/** Ends a stream whose bytes are all durable: one that is cut off is to the daemon a call that failed. */
+async function endOf(call) {
+  call.resume();
+  call.end();
+  await once(call, 'status', { signal: AbortSignal.timeout(ENDING_MS) }).catch(() => {});
 }
 
 /** A run of zeros is sent as its length. */
@@ -72,7 +81,8 @@ async function writeTo(call, message, durable, ended) {
 /** Reads the daemon's answers until they say that `size` bytes would survive a crash. */
 async function untilDurable(call, offset, size, patience) {
   try {
-    for await (const { committed_offset } of call) {
+    // The stream goes on after this loop: it is ended in peace, not destroyed.
+    for await (const { committed_offset } of call.iterator({ destroyOnReturn: false })) {
       if (committed_offset > offset) patience.refresh();
       offset = committed_offset;
       if (offset === size) return;

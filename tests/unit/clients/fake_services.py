@@ -147,6 +147,8 @@ class Images(image_pb2_grpc.ImageServiceServicer):
         upload = self._state.uploads.get(request.upload_id)
         if upload is None:
             raise not_found("upload")
+        if request.validate_only:
+            return job_pb2.Job()
         if upload.job_id or upload.message.state != upload_pb2.UPLOAD_STATE_COMMITTED:
             raise Refusal(code_pb2.FAILED_PRECONDITION, "FAILED_PRECONDITION", "the upload is in use")
         image = image_pb2.Image(
