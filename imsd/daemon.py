@@ -119,7 +119,9 @@ class Daemon:
         self._identity = identity_services(runtime, around.oidc)
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
         self._access = access = Access(runtime.database, around.policies)
-        self._traces = trace_services(runtime, around.trace_secret, config.trace_retention_days)
+        self._traces = trace_services(
+            runtime, around.trace_secret, config.state_dir / "trace-ends", config.trace_retention_days
+        )
         self._reloading = asyncio.Lock()
         images = Images(runtime)
         self._deletion = ImageDeletion(runtime, self._sweeper)

@@ -24,6 +24,9 @@ GENESIS: Final = "0" * 64
 REMOVAL: Final = "removeTraces"
 REMOVED_UP_TO: Final = "up_to"
 
+# The trace that the daemon leaves when a chain does not end as it left it; the message says how.
+DOUBT: Final = "doubtTraces"
+
 # What is no part of the form that a hash covers.
 _HASHES: Final = ("hash", "previous_hash")
 
@@ -150,11 +153,22 @@ class SealKey:
         """Whether this key made ``seal``, for just this place of just this chain."""
         return hmac.compare_digest(seal.mac.encode(), self._mac(seal).encode())
 
+    def mark(self, project_id: str, sequence: int, hash: str) -> str:
+        """What stands at the end of a chain that a daemon with this key wrote; it goes with the next trace.
+
+        It says less than a seal: the chain had such an end once.
+        """
+        return self._digest({"project_id": project_id, "sequence": sequence, "hash": hash})
+
     def _mac(self, seal: Seal) -> str:
-        said = {
-            "project_id": seal.project_id,
-            "sequence": seal.sequence,
-            "hash": seal.hash,
-            "sealed_at": time_text(seal.sealed_at),
-        }
+        return self._digest(
+            {
+                "project_id": seal.project_id,
+                "sequence": seal.sequence,
+                "hash": seal.hash,
+                "sealed_at": time_text(seal.sealed_at),
+            }
+        )
+
+    def _digest(self, said: Mapping[str, Any]) -> str:
         return hmac.digest(self._secret, canonical(said), "sha256").hex()

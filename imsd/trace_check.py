@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from .trace_chain import GENESIS, REMOVAL, REMOVED_UP_TO, Seal, SealKey, hash_of, time_of
+from .trace_chain import DOUBT, GENESIS, REMOVAL, REMOVED_UP_TO, Seal, SealKey, hash_of, time_of
 
 MAX_PROBLEMS: Final = 100
 
@@ -15,7 +15,7 @@ MAX_PROBLEMS: Final = 100
 @dataclass(frozen=True, slots=True)
 class Link:
     """What counts of a trace. ``computed``: the hash that its content gives; ``removed_up_to``: which traces
-    it says were removed, 0 for all but a `REMOVAL`.
+    it says were removed, 0 for all but a `REMOVAL`; ``doubt``: what a `DOUBT` says, empty for all others.
     """
 
     sequence: int
@@ -24,6 +24,7 @@ class Link:
     hash: str
     computed: str
     removed_up_to: int = 0
+    doubt: str = ""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Link:
@@ -37,6 +38,7 @@ class Link:
             fields["hash"],
             hash_of(fields, previous_hash),
             int(removed_up_to) if removed_up_to.isdecimal() else 0,
+            str(fields["message"]) if fields["name"] == DOUBT else "",
         )
 
 
@@ -70,6 +72,8 @@ class ChainCheck:
         """The next trace."""
         if link.computed != link.hash:
             self._say(f"trace {link.sequence} was altered: its hash is not that of its content")
+        if link.doubt:
+            self._say(f"trace {link.sequence} says that {link.doubt}")
         self._follow(link)
         self._removed_up_to = max(self._removed_up_to, link.removed_up_to)
         self._at = (link.sequence, link.hash)
@@ -104,6 +108,10 @@ class ChainCheck:
     def add_stray(self, sequence: int) -> None:
         """A trace behind the end of the chain."""
         self._say(f"trace {sequence} stands behind the end of the chain")
+
+    def add_doubt(self, doubt: str) -> None:
+        """Of something that the chain itself does not show."""
+        self._say(doubt)
 
     def end(self, head_sequence: int, head_hash: str) -> None:
         """The chain is over; ``head``: where its daemon went on, 0 for a chain that never began."""

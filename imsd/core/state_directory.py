@@ -75,7 +75,7 @@ def trace_secret(path: Path) -> bytes:
     """
     file = path / "trace-key"
     if not file.exists():
-        _write_durably(file, secrets.token_bytes(_SECRET_BYTES))
+        write_durably(file, secrets.token_bytes(_SECRET_BYTES))
     secret = file.read_bytes()
     if len(secret) != _SECRET_BYTES:
         raise FailedPrecondition(
@@ -86,7 +86,7 @@ def trace_secret(path: Path) -> bytes:
     return secret
 
 
-def _write_durably(file: Path, content: bytes) -> None:
+def write_durably(file: Path, content: bytes) -> None:
     """The file is there whole or not at all, also after a power cut."""
     part = file.with_suffix(".part")
     part.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ transaction of intents alone does not wait for the disk: a power cut that takes 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -24,8 +24,9 @@ from imsd.metadata import trace_writing
 from imsd.metadata.trace_writing import TraceIntent
 from imsd.trace_chain import Trace
 
-from .chain_writer import ChainWriter
+from .chain_writer import ChainWriter, Growth
 from .runtime import Runtime
+from .trace_ends import TraceEnds
 from .trace_text import SERVICE_CHAIN
 
 log = structlog.get_logger(__name__)
@@ -48,9 +49,10 @@ class _Entry:
 
 
 class TraceRecorder:
-    def __init__(self, runtime: Runtime, chains: ChainWriter) -> None:
+    def __init__(self, runtime: Runtime, chains: ChainWriter, ends: TraceEnds) -> None:
         self._runtime = runtime
         self._chains = chains
+        self._ends = ends
         self._waiting: list[_Entry] = []
         # Of calls that ended when the database did not answer; their intents are there.
         self._late: dict[str, _Entry] = {}
@@ -147,7 +149,8 @@ class TraceRecorder:
         ended = [entry.trace for entry in entries if entry.is_ended]
         nameless = {entry.trace.id for entry in entries if not entry.has_intent}
         run = self._runtime.database.run if ended else self._runtime.database.run_unsynced
-        names = await run(self._commit, begun, ended, nameless)
+        names, grown = await run(self._commit, begun, ended, nameless)
+        self._ends.saw(grown)
         for entry in entries:
             self._late.pop(entry.trace.id, None)
             if not entry.done.done():
@@ -155,8 +158,8 @@ class TraceRecorder:
 
     def _commit(
         self, c: Connection, begun: Sequence[Trace], ended: Sequence[Trace], nameless: set[str]
-    ) -> dict[str, str]:
-        now = self._runtime.clock()
+    ) -> tuple[dict[str, str], Mapping[str, Growth]]:
+        now, grown = self._runtime.clock(), dict[str, Growth]()
         names = trace_writing.resource_names(c, [each for each in (*begun, *ended) if each.id in nameless])
         if begun:
             lease_until = now + INTENT_LEASE
@@ -166,8 +169,8 @@ class TraceRecorder:
             )
         if ended:
             new = self._not_written(c, [_named(each, names) for each in ended])
-            self._chains.append(c, _homed(c, new, nameless), now)
-        return names
+            grown = self._chains.append(c, _homed(c, new, nameless), now)
+        return names, grown
 
     def _not_written(self, c: Connection, ended: Sequence[Trace]) -> Sequence[Trace]:
         """``ended``, but for what was written by a commit whose answer got lost, or by another daemon."""

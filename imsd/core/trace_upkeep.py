@@ -18,6 +18,7 @@ from imsd.trace_chain import REMOVAL, REMOVED_UP_TO, SealKey, Trace, TraceOutcom
 from .caller import THE_DAEMON
 from .chain_writer import ChainWriter
 from .runtime import Runtime
+from .trace_ends import TraceEnds
 from .trace_recorder import INTENT_LEASE, MAX_BATCH, TraceRecorder
 
 log = structlog.get_logger(__name__)
@@ -36,10 +37,16 @@ class TraceUpkeep:
     """``retention`` None: traces are kept for ever."""
 
     def __init__(
-        self, runtime: Runtime, recorder: TraceRecorder, key: SealKey, retention: timedelta | None
+        self,
+        runtime: Runtime,
+        recorder: TraceRecorder,
+        ends: TraceEnds,
+        key: SealKey,
+        retention: timedelta | None,
     ) -> None:
         self._runtime = runtime
         self._recorder = recorder
+        self._ends = ends
         self._key = key
         self._chains = ChainWriter(key)
         self._retention = retention
@@ -48,8 +55,10 @@ class TraceUpkeep:
     async def start(self) -> int:
         """Make traces of what the daemon before left unfinished, and go on with the upkeep.
 
-        Returns how many. Call it before a call is let in.
+        Returns how many. Call it before a call is let in. Raises FailedPrecondition (INVALID_CONFIGURATION).
         """
+        await self._ends.load()
+        await self._ends.compare()
         # A database in a file has no other daemon. One that others use may hold calls that run.
         interrupted = await self._take_over(None if self._is_alone else self._runtime.clock())
         await self._compare_keys()
@@ -63,6 +72,7 @@ class TraceUpkeep:
             await asyncio.gather(self._periodic, return_exceptions=True)
         await _attempt("traces that are late", self._recorder.write_late())
         await _attempt("sealing of traces", self.seal())
+        await _attempt("comparison of the ends of traces", self._ends.compare())
 
     async def tick(self) -> None:
         """One round of everything; what fails stops nothing else and is tried again in the next round."""
@@ -70,6 +80,7 @@ class TraceUpkeep:
         await _attempt("traces that are late", self._recorder.write_late())
         await _attempt("leases of calls", self._renew(now))
         await _attempt("traces of calls that were interrupted", self._take_over(now))
+        await _attempt("comparison of the ends of traces", self._ends.compare())
         await _attempt("sealing of traces", self.seal())
         await _attempt("removal of old traces", self.remove_old(now))
 

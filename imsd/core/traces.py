@@ -12,14 +12,16 @@ from imsd.contract import InvalidRequest, NotFound, run_blocking
 from imsd.metadata import traces as rows
 from imsd.metadata.traces import TraceQuery
 from imsd.trace_chain import Seal, SealKey, Trace
-from imsd.trace_check import ChainCheck, Link
+from imsd.trace_check import MAX_PROBLEMS, ChainCheck, Link
 
 from . import checks
+from .chain_writer import is_marked, unmarked
 from .runtime import Runtime
+from .trace_ends import TraceEnds
 from .trace_text import SERVICE_CHAIN
 
 # Rows of one read: a snapshot is never held while a client or a processor is waited for.
-BATCH: Final = 500
+BATCH: Final = 200
 
 # A trace that is so old has been sealed: chains are sealed every minute.
 UNSEALED_AGE: Final = timedelta(minutes=15)
@@ -34,13 +36,14 @@ class ExportedTraces:
 
 
 class Traces:
-    def __init__(self, runtime: Runtime, key: SealKey) -> None:
+    def __init__(self, runtime: Runtime, key: SealKey, ends: TraceEnds) -> None:
         self._runtime = runtime
         self._key = key
+        self._ends = ends
         self._verifying = asyncio.Semaphore(1)  # it takes a processor
 
     async def list(self, query: TraceQuery, page_size: int, page_token: str) -> tuple[Sequence[Trace], str]:
-        """A page of traces, newest first, and the token of the next one."""
+        """A page of traces, newest first, and the token of the next one; large ones make it shorter."""
         limit = checks.page_size(page_size)
         marker = self._runtime.tokens.read(query, page_token)
         after = None
@@ -49,12 +52,10 @@ class Traces:
             assert not isinstance(time, str | int)  # the token is ours
             after = (time, int(sequence))
         async with self._runtime.database.reading() as c:
-            found = await rows.list_traces(c, query, limit + 1, after)
-        token = ""
-        if len(found) > limit:
-            last = found[limit - 1]
-            token = self._runtime.tokens.make(query, (last.time, str(last.sequence)))
-        return found[:limit], token
+            found, has_more = await rows.list_traces(c, query, limit, after)
+        if not has_more:
+            return found, ""
+        return found, self._runtime.tokens.make(query, (found[-1].time, str(found[-1].sequence)))
 
     async def get(self, project_id: str, trace_id: str) -> Trace:
         async with self._runtime.database.reading() as c:
@@ -71,15 +72,15 @@ class Traces:
         async with self._runtime.database.reading() as c:
             first, last = await rows.first_and_last(c, query)
         at = max(after_sequence, first - 1)
-        sealed_from = at
+        sealed = [at]
         while at < last:
             async with self._runtime.database.reading() as c:
                 found = await rows.traces_after(c, query, at, last, BATCH)
                 if not found:
                     return
-                at = found[-1].sequence if len(found) == BATCH else last
-                seals = await rows.seals_between(c, query.project_id, sealed_from, at)
-            sealed_from = at + 1
+                sealed += [trace.sequence for trace in found]
+                seals = await rows.seals_of(c, query.project_id, sealed)
+            at, sealed = found[-1].sequence, []
             yield ExportedTraces(found, seals)
 
     async def verify(self, project_id: str) -> ChainCheck:
@@ -95,16 +96,24 @@ class Traces:
     async def _check(self, check: ChainCheck, project_id: str) -> None:
         async with self._runtime.database.reading() as c:
             head = await rows.chain_head(c, project_id)
+            seal = None if head.mac else await rows.seal_at(c, project_id, head.sequence)
         everything = TraceQuery(project_id=project_id)
         at = -1
         while at < head.sequence:
             async with self._runtime.database.reading() as c:
                 found = await rows.traces_after(c, everything, at, head.sequence, BATCH)
-                end = found[-1].sequence if len(found) == BATCH else head.sequence
-                seals = await rows.seals_between(c, project_id, at + 1, end)
+                end = found[-1].sequence if found else head.sequence
+                seals = await rows.seals_between(c, project_id, at + 1, end, BATCH + 1)
+                if len(seals) > BATCH:  # of traces that are missing
+                    end = seals.pop().sequence - 1
+                    found = [trace for trace in found if trace.sequence <= end]
             await run_blocking(_check_some, check, found, seals)
             at = end
         check.end(head.sequence, head.hash)
+        if not is_marked(self._key, project_id, head, seal):
+            check.add_doubt(unmarked(head))
+        if doubt := await self._ends.doubt_of(project_id):
+            check.add_doubt(doubt)
         await self._check_beyond(check, project_id)
         check.require_seal(self._runtime.clock() - UNSEALED_AGE)
 
@@ -114,10 +123,10 @@ class Traces:
         async with self._runtime.database.reading() as c:
             end = (await rows.chain_head(c, project_id)).sequence
             beyond = await rows.traces_after(c, everything, end, no_end, 1)
-            seals = await rows.seals_between(c, project_id, end + 1, no_end)
+            seals = await rows.seals_between(c, project_id, end + 1, no_end, MAX_PROBLEMS)
         for trace in beyond:
             check.add_stray(trace.sequence)
-        for seal in seals[:BATCH]:
+        for seal in seals:
             check.add_seal(seal)
 
     async def _first_kept(self, project_id: str) -> int:

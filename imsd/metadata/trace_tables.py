@@ -54,6 +54,9 @@ trace_chain = Table(
     Column("sealed_sequence", BigInteger, nullable=False),  # of the newest seal; 0: none
     Column("sealed_at", UtcDateTime, nullable=True),
     Column("oldest_at", UtcDateTime, nullable=True),  # the time of the oldest trace that is kept
+    Column(
+        "mac", HASH, nullable=False, server_default=""
+    ),  # of sequence and hash; empty: of before revision 0011
     Index(None, "oldest_at"),
 )
 

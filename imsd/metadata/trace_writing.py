@@ -58,13 +58,17 @@ _TOKENS: Final = select(api_token.c.id, api_token.c.name).where(_any_of(api_toke
 
 @dataclass(frozen=True, slots=True)
 class ChainHead:
-    """Where a chain goes on. ``sealed_at`` None: no seal yet; ``oldest_at`` None: no trace is kept."""
+    """Where a chain goes on. ``sealed_at`` None: no seal yet; ``oldest_at`` None: no trace is kept.
+
+    ``mac``: the mark of who wrote the newest trace, see `SealKey.mark`.
+    """
 
     sequence: int = 0
     hash: str = GENESIS
     sealed_sequence: int = 0
     sealed_at: datetime | None = None
     oldest_at: datetime | None = None
+    mac: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,7 @@ def save_heads(c: Connection, heads: Mapping[str, ChainHead]) -> None:
                 "sealed_sequence": head.sealed_sequence,
                 "sealed_at": head.sealed_at,
                 "oldest_at": head.oldest_at,
+                "mac": head.mac,
             }
             for project_id, head in heads.items()
         ]
@@ -158,6 +163,12 @@ def _saving(dialect: str) -> Any:
 def insert_seals(c: Connection, seals: Sequence[Seal]) -> None:
     if seals:
         c.execute(_INSERT_SEAL, [asdict(seal) for seal in seals])
+
+
+def seal_at(c: Connection, project_id: str, sequence: int) -> Seal | None:
+    of_trace = (trace_seal.c.project_id == project_id) & (trace_seal.c.sequence == sequence)
+    row = c.execute(select(trace_seal).where(of_trace)).one_or_none()
+    return None if row is None else Seal(**row._mapping)
 
 
 def unsealed_projects(c: Connection, limit: int) -> list[str]:

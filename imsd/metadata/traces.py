@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, delete, func, literal, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    Text,
+    cast,
+    delete,
+    func,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.trace_chain import Seal, Trace, TraceOutcome
 
 from .trace_tables import trace, trace_chain, trace_seal
 from .trace_writing import ChainHead
+
+
+class ChainEnd(NamedTuple):
+    """Of the newest trace of a chain."""
+
+    sequence: int
+    hash: str
+
+
+# Of the details of traces that are read at once: one has up to twelve thousand characters, and many calls
+# read at the same time.
+MAX_LENGTH = 1 << 19
+
+_ENDS = select(trace_chain.c.project_id, trace_chain.c.sequence, trace_chain.c.hash)
 
 # A page goes on before the trace with this time and number.
 TraceMarker = tuple[datetime, int]
@@ -42,19 +68,55 @@ async def get_trace(c: AsyncConnection, project_id: str, trace_id: str) -> Trace
 
 async def list_traces(
     c: AsyncConnection, query: TraceQuery, limit: int, after: TraceMarker | None
-) -> list[Trace]:
-    """The newest first; ``after``: time and sequence of the last one seen."""
+) -> tuple[list[Trace], bool]:
+    """The newest first, no more than are kept in memory at once, and whether there are others.
+
+    ``after``: time and sequence of the last one seen.
+    """
     rows = _fitting(select(trace), query)
     if after is not None:
         here = tuple_(trace.c.time, trace.c.sequence)
         rows = rows.where(here < tuple_(literal(after[0], trace.c.time.type), literal(after[1])))
-    rows = rows.order_by(trace.c.time.desc(), trace.c.sequence.desc()).limit(limit)
-    return [_known(row) for row in await c.execute(rows)]
+    rows = rows.order_by(trace.c.time.desc(), trace.c.sequence.desc())
+    lengths = await _lengths(c, rows, limit + 1)
+    count = min(_count_that_fits(lengths), limit)
+    return [_known(row) for row in await c.execute(rows.limit(count))], count < len(lengths)
 
 
 async def chain_head(c: AsyncConnection, project_id: str) -> ChainHead:
     row = (await c.execute(select(trace_chain).where(trace_chain.c.project_id == project_id))).one_or_none()
     return ChainHead() if row is None else ChainHead(*row[1:])
+
+
+async def seal_at(c: AsyncConnection, project_id: str, sequence: int) -> Seal | None:
+    found = await seals_between(c, project_id, sequence, sequence, 1)
+    return found[0] if found else None
+
+
+async def chain_ends(c: AsyncConnection, after: str, limit: int) -> dict[str, ChainEnd]:
+    """Of the chains of projects with an id behind ``after``, in order."""
+    query = _ENDS.where(trace_chain.c.project_id > after).order_by(trace_chain.c.project_id).limit(limit)
+    return {row.project_id: ChainEnd(row.sequence, row.hash) for row in await c.execute(query)}
+
+
+async def ends_of(c: AsyncConnection, project_ids: Collection[str]) -> dict[str, ChainEnd]:
+    """Of chains that there are. At most 500 at once."""
+    query = _ENDS.where(trace_chain.c.project_id.in_(list(project_ids)))
+    return {row.project_id: ChainEnd(row.sequence, row.hash) for row in await c.execute(query)}
+
+
+async def hashes_at(c: AsyncConnection, places: Mapping[str, ChainEnd]) -> dict[str, str]:
+    """By project, the hash of the trace with the number in ``places``, or of its seal if it was removed.
+
+    At most 500 at once; those of which nothing is left are not in it.
+    """
+    wanted = [(project_id, end.sequence) for project_id, end in places.items()]
+    found: dict[str, str] = {}
+    for table in (trace_seal, trace):
+        at = tuple_(table.c.project_id, table.c.sequence)
+        rows = select(table.c.project_id, table.c.hash).where(at.in_(wanted))
+        found |= {row.project_id: row.hash for row in await c.execute(rows)}
+    return found
 
 
 async def first_and_last(c: AsyncConnection, query: TraceQuery) -> tuple[int, int]:
@@ -71,16 +133,49 @@ async def first_and_last(c: AsyncConnection, query: TraceQuery) -> tuple[int, in
 async def traces_after(
     c: AsyncConnection, query: TraceQuery, after: int, up_to: int, limit: int
 ) -> list[Trace]:
-    """Those with a number above ``after``, ``up_to`` at most, in order."""
+    """Those with a number above ``after``, ``up_to`` at most, in order: the first of them.
+
+    As many as ``limit`` says and are kept in memory at once; none if there are none.
+    """
     rows = _fitting(select(trace), query).where(trace.c.sequence > after, trace.c.sequence <= up_to)
-    return [_known(row) for row in await c.execute(rows.order_by(trace.c.sequence).limit(limit))]
+    rows = rows.order_by(trace.c.sequence)
+    count = _count_that_fits(await _lengths(c, rows, limit))
+    return [_known(row) for row in await c.execute(rows.limit(count))]
 
 
-async def seals_between(c: AsyncConnection, project_id: str, first: int, last: int) -> list[Seal]:
+async def _lengths(c: AsyncConnection, rows: Select[Any], limit: int) -> list[int]:
+    """Of the details of each, as they are stored: all else of a trace is short."""
+    length = func.length(cast(trace.c.details, Text))
+    return list((await c.execute(rows.with_only_columns(length).limit(limit))).scalars())
+
+
+def _count_that_fits(lengths: Sequence[int]) -> int:
+    """How many of them are read at once; one always is."""
+    count = total = 0
+    for length in lengths:
+        total += length
+        if count and total > MAX_LENGTH:
+            break
+        count += 1
+    return count
+
+
+async def seals_of(c: AsyncConnection, project_id: str, sequences: Collection[int]) -> list[Seal]:
+    """Of these traces, in order; some hundred at most."""
+    rows = select(trace_seal).where(
+        trace_seal.c.project_id == project_id, trace_seal.c.sequence.in_(list(sequences))
+    )
+    return [Seal(**row._mapping) for row in await c.execute(rows.order_by(trace_seal.c.sequence))]
+
+
+async def seals_between(c: AsyncConnection, project_id: str, first: int, last: int, limit: int) -> list[Seal]:
+    """The first of them."""
     rows = select(trace_seal).where(
         trace_seal.c.project_id == project_id, trace_seal.c.sequence >= first, trace_seal.c.sequence <= last
     )
-    return [Seal(**row._mapping) for row in await c.execute(rows.order_by(trace_seal.c.sequence))]
+    return [
+        Seal(**row._mapping) for row in await c.execute(rows.order_by(trace_seal.c.sequence).limit(limit))
+    ]
 
 
 async def sealing_keys(c: AsyncConnection, chains: int) -> set[str]:

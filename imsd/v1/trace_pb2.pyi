@@ -462,7 +462,7 @@ class VerifyTracesResponse(_message.Message):
     SEALED_SEQUENCE_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
     is_intact: _builtins.bool
-    """every hash and every seal holds"""
+    """every hash and every seal holds, the chain ends as the daemon knows it, and no doubtTraces is in it"""
     traces_checked: _builtins.int
     """0 or more"""
     seals_checked: _builtins.int

@@ -29,7 +29,7 @@ class TraceServiceStub:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
     trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
-    make are put on the chain, so that tampering shows.
+    make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
 
     def __init__(self, channel):
@@ -64,7 +64,7 @@ class TraceServiceServicer:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
     trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
-    make are put on the chain, so that tampering shows.
+    make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
 
     def ListTraces(self, request, context):
@@ -138,7 +138,7 @@ class TraceService:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
     trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
-    make are put on the chain, so that tampering shows.
+    make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
 
     @staticmethod

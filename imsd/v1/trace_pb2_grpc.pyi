@@ -30,7 +30,7 @@ class TraceServiceStub:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
     trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
-    make are put on the chain, so that tampering shows.
+    make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
 
     @_typing.overload
@@ -63,7 +63,7 @@ class TraceServiceAsyncStub(TraceServiceStub):
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
     trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
-    make are put on the chain, so that tampering shows.
+    make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -92,7 +92,7 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
     trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
-    make are put on the chain, so that tampering shows.
+    make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
 
     @_abc_1.abstractmethod

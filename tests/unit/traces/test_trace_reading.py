@@ -135,6 +135,35 @@ async def test_an_export_has_all_oldest_first_with_the_seals(
     assert await exported(world, TraceQuery(project_id="lab", names=("nothing",))) == ([], [])
 
 
+async def test_an_export_brings_no_seals_but_those_of_its_traces(world: World) -> None:
+    """However many lie between two traces that fit."""
+    for number in range(12):
+        await world.call(name="createImage" if number in (2, 9) else "updateImage")
+        world.later(seconds=20)
+    assert len(await world.seals()) == 12
+    rare = TraceQuery(project_id="lab", names=("createImage",))
+    assert await exported(world, rare) == ([3, 10], [3, 10])
+
+
+async def test_large_traces_are_read_some_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MAX_LENGTH", 5000)
+    sizes = [10, 3000, 1500, 9000, 10, 10, 2000, 6000]
+    for size in sizes:
+        await world.call(details={"local_path": "x" * size})
+    query, token = TraceQuery(project_id="lab"), ""
+    pages: list[list[int]] = []
+    while not pages or token:
+        found, token = await world.traces.list(query, 1000, token)
+        pages.append([trace.sequence for trace in found])
+    assert pages == [[8], [7, 6, 5], [4], [3, 2, 1]]
+    pieces = [len(piece.traces) async for piece in world.traces.export(query, 0)]
+    assert pieces == [3, 1, 3, 1]
+    assert (await exported(world, query))[0] == list(range(1, 9))
+    assert (await world.verify()).traces_checked == 8
+    page, token = await world.traces.list(query, 2, "")
+    assert ([trace.sequence for trace in page], bool(token)) == ([8], True)
+
+
 async def test_an_export_by_time_leaves_out_nothing_though_the_clock_was_set_back(world: World) -> None:
     for seconds in (0, 10, 3, 4, 11):
         world.now = at(seconds)
@@ -207,7 +236,7 @@ async def test_a_chain_written_anew_from_a_trace_on_is_betrayed_by_its_seal(worl
     ]
     head = update(trace_chain).values(hash=forged[-1].hash)
     await world.tamper(*changes, head)
-    (problem,) = (await world.verify()).problems
+    problem = (await world.verify()).problems[0]
     assert problem.startswith("trace 6 is not what was sealed")
 
 

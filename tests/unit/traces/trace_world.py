@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, text
 
 from imsd.core.chain_writer import ChainWriter
 from imsd.core.runtime import Runtime
+from imsd.core.trace_ends import TraceEnds
 from imsd.core.trace_recorder import TraceRecorder
 from imsd.core.trace_upkeep import TraceUpkeep
 from imsd.core.traces import Traces
@@ -24,12 +26,19 @@ GUARDED = (trace.name, trace_seal.name)
 
 
 class World:
-    def __init__(self, runtime: Runtime, key: SealKey = KEY, retention: timedelta | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        key: SealKey = KEY,
+        retention: timedelta | None = None,
+        ends: Path | None = None,
+    ) -> None:
         self.now = START
         self.runtime = replace(runtime, clock=lambda: self.now)
-        self.recorder = TraceRecorder(self.runtime, ChainWriter(key))
-        self.upkeep = TraceUpkeep(self.runtime, self.recorder, key, retention)
-        self.traces = Traces(self.runtime, key)
+        self.ends = TraceEnds(self.runtime, ChainWriter(key), ends)
+        self.recorder = TraceRecorder(self.runtime, ChainWriter(key), self.ends)
+        self.upkeep = TraceUpkeep(self.runtime, self.recorder, self.ends, key, retention)
+        self.traces = Traces(self.runtime, key, self.ends)
 
     @property
     def database(self) -> Database:
