@@ -47,7 +47,7 @@ def unknown_project(project_id: str) -> NotFound:
     )
 
 
-def _deleted_project(project_id: str) -> NotFound:
+def deleted_project(project_id: str) -> NotFound:
     return NotFound(
         _was_deleted(project_id), reason="PROJECT_UNKNOWN", field="project_id", hint="use another project"
     )
@@ -90,7 +90,7 @@ class KnownProjects:
             record = ProjectRecord(id=project_id, description="", created_at=self._clock())
             async with self._database.transaction() as c:
                 if await identity_rows.was_project_deleted(c, project_id):
-                    raise _deleted_project(project_id)
+                    raise deleted_project(project_id)
                 await identity_rows.insert_project(c, record)
         self._known.put(project_id, True, seen)
 
@@ -150,7 +150,7 @@ class Projects:
                 article = "an" if what[0] in "aeiou" else "a"
                 raise FailedPrecondition(
                     f"project {project_id!r} has {article} {what}",
-                    hint="delete what it has first",
+                    hint="delete what it has first, and wait for its calls to end",
                 )
             if not await identity_rows.delete_project(c, project_id, self._runtime.clock()):
                 raise NotFound(f"there is no project {project_id!r}", field="id")

@@ -25,6 +25,7 @@ from imsd.metadata.trace_writing import TraceIntent
 from imsd.trace_chain import Trace
 
 from .chain_writer import ChainWriter, Growth
+from .projects import deleted_project
 from .runtime import Runtime
 from .trace_ends import TraceEnds
 from .trace_text import SERVICE_CHAIN
@@ -62,7 +63,8 @@ class TraceRecorder:
     async def begin(self, trace: Trace) -> Trace:
         """Note that a call begins its work; returns its trace with the name of the resource.
 
-        Raises Unavailable, or what else keeps the database from writing: then the call must not begin.
+        A project is not deleted while such a call runs in it. Raises NotFound (PROJECT_UNKNOWN) when it was
+        before; Unavailable, or what else keeps the database from writing: then the call must not begin.
         """
         return await self._written(trace, is_ended=False, has_intent=False)
 
@@ -149,28 +151,31 @@ class TraceRecorder:
         ended = [entry.trace for entry in entries if entry.is_ended]
         nameless = {entry.trace.id for entry in entries if not entry.has_intent}
         run = self._runtime.database.run if ended else self._runtime.database.run_unsynced
-        names, grown = await run(self._commit, begun, ended, nameless)
+        names, gone, grown = await run(self._commit, begun, ended, nameless)
         self._ends.saw(grown)
         for entry in entries:
             self._late.pop(entry.trace.id, None)
-            if not entry.done.done():
+            if entry.done.done():
+                continue
+            if not entry.is_ended and entry.trace.project_id in gone:
+                entry.done.set_exception(deleted_project(entry.trace.project_id))
+            else:
                 entry.done.set_result(_named(entry.trace, names))
 
     def _commit(
         self, c: Connection, begun: Sequence[Trace], ended: Sequence[Trace], nameless: set[str]
-    ) -> tuple[dict[str, str], Mapping[str, Growth]]:
+    ) -> tuple[dict[str, str], set[str], Mapping[str, Growth]]:
+        """Names of resources, projects of ``begun`` that were deleted, and how the chains have grown."""
         now, grown = self._runtime.clock(), dict[str, Growth]()
         names = trace_writing.resource_names(c, [each for each in (*begun, *ended) if each.id in nameless])
-        if begun:
-            lease_until = now + INTENT_LEASE
-            trace_writing.insert_intents(
-                c,
-                [TraceIntent(_named(each, names), self._runtime.instance_id, lease_until) for each in begun],
-            )
+        gone = trace_writing.deleted_projects(c, {each.project_id for each in begun})
+        if some := [_named(each, names) for each in begun if each.project_id not in gone]:
+            owner, lease_until = self._runtime.instance_id, now + INTENT_LEASE
+            trace_writing.insert_intents(c, [TraceIntent(each, owner, lease_until) for each in some])
         if ended:
             new = self._not_written(c, [_named(each, names) for each in ended])
             grown = self._chains.append(c, _homed(c, new, nameless), now)
-        return names, grown
+        return names, gone, grown
 
     def _not_written(self, c: Connection, ended: Sequence[Trace]) -> Sequence[Trace]:
         """``ended``, but for what was written by a commit whose answer got lost, or by another daemon."""

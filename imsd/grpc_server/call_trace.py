@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from imsd.contract import ImsError, PermissionDenied, Unauthenticated
+from imsd.contract import ImsError, NotFound, PermissionDenied, Unauthenticated
 from imsd.core import trace_text
 from imsd.core.actions import Operation
 from imsd.core.caller import Caller
@@ -71,12 +71,18 @@ class CallTrace:
         self._is_left_out = not self._operation.changes(request)
 
     async def begin(self) -> None:
-        """The call may do its work. Raises Unavailable when that cannot be noted: then it must not."""
+        """The call may do its work.
+
+        Raises NotFound when its project was deleted, Unavailable when it cannot be noted: then it must not.
+        """
         if self._is_left_out:
             return
         self._begun = self._asked()
         try:
             self._begun = await self._recorder.begin(self._begun)
+        except NotFound:
+            self._begun = None
+            raise
         except ImsError:
             self._is_left_out = True
             raise

@@ -16,6 +16,7 @@ from .quota_tables import quota_override
 from .records import ImageStatus, JobState
 from .rows import in_batches, insert_new, to_row
 from .tables import image, job, upload
+from .trace_tables import trace_intent
 
 # Of a project, images in these states hold nothing, and jobs in these do nothing any more.
 _GONE = (ImageStatus.DELETED, ImageStatus.KILLED)
@@ -59,7 +60,8 @@ async def what_a_project_has(c: AsyncConnection, project_id: str) -> str:
     ):
         if (await c.execute(select(condition))).scalar_one():
             return kind
-    return ""
+    running = await c.execute(select(trace_intent.c.content["project_id"].as_string()))
+    return "running call that changes something" if project_id in running.scalars() else ""
 
 
 async def delete_project(c: AsyncConnection, project_id: str, now: datetime) -> bool:

@@ -26,7 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from imsd.trace_chain import GENESIS, Seal, Trace, TraceOutcome, time_of
 
-from .identity_tables import api_token, project
+from .identity_tables import api_token, deleted_project, project
 from .records import Visibility
 from .rows import in_batches
 from .tables import image, image_member, upload
@@ -43,6 +43,7 @@ _INSERT_INTENT: Final = insert(trace_intent)
 _DELETE_INTENTS: Final = delete(trace_intent).where(_any_of(trace_intent.c.id))
 _WRITTEN: Final = select(trace.c.id).where(_any_of(trace.c.id))
 _KNOWN_PROJECTS: Final = select(project.c.id).where(_any_of(project.c.id))
+_DELETED_PROJECTS: Final = select(deleted_project.c.id).where(_any_of(deleted_project.c.id))
 _HEADS: Final = select(trace_chain).where(_any_of(trace_chain.c.project_id))
 _INSERT_TRACE: Final = insert(trace)
 _INSERT_SEAL: Final = insert(trace_seal)
@@ -122,6 +123,11 @@ def written(c: Connection, ids: Collection[str]) -> set[str]:
 def known_projects(c: Connection, project_ids: Collection[str]) -> set[str]:
     """Those of ``project_ids`` that there are."""
     return {row.id for found in _of_each(c, _KNOWN_PROJECTS, project_ids) for row in found}
+
+
+def deleted_projects(c: Connection, project_ids: Collection[str]) -> set[str]:
+    """Those of ``project_ids`` that there were, and that there are no more."""
+    return {row.id for found in _of_each(c, _DELETED_PROJECTS, project_ids) for row in found}
 
 
 def chain_heads(c: Connection, project_ids: Collection[str]) -> dict[str, ChainHead]:

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from imsd.contract import Unavailable
+from imsd.contract import NotFound, Unavailable
 from imsd.core.trace_text import SERVICE_CHAIN
 from imsd.metadata import engine, uploads
 from imsd.metadata.database import open_database
-from imsd.metadata.identity import insert_project
+from imsd.metadata.identity import delete_project, insert_project, what_a_project_has
 from imsd.metadata.identity_records import ProjectRecord
 from imsd.metadata.images import insert_image
 from imsd.metadata.records import ImageRecord, ImageStatus, Visibility
 from imsd.metadata.tables import image_member
 from imsd.testing.memory_store import MemoryStore
-from imsd.trace_chain import TraceOutcome
+from imsd.trace_chain import Trace, TraceOutcome
 from tests.unit.core.core_world import STORE, open_runtime, pool_of
 from tests.unit.metadata.samples import an_image, an_upload
 from tests.unit.traces.samples_of_traces import START, a_trace
@@ -47,6 +47,33 @@ async def test_a_denied_call_leaves_a_trace_without_ever_having_begun(world: Wor
     await world.recorder.end(a_trace(outcome=TraceOutcome.DENIED), has_intent=False)
     (trace,) = await world.written()
     assert trace.outcome is TraceOutcome.DENIED
+
+
+async def test_a_call_does_not_begin_in_a_project_that_was_deleted_and_keeps_one_from_it(
+    world: World,
+) -> None:
+    """Between the look at the project and the work, a project may be deleted; or the work comes first."""
+    for name in ("lab", "web"):
+        async with world.database.transaction() as c:
+            await insert_project(c, ProjectRecord(id=name, description="", created_at=START))
+    begun = await world.recorder.begin(a_trace(project_id="lab"))
+    async with world.database.transaction() as c:
+        assert await what_a_project_has(c, "lab") == "running call that changes something"
+        assert await what_a_project_has(c, "web") == ""
+        await delete_project(c, "web", START)
+    late = a_trace(project_id="web")
+    other = world.recorder.begin(a_trace(project_id="lab"))
+    found = await asyncio.gather(world.recorder.begin(late), other, return_exceptions=True)
+    assert isinstance(found[0], NotFound)
+    assert found[0].reason == "PROJECT_UNKNOWN"
+    assert await world.intents() == 2
+    await world.recorder.end(replace(late, outcome=TraceOutcome.FAILED), has_intent=False)
+    assert [trace.details["project_id"] for trace in await world.written(SERVICE_CHAIN)] == ["web"]
+    for trace in (begun, found[1]):
+        assert isinstance(trace, Trace)
+        await world.recorder.end(trace, has_intent=True)
+    async with world.database.transaction() as c:
+        assert await what_a_project_has(c, "lab") == ""
 
 
 async def test_a_call_denied_in_a_project_that_there_is_not_makes_no_chain_of_its_name(world: World) -> None:
