@@ -25,6 +25,9 @@ Entries = AsyncIterator[Entry]
 # A trace with the longest details has less.
 MAX_LINE: Final = 1 << 20
 
+# Of a trace and of a seal, as `line_of` writes them.
+_BEGINNINGS: Final = (b'{"id": "', b'{"project_id": "')
+
 _TEXTS: Final = ("id", "project_id", "time", "name", "previous_hash", "hash")
 _SEAL_TEXTS: Final = ("project_id", "hash", "sealed_at", "key_id", "mac")
 
@@ -111,6 +114,7 @@ def appending(path: Path) -> Iterator[TraceFile]:
             _lock(out, path)
             end = _end_of_lines(out)
             sequence, hash, is_sealed = _last_trace(out, path, end)
+            _require_cut_line(out, path, end)
             out.truncate(end)
             yield TraceFile(path, out, sequence, hash, is_sealed)
     except OSError as error:
@@ -133,13 +137,20 @@ def check_file(path: Path, key: SealKey | None) -> ChainCheck:
                 project_id = project_id or fields["project_id"]
                 if fields["project_id"] != project_id:
                     raise _no_traces(path, number, "it is of another project than the lines before")
-                if "mac" in fields:
-                    check.add_seal(Seal(**{**fields, "sealed_at": time_of(fields["sealed_at"])}))
-                else:
-                    check.add(Link.of(fields))
+                try:
+                    _add(check, fields)
+                except ValueError:  # a text that cannot be written as UTF-8, a number of a million digits
+                    raise _no_traces(path, number, "it is neither a trace nor a seal") from None
     except OSError as error:
         raise cannot_read(path, error) from error
     return check
+
+
+def _add(check: ChainCheck, fields: dict[str, Any]) -> None:
+    if "mac" in fields:
+        check.add_seal(Seal(**{**fields, "sealed_at": time_of(fields["sealed_at"])}))
+    else:
+        check.add(Link.of(fields))
 
 
 def read_key(path: Path) -> SealKey:
@@ -212,6 +223,14 @@ def _last_trace(out: BinaryIO, path: Path, end: int) -> tuple[int, str, bool]:
     if lines:
         raise _no_traces(path, 0, "there is no trace in it")
     return 0, "", False
+
+
+def _require_cut_line(out: BinaryIO, path: Path, end: int) -> None:
+    """What stands behind the last whole line must be the beginning of one that an export wrote."""
+    out.seek(end)
+    found = out.read(max(map(len, _BEGINNINGS)))
+    if not any(begin.startswith(found) or found.startswith(begin) for begin in _BEGINNINGS):
+        raise _no_traces(path, 0, "its end is none")
 
 
 def _no_traces(path: Path, number: int, why: str) -> LocalFileFailed:

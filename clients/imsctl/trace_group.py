@@ -17,7 +17,7 @@ from imsd.v1 import trace_pb2
 from . import choice, wording
 from .command import command, group
 from .json_fields import enum_text
-from .output import print_fields, print_json, print_table
+from .output import print_fields, print_json, print_table, printable
 from .paging import take
 from .session import FAILED, Session
 from .trace_json import trace_fields
@@ -212,7 +212,7 @@ def _print_check(session: Session, check: Any) -> int:
         shown = {name.replace("_", " "): str(value) for name, value in fields.items() if name != "problems"}
         print_fields(shown | {"intact": wording.yes_no(check.is_intact)})
         for problem in check.problems:
-            print(f"problem: {problem}")
+            print(printable(f"problem: {problem}"))  # which may quote a file of anybody's
     return 0 if check.is_intact else FAILED
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from imsd.trace_chain import DOUBT, GENESIS
 from tests.end_to_end.daemon_process import DaemonProcess
+from tests.unit.traces.samples_of_traces import a_trace
 
 StartDaemon = Callable[..., DaemonProcess]
 
@@ -135,6 +137,16 @@ def test_an_export_is_checked_without_a_daemon(busy: DaemonProcess, tmp_path: Pa
     code, found = verify(busy, "--file", str(file), "--seal-key", str(other))
     assert (code, found["intact"]) == (1, False)
     assert "made with another key" in found["problems"][0]
+
+
+def test_what_a_hostile_file_says_does_not_reach_the_terminal(daemon: DaemonProcess, tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    said = a_trace(name=DOUBT, message="\x1b[2Jall is well").chained(1, GENESIS)
+    file.write_text(json.dumps(said.fields()) + "\n")
+    told = daemon.imsctl("trace", "verify", "--file", str(file), check=False)
+    assert told.returncode == 1
+    assert "all is well" in told.stdout
+    assert "\x1b" not in told.stdout
 
 
 def test_an_export_can_be_checked_with_what_every_system_has(busy: DaemonProcess, tmp_path: Path) -> None:

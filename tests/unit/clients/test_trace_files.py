@@ -50,6 +50,8 @@ def test_what_is_no_export_is_refused(tmp_path: Path, content: bytes) -> None:
         {"previous_hash": None},
         {"sequence": 1.5},
         {"name": ["removeTraces"]},
+        {"caller_id": "\ud800"},
+        {"name": "removeTraces", "details": {"up_to": "9" * 100_000}},
     ],
 )
 def test_a_trace_with_a_field_of_another_kind_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -137,7 +139,10 @@ async def test_a_file_does_not_grow_by_another_chain(tmp_path: Path, entries: An
     assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"nonsense\n", line_of(seal_to_pb(a_seal(a_chain(1)[0])))])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"nonsense\n", line_of(seal_to_pb(a_seal(a_chain(1)[0]))), line_of(trace_to_pb(a_chain(1)[0]))],
+)
 def test_a_file_that_is_none_is_left_alone(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "traces.jsonl"
     file.write_bytes(content + b"and more")
