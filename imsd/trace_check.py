@@ -38,7 +38,7 @@ class Link:
             fields["hash"],
             hash_of(fields, previous_hash),
             int(removed_up_to) if removed_up_to.isdecimal() else 0,
-            str(fields["message"]) if fields["name"] == DOUBT else "",
+            str(fields.get("message")) if fields["name"] == DOUBT else "",
         )
 
 

@@ -28,7 +28,7 @@ from .chain_writer import ChainWriter, Growth
 from .projects import deleted_project
 from .runtime import Runtime
 from .trace_ends import TraceEnds
-from .trace_text import SERVICE_CHAIN
+from .trace_text import SERVICE_CHAIN, fitted_details
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +58,6 @@ class TraceRecorder:
         # Of calls that ended when the database did not answer; their intents are there.
         self._late: dict[str, _Entry] = {}
         self._is_writing = False
-        self._left_out = 0
 
     async def begin(self, trace: Trace) -> Trace:
         """Note that a call begins its work; returns its trace with the name of the resource.
@@ -75,18 +74,6 @@ class TraceRecorder:
         written, and an intent stays that says so should the daemon die before.
         """
         await self._written(trace, is_ended=True, has_intent=has_intent)
-
-    def leave_out(self, trace: Trace) -> None:
-        """Tell the log of a refused call that is not traced, and how many there were since the start."""
-        self._left_out += 1
-        log.warning(
-            "a refused call is not traced: its caller has no role there",
-            name=trace.name,
-            project_id=trace.project_id,
-            resource_id=trace.resource_id,
-            reason=trace.reason,
-            left_out=self._left_out,
-        )
 
     async def write_late(self) -> int:
         """Try again what could not be written; returns how many traces still wait."""
@@ -194,11 +181,14 @@ def _homed(c: Connection, ended: Sequence[Trace], refused: set[str]) -> list[Tra
     asked = {each.project_id for each in ended if each.id in refused} - {SERVICE_CHAIN}
     unknown = asked - trace_writing.known_projects(c, asked) if asked else set()
     return [
-        replace(each, project_id=SERVICE_CHAIN, details={**each.details, "project_id": each.project_id})
-        if each.id in refused and each.project_id in unknown
-        else each
-        for each in ended
+        for_service(each) if each.id in refused and each.project_id in unknown else each for each in ended
     ]
+
+
+def for_service(trace: Trace) -> Trace:
+    """``trace``, of a call that was refused in a project, for the chain of the service."""
+    details = fitted_details({"project_id": trace.project_id, **trace.details})
+    return replace(trace, project_id=SERVICE_CHAIN, details=details)
 
 
 def _named(trace: Trace, names: dict[str, str]) -> Trace:

@@ -13,6 +13,7 @@ SERVICE_CHAIN: Final = "@service"
 MAX_ID: Final = 255
 MAX_NAME: Final = 128
 MAX_REQUEST_ID: Final = 128
+MAX_REASON: Final = 64
 MAX_MESSAGE: Final = 500
 MAX_DETAILS: Final = 24
 MAX_DETAIL: Final = 8192
@@ -56,12 +57,11 @@ def chain_of(project_id: str | None, caller: Caller) -> str:
     return project_id if limits.PROJECT.match(project_id) else SERVICE_CHAIN
 
 
-def is_refusal_traced(chain: str, caller: Caller) -> bool:
-    """Whether a call of ``caller`` that was refused before its work began leaves a trace in ``chain``.
+def may_fill(chain: str, caller: Caller) -> bool:
+    """Whether a call of ``caller`` that was refused before its work began leaves its trace in ``chain``.
 
-    Only where it has a role, whatever that allows: nobody fills the traces of strangers. Calls that belong
-    to no project are traced of whoever has a role anywhere.
+    Only where it has a role, whatever that allows: nobody fills the traces of strangers. All others are in
+    the chain of the service.
     """
-    if caller.is_local_administrator or EVERY_PROJECT in caller.roles:
-        return True
-    return bool(caller.roles) if chain == SERVICE_CHAIN else chain in caller.roles
+    is_of_all = caller.is_local_administrator or EVERY_PROJECT in caller.roles
+    return is_of_all or chain == SERVICE_CHAIN or chain in caller.roles

@@ -15,11 +15,12 @@ from imsd.core import trace_text
 from imsd.core.actions import Operation
 from imsd.core.caller import Caller
 from imsd.core.runtime import Runtime
-from imsd.core.trace_recorder import TraceRecorder
+from imsd.core.trace_recorder import TraceRecorder, for_service
 from imsd.core.trace_text import fitted
 from imsd.trace_chain import Trace, TraceOutcome
 
 from .context import PeerGone
+from .failure_pace import FailurePace
 from .trace_details import details_of
 
 # Requests about users and groups; the project that one names is that of a role, or "*".
@@ -32,12 +33,14 @@ class CallTraces:
     def __init__(self, runtime: Runtime, recorder: TraceRecorder) -> None:
         self._runtime = runtime
         self._recorder = recorder
+        self._pace = FailurePace()
 
     @asynccontextmanager
     async def of(self, caller: Caller, method: str, operation: Operation) -> AsyncIterator[CallTrace | None]:
         """The call's trace, None for a call that only reads; written when the block is left, however.
 
-        Raises what the block raises; Unavailable when the trace could not be written.
+        That of a call that failed waits for its caller's turn, see `FailurePace`. Raises what the block
+        raises; Unavailable when the trace could not be written.
         """
         if not operation.is_mutation:
             yield None
@@ -46,7 +49,10 @@ class CallTraces:
         try:
             yield trace
         except BaseException as error:
+            cancelled = await self._pace.wait(caller) if trace.is_left else None
             await trace.end(error)
+            if cancelled:
+                raise cancelled from error
             raise
         await trace.end(None)
 
@@ -87,6 +93,11 @@ class CallTrace:
             self._is_left_out = True
             raise
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the call leaves a trace, as far as it has come."""
+        return not self._is_left_out
+
     def answered(self, response: Any) -> None:
         """What the call says; of several things, the last one counts."""
         self._response = response
@@ -95,7 +106,7 @@ class CallTrace:
         """Write the trace.
 
         A call that was kept from its work because it could not be noted leaves none, nor does one that was
-        refused where its caller has no role, nor one that was only to be validated.
+        only to be validated.
         """
         if self._is_left_out:
             return
@@ -105,13 +116,12 @@ class CallTrace:
             asked,
             time=self._runtime.clock(),
             outcome=outcome,
-            reason=reason,
+            reason=fitted(reason, trace_text.MAX_REASON),
             message=fitted(message, trace_text.MAX_MESSAGE),
         )
-        if self._begun is None and not trace_text.is_refusal_traced(ended.project_id, self._caller):
-            self._recorder.leave_out(ended)
-            return
-        if error is None and self._response is not None:
+        if self._begun is None and not trace_text.may_fill(ended.project_id, self._caller):
+            ended = for_service(ended)
+        if self._response is not None and (error is None or _tells_how_far(self._response)):
             ended = _with_results(ended, self._operation, self._response)
         await self._recorder.end(ended, has_intent=self._begun is not None)
 
@@ -179,10 +189,15 @@ def _with_results(trace: Trace, operation: Operation, response: Any) -> Trace:
     """With the ids of what was made, and the job that makes it."""
     if response.DESCRIPTOR.name == "Job" and operation.resource != "job":
         return _with_job(trace, operation, response)
-    if response.DESCRIPTOR.name == "WriteUploadResponse":
+    if _tells_how_far(response):
         return replace(trace, details={**trace.details, "committed_offset": str(response.committed_offset)})
     made = getattr(response, "token", response)
     return replace(trace, resource_id=trace.resource_id or str(getattr(made, "id", "")))
+
+
+def _tells_how_far(response: Any) -> bool:
+    """Whether it says what was done, also if the call was cut off after it."""
+    return bool(response.DESCRIPTOR.name == "WriteUploadResponse")
 
 
 def _with_job(trace: Trace, operation: Operation, job: Any) -> Trace:

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class TraceServiceStub:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    trace, also when it was denied or failed; reads leave none.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
     make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
@@ -62,15 +62,15 @@ class TraceServiceStub:
 
 class TraceServiceServicer:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    trace, also when it was denied or failed; reads leave none.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
     make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
 
     def ListTraces(self, request, context):
         """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
-        (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service", which
-        only operators read.
+        (users, groups, tokens, projects, and calls refused in projects that there are not or in which their caller has no role) has
+        those of "@service", which only operators read.
         Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -136,7 +136,7 @@ def add_TraceServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TraceService:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    trace, also when it was denied or failed; reads leave none.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
     make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class TraceServiceStub:
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    trace, also when it was denied or failed; reads leave none.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
     make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
@@ -39,8 +39,8 @@ class TraceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TraceServiceAsyncStub: ...
     ListTraces: _grpc.UnaryUnaryMultiCallable[_trace_pb2.ListTracesRequest, _trace_pb2.ListTracesResponse]
     """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
-    (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service", which
-    only operators read.
+    (users, groups, tokens, projects, and calls refused in projects that there are not or in which their caller has no role) has
+    those of "@service", which only operators read.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     GetTrace: _grpc.UnaryUnaryMultiCallable[_trace_pb2.GetTraceRequest, _trace_pb2.Trace]
@@ -61,7 +61,7 @@ class TraceServiceStub:
 @_typing.type_check_only
 class TraceServiceAsyncStub(TraceServiceStub):
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    trace, also when it was denied or failed; reads leave none.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
     make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
@@ -69,8 +69,8 @@ class TraceServiceAsyncStub(TraceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTraces: _aio.UnaryUnaryMultiCallable[_trace_pb2.ListTracesRequest, _trace_pb2.ListTracesResponse]  # type: ignore[assignment]
     """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
-    (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service", which
-    only operators read.
+    (users, groups, tokens, projects, and calls refused in projects that there are not or in which their caller has no role) has
+    those of "@service", which only operators read.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     GetTrace: _aio.UnaryUnaryMultiCallable[_trace_pb2.GetTraceRequest, _trace_pb2.Trace]  # type: ignore[assignment]
@@ -90,7 +90,7 @@ class TraceServiceAsyncStub(TraceServiceStub):
 
 class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
     """TraceService shows what was changed, by whom and with which outcome. Each call that changes something leaves one
-    trace, also when it was denied or failed; reads leave none, nor does what was refused where its caller has no role.
+    trace, also when it was denied or failed; reads leave none.
     Traces are never changed. Each holds the hash of the one before it in its project, and seals that only the daemon can
     make are put on the chain, so that tampering shows. What the daemon finds of it is itself a trace, doubtTraces.
     """
@@ -102,8 +102,8 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trace_pb2.ListTracesResponse, _abc.Awaitable[_trace_pb2.ListTracesResponse]]:
         """ListTraces returns the traces of a project that fit, newest first. A project has its own; what belongs to none
-        (users, groups, tokens, projects, and calls refused in projects that there are not) has those of "@service", which
-        only operators read.
+        (users, groups, tokens, projects, and calls refused in projects that there are not or in which their caller has no role) has
+        those of "@service", which only operators read.
         Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
         """
 

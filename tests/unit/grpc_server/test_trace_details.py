@@ -12,7 +12,7 @@ from imsd.core.trace_text import (
     chain_of,
     fitted,
     fitted_details,
-    is_refusal_traced,
+    may_fill,
 )
 from imsd.grpc_server.trace_details import details_of
 from imsd.v1 import identity_pb2, image_pb2, member_pb2, tag_pb2, upload_pb2
@@ -146,10 +146,10 @@ def with_roles(*project_ids: str) -> Caller:
 
 
 @pytest.mark.parametrize(
-    ("chain", "caller", "is_traced"),
+    ("chain", "caller", "is_there"),
     [
         ("lab", ANN, False),
-        ("@service", ANN, False),
+        ("@service", ANN, True),
         ("lab", with_roles("web"), False),
         ("@service", with_roles("web"), True),
         ("lab", with_roles("web", "lab"), True),
@@ -159,7 +159,7 @@ def with_roles(*project_ids: str) -> Caller:
         ("@service", THE_DAEMON, True),
     ],
 )
-def test_what_is_refused_is_traced_where_the_caller_has_a_role(
-    chain: str, caller: Caller, is_traced: bool
+def test_what_is_refused_is_traced_where_the_caller_has_a_role_or_for_the_service(
+    chain: str, caller: Caller, is_there: bool
 ) -> None:
-    assert is_refusal_traced(chain, caller) is is_traced
+    assert may_fill(chain, caller) is is_there
