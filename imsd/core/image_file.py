@@ -73,15 +73,17 @@ class ImageFiles:
         )
         return self._uploads.prepare(project_id, wanted, self._runtime.new_id())
 
-    async def check(self, c: AsyncConnection, project_id: str, file: ImageFile) -> None:
+    async def check(self, c: AsyncConnection, project_id: str, file: ImageFile) -> str:
         """Whether a job may be made of what ``file`` names, as soon as an upload has all its bytes.
 
-        Raises what `Sources.feed` raises, NotFound, FailedPrecondition.
+        Returns the format that is declared, empty if none is. Raises what `Sources.feed` raises, NotFound,
+        FailedPrecondition.
         """
         if file.source is not None:
             self._sources.feed(project_id, file.source)
-        else:
-            await self._free(c, project_id, file)
+            return file.disk_format
+        upload = await self._free(c, project_id, file)
+        return file.disk_format or upload.disk_format
 
     async def committed(self, c: AsyncConnection, project_id: str, file: ImageFile) -> UploadRecord:
         """The upload that is there, whole, and no other job's. Raises NotFound, FailedPrecondition."""

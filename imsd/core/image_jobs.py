@@ -84,7 +84,8 @@ class ImageJobs:
         """
         new = checked(new, self._runtime.limits)
         async with self._runtime.database.reading() as c:
-            await self._files.check(c, project_id, new)
+            declared = await self._files.check(c, project_id, new)
+        require_system_of_iso(replace(new, disk_format=declared))
 
     async def check_registered(self, project_id: str, image_id: str, file: ImageFile) -> None:
         """As `check_new`, of `register`."""

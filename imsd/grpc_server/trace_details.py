@@ -167,4 +167,6 @@ def _without_secrets(url: str) -> str:
         return "(not a URL)"
     if not parts.scheme or not host:
         return "(not a URL)"
+    if ":" in host:
+        host = f"[{host}]"
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"

@@ -50,6 +50,7 @@ async def test_what_is_only_validated_changes_nothing_and_leaves_no_trace(
     await stubs.identity.CreateProject(identity_pb2.CreateProjectRequest(id="blue"))
     reader = await make_user(stubs, "reader", {"blue": ("IMS ReadOnlyAccess",)})
     upload = await wire.open_upload(stubs, project_id="blue", size_bytes=1 << 20)
+    disc = await wire.open_upload(stubs, project_id="blue", disk_format=image_pb2.DISK_FORMAT_ISO)
     image = await waiting_image(stubs)
     before = await traces(stubs)
 
@@ -70,6 +71,7 @@ async def test_what_is_only_validated_changes_nothing_and_leaves_no_trace(
         await refusal(create, new(is_fast=True, disk_format=RAW, os_version=SYSTEM)) == "FAILED_PRECONDITION"
     )
     assert await refusal(create, new(is_fast=True, disk_format=RAW)) == "OS_VERSION_REQUIRED"
+    assert await refusal(create, new(upload_id=disc.id)) == "ISO_OS_VERSION_REQUIRED"
     assert await refusal(create, new(project_id="invented")) == "NOT_FOUND"
     assert await refusal(create, new(), reader) == "PERMISSION_DENIED"
     assert await refusal(register, filling()) == ""

@@ -38,6 +38,7 @@ def create(**values: Any) -> image_pb2.CreateImageRequest:
             create(url="https://ann:secret@example.org:8443/a/b.img?sig=secret#x"),
             {"url": "https://example.org:8443/a/b.img"},
         ),
+        (create(url="https://[2001:DB8::1]:8443/a?secret"), {"url": "https://[2001:db8::1]:8443/a"}),
         (create(url="https://[::1/x?secret"), {"url": "(not a URL)"}),
         (create(url="https://example.org:secret/x"), {"url": "(not a URL)"}),
         (create(url="secret"), {"url": "(not a URL)"}),
