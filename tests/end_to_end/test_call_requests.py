@@ -12,6 +12,7 @@ import pytest
 from ims_client import CallFailed, connect
 
 from imsd.grpc_server.call_places import MAX_CALLS_OF_ONE, MAX_CALLS_OF_STRANGERS, MAX_RUNNING_CALLS
+from imsd.grpc_server.server_pair import MAX_CONNECTIONS
 from imsd.v1 import identity_pb2
 from tests.end_to_end import wire
 from tests.end_to_end.daemon_process import DaemonProcess
@@ -126,3 +127,17 @@ async def test_of_strangers_who_watch_the_oldest_gives_way(open_daemon: DaemonPr
         for watch in local:
             assert await watch.read() == b"\x08\x01"
         assert not any(watch.done() for watch in (*local, *watches[4:]))
+
+
+async def test_an_address_has_so_many_connections_and_the_socket_is_not_touched(
+    open_daemon: DaemonProcess, port: int
+) -> None:
+    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS + 20)]
+    async with asyncio.timeout(20):
+        greetings = await asyncio.gather(*(reader.read(1) for reader, _ in connections))
+    assert greetings.count(b"") == 20
+    async with connect(open_daemon.address) as client:
+        assert (await client.identity.caller()).is_administrator
+    for _, writer in connections:
+        writer.close()
+        await writer.wait_closed()
