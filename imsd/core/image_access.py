@@ -22,17 +22,23 @@ THERE = frozenset({ImageStatus.QUEUED, ImageStatus.SAVING, ImageStatus.ACTIVE, I
 
 
 async def seen_image(
-    c: AsyncConnection, project_id: str, image_id: str, statuses: Collection[ImageStatus] = THERE
+    c: AsyncConnection,
+    project_id: str,
+    image_id: str,
+    statuses: Collection[ImageStatus] = THERE,
+    *,
+    field: str = "image_id",
 ) -> ImageRecord:
     """An image of the project, a public one or one with the project as a member, whatever its answer.
 
     ``member_status`` of the record says whether it is one. Only images in one of ``statuses`` are there.
+    ``field``: of the request, that names the image.
     Raises InvalidRequest, NotFound.
     """
-    project_id, image_id = checks.project_id(project_id), checks.uuid("image_id", image_id)
+    project_id, image_id = checks.project_id(project_id), checks.uuid(field, image_id)
     record = await image_rows.get_seen_image(c, project_id, image_id)
     if record is None or record.status not in statuses:
-        raise no_image(project_id, image_id)
+        raise no_image(project_id, image_id, field)
     [seen] = await with_replacements(c, project_id, [as_seen_by(project_id, record)])
     return seen
 
@@ -45,10 +51,12 @@ async def seen_images(
     return {record.id: as_seen_by(project_id, record) for record in found if record.status in THERE}
 
 
-def no_image(project_id: str, image_id: str) -> NotFound:
+def no_image(project_id: str, image_id: str, field: str = "image_id") -> NotFound:
     """The same whether there is none or the project does not see it."""
     return NotFound(
-        f"there is no image {image_id} in project {project_id}", hint="list the images of the project"
+        f"there is no image {image_id} in project {project_id}",
+        field=field,
+        hint="list the images of the project",
     )
 
 

@@ -64,7 +64,11 @@ class ImageDeletion:
                     f"image {current.name!r} is not deleted", hint="nothing is to be done"
                 )
             if current.purge_at is None or current.purge_at <= now:
-                raise NotFound(f"the grace time of image {current.name!r} is over", hint="import it again")
+                raise NotFound(
+                    f"the grace time of image {current.name!r} is over",
+                    field="image_id",
+                    hint="import it again",
+                )
             await quotas.reserve(c, self._runtime, current.project_id, IMAGES)
             values = {
                 "status": ImageStatus(current.status_before),

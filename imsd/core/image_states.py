@@ -48,8 +48,7 @@ class ImageStates:
             current = await image_at(c, ref)
             require_used(current)
             if replacement_image_id:
-                checks.uuid("replacement_image_id", replacement_image_id)
-                await seen_image(c, ref.project_id, replacement_image_id)
+                await seen_image(c, ref.project_id, replacement_image_id, field="replacement_image_id")
             values = {
                 "deprecated_at": current.deprecated_at or self._runtime.clock(),
                 "replacement_image_id": replacement_image_id,

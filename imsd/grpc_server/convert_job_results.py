@@ -8,10 +8,10 @@ from typing import Any
 from imsd.metadata.records import JobKind, JobRecord, JobState
 from imsd.v1 import job_pb2
 
-from .error_mapping import IMG_CODES
+from .error_mapping import img_code
 
 # Of a pair of image and project; the same reasons mean other conditions, and have other codes, elsewhere.
-IMG_CODES_OF_SHARING = IMG_CODES | {
+IMG_CODES_OF_SHARING = {
     "IMAGE_PUBLIC": "IMG.0089",
     "IMAGE_PUBLISHED": "IMG.0107",
     "QUOTA_EXCEEDED": "IMG.0088",
@@ -35,7 +35,8 @@ def _member_result_to_pb(result: Mapping[str, str]) -> job_pb2.MemberResult:
     why_not = {key: text for key, text in result.items() if key not in ("image_id", "project_id")}
     message.is_done = not why_not
     if why_not:
-        code = IMG_CODES_OF_SHARING.get(why_not["reason"], "")
+        reason, field = why_not["reason"], why_not.pop("field", "")
+        code = IMG_CODES_OF_SHARING.get(reason) or img_code(reason, field)
         message.error.CopyFrom(job_pb2.JobError(**why_not, img_code=code))
     return message
 

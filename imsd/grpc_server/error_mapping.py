@@ -77,10 +77,6 @@ IMG_CODES_OF_CALLS = {
     ("SetImageVisibility", "IMAGE_KIND_UNSUITED"): "IMG.0125",
     ("SetImageVisibility", "IMAGE_PUBLISHED"): "IMG.0049",
     ("UpdateImage", "IMAGE_KIND_UNSUITED"): "IMG.0168",
-    **{
-        (call, "NOT_FOUND"): "IMG.0027"
-        for call in ("GetImage", "UpdateImage", "DeleteImage", "ExportImage", "CopyImage", "RegisterImage")
-    },
 }
 IMG_CODES_OF_QUOTAS = {
     "image_members": "IMG.0088",
@@ -93,14 +89,24 @@ IMG_CODES_OF_FIELDS = {
     "enterprise_project_id": "IMG.0155",
     "filter.server_type": "IMG.0192",
     "image_id": "IMG.0066",
+    "image_ids": "IMG.0066",
     "kind": "IMG.0157",
     "max_ram_mb": "IMG.0055",
+    "member_project_id": "IMG.0067",
+    "member_project_ids": "IMG.0067",
     "min_disk_gb": "IMG.0055",
     "min_ram_mb": "IMG.0055",
     "os_type": "IMG.0056",
     "project_id": "IMG.0067",
+    "replacement_image_id": "IMG.0066",
     "server_kind": "IMG.0024",
     "tags": "IMG.0115",
+}
+# Of reasons for which the field at fault decides; any other field has no code.
+IMG_CODES_BY_FIELD = {
+    "INVALID_REQUEST": IMG_CODES_OF_FIELDS,
+    "NOT_FOUND": {"image_id": "IMG.0027", "replacement_image_id": "IMG.0027"},
+    "QUOTA_EXCEEDED": IMG_CODES_OF_QUOTAS,
 }
 
 
@@ -114,7 +120,7 @@ def status_of(error: ImsError, method: str = "") -> grpc.Status:
         details.metadata["hint"] = error.hint
     if error.field:
         details.metadata["field"] = error.field
-    if code := _img_code(error, method.rpartition("/")[2]):
+    if code := img_code(error.reason, error.field, method.rpartition("/")[2]):
         details.metadata["img_code"] = code
     packed = any_pb2.Any()
     packed.Pack(details)
@@ -122,14 +128,13 @@ def status_of(error: ImsError, method: str = "") -> grpc.Status:
     return rpc_status.to_status(status_pb2.Status(code=status, message=error.message, details=[packed]))
 
 
-def _img_code(error: ImsError, call: str) -> str:
-    if code := IMG_CODES_OF_CALLS.get((call, error.reason)):
+def img_code(reason: str, field: str = "", call: str = "") -> str:
+    """The hosted service's code for an error of ``call``, empty if it has none."""
+    if code := IMG_CODES_OF_CALLS.get((call, reason)):
         return code
-    if error.reason == "INVALID_REQUEST":
-        return IMG_CODES_OF_FIELDS.get(error.field, "")
-    if error.reason == "QUOTA_EXCEEDED":
-        return IMG_CODES_OF_QUOTAS.get(error.field, "")
-    return IMG_CODES.get(error.reason, "")
+    if by_field := IMG_CODES_BY_FIELD.get(reason):
+        return by_field.get(field, "")
+    return IMG_CODES.get(reason, "")
 
 
 def defect() -> ImsError:

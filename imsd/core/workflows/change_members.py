@@ -58,6 +58,7 @@ class ChangeMembers(Workflow):
                         "reason": error.reason,
                         "message": error.message,
                         "hint": error.hint,
+                        "field": error.field,
                     }
                 else:
                     shares.note(change)

@@ -63,6 +63,8 @@ def test_every_code_of_a_call_belongs_to_one_that_exists_and_differs_from_the_co
         ("PublishImage", FailedPrecondition("shared", reason="IMAGE_SHARED"), "IMG.0052"),
         ("SetImageVisibility", FailedPrecondition("data", reason="IMAGE_KIND_UNSUITED"), "IMG.0125"),
         ("ListImages", InvalidRequest("flavour", field="filter.server_type"), "IMG.0192"),
+        ("AddMembers", InvalidRequest("no id", field="image_ids"), "IMG.0066"),
+        ("AddMembers", InvalidRequest("no id", field="member_project_ids"), "IMG.0067"),
     ],
 )
 def test_the_code_is_that_of_the_call(call: str, error: ImsError, code: str) -> None:
