@@ -26,6 +26,10 @@ REQUEST_AGE = timedelta(days=7)
 # The row of a job that ended is kept for a month.
 JOB_AGE = timedelta(days=30)
 
+# Rows that one transaction removes: a daemon that was down for weeks has many to remove, and the writer is
+# held no longer than that takes.
+FORGET_BATCH = 1000
+
 # What is done in each round, beside sweeping: it lets go of what is due.
 Chore = Callable[[], Coroutine[object, object, None]]
 
@@ -76,9 +80,14 @@ class Sweeper:
 
     async def _forget(self) -> None:
         now = self._runtime.clock()
-        async with self._runtime.database.transaction() as c:
-            await request_rows.forget_requests(c, now - REQUEST_AGE)
-            await job_rows.forget_jobs(c, now - JOB_AGE)
+        for forget, before in (
+            (request_rows.forget_requests, now - REQUEST_AGE),
+            (job_rows.forget_jobs, now - JOB_AGE),
+        ):
+            count = FORGET_BATCH
+            while count == FORGET_BATCH:
+                async with self._runtime.database.transaction() as c:
+                    count = await forget(c, before, FORGET_BATCH)
 
     async def _free(self, store_name: str) -> None:
         try:

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.contract import Conflict
 
+from .not_by_index import not_by_index
 from .records import JobKind, JobRecord, JobState
 from .rows import Marker, beyond, in_batches, plain, to_row
 from .states import JOB_NEXT_STATES, require_move
@@ -193,10 +194,10 @@ async def note_result(c: AsyncConnection, job_id: str, result: Mapping[str, Any]
     await c.execute(update(job).where(job.c.id == job_id).values(result=dict(result)))
 
 
-async def forget_jobs(c: AsyncConnection, before: datetime) -> int:
-    """Delete the rows of jobs that ended before a time; returns how many."""
-    ended = delete(job).where(job.c.state.in_(FINAL_STATES), job.c.finished_at < before)
-    return int((await c.execute(ended)).rowcount)
+async def forget_jobs(c: AsyncConnection, before: datetime, limit: int) -> int:
+    """Delete the rows of at most ``limit`` jobs that ended before a time; returns how many."""
+    ended = select(job.c.id).where(not_by_index(job.c.state).in_(FINAL_STATES), job.c.finished_at < before)
+    return int((await c.execute(delete(job).where(job.c.id.in_(ended.limit(limit))))).rowcount)
 
 
 async def require_fence(c: AsyncConnection, job_id: str, fence: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .rows import insert_new
@@ -34,6 +34,8 @@ async def remember_request(
     return bool((await c.execute(insert_new(c.dialect, request).values(row))).rowcount)
 
 
-async def forget_requests(c: AsyncConnection, before: datetime) -> int:
-    """Delete those made before a time; returns how many."""
-    return int((await c.execute(delete(request).where(request.c.created_at < before))).rowcount)
+async def forget_requests(c: AsyncConnection, before: datetime, limit: int) -> int:
+    """Delete at most ``limit`` of those made before a time; returns how many."""
+    keys = tuple_(request.c.project_id, request.c.request_id)
+    old = select(request.c.project_id, request.c.request_id).where(request.c.created_at < before)
+    return int((await c.execute(delete(request).where(keys.in_(old.limit(limit))))).rowcount)

@@ -225,8 +225,9 @@ job = Table(
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
     Index(None, "project_id", "created_at", "id"),
+    Index(None, "project_id", "image_id", "created_at", "id"),
     Index(None, "state", "created_at", "id"),
-    Index(None, "image_id"),
+    Index(None, "finished_at"),
     Index(None, "parent_job_id"),
 )
 

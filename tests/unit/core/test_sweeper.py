@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import NoReturn
 
+import pytest
+
 from imsd.chunks.index import Holder, HolderKind, pack_blob
 from imsd.chunks.staged_source import staging_blob
 from imsd.contract import BlobId, BlobStore, ByteRange, StoredBlob, Unavailable
@@ -103,12 +105,17 @@ async def test_one_failure_does_not_end_the_round(database: Database) -> None:
     assert not await exists(store, pack_blob(ORPHAN))
 
 
-async def test_jobs_that_ended_long_ago_are_forgotten(database: Database) -> None:
-    old = a_job(state=JobState.SUCCESS, finished_at=now() - JOB_AGE - timedelta(minutes=1))
+async def test_jobs_that_ended_long_ago_are_forgotten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: a few in each transaction."""
+    monkeypatch.setattr("imsd.core.sweeper.FORGET_BATCH", 2)
+    ended = now() - JOB_AGE - timedelta(minutes=1)
+    old = [a_job(state=JobState.SUCCESS, finished_at=ended) for _ in range(5)]
     recent = a_job(state=JobState.FAIL, finished_at=now() - JOB_AGE + timedelta(minutes=1))
     running = a_job(state=JobState.RUNNING)
     async with database.transaction() as c:
-        for record in (old, recent, running):
+        for record in (*old, recent, running):
             await job_rows.insert_job(c, record)
     async with open_runtime(database, pool_of()) as runtime:
         await Sweeper(runtime).tick(nothing)

@@ -240,7 +240,7 @@ async def test_only_jobs_that_ended_long_ago_are_forgotten(database: Database) -
     failed, running = a_job(state=JobState.FAIL, finished_at=at(5)), a_job(state=JobState.RUNNING)
     await put(database, old, recent, failed, running)
     async with database.transaction() as c:
-        assert await jobs.forget_jobs(c, at(20)) == 2
+        assert [await jobs.forget_jobs(c, at(20), 1) for _ in range(3)] == [1, 1, 0]
     async with database.reading() as c:
         left = await jobs.list_jobs(c, JobQuery(project_id="lab"), 10, None)
     assert {record.id for record in left} == {recent.id, running.id}
