@@ -1,6 +1,7 @@
 """Copying an image inside the region: the request, checked, becomes a job and an image without a disk yet.
 
-Sources of the rules: the seed's Table 5-4, contract §3.7 and §9.1.
+Sources of the rules: the seed's Table 5-4, contract §3.7 and §9.1. The *size* of an image is that of its
+data, as for an export: see CONSTRAINTS.md, "What the size of an image is".
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ class ImageCopies:
 def require_copyable(source: ImageRecord, max_bytes: int) -> None:
     """Raises FailedPrecondition (IMAGE_KIND_UNSUITED), LimitExceeded (COPY_TOO_LARGE)."""
     require_disk(source)
-    if source.virtual_size > max_bytes:
+    if source.data_size > max_bytes:
         raise LimitExceeded(
-            f"image {source.name!r} has {source.virtual_size} bytes, and at most {max_bytes} are copied",
+            f"image {source.name!r} holds {source.data_size} bytes, and at most {max_bytes} are copied",
             reason="COPY_TOO_LARGE",
             field="image_id",
             hint="use the image as it is, or ask the operator to raise limits.max_copy_bytes",

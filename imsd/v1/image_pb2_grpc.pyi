@@ -150,7 +150,7 @@ class ImageServiceStub:
     It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
     Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
     it descends from is inherited: see Image.origin_image_id.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (a disk above 128 GB;
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
     the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
     SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
     DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
@@ -309,7 +309,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
     Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
     it descends from is inherited: see Image.origin_image_id.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (a disk above 128 GB;
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
     the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
     SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
     DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
@@ -567,7 +567,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
         Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
         it descends from is inherited: see Image.origin_image_id.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (a disk above 128 GB;
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
         the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
         SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
         DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.

@@ -177,7 +177,7 @@ async def put(service: ImportService, **values: Any) -> ImageRecord:
     ("values", "error", "reason"),
     [
         ({"kind": ImageKind.ISO, "disk_format": "iso"}, FailedPrecondition, "IMAGE_KIND_UNSUITED"),
-        ({"virtual_size": (128 << 30) + 1}, LimitExceeded, "COPY_TOO_LARGE"),
+        ({"data_size": (128 << 30) + 1}, LimitExceeded, "COPY_TOO_LARGE"),
         ({"status": ImageStatus.QUEUED}, FailedPrecondition, "FAILED_PRECONDITION"),
         ({"status": ImageStatus.SAVING}, FailedPrecondition, "FAILED_PRECONDITION"),
         ({"status": ImageStatus.DEACTIVATED}, FailedPrecondition, "FAILED_PRECONDITION"),
@@ -194,8 +194,15 @@ async def test_rows_of_table_5_4_on_replicating_an_image(
     assert getattr(refused.value, "reason", "") == reason
 
 
-async def test_an_image_of_exactly_128_gb_is_copied(service: ImportService) -> None:
-    record = await put(service, virtual_size=128 << 30, manifest_id="0" * 32)
+@pytest.mark.parametrize(
+    "sizes",
+    [{"data_size": 128 << 30}, {"data_size": 1 << 20, "virtual_size": 1 << 40}],
+    ids=["limit", "sparse"],
+)
+async def test_the_data_of_an_image_up_to_128_gb_is_copied_however_large_its_disk(
+    service: ImportService, sizes: dict[str, int]
+) -> None:
+    record = await put(service, **sizes, manifest_id="0" * 32)
     view = await copied(service, record.id)
     assert view.record.error_message == "there is no manifest " + "0" * 32  # and nothing about its size
 
