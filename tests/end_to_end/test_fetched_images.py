@@ -58,11 +58,6 @@ def slowly(page: WebFile, pause_seconds: float = 0.02) -> Callable[[Seen], Reply
     return lambda seen: replace(page(seen), pause_seconds=pause_seconds)
 
 
-async def left_nothing(daemon: DaemonProcess) -> bool:
-    await wire.becomes_empty(daemon)
-    return daemon.rows() == {}
-
-
 @pytest.mark.parametrize("is_qcow2", [False, True])
 @pytest.mark.parametrize("has_ranges", [True, False])
 async def test_an_image_of_a_url(
@@ -135,7 +130,7 @@ async def test_a_file_that_changed_while_the_daemon_was_down_is_not_put_together
         done = await wire.ended(stubs, job)
     assert (done.state, done.error.reason) == (job_pb2.JOB_STATE_FAIL, "URL_CHANGED")
     assert done.progress.phase == "fetch"
-    assert await left_nothing(daemon)
+    await wire.leaves_nothing(daemon)
 
 
 @pytest.mark.parametrize("start_of_file", [b"", b"QFI\xfb\x00\x00\x00\x03"])
@@ -164,7 +159,7 @@ async def test_a_fetch_that_fails_leaves_nothing(start_with_web: StartDaemon, we
             done = await wire.ended(stubs, await create(stubs, url=f"{web.root}{path}"))
             assert (done.state, done.error.reason) == (job_pb2.JOB_STATE_FAIL, reason), done
             assert done.error.hint
-    assert await left_nothing(daemon)
+    await wire.leaves_nothing(daemon)
 
 
 async def test_bytes_that_are_not_the_expected_ones_are_no_image(
@@ -176,7 +171,7 @@ async def test_bytes_that_are_not_the_expected_ones_are_no_image(
         done = await wire.ended(stubs, await create(stubs, url=url, expected_sha256="0" * 64))
         assert done.error.reason == "DIGEST_MISMATCH"
         assert await refusal(stubs, url=url, expected_sha256="0" * 63) == "INVALID_REQUEST"
-    assert await left_nothing(daemon)
+    await wire.leaves_nothing(daemon)
 
 
 async def test_a_file_above_the_limits_is_refused_at_its_first_answer(
@@ -189,7 +184,7 @@ async def test_a_file_above_the_limits_is_refused_at_its_first_answer(
         for each in (url, web.offer("/endless", endless)):
             done = await wire.ended(stubs, await create(stubs, url=each))
             assert done.error.reason == "LIMIT_EXCEEDED"
-    assert await left_nothing(daemon)
+    await wire.leaves_nothing(daemon)
 
 
 async def test_what_may_not_be_fetched_is_refused_at_once(start_daemon: StartDaemon) -> None:
@@ -202,7 +197,7 @@ async def test_what_may_not_be_fetched_is_refused_at_once(start_daemon: StartDae
         assert await refusal(stubs, local_path="/etc/passwd") == "FAILED_PRECONDITION"
         assert await refusal(stubs) == "INVALID_REQUEST"
         assert await refusal(stubs, upload_id=done.id, expected_sha256="0" * 64) == "INVALID_REQUEST"
-    assert await left_nothing(daemon)
+    await wire.leaves_nothing(daemon)
 
 
 async def test_the_upload_of_a_job_is_its_own(start_with_web: StartDaemon, web: WebServer) -> None:
@@ -295,7 +290,7 @@ async def test_a_sparse_file_that_is_changed_after_a_kill_is_not_put_together(
     async with connected(daemon) as stubs:
         done = await wire.ended(stubs, job)
     assert (done.state, done.error.reason) == (job_pb2.JOB_STATE_FAIL, "FAILED_PRECONDITION"), done
-    assert await left_nothing(daemon)
+    await wire.leaves_nothing(daemon)
 
 
 async def test_a_job_that_waits_for_its_server_stops_with_the_daemon_and_goes_on(

@@ -138,3 +138,11 @@ async def becomes_empty(daemon: DaemonProcess, prefix: str = "", seconds: float 
     while blobs := daemon.blobs(prefix):
         assert asyncio.get_running_loop().time() < deadline, f"left in the store: {blobs}"
         await asyncio.sleep(0.05)
+
+
+async def leaves_nothing(daemon: DaemonProcess, seconds: float = 30.0) -> None:
+    """Wait until nothing is left of images and uploads: a sweep forgets rows after it deleted their bytes."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while left := daemon.blobs() or daemon.rows():
+        assert asyncio.get_running_loop().time() < deadline, f"left: {left}"
+        await asyncio.sleep(0.05)
