@@ -134,11 +134,16 @@ def make_folder(path: str | os.PathLike[str], file_mode: int, dir_fd: int | None
     os.mkdir(path, wanted, dir_fd=dir_fd)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        made = stat.S_IMODE(os.fstat(fd).st_mode)
-        if made & 0o777 != wanted:  # by the umask
-            # The bit that hands the group on was inherited, and stays; a service that may set no such bit
-            # leaves the folder as narrow as its umask has it.
+        status = os.fstat(fd)
+        if status.st_mode & 0o777 != wanted and _keeps_its_group_bit(status):  # narrower, by the umask
+            # A service that may set no such bit (RestrictSUIDSGID) leaves the folder as it is.
             with suppress(PermissionError):
-                os.fchmod(fd, made & ~0o777 | wanted)
+                os.fchmod(fd, stat.S_IMODE(status.st_mode) & ~0o777 | wanted)
     finally:
         os.close(fd)
+
+
+def _keeps_its_group_bit(status: os.stat_result) -> bool:
+    """Whether a folder that hands its group on still does after a change of its mode by this process."""
+    hands_on = status.st_mode & stat.S_ISGID
+    return not hands_on or os.geteuid() == 0 or status.st_gid in (os.getegid(), *os.getgroups())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -121,6 +122,20 @@ async def test_a_bucket_that_hands_its_group_on_does_so_in_every_folder(tmp_path
     assert {file.parent.stat().st_mode & 0o7777, file.parents[1].stat().st_mode & 0o7777} == {0o2750}
     assert {each.stat().st_gid for each in (file, *file.parents[:2])} == {bucket.stat().st_gid}
     assert bucket.stat().st_mode & 0o7777 == 0o2770
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to a group that this user is not in")
+async def test_a_group_that_the_daemon_is_not_in_keeps_its_folders(tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    os.chown(bucket, 65534, 4711)
+    bucket.chmod(0o2770)
+    async with open_local_store(LocalBucketOptions(path=bucket)) as store:
+        with as_nobody(), umask(0o077):
+            await put(store)
+    folder = (bucket / PACK).parent.stat()
+    assert (folder.st_mode & stat.S_ISGID, folder.st_gid) == (stat.S_ISGID, 4711)
+    assert (bucket / PACK).stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("file_mode", ["0755", "0400", "rw-r-----", "", "06400", "0o640", "1640"])
