@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LOOPBACK = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
 
@@ -64,9 +64,17 @@ class Authority:
         names = [x509.UniformResourceIdentifier(uri) for uri in uris]
         return _sign(common_name, self._own, names, lifetime)
 
+    def server_only(self, common_name: str) -> Signed:
+        """A certificate that says that it is for servers, and for nothing else."""
+        return _sign(common_name, self._own, (), timedelta(days=1), ExtendedKeyUsageOID.SERVER_AUTH)
+
 
 def _sign(
-    common_name: str, issuer: Signed | None, names: Sequence[x509.GeneralName], lifetime: timedelta
+    common_name: str,
+    issuer: Signed | None,
+    names: Sequence[x509.GeneralName],
+    lifetime: timedelta,
+    usage: x509.ObjectIdentifier | None = None,
 ) -> Signed:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else [])
@@ -81,6 +89,8 @@ def _sign(
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
+    if usage:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return Signed(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)

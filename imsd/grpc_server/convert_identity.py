@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from imsd.contract import InvalidRequest
+from imsd.core import identity_checks
 from imsd.core.caller import Caller, CallerKind
 from imsd.core.grants import Grant
 from imsd.metadata.identity_records import (
@@ -47,7 +48,13 @@ def principal_kind_from_pb(value: int) -> PrincipalKind:
 def grant_query_from_pb(request: pb.ListRoleGrantsRequest) -> GrantQuery:
     """Raises InvalidRequest."""
     kind = principal_kind_from_pb(request.principal_kind) if request.principal_kind else None
-    return GrantQuery(principal_kind=kind, principal_id=request.principal_id, project_id=request.project_id)
+    principal_id, project_id = request.principal_id, request.project_id
+    if principal_id:
+        # Of any kind: what can be the name of a user can be that of a certificate, too.
+        principal_id = identity_checks.principal_id(kind or PrincipalKind.CERTIFICATE, principal_id)
+    if project_id:
+        project_id = identity_checks.granted_project(project_id)
+    return GrantQuery(principal_kind=kind, principal_id=principal_id, project_id=project_id)
 
 
 def caller_to_pb(caller: Caller, grants: Sequence[Grant]) -> pb.Caller:

@@ -189,9 +189,10 @@ async def test_a_stranger_does_not_even_connect(place: Place) -> None:
         assert refused.reason == "DAEMON_UNREACHABLE"
         assert "--cert" in refused.hint
     expired = place.authority.client("x", SPIFFE, lifetime=-timedelta(hours=1))
-    certificate, key = expired.write(place.folder, "expired")
-    said = {"ca_file": place.ca_file, "cert_file": str(certificate), "key_file": str(key)}
-    assert (await refusal(place.mutual, **said)).reason == "DAEMON_UNREACHABLE"
+    for signed in (expired, place.authority.server_only("x")):
+        certificate, key = signed.write(place.folder, "no-good")
+        said = {"ca_file": place.ca_file, "cert_file": str(certificate), "key_file": str(key)}
+        assert (await refusal(place.mutual, **said)).reason == "DAEMON_UNREACHABLE"
 
 
 async def test_a_daemon_that_is_not_trusted_gets_no_token(place: Place) -> None:
