@@ -79,13 +79,16 @@ async def list_keys(
 
     Fewer when there are many values. Also whether there are more keys.
     """
+    is_meant = (
+        image_tag.c.project_id == query.project_id,
+        image_tag.c.key > after,
+        image_tag.c.image_id.in_(matching_ids(query)),
+    )
+    # The keys first: to number the values of all keys, for a page of some, takes as long as to list them all.
+    keys = select(image_tag.c.key).where(*is_meant).distinct().order_by(image_tag.c.key).limit(limit + 1)
     pairs = (
         select(image_tag.c.key, image_tag.c.value)
-        .where(
-            image_tag.c.project_id == query.project_id,
-            image_tag.c.key > after,
-            image_tag.c.image_id.in_(matching_ids(query)),
-        )
+        .where(*is_meant, image_tag.c.key.in_(keys))
         .distinct()
         .subquery()
     )
