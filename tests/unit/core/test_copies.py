@@ -12,9 +12,12 @@ from sqlalchemy import select
 
 from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.contract import FailedPrecondition, InvalidRequest, LimitExceeded, NotFound
+from imsd.core.image_changes import ImageRef
 from imsd.core.image_copies import COPIED, NewCopy, queued_copy
+from imsd.core.image_deletion import ImageDeletion
 from imsd.core.requests import RequestKey
 from imsd.metadata import images as image_rows
+from imsd.metadata import quotas as quota_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import (
     ImageKind,
@@ -258,6 +261,31 @@ async def test_bad_requests_are_refused(service: ImportService, values: dict[str
     with pytest.raises(InvalidRequest):
         await started(service, values.pop("image_id", source.id), **values)
     assert await service.left() == {"image": 1}
+
+
+async def test_copies_imports_and_undeletions_at_once_stay_within_the_quota(
+    database: Database,
+) -> None:
+    async with ImportWorld(database).serving(quotas={"images": 6}) as service:
+        source, *gone = [await imported(service, a_disk(seed, 1)) for seed in (20, 21, 22)]
+        deletion = ImageDeletion(service.runtime, service.sweeper)
+        for each in gone:
+            await deletion.delete(ImageRef(PROJECT, each.id), is_final=False)
+        uploads = [await service.send(a_disk(23, 1)) for _ in range(4)]
+        outcomes = await asyncio.gather(
+            *(started(service, source.id, name=f"copy-{n}") for n in range(4)),
+            *(service.start(upload_id=upload_id) for upload_id in uploads),
+            *(deletion.undelete(ImageRef(PROJECT, each.id)) for each in gone),
+            return_exceptions=True,
+        )
+        refused = [each for each in outcomes if isinstance(each, LimitExceeded)]
+        assert {each.reason for each in refused} == {"QUOTA_EXCEEDED"}
+        done = [each for each in outcomes if not isinstance(each, BaseException)]
+        assert (len(done), len(refused)) == (5, 5)
+        for job_id in [each for each in done if isinstance(each, str)]:
+            assert (await service.end_of(job_id)).record.state is JobState.SUCCESS
+        async with service.runtime.database.reading() as c:
+            assert await quota_rows.used(c, PROJECT, "images") == 6
 
 
 async def test_a_request_that_is_repeated_makes_one_copy(service: ImportService) -> None:
