@@ -26,9 +26,21 @@ class Choice:
     of: Callable[[Any], str]
 
 
+@dataclass(frozen=True, slots=True)
+class Also:
+    """An action that a call needs beside its own, when the request is one that ``when`` holds of.
+
+    ``is_of_image``: it is decided of the images that the call is about, else of the project.
+    """
+
+    action: str
+    when: Callable[[Any], bool] = lambda request: True
+    is_of_image: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """A call. ``action``: its name, or one that the request decides on.
+    """A call. ``action``: its name, or one that the request decides on; ``also``: what it needs beside it.
 
     ``trace``: the name of the trace it leaves; empty when it only reads. ``resource``: the kind of thing
     that it is about; ``id_field``: the field of the request that names it, empty when the call makes it.
@@ -40,6 +52,7 @@ class Operation:
     resource: str = "image"
     id_field: str = ""
     found_field: str = ""
+    also: tuple[Also, ...] = ()
 
     @property
     def is_mutation(self) -> bool:
@@ -54,8 +67,13 @@ class Operation:
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """Every action that it may need."""
+        """Every action that may be its own."""
         return (self.action,) if isinstance(self.action, str) else self.action.actions
+
+    @property
+    def all_actions(self) -> tuple[str, ...]:
+        """Every action that it may need."""
+        return (*self.actions, *(each.action for each in self.also))
 
 
 _SERVER_IMAGE: Final = "ims:serverImages:create"
@@ -69,6 +87,22 @@ def _creation(request: Any) -> str:
 
 
 _CREATION: Final = Choice((_SERVER_IMAGE, _DATA_IMAGE), _creation)
+
+# Contract §12.2, "needs get + update too": it fills an image that is there.
+_OF_A_REGISTRATION: Final = (Also("ims:images:get"), Also("ims:images:update"))
+
+
+def _moves(request: Any) -> bool:
+    return "enterprise_project_id" in request.update_mask.paths
+
+
+def _copies_into_another(request: Any) -> bool:
+    return request.enterprise_project_id not in ("", "0")
+
+
+# Contract §3.9 and §12.2: what is put into an enterprise project is as if it were created there.
+_OF_A_MOVE: Final = (Also(_SERVER_IMAGE, _moves, is_of_image=False),)
+_OF_A_COPY: Final = (Also(_SERVER_IMAGE, _copies_into_another, is_of_image=False),)
 
 _PROJECT_TRACES: Final = "ims:traces:list"
 # Traces of users, roles, tokens: whoever sees those of every project is not yet an operator.
@@ -86,22 +120,24 @@ def _reads(action: str | Choice, resource: str = "image", id_field: str = "") ->
     return Operation(action=action, resource=resource, id_field=id_field)
 
 
-def _changes(trace: str, action: str, resource: str = "image", id_field: str = "") -> Operation:
-    return Operation(action=action, trace=trace, resource=resource, id_field=id_field)
+def _changes(
+    trace: str, action: str, resource: str = "image", id_field: str = "", also: tuple[Also, ...] = ()
+) -> Operation:
+    return Operation(action=action, trace=trace, resource=resource, id_field=id_field, also=also)
 
 
-_IMAGE: Final = {"id_field": "image_id"}
+_IMAGE: Final[Mapping[str, Any]] = {"id_field": "image_id"}
 
 _IMAGES = {
     "CreateImage": Operation(action=_CREATION, trace="createImage"),
     "CreateQueuedImage": _changes("createImage", "ims:images:create"),
-    "RegisterImage": _changes("updateImage", "ims:images:upload", **_IMAGE),
+    "RegisterImage": _changes("updateImage", "ims:images:upload", **_IMAGE, also=_OF_A_REGISTRATION),
     "GetImage": _reads("ims:images:get", **_IMAGE),
     "ResolveImage": Operation(action="ims:images:get", found_field="id"),
     "ResolveFamily": Operation(action="ims:images:get", found_field="image_id"),
     "ListImages": _reads("ims:images:list"),
     "ExportImageList": _reads("ims:images:list"),
-    "UpdateImage": _changes("updateImage", "ims:images:update", **_IMAGE),
+    "UpdateImage": _changes("updateImage", "ims:images:update", **_IMAGE, also=_OF_A_MOVE),
     "DeleteImage": _changes("deleteImage", "ims:images:delete", **_IMAGE),
     "UndeleteImage": _changes("undeleteImage", "ims:images:delete", **_IMAGE),
     "DeactivateImage": _changes("deactivateImage", "ims:images:update", **_IMAGE),
@@ -109,7 +145,7 @@ _IMAGES = {
     "DeprecateImage": _changes("deprecateImage", "ims:images:update", **_IMAGE),
     "SetImageVisibility": _changes("setImageVisibility", "ims:images:publicize", **_IMAGE),
     "PublishImage": _changes("publishImage", "ims:images:publish", **_IMAGE),
-    "CopyImage": _changes("copyImage", "ims:images:copy", **_IMAGE),
+    "CopyImage": _changes("copyImage", "ims:images:copy", **_IMAGE, also=_OF_A_COPY),
     "ExportImage": _changes("exportImage", "ims:images:export", **_IMAGE),
     # The bytes leave the service, as by an export.
     "DownloadImage": _reads("ims:images:export", **_IMAGE),
@@ -225,4 +261,4 @@ OPERATIONS: Mapping[str, Operation] = {
     for call, operation in calls.items()
 }
 
-ACTIONS: Final = tuple(sorted({action for each in OPERATIONS.values() for action in each.actions}))
+ACTIONS: Final = tuple(sorted({action for each in OPERATIONS.values() for action in each.all_actions}))

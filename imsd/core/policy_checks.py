@@ -105,7 +105,7 @@ class PolicyChecks:
         return [
             ActionCalls(
                 action,
-                [method for method, each in OPERATIONS.items() if action in each.actions],
+                [method for method, each in OPERATIONS.items() if action in each.all_actions],
                 any(each.is_mutation for each in OPERATIONS.values() if action in each.actions),
             )
             for action in ACTIONS

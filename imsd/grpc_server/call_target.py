@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from imsd.core import checks, limits
@@ -17,6 +18,18 @@ _OF_USERS: Final = frozenset({"ims:tokens:create", "ims:tokens:list", "ims:polic
 _OF_NO_PROJECT: Final = frozenset({"ims:identity:get", "ims:identity:manage", SERVICE_TRACES})
 # Of a token's or a certificate's owner; the tables hold no longer ones.
 MAX_PRINCIPAL: Final = 255
+
+
+def needs_of(caller: Caller, operation: Operation, request: Any) -> Sequence[tuple[str, Target]]:
+    """Actions that a call needs, and what about; its own one first. Raises InvalidRequest as `target_of`."""
+    action = operation.action_for(request)
+    target = target_of(caller, operation, action, request)
+    of_project = replace(target, image_ids=())
+    needed = [each for each in operation.also if each.when(request)]
+    return [
+        (action, target),
+        *((each.action, target if each.is_of_image else of_project) for each in needed),
+    ]
 
 
 def target_of(caller: Caller, operation: Operation, action: str, request: Any) -> Target:

@@ -6,7 +6,7 @@ them. Health and reflection stand outside.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -23,7 +23,7 @@ from imsd.core.identity_services import IdentityServices
 from imsd.core.projects import KnownProjects, chosen_project
 
 from .call_places import CallPlaces, StrangerPlaces
-from .call_target import target_of
+from .call_target import needs_of
 from .call_trace import CallTrace, CallTraces
 from .credentials import credentials_of, is_local
 
@@ -43,8 +43,7 @@ class Admission:
         self._access = access
         self._projects = projects
         self._trace = trace
-        self._action = ""
-        self._target = Target(project_id="")
+        self._needed: Sequence[tuple[str, Target]] = ()
 
     async def admit(self, request: Any) -> None:
         """Decide on the request; call it before anything is done.
@@ -57,10 +56,9 @@ class Admission:
             self._trace.requested(request)
         if is_in_project := _is_in_project(self.method, request):
             request.project_id = chosen_project(self.caller, request.project_id)
-        action = self.operation.action_for(request)
-        self._target = target_of(self.caller, self.operation, action, request)
-        await self._access.require(self.caller, action, self._target)
-        self._action = action
+        needed = needs_of(self.caller, self.operation, request)
+        await self._require(self.caller, needed)
+        self._needed = needed
         if is_in_project and self.operation.changes(request):
             await self._projects.note(self.caller, request.project_id)
         if self._trace:
@@ -68,8 +66,7 @@ class Admission:
 
     async def review(self, caller: Caller) -> None:
         """Decide once more while the call runs, of its caller as it is by now. Raises PermissionDenied."""
-        if self._action:
-            await self._access.require(caller, self._action, self._target)
+        await self._require(caller, self._needed)
 
     async def found(self, response: Any) -> None:
         """Decide on the image that the call looked for by a name, as if it had been asked for by its id.
@@ -78,8 +75,12 @@ class Admission:
         """
         if self.operation.found_field:
             image_ids = (getattr(response, self.operation.found_field),)
-            target = replace(self._target, image_ids=image_ids)
-            await self._access.require(self.caller, self._action, target)
+            found = [(action, replace(target, image_ids=image_ids)) for action, target in self._needed]
+            await self._require(self.caller, found)
+
+    async def _require(self, caller: Caller, needed: Sequence[tuple[str, Target]]) -> None:
+        for action, target in needed:
+            await self._access.require(caller, action, target)
 
     def answered(self, response: Message) -> None:
         """What the call says; of several things, the last one counts."""
