@@ -58,9 +58,10 @@ class TraceUpkeep:
         Returns how many. Call it before a call is let in. Raises FailedPrecondition (INVALID_CONFIGURATION).
         """
         await self._ends.load()
-        await self._ends.compare()
         # A database in a file has no other daemon. One that others use may hold calls that run.
         interrupted = await self._take_over(None if self._is_alone else self._runtime.clock())
+        await _attempt("sealing of traces", self.seal())
+        await _attempt("comparison of the ends of traces", self._ends.compare())
         await self._compare_keys()
         self._periodic = asyncio.create_task(self._go_on(), name="upkeep of traces")
         return interrupted
@@ -80,8 +81,8 @@ class TraceUpkeep:
         await _attempt("traces that are late", self._recorder.write_late())
         await _attempt("leases of calls", self._renew(now))
         await _attempt("traces of calls that were interrupted", self._take_over(now))
-        await _attempt("comparison of the ends of traces", self._ends.compare())
         await _attempt("sealing of traces", self.seal())
+        await _attempt("comparison of the ends of traces", self._ends.compare())
         await _attempt("removal of old traces", self.remove_old(now))
 
     async def seal(self) -> None:

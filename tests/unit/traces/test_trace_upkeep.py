@@ -64,6 +64,17 @@ async def test_a_call_whose_daemon_died_becomes_an_interrupted_trace_once(new_wo
     assert len(await world.written()) == 1
 
 
+async def test_a_daemon_that_starts_seals_what_a_dead_one_did_not(new_world: NewWorld) -> None:
+    dead: World = await new_world()
+    for _ in range(5):
+        await dead.call()
+    assert await dead.seals() == [1]
+    world: World = await new_world()
+    await world.upkeep.start()
+    assert await world.seals() == [1, 5]
+    await world.upkeep.stop()
+
+
 async def test_a_database_in_a_file_knows_at_once_that_the_daemon_before_is_dead(
     new_world: NewWorld, database_url: str
 ) -> None:
