@@ -220,7 +220,9 @@ def test_a_database_that_was_put_back_is_found_out_by_what_was_delivered(
     for copied in tmp_path.glob("imsd.sqlite3*"):
         shutil.copy(copied, busy.state_dir / copied.name)
     busy.restart()
-    assert verify(busy)[0] == 0  # nothing in the database itself tells
+    code, found = verify(busy)  # nothing in the database itself tells, but the daemon remembers
+    assert code == 1
+    assert "an older copy" in found["problems"][0]
     refused = append(busy, file, check=False)
     assert (refused.returncode, "DATA_LOSS" in refused.stderr) == (1, True)
     make_image(busy, "after")
