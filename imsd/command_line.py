@@ -46,6 +46,22 @@ policy_app = typer.Typer(
 app.add_typer(policy_app, name="policy")
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    is_version_asked: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="As the command version."),
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 class LogFormat(StrEnum):
     CONSOLE = "console"
     JSON = "json"

@@ -15,6 +15,7 @@ after the command as well as before it.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import os
@@ -130,11 +131,16 @@ def command(
             formats, typer.Option(*output_flags, help="How to print the result.", rich_help_panel=PANEL)
         ]
         invoke.__signature__ = _signature(positional, output)  # type: ignore[attr-defined]
-        invoke.__doc__ = function.__doc__
+        invoke.__doc__ = _flowing(function.__doc__ or "")
         app.command(name, cls=PlacedCommand, epilog=epilog(example))(invoke)
         return function
 
     return declare
+
+
+def _flowing(text: str) -> str:
+    """Paragraphs in one line each: the terminal says where lines end, not the source."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
 def epilog(example: str | Sequence[str]) -> str:
@@ -144,7 +150,19 @@ def epilog(example: str | Sequence[str]) -> str:
 
 
 class PlacedCommand(TyperCommand):
-    """A command whose usage errors all say where they happened."""
+    """A command whose usage errors all say where they happened; its arguments are shown by name alone."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for parameter in self.params:
+            if parameter.param_type_name == "argument":
+                # Typer would write <str> behind each of them.
+                parameter.type = copy.copy(parameter.type)
+                parameter.type.get_metavar = lambda **_: ""  # type: ignore[method-assign]
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """``IMAGE`` where typer writes ``{IMAGE}``, which reads as a choice."""
+        return [piece.removeprefix("{").removesuffix("}") for piece in super().collect_usage_pieces(ctx)]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:

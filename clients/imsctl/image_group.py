@@ -229,6 +229,11 @@ async def share(
     return await member_group.share(session, [image], projects)
 
 
+# As they are wanted in the help page; all others after them.
+FIRST = ("import", "list", "show", "inspect", "download", "copy", "export", "share", "set", "delete")
+app.registered_commands.sort(key=lambda each: FIRST.index(each.name) if each.name in FIRST else len(FIRST))
+
+
 def _print_report(session: Session, image: image_pb2.Image, job: job_pb2.Job) -> None:
     report = job.verify_report
     if session.is_json:

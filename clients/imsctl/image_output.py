@@ -172,7 +172,8 @@ def preflight(image: image_pb2.Image) -> str:
     blocking = severities.count(guest_pb2.GuestFinding.SEVERITY_BLOCKS_BOOT)
     doubtful = severities.count(guest_pb2.GuestFinding.SEVERITY_MAY_BLOCK_BOOT)
     if not image.guest.is_verified:
-        return ""
+        is_bare = image.guest.is_inspected and image.kind == image_pb2.IMAGE_KIND_SYSTEM_DISK
+        return f"no system was found in it, see `imsctl image inspect {image.id}`" if is_bare else ""
     if not blocking and not doubtful:
         return "nothing found against booting"
     verdict = "will not boot" if blocking else "may not work"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
-from ims_client import ImsClient
+from ims_client import CallFailed, ImsClient
 
 from imsd.v1 import image_pb2, job_pb2, member_pb2
 
@@ -34,6 +34,9 @@ ImageArgument = Annotated[
 MembersOption = Annotated[
     list[str], typer.Option("--member", metavar="PROJECT", help="Another project; may be repeated.")
 ]
+NOT_ACCEPTED_HINT = (
+    "name an image that was not accepted yet by its id: `imsctl image list --shared --share-status pending`"
+)
 # Starts a job on images with these ids.
 StartJob = Callable[[ImsClient, Sequence[str]], Awaitable[job_pb2.Job]]
 
@@ -114,7 +117,12 @@ async def show(
 
 async def _answer(session: Session, images: Sequence[str], status: image_pb2.MemberStatus.ValueType) -> int:
     done = enum_text(image_pb2.MemberStatus, status)
-    return await _change(session, images, done, lambda client, ids: client.members.update(ids, status))
+    try:
+        return await _change(session, images, done, lambda client, ids: client.members.update(ids, status))
+    except CallFailed as error:
+        if error.reason == "NOT_FOUND":
+            error.hint = NOT_ACCEPTED_HINT
+        raise
 
 
 async def _change(session: Session, images: Sequence[str], done: str, start: StartJob) -> int:

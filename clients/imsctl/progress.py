@@ -102,8 +102,9 @@ def job_snapshot(job: job_pb2.Job) -> Snapshot:
         note = "cancelling"
     if job.state == job_pb2.JOB_STATE_SUCCESS:
         return Snapshot("done", 100)
+    is_cancelled = job.state == job_pb2.JOB_STATE_CANCELLED
     return Snapshot(
-        phase=progress.phase or "waiting",
+        phase="cancelled" if is_cancelled else progress.phase or "waiting",
         percent=progress.percent,
         bytes_done=progress.bytes_done,
         bytes_total=progress.bytes_total,

@@ -42,6 +42,7 @@ FLAGS = {
     "order_by": "--sort",
     "request_id": "--request-id",
     "project_id": "--project",
+    "user_id": "--user",
 }
 
 

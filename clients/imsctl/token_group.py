@@ -78,7 +78,7 @@ async def list_(session: Session, options: ListOptions) -> None:
             each.name,
             wording.local_time(each.created_at),
             _end(each),
-            wording.local_time(each.last_used_at),
+            wording.local_time(each.last_used_at)[:-3],  # known to the minute
         )
         for each in found
     ]

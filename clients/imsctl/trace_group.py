@@ -35,7 +35,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
     name: Annotated[
-        list[str], typer.Option(metavar="NAME", help="As createImage or deleteMemeber; may be repeated.")
+        list[str], typer.Option(metavar="NAME", help="As createImage or addMember; may be repeated.")
     ] = field(default_factory=list)
     outcome: Annotated[
         list[str],
@@ -44,7 +44,7 @@ class ListOptions:
     caller: Annotated[str, typer.Option(metavar="ID", help="Only of this user, or certificate.")] = ""
     resource: Annotated[str, typer.Option(metavar="ID", help="Only about this image, upload, user ...")] = ""
     type: Annotated[
-        str, typer.Option(metavar="TYPE", help="Only about images, uploads ...: image, upload.")
+        str, typer.Option(metavar="TYPE", help="Only about things of this type: image, upload, job, user ...")
     ] = ""
     request: Annotated[str, typer.Option("--request-id", metavar="ID", help="Only of this request.")] = ""
     since: Annotated[str, typer.Option(metavar="TIME", help=SINCE_HELP)] = ""
@@ -180,6 +180,8 @@ async def verify(session: Session, options: VerifyOptions) -> int:
     else:
         async with session.connect() as client:
             found = await client.traces.verify()
+        if not found.traces_checked:
+            session.note("note: there are no traces in this project")
     return _print_check(session, found)
 
 
@@ -224,7 +226,7 @@ def _row(trace: trace_pb2.Trace) -> tuple[str, ...]:
         " ".join(filter(None, (trace.resource_type, trace.resource_name or trace.resource_id))),
         f"{outcome} {trace.reason}".rstrip(),
         trace.caller_id,
-        trace.peer,
+        wording.peer(trace.peer),
         trace.id,
     )
 

@@ -6,6 +6,7 @@ import typer
 
 from imsd.v1 import identity_pb2 as pb
 
+from . import wording
 from .command import command
 from .identity_json import caller_fields
 from .json_fields import enum_text
@@ -28,11 +29,10 @@ async def whoami(session: Session) -> None:
         "known by": enum_text(pb.CallerKind, caller.kind).replace("_", " "),
         "token": caller.token_id,
         "groups": ", ".join(caller.groups),
-        "from": caller.peer,
+        "from": wording.peer(caller.peer),
+        "roles": "; ".join(map(_role, caller.roles)),
     }
     print_fields(fields)
-    for grant in caller.roles:
-        print_fields({"role": _role(grant)})
 
 
 def _role(grant: pb.RoleGrant) -> str:

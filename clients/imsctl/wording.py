@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -60,6 +61,14 @@ def kept(committed_offset: int, staged_bytes: int) -> str:
         # What is reserved for the next bytes is counted, until the daemon lets go of the file.
         what = f"up to {size(staged_bytes)} in the store, which are not stored again"
     return f"the upload is kept, with {what}"
+
+
+def peer(text: str) -> str:
+    """Where a call came from: ``ipv6:%5B::1%5D:4711`` as ``[::1]:4711``."""
+    kind, _, place = text.partition(":")
+    if kind == "unix":
+        return "unix socket"
+    return unquote(place) if kind in ("ipv4", "ipv6") else text
 
 
 def pairs(mapping: dict[str, str]) -> str:

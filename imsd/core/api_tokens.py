@@ -172,7 +172,7 @@ def _whose(caller: Caller, user_id: str) -> str:
     """The user that is meant. Whether the caller may mean it was decided before."""
     if not user_id and caller.kind not in (CallerKind.API_TOKEN, CallerKind.OIDC):
         # A certificate is no user, also when it is called like one.
-        checks.refuse("user_id", "say which user", "only a user has tokens of its own")
+        checks.refuse("user_id", "say which user", "only users have tokens: name one")
     return identity_checks.principal_name("user_id", user_id or caller.id)
 
 

@@ -47,10 +47,11 @@ class LiveProgress:
         self._reach(bytes_done)
 
     def _reach(self, bytes_done: int) -> None:
-        self.bytes_done = bytes_done
+        # A reader may touch more than what counts: the zeros between two pieces of data.
+        self.bytes_done = min(bytes_done, self.bytes_total) if self.bytes_total else bytes_done
         if self.bytes_total:
             low, high = self._span
-            part = min(bytes_done / self.bytes_total, 1.0)
+            part = self.bytes_done / self.bytes_total
             self.percent = max(self.percent, low + (high - low) * part)
 
     def advance(self, bytes_done: int, now: float) -> None:

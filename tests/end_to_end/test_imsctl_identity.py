@@ -149,6 +149,21 @@ def test_a_failure_is_told_in_one_sentence(empty_daemon: DaemonProcess, argument
     assert len(lines) <= 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("token", "list"), "--user"),
+        (("token", "create", "--name", "x"), "--user"),
+        (("role", "grant", FULL_ACCESS, "--user", "ann", "--in", "a b"), "--in"),
+        (("image", "list", "--project", "a b"), "--project"),
+    ],
+)
+def test_a_failure_names_the_option_at_fault(
+    empty_daemon: DaemonProcess, arguments: Any, option: str
+) -> None:
+    assert f"({option}) [" in failed(empty_daemon, *arguments)
+
+
 def test_several_are_deleted_though_one_is_not_there(daemon: DaemonProcess) -> None:
     for name in ("a", "b"):
         daemon.imsctl("user", "create", name)

@@ -23,6 +23,9 @@ PENDING, ACCEPTED, REJECTED = (
     image_pb2.MEMBER_STATUS_ACCEPTED,
     image_pb2.MEMBER_STATUS_REJECTED,
 )
+BY_ITS_ID = (
+    "name an image that was not accepted yet by its id: `imsctl image list --shared --share-status pending`"
+)
 StartDaemon = Callable[..., DaemonProcess]
 
 
@@ -339,6 +342,10 @@ async def test_the_commands_of_sharing_and_copying(daemon: DaemonProcess, stubs:
     unread = run("image", "copy", image.id, "--name", "mine", "--project", WEB, check=False)
     assert unread.returncode == 1
     assert "[SHARE_NOT_ACCEPTED]" in unread.stderr
+    by_name = run("member", "accept", "debian-12", "--project", WEB, check=False)
+    assert (by_name.returncode, by_name.stderr.splitlines()[1]) == (1, f"  {BY_ITS_ID}")
+    pending = daemon.imsctl_json("image", "list", "--shared", "--share-status", "pending", "--project", WEB)
+    assert [each["id"] for each in pending] == [image.id]
     assert "accepted" in run("member", "accept", image.id, "--project", WEB).stdout
     run("image", "share", "debian-12", SHOP, "--project", OWNER)
     members = daemon.imsctl_json("member", "list", "debian-12", "--project", OWNER)

@@ -106,6 +106,31 @@ def test_every_help_page_has_an_example_that_is_a_command(name: str) -> None:
     assert f"imsctl {name}" in help_page.output.partition("Example:")[2]
 
 
+def help_page(*words: str, columns: int = 80) -> str:
+    env = {"COLUMNS": str(columns)}
+    outcome = CliRunner().invoke(app, [*words, "--help"], env=env, prog_name="imsctl")
+    assert outcome.exit_code == 0
+    return outcome.output
+
+
+def test_a_help_page_shows_arguments_by_their_names_alone() -> None:
+    page = help_page("image", "export")
+    assert "Usage: imsctl image export [OPTIONS] IMAGE BUCKET:OBJECT" in page
+    assert "<str>" not in page
+    assert "Usage: imsctl bucket objects [OPTIONS] BUCKET [PREFIX]" in help_page("bucket", "objects")
+
+
+def test_a_paragraph_of_a_help_page_ends_where_the_terminal_does() -> None:
+    lines = [line.strip() for line in help_page("trace", "export").splitlines()]
+    at = lines.index("With --append nothing is left out and nothing written twice, however often it")
+    assert lines[at + 1].startswith("is run, and it fails when the daemon's traces are not")
+
+
+def test_images_are_imported_and_listed_first() -> None:
+    found = re.findall(r"^│ ([a-z-]+) ", help_page("image").partition("Commands")[2], re.M)
+    assert found[:3] == ["import", "list", "show"]
+
+
 def shown_commands(page: str) -> list[list[str]]:
     """The words behind `imsctl` of every command in the blocks of shell commands on ``page``."""
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)

@@ -167,5 +167,79 @@ def test_a_preflight_says_the_worst_and_where_to_look(severities: list[str], tex
     assert preflight(image_pb2.Image(id="42", guest=guest)) == text
 
 
-def test_a_preflight_of_an_unknown_system_says_nothing() -> None:
-    assert preflight(image_pb2.Image(id="42")) == ""
+def test_a_preflight_of_what_was_not_looked_at_says_nothing() -> None:
+    assert preflight(image_pb2.Image(id="42", kind=image_pb2.IMAGE_KIND_SYSTEM_DISK)) == ""
+
+
+def test_a_system_disk_without_a_system_is_told() -> None:
+    guest = guest_pb2.GuestReport(is_inspected=True)
+    image = image_pb2.Image(id="42", kind=image_pb2.IMAGE_KIND_SYSTEM_DISK, guest=guest)
+    assert preflight(image) == "no system was found in it, see `imsctl image inspect 42`"
+    image.kind = image_pb2.IMAGE_KIND_DATA_DISK
+    assert preflight(image) == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ("unix:", "unix socket"),
+        ("ipv4:192.0.2.7:4711", "192.0.2.7:4711"),
+        ("ipv6:%5B::1%5D:4711", "[::1]:4711"),
+        ("somewhere", "somewhere"),
+    ],
+)
+def test_where_a_call_came_from_is_an_address(told: str, text: str) -> None:
+    assert wording.peer(told) == text
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+
+LONG = "a text that is as long as texts are that say something"
+
+
+def test_a_table_that_is_wider_than_the_terminal_has_its_long_texts_in_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_a_terminal(monkeypatch, 60)
+    output.print_table(("NAME", "WHAT", "SIZE>"), [("first-of-all", LONG, "2.0 GiB"), ("b", "short", "1 B")])
+    assert capsys.readouterr().out == (
+        "NAME          WHAT                                      SIZE\n"
+        "first-of-all  a text that is as long as texts are    2.0 GiB\n"
+        "              that say something\n"
+        "b             short                                      1 B\n"
+    )
+
+
+def test_times_sizes_and_words_are_never_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_a_terminal(monkeypatch, 20)
+    row = ("2026-11-27 18:33:25", "2.0 GiB", "3f0c2f6e-5b0e-4a6e-9d5b-0c4f0a5d8f11")
+    output.print_table(("TIME", "SIZE", "ID"), [row])
+    assert capsys.readouterr().out.splitlines()[1] == "  ".join(row)
+
+
+def test_a_table_for_a_program_has_a_row_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    output.print_table(("NAME", "WHAT"), [("a" * 30, LONG)])
+    assert capsys.readouterr().out.splitlines()[1] == f"{'a' * 30}  {LONG}"
+
+
+def test_a_long_field_goes_on_below_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_a_terminal(monkeypatch, 40)
+    output.print_fields({"name": "x", "because": LONG})
+    assert capsys.readouterr().out == (
+        "name     x\nbecause  a text that is as long as texts\n         are that say something\n"
+    )
+
+
+def test_a_job_that_was_cancelled_is_not_called_done() -> None:
+    job = job_pb2.Job(state=job_pb2.JOB_STATE_CANCELLED, progress=job_pb2.Progress(phase="done", percent=57))
+    assert job_snapshot(job).phase == "cancelled"

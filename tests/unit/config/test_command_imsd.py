@@ -148,6 +148,7 @@ def test_every_command_has_an_example(tmp_path: Path) -> None:
 
 def test_the_version_is_told(tmp_path: Path) -> None:
     assert imsd("version", cwd=tmp_path).stdout.startswith("imsd 0.")
+    assert imsd("--version", cwd=tmp_path).stdout == imsd("version", cwd=tmp_path).stdout
 
 
 def test_a_bucket_that_holds_the_state_directory_is_told_before_anything_is_made(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def test_more_bytes_than_promised_stay_inside_the_phase() -> None:
     board.enter("job", "store", 10, (0.0, 90.0))
     board.advance("job", 1000)
     assert live.percent == pytest.approx(90.0)
+    assert (live.bytes_done, live.bytes_total) == (10, 10)
 
 
 def test_rate_and_eta_come_from_the_last_seconds() -> None:
