@@ -85,8 +85,8 @@ class ImageCalls:
         )
         await self._connection.call(self._stub.DeleteImage, request)
 
-    async def undelete(self, image_id: str) -> pb.Image:
-        request = pb.UndeleteImageRequest(project_id=self._project_id, image_id=image_id)
+    async def undelete(self, image_id: str, etag: str = "") -> pb.Image:
+        request = pb.UndeleteImageRequest(project_id=self._project_id, image_id=image_id, etag=etag)
         return await self._changed(self._stub.UndeleteImage, request)
 
     async def deactivate(self, image_id: str, etag: str = "") -> pb.Image:

@@ -21,20 +21,23 @@ class TagCalls:
         self._project_id = connection.project_id
         self._stub = TagServiceStub(connection.channel)
 
-    async def set(self, image_id: str, tags: Mapping[str, str]) -> pb.ImageTags:
+    async def set(self, image_id: str, tags: Mapping[str, str], etag: str = "") -> pb.ImageTags:
         """Add tags, and replace those whose keys are there."""
         request = pb.SetImageTagsRequest(
             project_id=self._project_id,
             image_id=image_id,
             tags=[pb.Tag(key=key, value=value) for key, value in tags.items()],
+            etag=etag,
         )
         found: pb.ImageTags = await self._connection.call(self._stub.SetImageTags, request)
         return found
 
-    async def delete(self, image_id: str, keys: Sequence[str], *, is_lenient: bool = False) -> pb.ImageTags:
+    async def delete(
+        self, image_id: str, keys: Sequence[str], etag: str = "", *, is_lenient: bool = False
+    ) -> pb.ImageTags:
         """Take tags off; ``is_lenient``: those that are not there are no error."""
         request = pb.DeleteImageTagsRequest(
-            project_id=self._project_id, image_id=image_id, keys=keys, is_lenient=is_lenient
+            project_id=self._project_id, image_id=image_id, keys=keys, is_lenient=is_lenient, etag=etag
         )
         left: pb.ImageTags = await self._connection.call(self._stub.DeleteImageTags, request)
         return left

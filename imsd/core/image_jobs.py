@@ -10,7 +10,7 @@ from imsd.metadata.records import ImageRecord, JobKind, JobRecord, JobState, Upl
 
 from . import quotas, requests
 from .dispatcher import Dispatcher
-from .image_changes import change, changed_meanwhile
+from .image_changes import ImageRef, change, changed_meanwhile
 from .image_file import ImageFile, ImageFiles, check_file, spec_of
 from .image_registration import filled_by, filling_job, waiting_image
 from .lineage import origin_of
@@ -48,24 +48,24 @@ class ImageJobs:
             self._dispatcher.dispatch(job)
         return job.id
 
-    async def register(self, key: RequestKey, image_id: str, file: ImageFile) -> str:
+    async def register(self, key: RequestKey, ref: ImageRef, file: ImageFile) -> str:
         """Start a CREATE_IMAGE job that fills a prepared image, and return its id.
 
         The first one's when ``key`` was used before. Raises InvalidRequest, NotFound, PermissionDenied
         (NOT_OWNER), FailedPrecondition (the image does not wait for a file, or another job fills it),
-        Conflict, and what `create` raises of the file.
+        Conflict (also of the etag), and what `create` raises of the file.
         """
         check_file(file)
         if earlier := await self.earlier(key):
             return earlier
         async with self._runtime.database.reading() as c:
-            image = await waiting_image(c, key.project_id, image_id)
+            image = await waiting_image(c, ref)
         file = replace(file, disk_format=image.disk_format)
         own = await self._files.own_upload(key.project_id, file)
         async with self._runtime.database.transaction() as c:
             if earlier := await requests.recall(c, key):
                 return earlier
-            image = await waiting_image(c, key.project_id, image_id)
+            image = await waiting_image(c, ref)
             if image.disk_format != file.disk_format:
                 raise changed_meanwhile(image)
             upload = own or await self._files.committed(c, key.project_id, file)
@@ -87,12 +87,12 @@ class ImageJobs:
             declared = await self._files.check(c, project_id, new)
         require_system_of_iso(replace(new, disk_format=declared))
 
-    async def check_registered(self, project_id: str, image_id: str, file: ImageFile) -> None:
+    async def check_registered(self, ref: ImageRef, file: ImageFile) -> None:
         """As `check_new`, of `register`."""
         check_file(file)
         async with self._runtime.database.reading() as c:
-            image = await waiting_image(c, project_id, image_id)
-            await self._files.check(c, project_id, replace(file, disk_format=image.disk_format))
+            image = await waiting_image(c, ref)
+            await self._files.check(c, ref.project_id, replace(file, disk_format=image.disk_format))
 
     async def earlier(self, key: RequestKey) -> str | None:
         """The id of the job that ``key`` started before, whatever became of its image."""

@@ -22,7 +22,6 @@ from .image_registration import require_waiting
 from .image_states import require_publishable, require_used, require_visible
 from .image_update import require_updatable
 from .share_rules import require_shareable
-from .tags import require_taggable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,17 +97,17 @@ def _active(asked: Asked) -> None:
 
 
 _OWN_AND_USED: Final = (_owner, lambda asked: require_used(asked.image))
-_OWN_AND_TAGGABLE: Final = (_owner, lambda asked: require_taggable(asked.image))
+_OWN_AND_UPDATABLE: Final = (_owner, lambda asked: require_updatable(asked.image))
 
 # Of the calls on images. Those that are left out have no rule that is known beforehand, as accepting a share.
 RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
-    "UpdateImage": (_owner, lambda asked: require_updatable(asked.image)),
+    "UpdateImage": _OWN_AND_UPDATABLE,
     "DeactivateImage": _OWN_AND_USED,
     "ReactivateImage": _OWN_AND_USED,
     "DeprecateImage": _OWN_AND_USED,
     "VerifyImage": (_owner, _active),
-    "SetImageTags": _OWN_AND_TAGGABLE,
-    "DeleteImageTags": _OWN_AND_TAGGABLE,
+    "SetImageTags": _OWN_AND_UPDATABLE,
+    "DeleteImageTags": _OWN_AND_UPDATABLE,
     "DeleteImage": (_owner, lambda asked: require_deletable(asked.image, has_job=asked.has_job)),
     "RegisterImage": (_owner, lambda asked: require_waiting(asked.image, has_job=asked.has_job)),
     "AddMembers": (lambda asked: require_shareable(asked.project_id, asked.image),),

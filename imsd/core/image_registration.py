@@ -21,8 +21,7 @@ from imsd.metadata.records import (
     UploadRecord,
 )
 
-from .image_access import owned_image
-from .image_changes import look_for_job
+from .image_changes import ImageRef, image_at, look_for_job
 from .image_file import ImageFile, spec_of
 from .job_run import JobRun
 from .lineage import origin_of
@@ -31,12 +30,12 @@ from .runtime import Runtime
 REGISTERED = "is_registered"
 
 
-async def waiting_image(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord:
+async def waiting_image(c: AsyncConnection, ref: ImageRef) -> ImageRecord:
     """An image of the project that was prepared and that no job fills.
 
-    Raises InvalidRequest, NotFound, PermissionDenied (NOT_OWNER), FailedPrecondition.
+    Raises InvalidRequest, NotFound, PermissionDenied (NOT_OWNER), Conflict, FailedPrecondition.
     """
-    image = await owned_image(c, project_id, image_id)
+    image = await image_at(c, ref)
     require_waiting(image, has_job=await look_for_job(c, image))
     return image
 

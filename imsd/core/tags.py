@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from imsd.contract import FailedPrecondition, NotFound
-from imsd.metadata import images as image_rows
+from imsd.contract import NotFound
 from imsd.metadata import tags as tag_rows
 from imsd.metadata.image_query import ImageQuery
-from imsd.metadata.records import ImageRecord, ImageStatus
+from imsd.metadata.records import ImageRecord
 from imsd.metadata.tags import TaggedImage, TagQuery
 
 from . import checks, tag_filter
-from .image_access import owned_image, seen_image
+from .image_access import seen_image
+from .image_changes import ImageRef, change, image_at
+from .image_update import require_updatable
 from .runtime import Runtime
 
 # Images of a list by tags (contract §3.12).
@@ -27,10 +28,10 @@ class Tags:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def set(self, project_id: str, image_id: str, given: Sequence[tuple[str, str]]) -> ImageRecord:
+    async def set(self, ref: ImageRef, given: Sequence[tuple[str, str]]) -> ImageRecord:
         """Add tags, and replace the values of keys that are there.
 
-        Raises InvalidRequest (also TOO_MANY_TAGS), NotFound, PermissionDenied (NOT_OWNER),
+        Raises InvalidRequest (also TOO_MANY_TAGS), NotFound, PermissionDenied (NOT_OWNER), Conflict,
         FailedPrecondition.
         """
         most = self._runtime.limits.max_tags_per_image
@@ -41,21 +42,19 @@ class Tags:
         if len(tags) < len(given):
             checks.refuse("tags", "a key is given twice")
         async with self._runtime.database.transaction() as c:
-            image = await _taggable(c, project_id, image_id)
+            image = await _taggable(c, ref)
             # Of one that has more, since the limit was lowered, values can be replaced all the same.
             most = max(most, len(image.tags))
             return await self._put(c, image, checks.tags({**image.tags, **tags}, most))
 
-    async def delete(
-        self, project_id: str, image_id: str, given: Sequence[str], *, is_lenient: bool
-    ) -> ImageRecord:
+    async def delete(self, ref: ImageRef, given: Sequence[str], *, is_lenient: bool) -> ImageRecord:
         """Take tags off. A key that is not there is NotFound, and nothing changes, unless ``is_lenient``.
 
-        Raises InvalidRequest, NotFound, PermissionDenied (NOT_OWNER), FailedPrecondition.
+        Raises InvalidRequest, NotFound, PermissionDenied (NOT_OWNER), Conflict, FailedPrecondition.
         """
         keys = tag_filter.keys("keys", given)
         async with self._runtime.database.transaction() as c:
-            image = await _taggable(c, project_id, image_id)
+            image = await _taggable(c, ref)
             missing = [key for key in keys if key not in image.tags]
             if missing and not is_lenient:
                 raise NotFound(
@@ -95,27 +94,11 @@ class Tags:
             return await tag_rows.count_images(c, query)
 
     async def _put(self, c: AsyncConnection, image: ImageRecord, tags: dict[str, str]) -> ImageRecord:
-        if tags == image.tags:
-            return image
-        updated = await image_rows.update_image(
-            c,
-            image.id,
-            {"tags": tags, "updated_at": self._runtime.clock()},
-            statuses=[ImageStatus.ACTIVE],
-        )
-        assert updated is not None, "nobody else writes in this transaction"
-        return updated
+        return image if tags == image.tags else await change(c, self._runtime, image, {"tags": tags})
 
 
-async def _taggable(c: AsyncConnection, project_id: str, image_id: str) -> ImageRecord:
-    image = await owned_image(c, project_id, image_id)
-    require_taggable(image)
+async def _taggable(c: AsyncConnection, ref: ImageRef) -> ImageRecord:
+    """As an update of the image: one that was prepared can be tagged while it waits for its bytes."""
+    image = await image_at(c, ref)
+    require_updatable(image)
     return image
-
-
-def require_taggable(image: ImageRecord) -> None:
-    """Raises FailedPrecondition."""
-    if image.status is not ImageStatus.ACTIVE:
-        raise FailedPrecondition(
-            f"image {image.name!r} is {image.status}, not active", hint="only active images can be changed"
-        )

@@ -112,11 +112,11 @@ class ImageServicer(ImageServiceServicer):
 
     async def RegisterImage(self, request: pb.RegisterImageRequest, _: Context) -> job_pb2.Job:
         key = convert.request_key(request, request.project_id, request.request_id)
-        file = convert_image.registered_file_from_pb(request)
+        file, ref = convert_image.registered_file_from_pb(request), image_ref_from_pb(request)
         if request.validate_only:
-            await self._image_jobs.check_registered(key.project_id, request.image_id, file)
+            await self._image_jobs.check_registered(ref, file)
             return job_pb2.Job()
-        job_id = await self._image_jobs.register(key, request.image_id, file)
+        job_id = await self._image_jobs.register(key, ref, file)
         return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
 
     async def UpdateImage(self, request: pb.UpdateImageRequest, _: Context) -> pb.Image:

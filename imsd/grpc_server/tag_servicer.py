@@ -8,6 +8,7 @@ from imsd.v1.tag_pb2_grpc import TagServiceServicer
 
 from . import convert_tags as convert
 from .context import Context
+from .convert_image_change import image_ref_from_pb
 from .pages import page_that_fits
 
 
@@ -19,12 +20,11 @@ class TagServicer(TagServiceServicer):
 
     async def SetImageTags(self, request: pb.SetImageTagsRequest, _: Context) -> pb.ImageTags:
         given = [(tag.key, tag.value) for tag in request.tags]
-        return convert.image_tags_to_pb(await self._tags.set(request.project_id, request.image_id, given))
+        return convert.image_tags_to_pb(await self._tags.set(image_ref_from_pb(request), given))
 
     async def DeleteImageTags(self, request: pb.DeleteImageTagsRequest, _: Context) -> pb.ImageTags:
-        left = await self._tags.delete(
-            request.project_id, request.image_id, request.keys, is_lenient=request.is_lenient
-        )
+        ref = image_ref_from_pb(request)
+        left = await self._tags.delete(ref, request.keys, is_lenient=request.is_lenient)
         return convert.image_tags_to_pb(left)
 
     async def GetImageTags(self, request: pb.GetImageTagsRequest, _: Context) -> pb.ImageTags:

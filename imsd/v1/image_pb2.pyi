@@ -1033,6 +1033,7 @@ class RegisterImageRequest(_message.Message):
     OBJECT_FIELD_NUMBER: _builtins.int
     EXPECTED_SHA256_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     request_id: _builtins.str
@@ -1051,6 +1052,8 @@ class RegisterImageRequest(_message.Message):
     """64 hex digits, of the file; not with upload_id; empty: unknown"""
     validate_only: _builtins.bool
     """see CreateImageRequest.validate_only"""
+    etag: _builtins.str
+    """Image.etag as it was read; empty: whatever the state is"""
     def __init__(
         self,
         *,
@@ -1063,10 +1066,11 @@ class RegisterImageRequest(_message.Message):
         object: _builtins.str = ...,
         expected_sha256: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["local_path", b"local_path", "object", b"object", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_sha256", b"expected_sha256", "image_id", b"image_id", "local_path", b"local_path", "object", b"object", "project_id", b"project_id", "request_id", b"request_id", "source", b"source", "upload_id", b"upload_id", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "expected_sha256", b"expected_sha256", "image_id", b"image_id", "local_path", b"local_path", "object", b"object", "project_id", b"project_id", "request_id", b"request_id", "source", b"source", "upload_id", b"upload_id", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id", "url", "local_path", "object"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -1893,19 +1897,23 @@ class UndeleteImageRequest(_message.Message):
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     image_id: _builtins.str
     """UUID"""
+    etag: _builtins.str
+    """Image.etag as it was read; empty: whatever the state is"""
     def __init__(
         self,
         *,
         project_id: _builtins.str = ...,
         image_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -196,7 +196,7 @@ class ImageServiceServicer:
         """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
         CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
         was, after a job that failed or was cancelled. validate_only is as in CreateImage.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
         bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -271,7 +271,7 @@ class ImageServiceServicer:
 
     def UndeleteImage(self, request, context):
         """UndeleteImage brings a deleted image back while its grace time runs, as it was but for its members, and returns it.
-        Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
+        Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
         Retry: a second call says FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

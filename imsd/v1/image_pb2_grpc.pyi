@@ -73,7 +73,7 @@ class ImageServiceStub:
     """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
     CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
     was, after a job that failed or was cancelled. validate_only is as in CreateImage.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
     bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.Image]
@@ -116,7 +116,7 @@ class ImageServiceStub:
     """
     UndeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.UndeleteImageRequest, _image_pb2.Image]
     """UndeleteImage brings a deleted image back while its grace time runs, as it was but for its members, and returns it.
-    Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
+    Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
     Retry: a second call says FAILED_PRECONDITION.
     """
     DeactivateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeactivateImageRequest, _image_pb2.Image]
@@ -232,7 +232,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
     CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
     was, after a job that failed or was cancelled. validate_only is as in CreateImage.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
     bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.Image]  # type: ignore[assignment]
@@ -275,7 +275,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """
     UndeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.UndeleteImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """UndeleteImage brings a deleted image back while its grace time runs, as it was but for its members, and returns it.
-    Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
+    Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
     Retry: a second call says FAILED_PRECONDITION.
     """
     DeactivateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeactivateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
@@ -406,7 +406,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """RegisterImage starts a job that fills an image made by CreateQueuedImage, and returns the job. It goes on as
         CreateImage's does, and fails for the same reasons and for a package of disks [IMAGE_KIND_UNSUITED]; the image is QUEUED again, as it
         was, after a job that failed or was cancelled. validate_only is as in CreateImage.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FAILED_PRECONDITION (not made by CreateQueuedImage, has its
         bytes, or another job fills it), and those of CreateImage. Retry: safe with the same request_id.
         """
 
@@ -497,7 +497,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """UndeleteImage brings a deleted image back while its grace time runs, as it was but for its members, and returns it.
-        Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
+        Reasons: INVALID_REQUEST, NOT_FOUND (also after the grace time), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not deleted), QUOTA_EXCEEDED.
         Retry: a second call says FAILED_PRECONDITION.
         """
 

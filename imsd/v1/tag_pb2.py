@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from imsd.v1 import image_pb2 as imsd_dot_v1_dot_image__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11imsd/v1/tag.proto\x12\x07imsd.v1\x1a\x13imsd/v1/image.proto\"!\n\x03Tag\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"G\n\tImageTags\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x1a\n\x04tags\x18\x02 \x03(\x0b\x32\x0c.imsd.v1.Tag\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"W\n\x13SetImageTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x1a\n\x04tags\x18\x03 \x03(\x0b\x32\x0c.imsd.v1.Tag\"`\n\x16\x44\x65leteImageTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x12\n\nis_lenient\x18\x04 \x01(\x08\";\n\x13GetImageTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\"r\n\x0fListTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12$\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x14.imsd.v1.ImageFilter\"(\n\tTagValues\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"M\n\x10ListTagsResponse\x12 \n\x04tags\x18\x01 \x03(\x0b\x32\x12.imsd.v1.TagValues\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x0cTagCondition\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"&\n\x08TagMatch\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xdc\x01\n\tTagFilter\x12\x13\n\x0bis_untagged\x18\x01 \x01(\x08\x12\"\n\x03\x61ll\x18\x02 \x03(\x0b\x32\x15.imsd.v1.TagCondition\x12\"\n\x03\x61ny\x18\x03 \x03(\x0b\x32\x15.imsd.v1.TagCondition\x12&\n\x07not_all\x18\x04 \x03(\x0b\x32\x15.imsd.v1.TagCondition\x12&\n\x07not_any\x18\x05 \x03(\x0b\x32\x15.imsd.v1.TagCondition\x12\"\n\x07matches\x18\x06 \x03(\x0b\x32\x11.imsd.v1.TagMatch\"p\n\x17\x46indImagesByTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.imsd.v1.TagFilter\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x05\"o\n\x0bTaggedImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x06status\x18\x03 \x01(\x0e\x32\x14.imsd.v1.ImageStatus\x12\x1a\n\x04tags\x18\x04 \x03(\x0b\x32\x0c.imsd.v1.Tag\"U\n\x18\x46indImagesByTagsResponse\x12$\n\x06images\x18\x01 \x03(\x0b\x32\x14.imsd.v1.TaggedImage\x12\x13\n\x0btotal_count\x18\x02 \x01(\x03\"R\n\x18\x43ountImagesByTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.imsd.v1.TagFilter\"0\n\x19\x43ountImagesByTagsResponse\x12\x13\n\x0btotal_count\x18\x01 \x01(\x03\x32\xce\x03\n\nTagService\x12@\n\x0cSetImageTags\x12\x1c.imsd.v1.SetImageTagsRequest\x1a\x12.imsd.v1.ImageTags\x12\x46\n\x0f\x44\x65leteImageTags\x12\x1f.imsd.v1.DeleteImageTagsRequest\x1a\x12.imsd.v1.ImageTags\x12@\n\x0cGetImageTags\x12\x1c.imsd.v1.GetImageTagsRequest\x1a\x12.imsd.v1.ImageTags\x12?\n\x08ListTags\x12\x18.imsd.v1.ListTagsRequest\x1a\x19.imsd.v1.ListTagsResponse\x12W\n\x10\x46indImagesByTags\x12 .imsd.v1.FindImagesByTagsRequest\x1a!.imsd.v1.FindImagesByTagsResponse\x12Z\n\x11\x43ountImagesByTags\x12!.imsd.v1.CountImagesByTagsRequest\x1a\".imsd.v1.CountImagesByTagsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11imsd/v1/tag.proto\x12\x07imsd.v1\x1a\x13imsd/v1/image.proto\"!\n\x03Tag\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"G\n\tImageTags\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x1a\n\x04tags\x18\x02 \x03(\x0b\x32\x0c.imsd.v1.Tag\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"e\n\x13SetImageTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x1a\n\x04tags\x18\x03 \x03(\x0b\x32\x0c.imsd.v1.Tag\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"n\n\x16\x44\x65leteImageTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x12\n\nis_lenient\x18\x04 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\";\n\x13GetImageTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\"r\n\x0fListTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12$\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x14.imsd.v1.ImageFilter\"(\n\tTagValues\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"M\n\x10ListTagsResponse\x12 \n\x04tags\x18\x01 \x03(\x0b\x32\x12.imsd.v1.TagValues\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x0cTagCondition\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"&\n\x08TagMatch\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xdc\x01\n\tTagFilter\x12\x13\n\x0bis_untagged\x18\x01 \x01(\x08\x12\"\n\x03\x61ll\x18\x02 \x03(\x0b\x32\x15.imsd.v1.TagCondition\x12\"\n\x03\x61ny\x18\x03 \x03(\x0b\x32\x15.imsd.v1.TagCondition\x12&\n\x07not_all\x18\x04 \x03(\x0b\x32\x15.imsd.v1.TagCondition\x12&\n\x07not_any\x18\x05 \x03(\x0b\x32\x15.imsd.v1.TagCondition\x12\"\n\x07matches\x18\x06 \x03(\x0b\x32\x11.imsd.v1.TagMatch\"p\n\x17\x46indImagesByTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.imsd.v1.TagFilter\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x05\"o\n\x0bTaggedImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x06status\x18\x03 \x01(\x0e\x32\x14.imsd.v1.ImageStatus\x12\x1a\n\x04tags\x18\x04 \x03(\x0b\x32\x0c.imsd.v1.Tag\"U\n\x18\x46indImagesByTagsResponse\x12$\n\x06images\x18\x01 \x03(\x0b\x32\x14.imsd.v1.TaggedImage\x12\x13\n\x0btotal_count\x18\x02 \x01(\x03\"R\n\x18\x43ountImagesByTagsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.imsd.v1.TagFilter\"0\n\x19\x43ountImagesByTagsResponse\x12\x13\n\x0btotal_count\x18\x01 \x01(\x03\x32\xce\x03\n\nTagService\x12@\n\x0cSetImageTags\x12\x1c.imsd.v1.SetImageTagsRequest\x1a\x12.imsd.v1.ImageTags\x12\x46\n\x0f\x44\x65leteImageTags\x12\x1f.imsd.v1.DeleteImageTagsRequest\x1a\x12.imsd.v1.ImageTags\x12@\n\x0cGetImageTags\x12\x1c.imsd.v1.GetImageTagsRequest\x1a\x12.imsd.v1.ImageTags\x12?\n\x08ListTags\x12\x18.imsd.v1.ListTagsRequest\x1a\x19.imsd.v1.ListTagsResponse\x12W\n\x10\x46indImagesByTags\x12 .imsd.v1.FindImagesByTagsRequest\x1a!.imsd.v1.FindImagesByTagsResponse\x12Z\n\x11\x43ountImagesByTags\x12!.imsd.v1.CountImagesByTagsRequest\x1a\".imsd.v1.CountImagesByTagsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,33 +37,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGETAGS']._serialized_start=86
   _globals['_IMAGETAGS']._serialized_end=157
   _globals['_SETIMAGETAGSREQUEST']._serialized_start=159
-  _globals['_SETIMAGETAGSREQUEST']._serialized_end=246
-  _globals['_DELETEIMAGETAGSREQUEST']._serialized_start=248
-  _globals['_DELETEIMAGETAGSREQUEST']._serialized_end=344
-  _globals['_GETIMAGETAGSREQUEST']._serialized_start=346
-  _globals['_GETIMAGETAGSREQUEST']._serialized_end=405
-  _globals['_LISTTAGSREQUEST']._serialized_start=407
-  _globals['_LISTTAGSREQUEST']._serialized_end=521
-  _globals['_TAGVALUES']._serialized_start=523
-  _globals['_TAGVALUES']._serialized_end=563
-  _globals['_LISTTAGSRESPONSE']._serialized_start=565
-  _globals['_LISTTAGSRESPONSE']._serialized_end=642
-  _globals['_TAGCONDITION']._serialized_start=644
-  _globals['_TAGCONDITION']._serialized_end=687
-  _globals['_TAGMATCH']._serialized_start=689
-  _globals['_TAGMATCH']._serialized_end=727
-  _globals['_TAGFILTER']._serialized_start=730
-  _globals['_TAGFILTER']._serialized_end=950
-  _globals['_FINDIMAGESBYTAGSREQUEST']._serialized_start=952
-  _globals['_FINDIMAGESBYTAGSREQUEST']._serialized_end=1064
-  _globals['_TAGGEDIMAGE']._serialized_start=1066
-  _globals['_TAGGEDIMAGE']._serialized_end=1177
-  _globals['_FINDIMAGESBYTAGSRESPONSE']._serialized_start=1179
-  _globals['_FINDIMAGESBYTAGSRESPONSE']._serialized_end=1264
-  _globals['_COUNTIMAGESBYTAGSREQUEST']._serialized_start=1266
-  _globals['_COUNTIMAGESBYTAGSREQUEST']._serialized_end=1348
-  _globals['_COUNTIMAGESBYTAGSRESPONSE']._serialized_start=1350
-  _globals['_COUNTIMAGESBYTAGSRESPONSE']._serialized_end=1398
-  _globals['_TAGSERVICE']._serialized_start=1401
-  _globals['_TAGSERVICE']._serialized_end=1863
+  _globals['_SETIMAGETAGSREQUEST']._serialized_end=260
+  _globals['_DELETEIMAGETAGSREQUEST']._serialized_start=262
+  _globals['_DELETEIMAGETAGSREQUEST']._serialized_end=372
+  _globals['_GETIMAGETAGSREQUEST']._serialized_start=374
+  _globals['_GETIMAGETAGSREQUEST']._serialized_end=433
+  _globals['_LISTTAGSREQUEST']._serialized_start=435
+  _globals['_LISTTAGSREQUEST']._serialized_end=549
+  _globals['_TAGVALUES']._serialized_start=551
+  _globals['_TAGVALUES']._serialized_end=591
+  _globals['_LISTTAGSRESPONSE']._serialized_start=593
+  _globals['_LISTTAGSRESPONSE']._serialized_end=670
+  _globals['_TAGCONDITION']._serialized_start=672
+  _globals['_TAGCONDITION']._serialized_end=715
+  _globals['_TAGMATCH']._serialized_start=717
+  _globals['_TAGMATCH']._serialized_end=755
+  _globals['_TAGFILTER']._serialized_start=758
+  _globals['_TAGFILTER']._serialized_end=978
+  _globals['_FINDIMAGESBYTAGSREQUEST']._serialized_start=980
+  _globals['_FINDIMAGESBYTAGSREQUEST']._serialized_end=1092
+  _globals['_TAGGEDIMAGE']._serialized_start=1094
+  _globals['_TAGGEDIMAGE']._serialized_end=1205
+  _globals['_FINDIMAGESBYTAGSRESPONSE']._serialized_start=1207
+  _globals['_FINDIMAGESBYTAGSRESPONSE']._serialized_end=1292
+  _globals['_COUNTIMAGESBYTAGSREQUEST']._serialized_start=1294
+  _globals['_COUNTIMAGESBYTAGSREQUEST']._serialized_end=1376
+  _globals['_COUNTIMAGESBYTAGSRESPONSE']._serialized_start=1378
+  _globals['_COUNTIMAGESBYTAGSRESPONSE']._serialized_end=1426
+  _globals['_TAGSERVICE']._serialized_start=1429
+  _globals['_TAGSERVICE']._serialized_end=1891
 # @@protoc_insertion_point(module_scope)

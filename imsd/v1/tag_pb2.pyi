@@ -80,10 +80,13 @@ class SetImageTagsRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     image_id: _builtins.str
     """UUID"""
+    etag: _builtins.str
+    """Image.etag as it was read; empty: whatever the state is"""
     @_builtins.property
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tag]:
         """1..10, each key once"""
@@ -94,10 +97,11 @@ class SetImageTagsRequest(_message.Message):
         project_id: _builtins.str = ...,
         image_id: _builtins.str = ...,
         tags: _abc.Iterable[Global___Tag] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "project_id", b"project_id", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "project_id", b"project_id", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -111,12 +115,15 @@ class DeleteImageTagsRequest(_message.Message):
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     IS_LENIENT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     image_id: _builtins.str
     """UUID"""
     is_lenient: _builtins.bool
     """keys that are not there are no error"""
+    etag: _builtins.str
+    """Image.etag as it was read; empty: whatever the state is"""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1..10 of 1..127 characters, each once"""
@@ -128,10 +135,11 @@ class DeleteImageTagsRequest(_message.Message):
         image_id: _builtins.str = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
         is_lenient: _builtins.bool = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "is_lenient", b"is_lenient", "keys", b"keys", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "is_lenient", b"is_lenient", "keys", b"keys", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,19 @@ def test_what_names_a_resource_is_a_field_of_the_request() -> None:
     assert wrong == []
 
 
+def test_what_changes_an_image_takes_the_etag_that_was_read() -> None:
+    """So that nobody undoes what another one did meanwhile. The others make something, or only look."""
+    making = {"CopyImage", "ExportImage", "VerifyImage"}
+    without = {
+        name.rpartition("/")[2]
+        for name, operation in OPERATIONS.items()
+        if operation.is_mutation
+        and operation.id_field == "image_id"
+        and "etag" not in METHODS[name].input_type.fields_by_name
+    }
+    assert without == making
+
+
 def test_what_looks_for_an_image_says_where_its_answer_names_it() -> None:
     looking = {name for name in OPERATIONS if name.rpartition("/")[2].startswith("Resolve")}
     assert looking == {name for name, operation in OPERATIONS.items() if operation.found_field}

@@ -74,13 +74,17 @@ def key(request_id: str = "", fingerprint: str = "") -> RequestKey:
     return RequestKey(PROJECT, request_id, fingerprint or new_id())
 
 
+def ref(image_id: str, etag: str = "") -> ImageRef:
+    return ImageRef(PROJECT, image_id, etag)
+
+
 async def prepared(service: ImportService, **about: Any) -> ImageRecord:
     return await prepare_image(service.runtime, key(), NewImage(**({"name": "appliance"} | about)))
 
 
 async def register(service: ImportService, image: ImageRecord, **file: Any) -> str:
     """The id of the job."""
-    return await service.images.register(key(), image.id, ImageFile(**file))
+    return await service.images.register(key(), ref(image.id), ImageFile(**file))
 
 
 async def fill(service: ImportService, image: ImageRecord, content: bytes = DISK) -> JobView:
@@ -314,7 +318,7 @@ async def test_one_that_failed_can_be_deleted(service: ImportService) -> None:
 async def refusal(service: ImportService, image_id: str, **file: Any) -> tuple[str, str]:
     """Reason and field."""
     with pytest.raises(ImsError) as refused:
-        await service.images.register(key(), image_id, ImageFile(**file))
+        await service.images.register(key(), ref(image_id), ImageFile(**file))
     assert refused.value.hint or refused.value.reason == "INVALID_REQUEST"
     return refused.value.reason, refused.value.field
 
@@ -377,12 +381,27 @@ async def test_a_package_fills_nothing_and_can_be_imported_then(service: ImportS
 async def test_a_repeat_gets_the_job_of_the_first(service: ImportService) -> None:
     image = await prepared(service)
     file = ImageFile(upload_id=await service.send(DISK))
-    first = await service.images.register(key("once", "same"), image.id, file)
+    first = await service.images.register(key("once", "same"), ref(image.id), file)
     await service.end_of(first)
-    assert await service.images.register(key("once", "same"), image.id, file) == first
+    assert await service.images.register(key("once", "same"), ref(image.id), file) == first
     with pytest.raises(ImsError) as reused:
-        await service.images.register(key("once", "other"), image.id, file)
+        await service.images.register(key("once", "other"), ref(image.id), file)
     assert reused.value.reason == "REQUEST_ID_REUSED"
+
+
+async def test_an_image_is_filled_only_at_the_etag_that_was_read(service: ImportService) -> None:
+    image = await prepared(service)
+    file = ImageFile(upload_id=await service.send(DISK))
+    stale = ref(image.id, f"{image.version + 1}")
+    for refused in (
+        service.images.register(key(), stale, file),
+        service.images.check_registered(stale, file),
+    ):
+        with pytest.raises(Conflict):
+            await refused
+    assert await service.image(image.id) == image
+    job_id = await service.images.register(key(), ref(image.id, f"{image.version}"), file)
+    await filled(service, await service.end_of(job_id))
 
 
 async def test_a_full_project_can_fill_what_it_has(world: ImportWorld) -> None:

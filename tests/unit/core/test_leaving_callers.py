@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from imsd.core.image_changes import ImageRef
 from imsd.core.image_copies import NewCopy
 from imsd.core.image_file import ImageFile
 from imsd.core.image_preparing import prepare_image
@@ -45,7 +46,7 @@ async def create(service: ImportService) -> Start:
 async def register(service: ImportService) -> Start:
     upload_id = await service.send(DISK)
     image = await prepare_image(service.runtime, key(), NewImage(name="disk"))
-    return lambda: service.images.register(key(), image.id, ImageFile(upload_id=upload_id))
+    return lambda: service.images.register(key(), ImageRef(PROJECT, image.id), ImageFile(upload_id=upload_id))
 
 
 async def verify(service: ImportService) -> Start:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from imsd.contract import FailedPrecondition, InvalidRequest, NotFound, PermissionDenied
+from imsd.contract import Conflict, FailedPrecondition, InvalidRequest, NotFound, PermissionDenied
 from imsd.core import checks
+from imsd.core.image_changes import ImageRef
 from imsd.core.runtime import Runtime
 from imsd.core.tag_filter import tag_query
 from imsd.core.tags import Tags
@@ -26,6 +27,10 @@ def tags(runtime: Runtime) -> Tags:
     return Tags(runtime)
 
 
+def ref(image_id: str, etag: str = "") -> ImageRef:
+    return ImageRef(PROJECT, image_id, etag)
+
+
 async def stored(runtime: Runtime, **values: object) -> ImageRecord:
     record = an_image(**values)
     async with runtime.database.transaction() as c:
@@ -35,61 +40,61 @@ async def stored(runtime: Runtime, **values: object) -> ImageRecord:
 
 async def test_tags_are_added_replaced_and_taken_off(runtime: Runtime, tags: Tags) -> None:
     image = await stored(runtime, tags={"stage": "test"})
-    after = await tags.set(PROJECT, image.id, [(" team ", " core "), ("stage", "live")])
+    after = await tags.set(ref(image.id), [(" team ", " core "), ("stage", "live")])
     assert dict(after.tags) == {"stage": "live", "team": "core"}
     assert after.version == image.version + 1
     assert after.updated_at > image.updated_at
     assert await tags.get(PROJECT, image.id) == after
-    left = await tags.delete(PROJECT, image.id, ["team"], is_lenient=False)
+    left = await tags.delete(ref(image.id), ["team"], is_lenient=False)
     assert dict(left.tags) == {"stage": "live"}
 
 
 async def test_what_changes_nothing_leaves_the_etag(runtime: Runtime, tags: Tags) -> None:
     image = await stored(runtime, tags={"stage": "live"})
-    assert (await tags.set(PROJECT, image.id, [("stage", "live")])).version == image.version
-    assert (await tags.delete(PROJECT, image.id, ["x"], is_lenient=True)).version == image.version
+    assert (await tags.set(ref(image.id), [("stage", "live")])).version == image.version
+    assert (await tags.delete(ref(image.id), ["x"], is_lenient=True)).version == image.version
 
 
 async def test_table_5_6_maximum_number_of_tags_that_can_be_added_to_a_private_image(
     runtime: Runtime, tags: Tags
 ) -> None:
     image = await stored(runtime, tags={f"key{n}": "" for n in range(9)})
-    await tags.set(PROJECT, image.id, [("key9", "")])
+    await tags.set(ref(image.id), [("key9", "")])
     for given in ([("key10", "")], [(f"other{n}", "") for n in range(11)]):
         with pytest.raises(InvalidRequest) as refused:
-            await tags.set(PROJECT, image.id, given)
+            await tags.set(ref(image.id), given)
         assert refused.value.reason == "TOO_MANY_TAGS"
     # A key that is there is replaced, which needs no room.
-    assert (await tags.set(PROJECT, image.id, [("key0", "new")])).tags["key0"] == "new"
+    assert (await tags.set(ref(image.id), [("key0", "new")])).tags["key0"] == "new"
 
 
 async def test_an_image_with_more_tags_than_are_allowed_by_now_gets_no_more(runtime: Runtime) -> None:
     """The operator has set a lower limit: what is there stays, and its values can be replaced."""
     fewer = Tags(replace(runtime, limits=replace(runtime.limits, max_tags_per_image=2)))
     image = await stored(runtime, tags={"a": "", "b": "", "c": ""})
-    assert (await fewer.set(PROJECT, image.id, [("a", "new")])).tags == {"a": "new", "b": "", "c": ""}
+    assert (await fewer.set(ref(image.id), [("a", "new")])).tags == {"a": "new", "b": "", "c": ""}
     for given in ([("d", "")], [("a", "x"), ("d", "")]):
         with pytest.raises(InvalidRequest) as refused:
-            await fewer.set(PROJECT, image.id, given)
+            await fewer.set(ref(image.id), given)
         assert refused.value.reason == "TOO_MANY_TAGS"
-    assert (await fewer.delete(PROJECT, image.id, ["c"], is_lenient=False)).tags == {"a": "new", "b": ""}
+    assert (await fewer.delete(ref(image.id), ["c"], is_lenient=False)).tags == {"a": "new", "b": ""}
 
 
 async def test_case_counts(runtime: Runtime, tags: Tags) -> None:
     image = await stored(runtime, tags={"Stage": "Live"})
-    after = await tags.set(PROJECT, image.id, [("stage", "live")])
+    after = await tags.set(ref(image.id), [("stage", "live")])
     assert dict(after.tags) == {"Stage": "Live", "stage": "live"}
     with pytest.raises(NotFound):
-        await tags.delete(PROJECT, image.id, ["STAGE"], is_lenient=False)
+        await tags.delete(ref(image.id), ["STAGE"], is_lenient=False)
 
 
 async def test_a_key_that_is_not_there_is_not_found_and_nothing_changes(runtime: Runtime, tags: Tags) -> None:
     image = await stored(runtime, tags={"stage": "live", "team": "core"})
     with pytest.raises(NotFound, match="has no tag 'zone'") as refused:
-        await tags.delete(PROJECT, image.id, ["stage", "zone"], is_lenient=False)
+        await tags.delete(ref(image.id), ["stage", "zone"], is_lenient=False)
     assert refused.value.field == "keys"
     assert dict((await tags.get(PROJECT, image.id)).tags) == image.tags
-    left = await tags.delete(PROJECT, image.id, ["stage", "zone"], is_lenient=True)
+    left = await tags.delete(ref(image.id), ["stage", "zone"], is_lenient=True)
     assert dict(left.tags) == {"team": "core"}
 
 
@@ -99,19 +104,38 @@ async def test_only_the_owner_changes_tags_and_only_of_an_active_image(runtime: 
     queued = await stored(runtime, status=ImageStatus.QUEUED)
     assert dict((await tags.get(PROJECT, public.id)).tags) == {"a": "b"}
     for call in (
-        tags.set(PROJECT, public.id, [("a", "c")]),
-        tags.delete(PROJECT, public.id, ["a"], is_lenient=False),
+        tags.set(ref(public.id), [("a", "c")]),
+        tags.delete(ref(public.id), ["a"], is_lenient=False),
     ):
         with pytest.raises(PermissionDenied) as refused:
             await call
         assert refused.value.reason == "NOT_OWNER"
     for missing in (hidden.id, new_id()):
         with pytest.raises(NotFound):
-            await tags.set(PROJECT, missing, [("a", "c")])
+            await tags.set(ref(missing), [("a", "c")])
         with pytest.raises(NotFound):
             await tags.get(PROJECT, missing)
     with pytest.raises(FailedPrecondition, match="is queued, not active"):
-        await tags.set(PROJECT, queued.id, [("a", "c")])
+        await tags.set(ref(queued.id), [("a", "c")])
+
+
+async def test_a_prepared_image_is_tagged_while_it_waits_for_its_bytes(runtime: Runtime, tags: Tags) -> None:
+    """As by an update of the image."""
+    image = await stored(runtime, status=ImageStatus.QUEUED, is_prepared=True, tags={"a": "b"})
+    assert dict((await tags.set(ref(image.id), [("stage", "live")])).tags) == {"a": "b", "stage": "live"}
+    assert dict((await tags.delete(ref(image.id), ["a"], is_lenient=False)).tags) == {"stage": "live"}
+
+
+async def test_tags_change_only_at_the_etag_that_was_read(runtime: Runtime, tags: Tags) -> None:
+    image = await stored(runtime, tags={"stage": "test"})
+    read = f"{image.version}"
+    changed = await tags.set(ref(image.id, read), [("stage", "live")])
+    with pytest.raises(Conflict):
+        await tags.set(ref(image.id, read), [("stage", "late")])
+    with pytest.raises(Conflict):
+        await tags.delete(ref(image.id, read), ["stage"], is_lenient=False)
+    assert await tags.get(PROJECT, image.id) == changed
+    assert (await tags.delete(ref(image.id, f"{changed.version}"), ["stage"], is_lenient=False)).tags == {}
 
 
 @pytest.mark.parametrize(
@@ -140,14 +164,14 @@ async def test_what_is_no_tag_is_refused(
 ) -> None:
     image = await stored(runtime)
     with pytest.raises(InvalidRequest) as refused:
-        await tags.set(PROJECT, image.id, given)
+        await tags.set(ref(image.id), given)
     assert refused.value.field == "tags"
 
 
 async def test_letters_of_every_language_are_letters(runtime: Runtime, tags: Tags) -> None:
     image = await stored(runtime)
     wide = [("阶段" * 18, "生产" * 21 + "x"), ("größe_1-a", "1.0-rc_2")]
-    assert dict((await tags.set(PROJECT, image.id, wide)).tags) == dict(wide)
+    assert dict((await tags.set(ref(image.id), wide)).tags) == dict(wide)
 
 
 def test_the_tags_of_a_new_image_obey_the_same_rules() -> None:
