@@ -24,6 +24,7 @@ from imsd.contract import ImsError, run_blocking
 from imsd.core.access import Access
 from imsd.core.background import Background
 from imsd.core.bucket_sections import configured_buckets
+from imsd.core.bucket_usage import BucketUsage
 from imsd.core.buckets import Buckets, open_buckets
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Downloads, Outlet
@@ -118,6 +119,7 @@ class Daemon:
         self._jobs = Jobs(runtime, board, self._dispatcher)
         self._identity = identity_services(runtime, around.oidc)
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
+        self._bucket_usage = BucketUsage(runtime, around.buckets)
         self._access = access = Access(runtime.database, around.policies)
         self._traces = trace_services(
             runtime, around.trace_secret, config.state_dir / "trace-ends", config.trace_retention_days
@@ -164,6 +166,7 @@ class Daemon:
             self._config.sweep_interval_seconds, self.uploads.expire, self._deletion.purge_due
         )
         self._usage.start()
+        self._bucket_usage.start()
         await self._server.start(self._config.socket_mode, self._config.socket_group)
         log.info("ready", version=imsd.__version__, addresses=self.addresses, recovered_jobs=recovered)
 
@@ -190,6 +193,7 @@ class Daemon:
         await self.uploads.close()
         await self._sweeper.stop()
         await self._usage.stop()
+        await self._bucket_usage.stop()
         self._identity.close()
         await self.runtime.background.settle()
         await self._traces.upkeep.stop()

@@ -6,7 +6,7 @@ counts for no quota of images. To a project that may not use a bucket it is not 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -69,6 +69,13 @@ class Buckets:
         """The buckets that a project may use, by name."""
         project_id = checks.project_id(project_id)
         return [each for _, each in sorted(self._by_name.items()) if each.is_for(project_id)]
+
+    def of_one_project(self) -> Iterator[tuple[str, str, BlobStore]]:
+        """The opened buckets that one project alone may use: the project, the name and the store."""
+        for name, bucket in self._by_name.items():
+            projects, store = set(bucket.configured.own.projects), bucket.opened.store
+            if len(projects) == 1 and EVERY_PROJECT not in projects and store is not None:
+                yield projects.pop(), name, store
 
     def source(self, project_id: str, place: ObjectPlace, field: str) -> BlobStore:
         """The store of a bucket from which a project imports.

@@ -29,6 +29,7 @@ IMAGE_HOURS: Final = "image_hours"
 IMAGE_BYTE_HOURS: Final = "image_byte_hours"
 PACK_BYTE_HOURS: Final = "pack_byte_hours"
 STAGED_BYTE_HOURS: Final = "staged_byte_hours"
+BUCKET_BYTE_HOURS: Final = "bucket_byte_hours"
 IMPORT_BYTES: Final = "import_bytes"
 EXPORT_BYTES: Final = "export_bytes"
 DOWNLOAD_BYTES: Final = "download_bytes"
@@ -39,6 +40,7 @@ RESOURCES: Final[Mapping[str, str]] = {
     IMAGE_BYTE_HOURS: "bytes that images take in the store, each counted on its own",
     PACK_BYTE_HOURS: "bytes of the packs that hold images, each pack once: what the images cost the store",
     STAGED_BYTE_HOURS: "bytes that uploads hold in the store",
+    BUCKET_BYTE_HOURS: "bytes of the objects in buckets that the project alone may use",
     IMPORT_BYTES: "bytes of files that became images",
     EXPORT_BYTES: "bytes of files that were exported to buckets",
     DOWNLOAD_BYTES: "bytes that were sent by downloads, compressed if they travelled so, runs of zeros not",

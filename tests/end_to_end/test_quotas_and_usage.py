@@ -150,6 +150,25 @@ async def test_what_flows_and_what_lies_is_recorded_once(start_daemon: Callable[
         assert everybody[("web", "import_bytes")] == 2 * len(DISK)
 
 
+async def test_the_space_of_a_bucket_of_one_project_is_recorded_for_it(
+    start_daemon: Callable[..., DaemonProcess], tmp_path: Path
+) -> None:
+    sections = []
+    for name, projects in (("own", '["web"]'), ("common", '["*"]')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "disk.raw").write_bytes(DISK)
+        sections.append(
+            f'[buckets.{name}]\ndriver = "localfs"\npath = "{tmp_path / name}"\nprojects = {projects}\n'
+        )
+    (tmp_path / "imsd.toml").write_text("".join(sections))
+    daemon = start_daemon(config=tmp_path / "imsd.toml")
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        while not (everybody := await usage(Stubs(channel), project_id="*")):
+            await asyncio.sleep(0.05)
+        assert set(everybody) == {("web", "bucket_byte_hours")}
+        assert everybody[("web", "bucket_byte_hours")] in (len(DISK), 2 * len(DISK))
+
+
 async def token_of(stubs: Stubs, user_id: str, project_id: str, role: str) -> tuple[tuple[str, str], ...]:
     """What the calls of a new user with a role carry."""
     await stubs.identity.CreateUser(identity_pb2.CreateUserRequest(id=user_id))
