@@ -14,6 +14,7 @@ from .image_changes import ImageRef, change, image_at, require_status
 from .kind_rules import (
     ISO,
     check_license,
+    check_ram_of_bits,
     check_server_kind,
     disk_bounds,
     first_kind,
@@ -111,7 +112,11 @@ class ImageUpdates:
         if "server_support" in wanted.fields:
             marks = current.server_support if wanted.support is None else wanted.support
             values["server_support"] = attribute_checks.server_support({**marks, **wanted.set_support})
-        return values | _system(current, values)
+        values |= _system(current, values)
+        if not values.keys().isdisjoint({"min_ram_mb", "os_bits"}):
+            wanted_mb = values.get("min_ram_mb", current.min_ram_mb)
+            check_ram_of_bits(values.get("os_bits", current.os_bits), wanted_mb)
+        return values
 
     def _min_disk(self, current: ImageRecord, asked_gb: int) -> int:
         if current.status is ImageStatus.ACTIVE:

@@ -8,7 +8,7 @@ from typing import NoReturn
 from imsd.contract import InvalidRequest, LimitExceeded
 from imsd.metadata.records import ImageKind, ServerKind
 
-from . import checks
+from . import checks, limits
 from .os_identity import WINDOWS
 from .service_limits import GIB, ServiceLimits
 
@@ -26,6 +26,20 @@ def check_license(license_type: str, os_type: str) -> None:
     if license_type and os_type not in ("", WINDOWS):
         checks.refuse(
             "license_type", f"only Windows has a type of licence, this system is {os_type}", "leave it out"
+        )
+
+
+def check_ram_of_bits(os_bits: int, min_ram_mb: int) -> None:
+    """No server could be made of a 32-bit system that asks for more memory (IMG.0055).
+
+    Raises InvalidRequest.
+    """
+    if os_bits == 32 and min_ram_mb > limits.MAX_RAM_OF_32_BIT_MB:
+        most = limits.MAX_RAM_OF_32_BIT_MB
+        checks.refuse(
+            "min_ram_mb",
+            f"min_ram_mb is {min_ram_mb}, but servers with a 32-bit system have at most {most}",
+            "give less, or the os_version of a 64-bit system",
         )
 
 

@@ -33,6 +33,8 @@ MAX_PROPERTY_VALUE: Final = 255
 # §5.1 min_disk in GB, min_ram and max_ram in MB; 0 means no limit.
 MAX_DISK_GB: Final = 1 << 20
 MAX_RAM_MB: Final = 4 << 20
+# Seed, "Other Constraints": no server with more memory is made of an image with a 32-bit system.
+MAX_RAM_OF_32_BIT_MB: Final = 4096
 MAX_OS_VERSION: Final = 255
 MAX_PLATFORM: Final = 32
 MAX_SERVER_TYPE: Final = 64

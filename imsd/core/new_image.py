@@ -11,7 +11,15 @@ from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKin
 from . import attribute_checks, checks
 from .fast_import import check_declared
 from .image_file import ImageFile, check_file
-from .kind_rules import WORDS, check_license, check_server_kind, disk_bounds, first_kind, refuse_kind
+from .kind_rules import (
+    WORDS,
+    check_license,
+    check_ram_of_bits,
+    check_server_kind,
+    disk_bounds,
+    first_kind,
+    refuse_kind,
+)
 from .os_identity import identify, identify_with
 from .runtime import Runtime
 from .service_limits import ServiceLimits
@@ -86,6 +94,8 @@ def checked_attributes(new: NewImage, service: ServiceLimits) -> NewImage:
     )
     if kept.is_fast:
         check_declared(kept.disk_format, kept.kind, kept.os_version)
+        # Of another import, what is found in the disk counts, and not what is declared.
+        check_ram_of_bits(identify(kept.os_version).os_bits, kept.min_ram_mb)
     _check_kind(kept, service)
     return kept
 

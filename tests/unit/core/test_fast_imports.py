@@ -15,7 +15,7 @@ import zstandard
 from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.chunks.index import Codec
 from imsd.chunks.tree_digest import TreeHasher
-from imsd.contract import BlobId, ByteRange, ImsError
+from imsd.contract import BlobId, ByteRange, ImsError, InvalidRequest
 from imsd.core.image_copies import NewCopy
 from imsd.core.image_exports import NewExport
 from imsd.core.jobs import JobView
@@ -131,6 +131,18 @@ def tree_digest(content: bytes) -> str:
     hasher = TreeHasher()
     hasher.update(content)
     return hasher.digest()
+
+
+async def test_other_constraints_a_32_bit_os_that_is_declared_asks_for_4_gb_at_most(
+    service: ImportService,
+) -> None:
+    """What is imported otherwise is looked into, and may be another system than was thought."""
+    declared: dict[str, Any] = {"os_version": "Other_Linux (32_bit)", "min_ram_mb": 4097}
+    with pytest.raises(InvalidRequest) as refused:
+        await start(service, disk(), **declared)
+    assert refused.value.field == "min_ram_mb"
+    await fast(service, disk(), **declared | {"min_ram_mb": 4096})
+    await made(service, await service.import_file(disk(), **declared))
 
 
 @pytest.mark.parametrize("has_sha256", [False, True])

@@ -278,6 +278,41 @@ async def test_a_system_says_its_platform_again(updates: ImageUpdates, database:
     assert (unknown.os_type, unknown.os_bits, unknown.platform) == ("linux", 64, "Other")
 
 
+OF_32_BIT = {"os_version": "Other_Linux (32_bit)", "os_bits": 32}
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted"),
+    [
+        (OF_32_BIT, {"min_ram_mb": 4097}),
+        ({"min_ram_mb": 8192}, {"os_version": "Other_Linux (32_bit)"}),
+        ({}, {"os_version": "Other_Linux (32_bit)", "min_ram_mb": 4097}),
+    ],
+)
+async def test_other_constraints_32_bit_os_asks_for_no_more_memory_than_its_servers_may_have(
+    updates: ImageUpdates, database: Database, before: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    record = await put(database, **before)
+    with pytest.raises(InvalidRequest, match="at most 4096") as refused:
+        await update(updates, record, **wanted)
+    assert refused.value.field == "min_ram_mb"
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted"),
+    [
+        (OF_32_BIT, {"min_ram_mb": 4096}),
+        (OF_32_BIT | {"min_ram_mb": 8192}, {"name": "was-found-to-be-so"}),
+        (OF_32_BIT, {"os_version": "Other_Linux (64_bit)", "min_ram_mb": 8192}),
+    ],
+)
+async def test_other_constraints_32_bit_os_changes_all_else(
+    updates: ImageUpdates, database: Database, before: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    record = await put(database, **before)
+    assert (await update(updates, record, **wanted)).version == record.version + 1
+
+
 async def test_an_etag_guards_an_update(updates: ImageUpdates, database: Database) -> None:
     record = await put(database)
     await update(updates, record, etag="1", name="first")
