@@ -35,6 +35,9 @@ MAX_DISK_GB: Final = 1 << 20
 MAX_RAM_MB: Final = 4 << 20
 # Seed, "Other Constraints": no server with more memory is made of an image with a 32-bit system.
 MAX_RAM_OF_32_BIT_MB: Final = 4096
+# Seed, Tables 5-3 and 5-6: of what waits for servers, so that nothing asks for them yet.
+MAX_FULL_SERVER_MEMBERS: Final = 10
+MAX_SERVERS_AT_ONCE: Final = 100
 MAX_OS_VERSION: Final = 255
 MAX_PLATFORM: Final = 32
 MAX_SERVER_TYPE: Final = 64
