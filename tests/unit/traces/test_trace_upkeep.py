@@ -222,6 +222,17 @@ async def test_the_database_itself_keeps_traces_and_seals(world: World, statemen
     assert len(await world.written()) == 6
 
 
+async def test_a_sealed_trace_that_the_database_lets_go_is_missed(world: World) -> None:
+    """Of those that a seal covers, the oldest must be able to go."""
+    for _ in range(6):
+        await world.call()
+        world.later(seconds=20)
+    assert (await world.verify()).is_intact
+    async with world.database.transaction() as c:
+        await c.execute(text("DELETE FROM trace WHERE sequence = 2"))
+    assert not (await world.verify()).is_intact
+
+
 async def test_a_daemon_with_another_key_says_so(
     new_world: NewWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
