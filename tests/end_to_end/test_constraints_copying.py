@@ -66,7 +66,11 @@ async def test_table_5_4_a_large_disk_with_little_on_it_is_copied_and_a_fast_imp
 async def test_table_5_4_maximum_number_of_concurrent_replication_tasks_per_tenant(
     start_daemon: StartDaemon,
 ) -> None:
-    """Five of a project run at once, however many are asked for; more wait, and those of others do not."""
+    """Never more than five of a project run, however many are asked for, and all come to their end.
+
+    That five do run at once is held where copies last as long as the test wants:
+    `test_five_copies_of_a_project_run_and_others_do_not_wait_for_them`.
+    """
     daemon = start_daemon()
     async with grpc.aio.insecure_channel(daemon.address) as channel:
         stubs = Stubs(channel)
