@@ -64,7 +64,7 @@ async def usable_image(c: AsyncConnection, project_id: str, image_id: str) -> Im
     """An image whose bytes the project may read or copy now: active, and accepted if it is shared with it.
 
     One that the project rejected can be made servers of by its id, and nothing else (contract §6.2).
-    Raises InvalidRequest, NotFound, FailedPrecondition (SHARE_NOT_ACCEPTED, IMG.0196; not active).
+    Raises InvalidRequest, NotFound, FailedPrecondition (SHARE_NOT_ACCEPTED, IMG.0196; IMAGE_NOT_ACTIVE).
     """
     record = await seen_image(c, project_id, image_id)
     require_usable(project_id, record)
@@ -84,13 +84,23 @@ def require_usable(project_id: str, record: ImageRecord) -> None:
 
 
 def require_active(record: ImageRecord) -> None:
-    """Raises FailedPrecondition."""
-    if record.status is ImageStatus.ACTIVE:
-        return
-    waits = record.status is not ImageStatus.DEACTIVATED
-    raise FailedPrecondition(
-        f"image {record.name!r} is {record.status}, not active",
-        hint="wait until it is made" if waits else "its owner can reactivate it",
+    """Raises FailedPrecondition (IMAGE_NOT_ACTIVE; IMG.0046)."""
+    if record.status is not ImageStatus.ACTIVE:
+        raise not_active(record, "not active")
+
+
+def not_active(record: ImageRecord, why: str, field: str = "image_id") -> FailedPrecondition:
+    """The refusal of an image whose status does not do: IMAGE_NOT_ACTIVE."""
+    hint = "wait until it is made"
+    if record.status is ImageStatus.DEACTIVATED:
+        hint = "its owner can reactivate it"
+    elif record.is_prepared:
+        hint = "it has no bytes yet: give it some with `imsctl image register`, or wait for the job that does"
+    return FailedPrecondition(
+        f"image {record.name!r} is {record.status}, {why}",
+        reason="IMAGE_NOT_ACTIVE",
+        field=field,
+        hint=hint,
     )
 
 

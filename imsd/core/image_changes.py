@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from imsd.contract import Conflict, FailedPrecondition
+from imsd.contract import Conflict
 from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
 from imsd.metadata.records import ImageRecord, ImageStatus
 
 from . import checks
-from .image_access import THERE, owned_image
+from .image_access import THERE, not_active, owned_image
 from .runtime import Runtime
 
 
@@ -71,11 +71,6 @@ def changed_meanwhile(current: ImageRecord) -> Conflict:
 
 
 def require_status(record: ImageRecord, statuses: Collection[ImageStatus]) -> None:
-    """Raises FailedPrecondition unless the image is in one of ``statuses``."""
+    """Raises FailedPrecondition (IMAGE_NOT_ACTIVE) unless the image is in one of ``statuses``."""
     if record.status not in statuses:
-        wanted = " or ".join(status.value for status in statuses)
-        in_creation = record.status in (ImageStatus.QUEUED, ImageStatus.SAVING)
-        raise FailedPrecondition(
-            f"image {record.name!r} is {record.status}, not {wanted}",
-            hint="wait until it is made" if in_creation else "reactivate it first",
-        )
+        raise not_active(record, "not " + " or ".join(status.value for status in statuses))

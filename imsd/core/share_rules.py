@@ -13,7 +13,7 @@ from imsd.contract import AlreadyExists, FailedPrecondition, LimitExceeded, NotF
 from imsd.metadata.members import MemberChange
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, MemberStatus, Visibility
 
-from .image_access import no_image, require_owner
+from .image_access import no_image, not_active, require_owner
 
 
 @dataclass(slots=True)
@@ -131,11 +131,7 @@ def require_shareable(project_id: str, image: ImageRecord) -> None:
         )
     require_owner(project_id, image)
     if image.status is not ImageStatus.ACTIVE:
-        raise FailedPrecondition(
-            f"image {image.name!r} is {image.status}, and only an active image is shared",
-            field="image_ids",
-            hint="wait until it is made, or reactivate it",
-        )
+        raise not_active(image, "and only an active image is shared", "image_ids")
     if image.is_published or image.is_market_derived:
         why = "published in the marketplace" if image.is_published else "derived from a published image"
         raise FailedPrecondition(

@@ -84,6 +84,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """the request asks for an ISO image: it must say which system that installs"""
     ERROR_REASON_FIELD_NOT_UPDATABLE: _ErrorReason.ValueType  # 110
     """the update names a field that never changes"""
+    ERROR_REASON_IMAGE_NOT_ACTIVE: _ErrorReason.ValueType  # 112
+    """the image is being made, waits for its bytes or is deactivated"""
     ERROR_REASON_SHARE_WITH_OWNER: _ErrorReason.ValueType  # 120
     """Sharing.
     with the project that owns the image
@@ -245,6 +247,8 @@ ERROR_REASON_ISO_OS_VERSION_REQUIRED: ErrorReason.ValueType  # 111
 """the request asks for an ISO image: it must say which system that installs"""
 ERROR_REASON_FIELD_NOT_UPDATABLE: ErrorReason.ValueType  # 110
 """the update names a field that never changes"""
+ERROR_REASON_IMAGE_NOT_ACTIVE: ErrorReason.ValueType  # 112
+"""the image is being made, waits for its bytes or is deactivated"""
 ERROR_REASON_SHARE_WITH_OWNER: ErrorReason.ValueType  # 120
 """Sharing.
 with the project that owns the image

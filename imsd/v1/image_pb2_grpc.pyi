@@ -102,7 +102,7 @@ class ImageServiceStub:
     """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
     tags and is_protected change.
     Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE (also disk_format of an
-    image that has its bytes), FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
+    image that has its bytes), IMAGE_NOT_ACTIVE (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
     does not fit the kind), MIN_DISK_TOO_SMALL,
     TOO_MANY_TAGS. Retry: safe with an etag.
     """
@@ -121,26 +121,26 @@ class ImageServiceStub:
     """
     DeactivateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeactivateImageRequest, _image_pb2.Image]
     """DeactivateImage forbids the use of an image until ReactivateImage: its bytes cannot be read, copied, exported or shared.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE). Retry: safe: a second call changes nothing.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE. Retry: safe: a second call changes nothing.
     """
     ReactivateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.ReactivateImageRequest, _image_pb2.Image]
     """ReactivateImage makes a deactivated image ACTIVE again.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not DEACTIVATED). Retry: safe: a second call changes nothing.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not DEACTIVATED). Retry: safe: a second call changes nothing.
     """
     DeprecateImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeprecateImageRequest, _image_pb2.Image]
     """DeprecateImage marks an image as superseded, or takes the mark away. It can still be used; its family goes on without it.
-    Reasons: INVALID_REQUEST, NOT_FOUND (also the replacement), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE or DEACTIVATED).
+    Reasons: INVALID_REQUEST, NOT_FOUND (also the replacement), NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE or DEACTIVATED).
     Retry: safe.
     """
     SetImageVisibility: _grpc.UnaryUnaryMultiCallable[_image_pb2.SetImageVisibilityRequest, _image_pb2.Image]
     """SetImageVisibility makes an image public, for every project, or private again. For operators.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
     IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
     """
     PublishImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.PublishImageRequest, _image_pb2.Image]
     """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
     published image cannot be deleted, shared or exported.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
     NOT_OWNER. Retry: safe.
     """
     CopyImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]
@@ -150,15 +150,15 @@ class ImageServiceStub:
     It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
     Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
     it descends from is inherited: see Image.origin_image_id.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
     the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
-    SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+    SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
     DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
     """
     ExportImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.ExportImageRequest, _job_pb2.Job]
     """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
     is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
-    Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+    Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, IMAGE_NOT_ACTIVE, EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
     IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
     FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
     meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
@@ -168,7 +168,7 @@ class ImageServiceStub:
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
     `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
     An image of another project must be public, or shared and accepted.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
     DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
     slow). Retry: safe, from the start.
     """
@@ -176,7 +176,7 @@ class ImageServiceStub:
     """VerifyImage starts a job that re-reads every stored chunk of an image, checks it against its
     digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
     not damage was found.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), REQUEST_ID_REUSED. The job itself may
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, REQUEST_ID_REUSED. The job itself may
     fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
     DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
     """
@@ -185,7 +185,7 @@ class ImageServiceStub:
     the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
     image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
     must be public, or shared and accepted.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
     STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
     """
 
@@ -261,7 +261,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
     tags and is_protected change.
     Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE (also disk_format of an
-    image that has its bytes), FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
+    image that has its bytes), IMAGE_NOT_ACTIVE (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
     does not fit the kind), MIN_DISK_TOO_SMALL,
     TOO_MANY_TAGS. Retry: safe with an etag.
     """
@@ -280,26 +280,26 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """
     DeactivateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeactivateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """DeactivateImage forbids the use of an image until ReactivateImage: its bytes cannot be read, copied, exported or shared.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE). Retry: safe: a second call changes nothing.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE. Retry: safe: a second call changes nothing.
     """
     ReactivateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.ReactivateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """ReactivateImage makes a deactivated image ACTIVE again.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not DEACTIVATED). Retry: safe: a second call changes nothing.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not DEACTIVATED). Retry: safe: a second call changes nothing.
     """
     DeprecateImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeprecateImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """DeprecateImage marks an image as superseded, or takes the mark away. It can still be used; its family goes on without it.
-    Reasons: INVALID_REQUEST, NOT_FOUND (also the replacement), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE or DEACTIVATED).
+    Reasons: INVALID_REQUEST, NOT_FOUND (also the replacement), NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE or DEACTIVATED).
     Retry: safe.
     """
     SetImageVisibility: _aio.UnaryUnaryMultiCallable[_image_pb2.SetImageVisibilityRequest, _image_pb2.Image]  # type: ignore[assignment]
     """SetImageVisibility makes an image public, for every project, or private again. For operators.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
     IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
     """
     PublishImage: _aio.UnaryUnaryMultiCallable[_image_pb2.PublishImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
     published image cannot be deleted, shared or exported.
-    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
     NOT_OWNER. Retry: safe.
     """
     CopyImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]  # type: ignore[assignment]
@@ -309,15 +309,15 @@ class ImageServiceAsyncStub(ImageServiceStub):
     It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
     Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
     it descends from is inherited: see Image.origin_image_id.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
     the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
-    SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+    SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
     DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
     """
     ExportImage: _aio.UnaryUnaryMultiCallable[_image_pb2.ExportImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
     is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
-    Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+    Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, IMAGE_NOT_ACTIVE, EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
     IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
     FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
     meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
@@ -327,7 +327,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
     `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
     An image of another project must be public, or shared and accepted.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
     DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
     slow). Retry: safe, from the start.
     """
@@ -335,7 +335,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """VerifyImage starts a job that re-reads every stored chunk of an image, checks it against its
     digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
     not damage was found.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), REQUEST_ID_REUSED. The job itself may
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, REQUEST_ID_REUSED. The job itself may
     fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
     DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
     """
@@ -344,7 +344,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
     image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
     must be public, or shared and accepted.
-    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
     STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
     """
 
@@ -471,7 +471,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
         tags and is_protected change.
         Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE (also disk_format of an
-        image that has its bytes), FAILED_PRECONDITION (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
+        image that has its bytes), IMAGE_NOT_ACTIVE (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
         does not fit the kind), MIN_DISK_TOO_SMALL,
         TOO_MANY_TAGS. Retry: safe with an etag.
         """
@@ -508,7 +508,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """DeactivateImage forbids the use of an image until ReactivateImage: its bytes cannot be read, copied, exported or shared.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE). Retry: safe: a second call changes nothing.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE. Retry: safe: a second call changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -518,7 +518,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """ReactivateImage makes a deactivated image ACTIVE again.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not DEACTIVATED). Retry: safe: a second call changes nothing.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not DEACTIVATED). Retry: safe: a second call changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -528,7 +528,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """DeprecateImage marks an image as superseded, or takes the mark away. It can still be used; its family goes on without it.
-        Reasons: INVALID_REQUEST, NOT_FOUND (also the replacement), NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE or DEACTIVATED).
+        Reasons: INVALID_REQUEST, NOT_FOUND (also the replacement), NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE or DEACTIVATED).
         Retry: safe.
         """
 
@@ -539,7 +539,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """SetImageVisibility makes an image public, for every project, or private again. For operators.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
         IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
         """
 
@@ -551,7 +551,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
         published image cannot be deleted, shared or exported.
-        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
         NOT_OWNER. Retry: safe.
         """
 
@@ -567,9 +567,9 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
         Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
         it descends from is inherited: see Image.origin_image_id.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
+        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
         the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
-        SHARE_NOT_ACCEPTED or FAILED_PRECONDITION (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+        SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
         DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
         """
 
@@ -581,7 +581,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
         is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
-        Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
+        Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, IMAGE_NOT_ACTIVE, EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
         IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
         FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
         meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
@@ -597,7 +597,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
         `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
         An image of another project must be public, or shared and accepted.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
+        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
         DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
         slow). Retry: safe, from the start.
         """
@@ -611,7 +611,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """VerifyImage starts a job that re-reads every stored chunk of an image, checks it against its
         digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
         not damage was found.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), REQUEST_ID_REUSED. The job itself may
+        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, REQUEST_ID_REUSED. The job itself may
         fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
         DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
         """
@@ -626,7 +626,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
         image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
         must be public, or shared and accepted.
-        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (not ACTIVE), SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
+        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
         STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
         """
 

@@ -46,7 +46,7 @@ class MemberServiceStub:
     AddMembers: _grpc.UnaryUnaryMultiCallable[_member_pb2.AddMembersRequest, _job_pb2.Job]
     """AddMembers starts a job that shares each of the images with each of the projects, and returns it; Job.member_results has
     a result for each pair. A project that rejected an image is asked again.
-    The pairs may fail with NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), IMAGE_PUBLIC, IMAGE_PUBLISHED (or derived from
+    The pairs may fail with NOT_FOUND, NOT_OWNER, IMAGE_NOT_ACTIVE, IMAGE_PUBLIC, IMAGE_PUBLISHED (or derived from
     one that is), IMAGE_KIND_UNSUITED (an ISO), SHARE_WITH_OWNER, PROJECT_UNKNOWN, QUOTA_EXCEEDED (128 members, whatever they
     answered; the operator may set another limit) or ALREADY_EXISTS (a member already, pending or accepted).
     Reasons: INVALID_REQUEST, REQUEST_ID_REUSED. The job itself may fail with UNAVAILABLE or INTERNAL, and has changed nothing then.
@@ -92,7 +92,7 @@ class MemberServiceAsyncStub(MemberServiceStub):
     AddMembers: _aio.UnaryUnaryMultiCallable[_member_pb2.AddMembersRequest, _job_pb2.Job]  # type: ignore[assignment]
     """AddMembers starts a job that shares each of the images with each of the projects, and returns it; Job.member_results has
     a result for each pair. A project that rejected an image is asked again.
-    The pairs may fail with NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), IMAGE_PUBLIC, IMAGE_PUBLISHED (or derived from
+    The pairs may fail with NOT_FOUND, NOT_OWNER, IMAGE_NOT_ACTIVE, IMAGE_PUBLIC, IMAGE_PUBLISHED (or derived from
     one that is), IMAGE_KIND_UNSUITED (an ISO), SHARE_WITH_OWNER, PROJECT_UNKNOWN, QUOTA_EXCEEDED (128 members, whatever they
     answered; the operator may set another limit) or ALREADY_EXISTS (a member already, pending or accepted).
     Reasons: INVALID_REQUEST, REQUEST_ID_REUSED. The job itself may fail with UNAVAILABLE or INTERNAL, and has changed nothing then.
@@ -141,7 +141,7 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """AddMembers starts a job that shares each of the images with each of the projects, and returns it; Job.member_results has
         a result for each pair. A project that rejected an image is asked again.
-        The pairs may fail with NOT_FOUND, NOT_OWNER, FAILED_PRECONDITION (not ACTIVE), IMAGE_PUBLIC, IMAGE_PUBLISHED (or derived from
+        The pairs may fail with NOT_FOUND, NOT_OWNER, IMAGE_NOT_ACTIVE, IMAGE_PUBLIC, IMAGE_PUBLISHED (or derived from
         one that is), IMAGE_KIND_UNSUITED (an ISO), SHARE_WITH_OWNER, PROJECT_UNKNOWN, QUOTA_EXCEEDED (128 members, whatever they
         answered; the operator may set another limit) or ALREADY_EXISTS (a member already, pending or accepted).
         Reasons: INVALID_REQUEST, REQUEST_ID_REUSED. The job itself may fail with UNAVAILABLE or INTERNAL, and has changed nothing then.

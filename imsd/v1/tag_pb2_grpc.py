@@ -75,7 +75,7 @@ class TagServiceServicer:
 
     def SetImageTags(self, request, context):
         """SetImageTags adds tags to an image, replaces the values of keys that it has, and returns all its tags.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), TOO_MANY_TAGS, FAILED_PRECONDITION (not ACTIVE, nor made by CreateQueuedImage). Retry: safe.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), TOO_MANY_TAGS, IMAGE_NOT_ACTIVE (not ACTIVE, nor made by CreateQueuedImage). Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +84,7 @@ class TagServiceServicer:
     def DeleteImageTags(self, request, context):
         """DeleteImageTags takes tags off an image, and returns those that are left. A key that the image does not have is
         NOT_FOUND, and nothing changes, unless is_lenient.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE, nor made by CreateQueuedImage). Retry: safe when is_lenient.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE, nor made by CreateQueuedImage). Retry: safe when is_lenient.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

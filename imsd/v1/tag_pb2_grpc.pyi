@@ -37,12 +37,12 @@ class TagServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TagServiceAsyncStub: ...
     SetImageTags: _grpc.UnaryUnaryMultiCallable[_tag_pb2.SetImageTagsRequest, _tag_pb2.ImageTags]
     """SetImageTags adds tags to an image, replaces the values of keys that it has, and returns all its tags.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), TOO_MANY_TAGS, FAILED_PRECONDITION (not ACTIVE, nor made by CreateQueuedImage). Retry: safe.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), TOO_MANY_TAGS, IMAGE_NOT_ACTIVE (not ACTIVE, nor made by CreateQueuedImage). Retry: safe.
     """
     DeleteImageTags: _grpc.UnaryUnaryMultiCallable[_tag_pb2.DeleteImageTagsRequest, _tag_pb2.ImageTags]
     """DeleteImageTags takes tags off an image, and returns those that are left. A key that the image does not have is
     NOT_FOUND, and nothing changes, unless is_lenient.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE, nor made by CreateQueuedImage). Retry: safe when is_lenient.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE, nor made by CreateQueuedImage). Retry: safe when is_lenient.
     """
     GetImageTags: _grpc.UnaryUnaryMultiCallable[_tag_pb2.GetImageTagsRequest, _tag_pb2.ImageTags]
     """GetImageTags returns the tags of an image.
@@ -71,12 +71,12 @@ class TagServiceAsyncStub(TagServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetImageTags: _aio.UnaryUnaryMultiCallable[_tag_pb2.SetImageTagsRequest, _tag_pb2.ImageTags]  # type: ignore[assignment]
     """SetImageTags adds tags to an image, replaces the values of keys that it has, and returns all its tags.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), TOO_MANY_TAGS, FAILED_PRECONDITION (not ACTIVE, nor made by CreateQueuedImage). Retry: safe.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), TOO_MANY_TAGS, IMAGE_NOT_ACTIVE (not ACTIVE, nor made by CreateQueuedImage). Retry: safe.
     """
     DeleteImageTags: _aio.UnaryUnaryMultiCallable[_tag_pb2.DeleteImageTagsRequest, _tag_pb2.ImageTags]  # type: ignore[assignment]
     """DeleteImageTags takes tags off an image, and returns those that are left. A key that the image does not have is
     NOT_FOUND, and nothing changes, unless is_lenient.
-    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE, nor made by CreateQueuedImage). Retry: safe when is_lenient.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE, nor made by CreateQueuedImage). Retry: safe when is_lenient.
     """
     GetImageTags: _aio.UnaryUnaryMultiCallable[_tag_pb2.GetImageTagsRequest, _tag_pb2.ImageTags]  # type: ignore[assignment]
     """GetImageTags returns the tags of an image.
@@ -108,7 +108,7 @@ class TagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tag_pb2.ImageTags, _abc.Awaitable[_tag_pb2.ImageTags]]:
         """SetImageTags adds tags to an image, replaces the values of keys that it has, and returns all its tags.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), TOO_MANY_TAGS, FAILED_PRECONDITION (not ACTIVE, nor made by CreateQueuedImage). Retry: safe.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), TOO_MANY_TAGS, IMAGE_NOT_ACTIVE (not ACTIVE, nor made by CreateQueuedImage). Retry: safe.
         """
 
     @_abc_1.abstractmethod
@@ -119,7 +119,7 @@ class TagServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tag_pb2.ImageTags, _abc.Awaitable[_tag_pb2.ImageTags]]:
         """DeleteImageTags takes tags off an image, and returns those that are left. A key that the image does not have is
         NOT_FOUND, and nothing changes, unless is_lenient.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), FAILED_PRECONDITION (not ACTIVE, nor made by CreateQueuedImage). Retry: safe when is_lenient.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE, nor made by CreateQueuedImage). Retry: safe when is_lenient.
         """
 
     @_abc_1.abstractmethod

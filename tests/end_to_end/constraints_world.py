@@ -33,11 +33,25 @@ class Refusal:
 async def refusal(call: Awaitable[Any]) -> Refusal:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await call
-    status = rpc_status.from_call(error.value)
+    return code_of(error.value)
+
+
+def code_of(error: grpc.aio.AioRpcError) -> Refusal:
+    info = _info(error)
+    return Refusal(info.reason, info.metadata.get("img_code", ""))
+
+
+def hint_of(error: grpc.aio.AioRpcError) -> str:
+    """What the daemon says to do, or nothing."""
+    return str(_info(error).metadata.get("hint", ""))
+
+
+def _info(error: grpc.aio.AioRpcError) -> Any:
+    status = rpc_status.from_call(error)
     assert status is not None
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
-    return Refusal(info.reason, info.metadata.get("img_code", ""))
+    return info
 
 
 async def limit(stubs: Stubs, name: str) -> int:

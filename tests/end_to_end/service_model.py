@@ -166,7 +166,7 @@ def _reasons_of_state(act: Act, image: ImageState) -> Iterator[str]:
     """Why the state of the image forbids it to its owner."""
     may_be_inactive = (Act.DELETE, Act.DEACTIVATE, Act.REACTIVATE, Act.WITHDRAW)
     if image.status != "active" and act not in may_be_inactive:
-        yield "FAILED_PRECONDITION"
+        yield "IMAGE_NOT_ACTIVE"
     if act is Act.DELETE and image.is_protected:
         yield "IMAGE_PROTECTED"
     if act is Act.SHARE and image.members and set(image.members.values()) != {"rejected"}:
@@ -207,7 +207,7 @@ def _copy_refusal(model: Model, operation: Operation, image: ImageState) -> froz
     if project != image.owner and image.members[project] != "accepted":
         reasons.add("SHARE_NOT_ACCEPTED")
     if image.status != "active":
-        reasons.add("FAILED_PRECONDITION")
+        reasons.add("IMAGE_NOT_ACTIVE")
     if is_full(model, project):
         reasons.add("QUOTA_EXCEEDED")
     return frozenset(reasons)

@@ -98,7 +98,7 @@ async def test_table_5_4_private_image_status(daemon: DaemonProcess, stubs: Stub
     for status in ("queued", "saving", "deactivated"):
         set_column(daemon, image.id, "status", status)
         refused = await refusal(stubs.images.CopyImage(copy_request(image.id)))
-        assert refused.reason == "FAILED_PRECONDITION"
+        assert refused == Refusal("IMAGE_NOT_ACTIVE", "IMG.0046")
     set_column(daemon, image.id, "status", "active")
     assert (await stubs.images.CopyImage(copy_request(image.id))).image_ids
 

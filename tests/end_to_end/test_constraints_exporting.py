@@ -116,7 +116,7 @@ async def test_table_5_5_only_a_normal_image_is_exported(daemon: DaemonProcess, 
     for status in ("queued", "saving", "deactivated"):
         set_column(daemon, image.id, "status", status)
         refused = await refusal(stubs.images.ExportImage(request(image.id)))
-        assert refused.reason == "FAILED_PRECONDITION"
+        assert refused == Refusal("IMAGE_NOT_ACTIVE", "IMG.0046")
     set_column(daemon, image.id, "status", "active")
     await exported(stubs, request(image.id))
 

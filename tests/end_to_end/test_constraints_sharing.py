@@ -45,7 +45,7 @@ async def test_table_5_3_private_image_status(daemon: DaemonProcess, stubs: Stub
     image = await owned_image(stubs)
     for status in ("queued", "saving", "deactivated"):
         set_column(daemon, image.id, "status", status)
-        assert await share(stubs, image.id, MEMBER) == ["FAILED_PRECONDITION"]
+        assert await share(stubs, image.id, MEMBER) == ["IMAGE_NOT_ACTIVE"]
     set_column(daemon, image.id, "status", "active")
     assert await share(stubs, image.id, MEMBER) == ["done"]
 

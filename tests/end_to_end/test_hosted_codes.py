@@ -6,13 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc
+import pytest
 
 from imsd.v1 import image_pb2, job_pb2, member_pb2, tag_pb2
 from imsd.v1.image_pb2_grpc import ImageServiceStub
 from imsd.v1.member_pb2_grpc import MemberServiceStub
 from imsd.v1.tag_pb2_grpc import TagServiceStub
 from tests.end_to_end import wire
-from tests.end_to_end.constraints_world import MEMBER, OWNER, Refusal, create_projects, owned_image, refusal
+from tests.end_to_end.constraints_world import (
+    MEMBER,
+    OWNER,
+    Refusal,
+    code_of,
+    create_projects,
+    hint_of,
+    owned_image,
+    refusal,
+)
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
 
 NIL = "00000000-0000-4000-8000-000000000000"
@@ -98,3 +108,22 @@ async def test_pairs_of_members_tell_an_image_that_is_not_there_from_a_share_tha
         (job_pb2.JOB_KIND_ADD_MEMBERS, image.id): ("", ""),
         (job_pb2.JOB_KIND_ADD_MEMBERS, NIL): ("NOT_FOUND", "IMG.0027"),
     }
+
+
+NOT_ACTIVE = Refusal("IMAGE_NOT_ACTIVE", "IMG.0046")
+
+
+async def test_a_prepared_image_is_not_active_and_whoever_wants_it_is_told_how_it_gets_bytes(
+    daemon: DaemonProcess,
+) -> None:
+    needs_bytes = ("CopyImage", "ExportImage", "DownloadImage", "VerifyImage", "DeactivateImage")
+    async with grpc.aio.insecure_channel(daemon.address) as channel:
+        images = ImageServiceStub(channel)
+        queued = await images.CreateQueuedImage(image_pb2.CreateQueuedImageRequest(name="waiting"))
+        for module, method in calls_on_an_image():
+            if method.name in needs_bytes:
+                request = request_for(module, method, image_id=queued.id)
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await answer_of(getattr(images, method.name)(request))
+                assert code_of(refused.value) == NOT_ACTIVE, method.name
+                assert "imsctl image register" in hint_of(refused.value)

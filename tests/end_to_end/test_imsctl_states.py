@@ -76,8 +76,8 @@ def test_an_image_is_forbidden_and_allowed_again(make: Any, ctl: Any, refused: A
     make()
     assert ctl("image", "deactivate", "web")["status"] == "deactivated"
     assert ctl("image", "deactivate", "web")["status"] == "deactivated"
-    assert refused("image", "download", "web", "-o", str(tmp_path / "out.raw")) == "FAILED_PRECONDITION"
-    assert refused("image", "set", "web", "--name", "other") == "FAILED_PRECONDITION"
+    assert refused("image", "download", "web", "-o", str(tmp_path / "out.raw")) == "IMAGE_NOT_ACTIVE"
+    assert refused("image", "set", "web", "--name", "other") == "IMAGE_NOT_ACTIVE"
     assert names(ctl("image", "list", "--status", "deactivated")) == ["web"]
     assert ctl("image", "reactivate", "web")["status"] == "active"
 

@@ -194,9 +194,9 @@ async def test_a_deactivated_image_is_of_no_use_to_its_members_either(stubs: Stu
     image = await shared(stubs, a_disk(8, 1), WEB)
     own: dict[str, Any] = {"project_id": OWNER, "image_id": image.id}
     await stubs.images.DeactivateImage(image_pb2.DeactivateImageRequest(**own))
-    assert await outcome(wire.download(stubs, image.id, project_id=WEB)) == "FAILED_PRECONDITION"
+    assert await outcome(wire.download(stubs, image.id, project_id=WEB)) == "IMAGE_NOT_ACTIVE"
     copying = image_pb2.CopyImageRequest(project_id=WEB, image_id=image.id, name="mine")
-    assert await refusal(stubs.images.CopyImage(copying)) == "FAILED_PRECONDITION"
+    assert await refusal(stubs.images.CopyImage(copying)) == "IMAGE_NOT_ACTIVE"
     await stubs.images.ReactivateImage(image_pb2.ReactivateImageRequest(**own))
     assert (await copy(stubs, image.id, WEB)).digest == image.digest
 

@@ -181,9 +181,9 @@ async def put(service: ImportService, **values: Any) -> ImageRecord:
     [
         ({"kind": ImageKind.ISO, "disk_format": "iso"}, FailedPrecondition, "IMAGE_KIND_UNSUITED"),
         ({"data_size": (128 << 30) + 1}, LimitExceeded, "COPY_TOO_LARGE"),
-        ({"status": ImageStatus.QUEUED}, FailedPrecondition, "FAILED_PRECONDITION"),
-        ({"status": ImageStatus.SAVING}, FailedPrecondition, "FAILED_PRECONDITION"),
-        ({"status": ImageStatus.DEACTIVATED}, FailedPrecondition, "FAILED_PRECONDITION"),
+        ({"status": ImageStatus.QUEUED}, FailedPrecondition, "IMAGE_NOT_ACTIVE"),
+        ({"status": ImageStatus.SAVING}, FailedPrecondition, "IMAGE_NOT_ACTIVE"),
+        ({"status": ImageStatus.DEACTIVATED}, FailedPrecondition, "IMAGE_NOT_ACTIVE"),
         ({"status": ImageStatus.PENDING_DELETE}, NotFound, "NOT_FOUND"),
     ],
 )

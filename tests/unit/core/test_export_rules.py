@@ -69,7 +69,7 @@ def test_an_image_of_the_project_is_exported_whatever_it_is_shared_with() -> Non
 def test_table_5_5_private_image_status(status: ImageStatus) -> None:
     error = refusal(status=status)
     assert isinstance(error, FailedPrecondition)
-    assert error.reason == "FAILED_PRECONDITION"
+    assert (error.reason, img_code(error)) == ("IMAGE_NOT_ACTIVE", "0046")
 
 
 def test_table_5_5_an_iso_image_is_not_exported() -> None:

@@ -436,7 +436,7 @@ Change = dict[str, Any]
     [
         ({"visibility": Visibility.PUBLIC}, "IMAGE_PUBLIC"),
         ({"is_published": True}, "IMAGE_PUBLISHED"),
-        ({"status": ImageStatus.DEACTIVATED}, "FAILED_PRECONDITION"),
+        ({"status": ImageStatus.DEACTIVATED}, "IMAGE_NOT_ACTIVE"),
         (None, "NOT_FOUND"),
     ],
 )

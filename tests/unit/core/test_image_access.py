@@ -90,7 +90,7 @@ async def test_nobody_reads_an_image_that_is_not_active(database: Database, stat
         async with database.reading() as c:
             with pytest.raises(FailedPrecondition) as refused:
                 await usable_image(c, project_id, record.id)
-        assert refused.value.reason == "FAILED_PRECONDITION"
+        assert refused.value.reason == "IMAGE_NOT_ACTIVE"
 
 
 @pytest.mark.parametrize("status", [ImageStatus.PENDING_DELETE, ImageStatus.KILLED, ImageStatus.DELETED])

@@ -79,7 +79,7 @@ async def test_a_status_allows_a_call_or_refuses_it(
     is_there = status in (ImageStatus.QUEUED, ImageStatus.SAVING, ImageStatus.DEACTIVATED)
     with pytest.raises(ImsError) as refused:
         await CALLS[name](states, ref(record))
-    assert refused.value.reason == ("FAILED_PRECONDITION" if is_there else "NOT_FOUND")
+    assert refused.value.reason == ("IMAGE_NOT_ACTIVE" if is_there else "NOT_FOUND")
     assert refused.value.hint
     assert await row_of(database, record) == record
 

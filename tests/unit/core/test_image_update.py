@@ -255,7 +255,7 @@ async def test_only_an_active_image_changes(
     record = await put(database, status=status)
     with pytest.raises(ImsError) as refused:
         await update(updates, record, name="n")
-    assert refused.value.reason in ("FAILED_PRECONDITION", "NOT_FOUND")
+    assert refused.value.reason in ("IMAGE_NOT_ACTIVE", "NOT_FOUND")
 
 
 async def test_an_image_that_waits_for_its_bytes_changes_too(

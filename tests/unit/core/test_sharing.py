@@ -122,9 +122,9 @@ async def test_one_pair_that_fails_stops_no_other(service: SharingService) -> No
         ({"visibility": Visibility.PUBLIC, "project_id": "web"}, "IMAGE_PUBLIC"),
         ({"kind": ImageKind.ISO}, "IMAGE_KIND_UNSUITED"),
         ({"kind": ImageKind.DATA_DISK}, "done"),
-        ({"status": ImageStatus.QUEUED}, "FAILED_PRECONDITION"),
-        ({"status": ImageStatus.SAVING}, "FAILED_PRECONDITION"),
-        ({"status": ImageStatus.DEACTIVATED}, "FAILED_PRECONDITION"),
+        ({"status": ImageStatus.QUEUED}, "IMAGE_NOT_ACTIVE"),
+        ({"status": ImageStatus.SAVING}, "IMAGE_NOT_ACTIVE"),
+        ({"status": ImageStatus.DEACTIVATED}, "IMAGE_NOT_ACTIVE"),
         ({"status": ImageStatus.PENDING_DELETE}, "NOT_FOUND"),
         ({"public_platform": "Ubuntu"}, "done"),
         ({"is_protected": True}, "done"),
@@ -203,7 +203,7 @@ async def test_an_image_that_cannot_be_used_is_not_shared_but_its_shares_can_end
         await image_rows.update_image(
             c, image, {"status": ImageStatus.DEACTIVATED}, statuses=[ImageStatus.ACTIVE]
         )
-    assert await service.add([image], ["shop"]) == ["FAILED_PRECONDITION"]
+    assert await service.add([image], ["shop"]) == ["IMAGE_NOT_ACTIVE"]
     assert await service.answer("web", [image], ACCEPTED) == ["done"]
     assert await service.remove([image], ["web"]) == ["done"]
 
