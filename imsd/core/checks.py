@@ -11,8 +11,8 @@ from imsd.contract import InvalidRequest
 from . import limits
 
 
-def refuse(field: str, message: str, hint: str = "") -> NoReturn:
-    raise InvalidRequest(message, field=field, hint=hint)
+def refuse(field: str, message: str, hint: str = "", reason: str | None = None) -> NoReturn:
+    raise InvalidRequest(message, field=field, hint=hint, reason=reason)
 
 
 def project_id(value: str) -> str:
@@ -38,24 +38,41 @@ def request_id(value: str) -> str:
 
 
 def name(value: str) -> str:
+    """The name of an image. Raises InvalidRequest (IMAGE_NAME_MISSING, _TOO_LONG, _INVALID)."""
     if not value:
-        refuse("name", "name is missing", "give the image a name of 1 to 128 characters")
+        refuse(
+            "name", "name is missing", "give the image a name of 1 to 128 characters", "IMAGE_NAME_MISSING"
+        )
     if len(value) > limits.MAX_NAME:
-        refuse("name", f"the name has {len(value)} characters, at most {limits.MAX_NAME} are allowed")
+        refuse(
+            "name",
+            f"the name has {len(value)} characters, at most {limits.MAX_NAME} are allowed",
+            reason="IMAGE_NAME_TOO_LONG",
+        )
     if not limits.NAME.match(value):
         refuse(
             "name",
             f"{value!r} cannot be a name",
             "use letters, digits, spaces and - . _ without a space at either end",
+            "IMAGE_NAME_INVALID",
         )
     return value
 
 
 def description(value: str) -> str:
+    """Raises InvalidRequest (DESCRIPTION_TOO_LONG, DESCRIPTION_INVALID)."""
     if len(value) > limits.MAX_DESCRIPTION:
-        refuse("description", f"the description is longer than {limits.MAX_DESCRIPTION} characters")
+        refuse(
+            "description",
+            f"the description is longer than {limits.MAX_DESCRIPTION} characters",
+            reason="DESCRIPTION_TOO_LONG",
+        )
     if limits.NOT_IN_DESCRIPTION.search(value):
-        refuse("description", "a description contains no carriage return, < or >")
+        refuse(
+            "description",
+            "a description contains no carriage return, < or >",
+            reason="DESCRIPTION_INVALID",
+        )
     return value
 
 

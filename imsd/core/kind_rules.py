@@ -79,13 +79,14 @@ def disk_bounds(kind: ImageKind, service: ServiceLimits) -> tuple[int, int]:
 def min_disk(kind: ImageKind, asked_gb: int, virtual_size: int, service: ServiceLimits) -> int:
     """The smallest disk, in GiB, that holds the image; ``asked_gb`` 0 asks for just that.
 
-    Raises InvalidRequest (MIN_DISK_TOO_SMALL), LimitExceeded.
+    Raises InvalidRequest (MIN_DISK_TOO_SMALL), LimitExceeded (also SYSTEM_DISK_TOO_LARGE).
     """
     needed = max(1, -(-virtual_size // GIB))
     lowest, highest = disk_bounds(kind, service)
     if needed > highest:
         raise LimitExceeded(
             f"the disk in the file has {needed} GB, {WORDS[kind]} has at most {highest} GB",
+            reason="SYSTEM_DISK_TOO_LARGE" if kind is ImageKind.SYSTEM_DISK else None,
             hint="split its content over several disks, or ask the operator for a higher limit",
         )
     if asked_gb:

@@ -33,6 +33,8 @@ IMG_CODES = {
     "BUCKET_NAME_INVALID": "IMG.0109",
     "BUCKET_NOT_FOUND": "IMG.0069",
     "BUCKET_UNSUITED": "IMG.0058",
+    "DESCRIPTION_INVALID": "IMG.0054",
+    "DESCRIPTION_TOO_LONG": "IMG.0004",
     "EXPORT_REFUSED": "IMG.0079",
     "EXPORT_TOO_LARGE": "IMG.0160",
     "FAST_IMPORT_UNSUITED": "IMG.0158",
@@ -40,6 +42,9 @@ IMG_CODES = {
     "FORMAT_UNSUPPORTED": "IMG.0072",
     "IMAGE_EMPTY": "IMG.0057",
     "IMAGE_FILE_TOO_LARGE": "IMG.0059",
+    "IMAGE_NAME_INVALID": "IMG.0003",
+    "IMAGE_NAME_MISSING": "IMG.0013",
+    "IMAGE_NAME_TOO_LONG": "IMG.0002",
     "IMAGE_NOT_ACTIVE": "IMG.0046",
     "IMAGE_PROTECTED": "IMG.0091",
     "ISO_OS_VERSION_REQUIRED": "IMG.0166",
@@ -58,6 +63,7 @@ IMG_CODES = {
     "PROJECT_UNKNOWN": "IMG.0108",
     "SHARE_NOT_ACCEPTED": "IMG.0196",
     "SHARE_WITH_OWNER": "IMG.0076",
+    "SYSTEM_DISK_TOO_LARGE": "IMG.0111",
     "TOKEN_EXPIRED": "IMG.0087",
     "TOKEN_REVOKED": "IMG.0087",
     "TOO_MANY_TAGS": "IMG.0116",
@@ -97,11 +103,13 @@ IMG_CODES_OF_FIELDS = {
     "member_project_ids": "IMG.0067",
     "min_disk_gb": "IMG.0055",
     "min_ram_mb": "IMG.0055",
+    "object": "IMG.0017",  # not BUCKET:OBJECT; what is wrong with a part has a code of its own
     "os_type": "IMG.0056",
     "project_id": "IMG.0067",
     "replacement_image_id": "IMG.0066",
     "server_kind": "IMG.0024",
     "tags": "IMG.0115",
+    "target": "IMG.0017",
 }
 # Of reasons for which the field at fault decides; any other field has no code.
 IMG_CODES_BY_FIELD = {

@@ -86,6 +86,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """the update names a field that never changes"""
     ERROR_REASON_IMAGE_NOT_ACTIVE: _ErrorReason.ValueType  # 112
     """the image is being made, waits for its bytes or is deactivated"""
+    ERROR_REASON_IMAGE_NAME_MISSING: _ErrorReason.ValueType  # 113
+    ERROR_REASON_IMAGE_NAME_TOO_LONG: _ErrorReason.ValueType  # 114
+    """more than 128 characters"""
+    ERROR_REASON_IMAGE_NAME_INVALID: _ErrorReason.ValueType  # 115
+    """a character that names of images do not have, or a space at an end"""
+    ERROR_REASON_DESCRIPTION_TOO_LONG: _ErrorReason.ValueType  # 116
+    """more than 1024 characters"""
+    ERROR_REASON_DESCRIPTION_INVALID: _ErrorReason.ValueType  # 117
+    """with a carriage return, < or >"""
+    ERROR_REASON_SYSTEM_DISK_TOO_LARGE: _ErrorReason.ValueType  # 118
+    """the disk in the file is larger than system disks may be"""
     ERROR_REASON_SHARE_WITH_OWNER: _ErrorReason.ValueType  # 120
     """Sharing.
     with the project that owns the image
@@ -249,6 +260,17 @@ ERROR_REASON_FIELD_NOT_UPDATABLE: ErrorReason.ValueType  # 110
 """the update names a field that never changes"""
 ERROR_REASON_IMAGE_NOT_ACTIVE: ErrorReason.ValueType  # 112
 """the image is being made, waits for its bytes or is deactivated"""
+ERROR_REASON_IMAGE_NAME_MISSING: ErrorReason.ValueType  # 113
+ERROR_REASON_IMAGE_NAME_TOO_LONG: ErrorReason.ValueType  # 114
+"""more than 128 characters"""
+ERROR_REASON_IMAGE_NAME_INVALID: ErrorReason.ValueType  # 115
+"""a character that names of images do not have, or a space at an end"""
+ERROR_REASON_DESCRIPTION_TOO_LONG: ErrorReason.ValueType  # 116
+"""more than 1024 characters"""
+ERROR_REASON_DESCRIPTION_INVALID: ErrorReason.ValueType  # 117
+"""with a carriage return, < or >"""
+ERROR_REASON_SYSTEM_DISK_TOO_LARGE: ErrorReason.ValueType  # 118
+"""the disk in the file is larger than system disks may be"""
 ERROR_REASON_SHARE_WITH_OWNER: ErrorReason.ValueType  # 120
 """Sharing.
 with the project that owns the image

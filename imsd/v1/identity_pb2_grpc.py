@@ -143,7 +143,7 @@ class IdentityServiceServicer:
     def CreateProject(self, request, context):
         """CreateProject makes a project known: images can be shared with it and roles be granted in it. The id of a deleted
         project is not used again: its jobs, usage and traces stay.
-        Reasons: INVALID_REQUEST, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
+        Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,7 +168,7 @@ class IdentityServiceServicer:
 
     def CreateUser(self, request, context):
         """CreateUser makes a user known, so that it can have roles and tokens.
-        Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+        Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +192,7 @@ class IdentityServiceServicer:
 
     def CreateGroup(self, request, context):
         """CreateGroup makes a group of users. The groups of an OpenID Connect token are matched by name.
-        Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+        Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

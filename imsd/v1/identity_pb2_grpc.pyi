@@ -44,7 +44,7 @@ class IdentityServiceStub:
     CreateProject: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateProjectRequest, _identity_pb2.Project]
     """CreateProject makes a project known: images can be shared with it and roles be granted in it. The id of a deleted
     project is not used again: its jobs, usage and traces stay.
-    Reasons: INVALID_REQUEST, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
+    Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
     """
     ListProjects: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListProjectsRequest, _identity_pb2.ListProjectsResponse]
     """ListProjects returns the projects that the caller may see: an operator all of them, others their own.
@@ -57,7 +57,7 @@ class IdentityServiceStub:
     """
     CreateUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.User]
     """CreateUser makes a user known, so that it can have roles and tokens.
-    Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+    Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
     """
     ListUsers: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListUsersRequest, _identity_pb2.ListUsersResponse]
     """ListUsers returns all users with their groups.
@@ -69,7 +69,7 @@ class IdentityServiceStub:
     """
     CreateGroup: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateGroupRequest, _identity_pb2.Group]
     """CreateGroup makes a group of users. The groups of an OpenID Connect token are matched by name.
-    Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+    Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
     """
     ListGroups: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListGroupsRequest, _identity_pb2.ListGroupsResponse]
     """ListGroups returns all groups with their users.
@@ -127,7 +127,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     CreateProject: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateProjectRequest, _identity_pb2.Project]  # type: ignore[assignment]
     """CreateProject makes a project known: images can be shared with it and roles be granted in it. The id of a deleted
     project is not used again: its jobs, usage and traces stay.
-    Reasons: INVALID_REQUEST, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
+    Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
     """
     ListProjects: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListProjectsRequest, _identity_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """ListProjects returns the projects that the caller may see: an operator all of them, others their own.
@@ -140,7 +140,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     CreateUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.User]  # type: ignore[assignment]
     """CreateUser makes a user known, so that it can have roles and tokens.
-    Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+    Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
     """
     ListUsers: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListUsersRequest, _identity_pb2.ListUsersResponse]  # type: ignore[assignment]
     """ListUsers returns all users with their groups.
@@ -152,7 +152,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     CreateGroup: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateGroupRequest, _identity_pb2.Group]  # type: ignore[assignment]
     """CreateGroup makes a group of users. The groups of an OpenID Connect token are matched by name.
-    Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+    Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
     """
     ListGroups: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListGroupsRequest, _identity_pb2.ListGroupsResponse]  # type: ignore[assignment]
     """ListGroups returns all groups with their users.
@@ -219,7 +219,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.Project, _abc.Awaitable[_identity_pb2.Project]]:
         """CreateProject makes a project known: images can be shared with it and roles be granted in it. The id of a deleted
         project is not used again: its jobs, usage and traces stay.
-        Reasons: INVALID_REQUEST, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
+        Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS (also: there was one). Retry: a second call says ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod
@@ -250,7 +250,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.User, _abc.Awaitable[_identity_pb2.User]]:
         """CreateUser makes a user known, so that it can have roles and tokens.
-        Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+        Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod
@@ -280,7 +280,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.Group, _abc.Awaitable[_identity_pb2.Group]]:
         """CreateGroup makes a group of users. The groups of an OpenID Connect token are matched by name.
-        Reasons: INVALID_REQUEST, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
+        Reasons: INVALID_REQUEST, DESCRIPTION_*, ALREADY_EXISTS. Retry: a second call says ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod

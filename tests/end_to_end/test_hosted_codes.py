@@ -127,3 +127,19 @@ async def test_a_prepared_image_is_not_active_and_whoever_wants_it_is_told_how_i
                     await answer_of(getattr(images, method.name)(request))
                 assert code_of(refused.value) == NOT_ACTIVE, method.name
                 assert "imsctl image register" in hint_of(refused.value)
+
+
+async def test_what_is_wrong_with_a_name_a_description_or_a_place_has_its_code(stubs: Stubs) -> None:
+    def queued(name: str = "waiting", description: str = "") -> Any:
+        request = image_pb2.CreateQueuedImageRequest(name=name, description=description)
+        return stubs.images.CreateQueuedImage(request)
+
+    assert await refusal(queued(name="")) == Refusal("IMAGE_NAME_MISSING", "IMG.0013")
+    assert await refusal(queued(name="x" * 129)) == Refusal("IMAGE_NAME_TOO_LONG", "IMG.0002")
+    assert await refusal(queued(name="a/b")) == Refusal("IMAGE_NAME_INVALID", "IMG.0003")
+    assert await refusal(queued(description="x" * 1025)) == Refusal("DESCRIPTION_TOO_LONG", "IMG.0004")
+    assert await refusal(queued(description="a<b")) == Refusal("DESCRIPTION_INVALID", "IMG.0054")
+    nowhere = image_pb2.CreateImageRequest(name="new", object="no-bucket-named")
+    assert await refusal(stubs.images.CreateImage(nowhere)) == Refusal("INVALID_REQUEST", "IMG.0017")
+    export = image_pb2.ExportImageRequest(image_id=NIL, target="no-bucket-named", is_fast=True)
+    assert await refusal(stubs.images.ExportImage(export)) == Refusal("INVALID_REQUEST", "IMG.0017")

@@ -274,7 +274,7 @@ def test_every_help_page_has_an_example(shared: DaemonProcess) -> None:
     [
         (("image", "show", NIL), "NOT_FOUND"),
         (("image", "import", "/nonexistent", "--name", "x"), "LOCAL_FILE"),
-        (("image", "import", __file__, "--name", "a/b"), "INVALID_REQUEST"),
+        (("image", "import", __file__, "--name", "a/b"), "IMAGE_NAME_INVALID"),
         (("image", "import", __file__, "--name", "x", "--format", "qcow2"), "FORMAT_MISMATCH"),
         (("image", "import", __file__, "--name", "x", "--sha256", "0" * 64), "DIGEST_MISMATCH"),
         (("image", "digest", "/nonexistent"), "LOCAL_FILE"),

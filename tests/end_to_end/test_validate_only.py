@@ -64,7 +64,7 @@ async def test_what_is_only_validated_changes_nothing_and_leaves_no_trace(
 
     create, register = stubs.images.CreateImage, stubs.images.RegisterImage
     assert await refusal(create, new()) == ""
-    assert await refusal(create, new(name="<")) == "INVALID_REQUEST"
+    assert await refusal(create, new(name="<")) == "IMAGE_NAME_INVALID"
     assert await refusal(create, new(upload_id=UNKNOWN)) == "NOT_FOUND"
     assert await refusal(create, new(upload_id="", url="file:///etc/passwd")) == "URL_REFUSED"
     assert (

@@ -275,7 +275,7 @@ def test_the_smallest_disk_holds_the_image(
         (ImageKind.DATA_DISK, 40, 41 * GIB, InvalidRequest, "MIN_DISK_TOO_SMALL"),
         (ImageKind.DATA_DISK, 39, 1, InvalidRequest, "INVALID_REQUEST"),
         (ImageKind.DATA_DISK, 2049, 1, InvalidRequest, "INVALID_REQUEST"),
-        (ImageKind.SYSTEM_DISK, 0, 1024 * GIB + 1, LimitExceeded, "LIMIT_EXCEEDED"),
+        (ImageKind.SYSTEM_DISK, 0, 1024 * GIB + 1, LimitExceeded, "SYSTEM_DISK_TOO_LARGE"),
         (ImageKind.DATA_DISK, 0, 2048 * GIB + 1, LimitExceeded, "LIMIT_EXCEEDED"),
     ],
 )
