@@ -16,7 +16,7 @@ from .command import command, group
 from .image_ids import ids_of_images
 from .job_watch import watch_own_job
 from .json_fields import enum_text, job_fields, member_fields
-from .output import print_fields, print_json, print_table
+from .output import print_fields, print_json, print_table, printable
 from .paging import take
 from .session import FAILED, Session
 
@@ -137,6 +137,11 @@ async def _change(session: Session, images: Sequence[str], done: str, start: Sta
     else:
         rows = [_result_row(names, result, done) for result in job.member_results]
         print_table(("IMAGE", "PROJECT", "RESULT"), rows)
+        for reason, hint in dict.fromkeys(
+            (each.error.reason, each.error.hint) for each in job.member_results
+        ):
+            if hint:
+                session.note(printable(f"  [{reason}] {hint}"))
     return 0 if all(result.is_done for result in job.member_results) else FAILED
 
 

@@ -42,7 +42,7 @@ async def waiting_image(c: AsyncConnection, ref: ImageRef) -> ImageRecord:
 
 def require_waiting(image: ImageRecord, *, has_job: bool) -> None:
     """Raises FailedPrecondition unless the image waits for a file. ``has_job``: see `look_for_job`."""
-    said, hint = "", "make one without bytes, by CreateQueuedImage, or import the file"
+    said, hint = "", "make one without bytes with `imsctl image create-queued`, or import the file"
     if not image.is_prepared:
         said = "was not made without bytes"
     elif has_job or image.status is ImageStatus.SAVING:

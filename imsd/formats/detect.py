@@ -127,8 +127,15 @@ def require_declared(declared: str | None, found: str) -> None:
         raise ImageRefused(
             f"the file was declared {declared} but is {found}",
             reason="FORMAT_MISMATCH",
-            hint="leave the format out" if found in PACKAGES else f"declare {found}, or leave the format out",
+            hint="leave the format out" if found in PACKAGES else _declare(found),
         )
+
+
+def _declare(found: str) -> str:
+    return (
+        f"declare {found}, or leave the format out; of an image that waits for its file, change it with "
+        f"`imsctl image set --format {found}`"
+    )
 
 
 def ambiguous(found: Sequence[str]) -> ImageRefused:

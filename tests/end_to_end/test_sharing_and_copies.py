@@ -338,6 +338,7 @@ async def test_the_commands_of_sharing_and_copying(daemon: DaemonProcess, stubs:
     assert rows[0] == ["debian-12", WEB, "pending"]
     assert rows[1][:2] == ["debian-12", "nobody"]
     assert rows[1][2].endswith("[PROJECT_UNKNOWN]")
+    assert partly.stderr.startswith("  [PROJECT_UNKNOWN] ask its people for its id")
     assert "pending" in run("member", "list", image.id, "--project", WEB).stdout
     unread = run("image", "copy", image.id, "--name", "mine", "--project", WEB, check=False)
     assert unread.returncode == 1

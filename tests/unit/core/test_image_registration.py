@@ -185,6 +185,7 @@ async def test_a_format_that_was_declared_wrong_is_changed_and_the_file_fills_it
     upload_id = await service.send(DISK)
     failure = await service.end_of(await register(service, image, upload_id=upload_id))
     assert failed(failure) == "FORMAT_MISMATCH"
+    assert "`imsctl image set --format raw`" in failure.record.error_hint
     updates = ImageUpdates(service.runtime)
     await updates.update(ImageRef(PROJECT, image.id), ImageChange(values={"disk_format": "raw"}))
     assert (await filled(service, await fill(service, image))).disk_format == "raw"
@@ -320,6 +321,7 @@ async def refusal(service: ImportService, image_id: str, **file: Any) -> tuple[s
     with pytest.raises(ImsError) as refused:
         await service.images.register(key(), ref(image_id), ImageFile(**file))
     assert refused.value.hint or refused.value.reason == "INVALID_REQUEST"
+    assert "CreateQueuedImage" not in refused.value.hint, "a hint names a command"
     return refused.value.reason, refused.value.field
 
 
