@@ -43,6 +43,12 @@ class DownloadOptions:
     )
 
     def disk_format(self) -> image_pb2.DiskFormat.ValueType:
+        if not self.format and Path(self.file).suffix.lower() == ".iso":
+            return image_pb2.DISK_FORMAT_ISO  # good for an image that came as one
+        return self.written_format()
+
+    def written_format(self) -> image_pb2.DiskFormat.ValueType:
+        """Raises typer.BadParameter, ClientError (FORMAT_UNSUPPORTED)."""
         return target_format(self.file, self.format, "--format")
 
     def compression(self) -> image_pb2.Compression.ValueType:
@@ -58,8 +64,10 @@ async def download_image(session: Session, name_or_id: str, options: DownloadOpt
     begin = time.monotonic()
     async with session.connect() as client:
         image = await client.images.resolve(name_or_id)
-        if wanted == image.disk_format == image_pb2.DISK_FORMAT_ISO:
-            wanted = image_pb2.DISK_FORMAT_RAW  # the bytes of an optical disc are the disc
+        if wanted == image_pb2.DISK_FORMAT_ISO:
+            is_disc = image.disk_format == image_pb2.DISK_FORMAT_ISO
+            # The bytes of an optical disc are the disc.
+            wanted = image_pb2.DISK_FORMAT_RAW if is_disc else options.written_format()
         download = Download(client.images, image.id, wanted, compression)
         with session.progress() as view:
             row = view.row()

@@ -74,6 +74,9 @@ async def test_a_disc_stays_a_disc_when_it_is_asked_for(
             assert " as raw, " in outcome.text
             assert (tmp_path / "b.iso").read_bytes() == content
             (tmp_path / "b.iso").unlink()
+    outcome = await imsctl("image", "download", "cd", "-o", "c.ISO")
+    assert outcome.code == 0, outcome.errors
+    assert (tmp_path / "c.ISO").read_bytes() == content
     outcome = await imsctl("image", *CONVERT, "b.iso", "--to", "iso")
     assert outcome.errors.startswith("imsctl: imsd cannot write iso files [FORMAT_UNSUPPORTED]\n")
 
