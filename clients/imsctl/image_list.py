@@ -158,6 +158,8 @@ class ListOptions:
         ]
         if len(chosen) > 1:
             raise typer.BadParameter("give one of --public, --shared and --all")
+        if self.share_status and not (self.shared or self.all):
+            raise typer.BadParameter("say with --shared or --all which images of others are meant")
         return chosen[0] if chosen else scopes.SCOPE_OWN
 
 

@@ -112,3 +112,15 @@ async def test_a_quota_out_of_range_is_wrong_usage(imsctl: Imsctl, daemon: FakeD
     assert outcome.code == 2, outcome
     assert outcome.errors.startswith("imsctl: invalid value for "), outcome
     assert not daemon.state.calls
+
+
+async def test_a_status_of_shares_is_no_filter_of_images_of_the_project(
+    imsctl: Imsctl, daemon: FakeDaemon
+) -> None:
+    for scope in ([], ["--public"]):
+        outcome = await imsctl("image", "list", "--share-status", "pending", *scope)
+        assert outcome.code == 2, outcome
+        assert "--shared or --all" in outcome.errors
+        assert not daemon.state.calls
+    for scope in (["--shared"], ["--all"]):
+        assert (await imsctl("image", "list", "--share-status", "pending", *scope)).code == 0
