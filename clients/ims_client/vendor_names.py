@@ -184,6 +184,11 @@ def _read_origin_image(image: pb.Image, value: Any) -> None:
     image.origin_image_id = values.read_text(value)
 
 
+def _read_arm(image: pb.Image, value: Any) -> None:
+    if values.read_flag(value):
+        image.architecture = guest_pb2.ARCHITECTURE_ARM
+
+
 def _agents(image: pb.Image) -> str | None:
     return ",".join(image.agents) or None
 
@@ -275,10 +280,12 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(name="__support_agent_list", fields=("agents",), write=_agents, read=_read_agents),
     # Inverted there: "true" says that it is not supported.
     _flag("__support_fc_inject", "has_no_credential_injection"),
-    _says(
-        "__support_arm",
-        lambda image: values.flag(image.architecture == guest_pb2.ARCHITECTURE_ARM),
-        "architecture",
+    Attribute(
+        name="__support_arm",
+        fields=("architecture",),
+        write=lambda image: values.flag(image.architecture == guest_pb2.ARCHITECTURE_ARM),
+        read=_read_arm,
+        note="without it nothing is said of the processor",
     ),
     *(
         _mark(f"__support_{name}", mark)

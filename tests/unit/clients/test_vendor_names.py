@@ -317,6 +317,14 @@ def test_what_only_follows_cannot_be_set() -> None:
         assert vendor_names.from_vendor({name: "x"}) == pb.Image()
 
 
+def test_an_image_that_supports_arm_is_one_for_arm() -> None:
+    assert vendor_names.from_vendor({"__support_arm": "true"}).architecture == guest_pb2.ARCHITECTURE_ARM
+    assert (
+        vendor_names.from_vendor({"__support_arm": "false"}).architecture
+        == guest_pb2.ARCHITECTURE_UNSPECIFIED
+    )
+
+
 def test_credential_injection_is_inverted() -> None:
     assert vendor_names.from_vendor({"__support_fc_inject": "true"}).has_no_credential_injection
     assert "__support_fc_inject" not in vendor_names.to_vendor(an_image())
