@@ -9,6 +9,7 @@ from imsd.metadata.tags import TagQuery
 
 from . import checks
 from .image_access import THERE
+from .service_limits import RULES
 
 # Keys of one condition, and values of one key.
 MAX_KEYS: Final = 10
@@ -17,6 +18,9 @@ MAX_VALUES: Final = 10
 # What is looked for may be longer than what an image can bear.
 MAX_KEY: Final = 127
 MAX_VALUE: Final = 255
+
+# Of a list of images: an image has no more, whatever the operator allows.
+MAX_TAGS: Final = RULES["max_tags_per_image"].highest
 
 NAME: Final = "resource_name"
 ID: Final = "resource_id"
@@ -62,6 +66,23 @@ def keys(field: str, given: Sequence[str]) -> list[str]:
     if not all(found):
         checks.refuse(field, "a key is empty")
     _require_unique(field, "key", found)
+    return found
+
+
+def wanted_tags(given: Mapping[str, str]) -> dict[str, str]:
+    """Tags that an image of a list must have, without spaces at their ends; an empty value: any.
+
+    As lenient as a list by tags (contract §8.3), and as many as an image can have. Raises InvalidRequest.
+    """
+    field = "tags"
+    if len(given) > MAX_TAGS:
+        checks.refuse(field, f"{len(given)} tags, but a list can ask for {MAX_TAGS}")
+    found = {}
+    for key, value in sorted(given.items()):
+        [name] = keys(field, [key])
+        if name in found:
+            checks.refuse(field, f"the key {name!r} is there twice")
+        [found[name]] = _values(field, name, [value])
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from imsd.core import attribute_checks, checks, limits
+from imsd.core import attribute_checks, checks, limits, tag_filter
 from imsd.core import image_list_filter as filters
 from imsd.core.images import FamilyQuery
 from imsd.guest_messages import ARCHITECTURES, BOOT_MODES
@@ -46,7 +46,7 @@ def image_query_from_pb(request: pb.ListImagesRequest) -> ImageQuery:
         search=filters.search(wanted.search),
         statuses=convert.statuses_from_pb(wanted.statuses) or LISTED_STATUSES,
         disk_formats=convert.formats_from_pb(wanted.disk_formats, "filter.disk_formats"),
-        tags=checks.tags(wanted.tags),
+        tags=tag_filter.wanted_tags(wanted.tags),
         any_of=tuple(_any_of(wanted)),
         exactly=tuple(_exactly(wanted)),
         is_deprecated=wanted.is_deprecated if wanted.HasField("is_deprecated") else None,

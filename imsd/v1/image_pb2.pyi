@@ -1440,7 +1440,7 @@ class ImageFilter(_message.Message):
 
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """0..10, see Image.tags; every tag must be there; an empty value fits any value"""
+        """0..50; key 1..127 characters, value 0..255; every tag must be there; an empty value fits any value"""
 
     @_builtins.property
     def visibilities(self) -> _containers.RepeatedScalarFieldContainer[Global___Visibility.ValueType]:

@@ -248,7 +248,7 @@ class ImageServiceServicer:
     def UpdateImage(self, request, context):
         """UpdateImage changes the fields named in update_mask and returns the image. Of a data disk only name, description,
         tags and is_protected change.
-        Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, NOT_FOUND, NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE (also disk_format of an
+        Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, NOT_FOUND (also a property to be removed), NOT_OWNER, CONFLICT (etag, or a change at the same time), FIELD_NOT_UPDATABLE (also disk_format of an
         image that has its bytes), IMAGE_NOT_ACTIVE (neither ACTIVE nor made by CreateQueuedImage), IMAGE_KIND_UNSUITED (a data disk; a format that
         does not fit the kind), MIN_DISK_TOO_SMALL,
         TOO_MANY_TAGS. Retry: safe with an etag.

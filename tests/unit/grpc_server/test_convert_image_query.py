@@ -77,8 +77,12 @@ HOSTILE: list[dict[str, Any]] = [
     {"created_at": [when(1, -(1 << 62))]},
     {"created_at": [when(1, 253402300799)]},
     {"updated_at": [when(1, 0)] * 5},
-    {"tags": {"a b": "c"}},
-    {"tags": {str(number): "" for number in range(11)}},
+    {"tags": {" ": "c"}},
+    {"tags": {"a": "b", "a ": "b"}},
+    {"tags": {"k" * 128: ""}},
+    {"tags": {"k": "v" * 256}},
+    {"tags": {"k": "\0"}},
+    {"tags": {str(number): "" for number in range(51)}},
 ]
 
 
@@ -195,3 +199,10 @@ def test_a_family_is_asked_for_with_an_architecture() -> None:
     assert (asked.project_id, asked.family, asked.architecture) == ("p", "f", "arm")
     with pytest.raises(InvalidRequest):
         family_query_from_pb(pb.ResolveFamilyRequest(family="f", architecture=9))  # type: ignore[arg-type]
+
+
+def test_tags_are_looked_for_as_freely_as_by_the_calls_on_tags() -> None:
+    """Contract §8.3, by-tag queries; and as many as the largest limits.max_tags_per_image."""
+    assert query(tags={" k" * 63: "v w" * 85}).tags == {(" k" * 63).strip(): "v w" * 85}
+    assert len(query(tags={f"k{number}": "" for number in range(50)}).tags) == 50
+    assert list(query(tags={"b": "", "a": ""}).tags) == ["a", "b"]
