@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from imsd.contract import FailedPrecondition, InvalidRequest
+from imsd.contract import FailedPrecondition, InvalidRequest, NotFound
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus
 
 from . import attribute_checks, checks
@@ -87,8 +87,8 @@ class ImageUpdates:
     async def update(self, ref: ImageRef, wanted: ImageChange) -> ImageRecord:
         """Change an image that is ACTIVE, or was prepared to be filled.
 
-        Raises InvalidRequest (also MIN_DISK_TOO_SMALL), NotFound, PermissionDenied (NOT_OWNER), Conflict,
-        FailedPrecondition (also IMAGE_KIND_UNSUITED).
+        Raises InvalidRequest (also MIN_DISK_TOO_SMALL), NotFound (also a property to be removed),
+        PermissionDenied (NOT_OWNER), Conflict, FailedPrecondition (also IMAGE_KIND_UNSUITED).
         """
         async with self._runtime.database.transaction() as c:
             current = await image_at(c, ref)
@@ -197,6 +197,12 @@ def _system(current: ImageRecord, values: Mapping[str, Any]) -> dict[str, object
 def _properties(current: ImageRecord, wanted: ImageChange) -> dict[str, str]:
     properties = dict(current.properties if wanted.properties is None else wanted.properties)
     for key, content in wanted.set_properties.items():
+        if not content and key not in properties:
+            raise NotFound(
+                f"image {current.name!r} has no property {key[:64]!r}",
+                field="properties",
+                hint="case counts; look at its properties",
+            )
         properties[key] = content
         if not content:
             del properties[key]

@@ -114,7 +114,11 @@ IMG_CODES_OF_FIELDS = {
 # Of reasons for which the field at fault decides; any other field has no code.
 IMG_CODES_BY_FIELD = {
     "INVALID_REQUEST": IMG_CODES_OF_FIELDS,
-    "NOT_FOUND": {"image_id": "IMG.0027", "replacement_image_id": "IMG.0027"},
+    "NOT_FOUND": {
+        "image_id": "IMG.0027",
+        "properties": "IMG.0035",  # of one to be removed (contract §3.9)
+        "replacement_image_id": "IMG.0027",
+    },
     "QUOTA_EXCEEDED": IMG_CODES_OF_QUOTAS,
 }
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from google.protobuf import field_mask_pb2
 
-from imsd.contract import Conflict, FailedPrecondition, ImsError, InvalidRequest
+from imsd.contract import Conflict, FailedPrecondition, ImsError, InvalidRequest, NotFound
 from imsd.core.image_changes import ImageRef
 from imsd.core.image_update import UPDATABLE, UPDATABLE_OF_DATA, ImageUpdates
 from imsd.core.runtime import Runtime
 from imsd.grpc_server.convert_image_change import FIXED, image_change_from_pb
+from imsd.grpc_server.error_mapping import img_code
 from imsd.metadata import images as image_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKind
@@ -189,6 +190,19 @@ async def test_a_property_of_an_older_image_keeps_its_capitals(
         await update(updates, record, "properties.Owner", properties={"Owner": "again"})
 
 
+async def test_a_property_that_is_not_there_cannot_be_removed(
+    updates: ImageUpdates, database: Database
+) -> None:
+    """Contract §3.9: 400 IMG.0035."""
+    record = await put(database, properties={"b": "2"})
+    with pytest.raises(NotFound) as refused:
+        await update(updates, record, "properties.b", "properties.nothere")
+    assert "'nothere'" in refused.value.message
+    assert img_code(refused.value.reason, refused.value.field) == "IMG.0035"
+    async with database.reading() as c:
+        assert await image_rows.get_image(c, record.project_id, record.id) == record
+
+
 @pytest.mark.parametrize("kind", ImageKind)
 async def test_the_format_of_an_image_that_has_its_bytes_never_changes(
     updates: ImageUpdates, database: Database, kind: ImageKind
@@ -324,5 +338,6 @@ async def test_an_etag_guards_an_update(updates: ImageUpdates, database: Databas
 
 async def test_many_paths_are_no_harm(updates: ImageUpdates, database: Database) -> None:
     record = await put(database)
-    paths = [f"properties.k{number}" for number in range(20_000)] + ["name"] * 20_000
-    assert (await update(updates, record, *paths, name="n")).name == "n"
+    assert (await update(updates, record, *["name"] * 40_000, name="n")).name == "n"
+    with pytest.raises(NotFound):
+        await update(updates, record, *(f"properties.k{number}" for number in range(40_000)))
