@@ -35,6 +35,11 @@ CSV_COLUMNS = (
     "created_at",
     "updated_at",
     "active_at",
+    "kind",
+    "family",
+    "visibility",
+    "os_type",
+    "architecture",
 )
 
 
@@ -136,7 +141,7 @@ def print_images(session: Session, images: Sequence[image_pb2.Image], *, has_own
     elif session.output == "csv":
         print_csv([image_fields(image) for image in images], CSV_COLUMNS)
     else:
-        header = ["ID", "NAME", "STATUS", "FORMAT", "VIRTUAL>", "STORED>", "NEW>", "CREATED"]
+        header = ["ID", "NAME", "STATUS", "SYSTEM", "FORMAT", "VIRTUAL>", "STORED>", "NEW>", "CREATED"]
         if has_owner:
             header += ["PROJECT", "SEEN BY"]
         print_table(header, [(*_row(image), *(_owner(image) if has_owner else ())) for image in images])
@@ -153,12 +158,21 @@ def _row(image: image_pb2.Image) -> tuple[str, ...]:
         image.id,
         image.name,
         status_text(image),
+        _system(image),
         disk_format(image.disk_format),
         wording.size(image.virtual_size_bytes),
         wording.size(image.stored_size_bytes),
         wording.size(image.new_size_bytes),
         wording.local_time(image.created_at),
     )
+
+
+def _system(image: image_pb2.Image) -> str:
+    """Which system servers start with or install, or that there is none."""
+    if image.kind == image_pb2.IMAGE_KIND_DATA_DISK:
+        return "data disk"
+    is_disc = image.kind == image_pb2.IMAGE_KIND_ISO
+    return f"disc of {image.os_version or 'unknown'}" if is_disc else image.os_version
 
 
 def _stored(image: image_pb2.Image) -> str:

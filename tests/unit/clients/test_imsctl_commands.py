@@ -21,6 +21,22 @@ from tests.unit.clients.fake_state import Refusal
 MIB = 1 << 20
 
 
+async def test_a_list_of_images_says_what_each_is(imsctl: Imsctl, daemon: FakeDaemon) -> None:
+    daemon.add_image("web", kind=image_pb2.IMAGE_KIND_SYSTEM_DISK, os_version="Debian 12")
+    daemon.add_image("db", kind=image_pb2.IMAGE_KIND_DATA_DISK)
+    daemon.add_image("cd", kind=image_pb2.IMAGE_KIND_ISO, os_version="Debian 13", family="discs")
+    header, *rows = (await imsctl("image", "list")).text.splitlines()
+    at = header.index("SYSTEM")
+    assert [row[at:].split("  ")[0] for row in rows] == ["Debian 12", "data disk", "disc of Debian 13"]
+    listed = csv.DictReader((await imsctl("image", "list", "-o", "csv")).text.splitlines())
+    assert [(row["kind"], row["family"]) for row in listed] == [
+        ("system_disk", ""),
+        ("data_disk", ""),
+        ("iso", "discs"),
+    ]
+    assert {"os_type", "visibility", "architecture"} <= set(listed.fieldnames or ())
+
+
 async def test_images_are_listed_through_all_pages(imsctl: Imsctl, daemon: FakeDaemon) -> None:
     for number in range(5):
         daemon.add_image(f"image-{number}", tags={"n": str(number)})
