@@ -51,13 +51,24 @@ class ClientError(Exception):
 class CallFailed(ClientError):
     """A call was refused or did not get through.
 
-    ``field`` names the request field at fault, or is empty; ``code`` is the name of the gRPC status.
+    ``field`` names the request field at fault, or is empty; ``code`` is the name of the gRPC status,
+    ``img_code`` what the hosted service calls the same condition, or empty.
     """
 
-    def __init__(self, reason: str, message: str, hint: str = "", *, field: str = "", code: str = "") -> None:
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        hint: str = "",
+        *,
+        field: str = "",
+        code: str = "",
+        img_code: str = "",
+    ) -> None:
         super().__init__(reason, message, hint)
         self.field = field
         self.code = code
+        self.img_code = img_code
 
     @property
     def is_transient(self) -> bool:
@@ -122,6 +133,7 @@ def call_failed(error: grpc.aio.AioRpcError, address: str) -> CallFailed:
             details.metadata.get("hint", ""),
             field=details.metadata.get("field", ""),
             code=code.name,
+            img_code=details.metadata.get("img_code", ""),
         )
     if code in _TRANSPORT_CODES:
         return daemon_unreachable(address, text)

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from ims_client import CallFailed, connect
 
 from imsd.v1 import image_pb2, job_pb2, member_pb2, tag_pb2
 from imsd.v1.image_pb2_grpc import ImageServiceStub
@@ -143,3 +144,10 @@ async def test_what_is_wrong_with_a_name_a_description_or_a_place_has_its_code(s
     assert await refusal(stubs.images.CreateImage(nowhere)) == Refusal("INVALID_REQUEST", "IMG.0017")
     export = image_pb2.ExportImageRequest(image_id=NIL, target="no-bucket-named", is_fast=True)
     assert await refusal(stubs.images.ExportImage(export)) == Refusal("INVALID_REQUEST", "IMG.0017")
+
+
+async def test_the_client_passes_the_code_on(daemon: DaemonProcess) -> None:
+    async with connect(daemon.address) as client:
+        with pytest.raises(CallFailed) as refused:
+            await client.images.get(NIL)
+    assert (refused.value.reason, refused.value.img_code) == ("NOT_FOUND", "IMG.0027")
