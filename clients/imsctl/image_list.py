@@ -36,15 +36,9 @@ def _several(metavar: str, text: str) -> typer.models.OptionInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListOptions:
-    public: Annotated[bool, typer.Option("--public", help="The public images.")] = False
-    shared: Annotated[bool, typer.Option("--shared", help="Images that others share with the project.")] = (
-        False
-    )
-    all: Annotated[bool, typer.Option("--all", help="Its own, public ones and shared ones.")] = False
-    share_status: Annotated[
-        list[str], _several("STATUS", "Of shared images: accepted (if not said), pending, rejected")
-    ] = field(default_factory=list)
+class ChoiceOptions:
+    """Which images of the project are meant."""
+
     name: Annotated[str, typer.Option(metavar="NAME", help="Only this name; * stands for anything.")] = ""
     search: Annotated[
         str, typer.Option(metavar="TEXT", help="A part of the name, the id or the system, in any case.")
@@ -72,9 +66,6 @@ class ListOptions:
     arch: Annotated[list[str], _several("ARCH", "x86 or arm")] = field(default_factory=list)
     boot_mode: Annotated[list[str], _several("MODE", "bios or uefi")] = field(default_factory=list)
     server_kind: Annotated[list[str], _several("KIND", "virtual or bare-metal")] = field(default_factory=list)
-    server_type: Annotated[
-        str, typer.Option(metavar="TYPE", help="Only what this type of server takes, for example S6.")
-    ] = ""
     support: Annotated[list[str], _several("MARK[=TYPE]", "Only with this mark, for example kvm")] = field(
         default_factory=list
     )
@@ -96,17 +87,10 @@ class ListOptions:
     updated: Annotated[list[str], typer.Option(metavar="OP:TIME", help=TIME_HELP)] = field(
         default_factory=list
     )
-    sort: Annotated[
-        str,
-        typer.Option(metavar="FIELD[:desc]", help=f"By {', '.join(SORT_FIELDS)}; newest first unless given."),
-    ] = ""
-    limit: Annotated[int, typer.Option(metavar="N", min=0, help="At most N images; 0: all.")] = 0
 
     def filter(self) -> image_pb2.ImageFilter:
         """Raises typer.BadParameter."""
         return image_pb2.ImageFilter(
-            scope=self._scope(),
-            member_statuses=[image_choice.member_status(text) for text in self.share_status],
             name=self.name,
             search=self.search,
             statuses=[image_choice.status(text) for text in self.status],
@@ -124,7 +108,6 @@ class ListOptions:
             architectures=[image_choice.architecture(text) for text in self.arch],
             boot_modes=[image_choice.boot_mode(text) for text in self.boot_mode],
             server_kinds=[image_choice.server_kind(text) for text in self.server_kind],
-            server_type=self.server_type,
             server_support=image_choice.support(self.support, "--support"),
             enterprise_project_id=self.enterprise_project,
             min_disk_gb=self.min_disk,
@@ -135,6 +118,36 @@ class ListOptions:
             created_at=[image_choice.time_filter(text, "--created") for text in self.created],
             updated_at=[image_choice.time_filter(text, "--updated") for text in self.updated],
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions(ChoiceOptions):
+    """Which images are meant, and how they are listed."""
+
+    public: Annotated[bool, typer.Option("--public", help="The public images.")] = False
+    shared: Annotated[bool, typer.Option("--shared", help="Images that others share with the project.")] = (
+        False
+    )
+    all: Annotated[bool, typer.Option("--all", help="Its own, public ones and shared ones.")] = False
+    share_status: Annotated[
+        list[str], _several("STATUS", "Of shared images: accepted (if not said), pending, rejected")
+    ] = field(default_factory=list)
+    server_type: Annotated[
+        str, typer.Option(metavar="TYPE", help="Only what this type of server takes, for example S6.")
+    ] = ""
+    sort: Annotated[
+        str,
+        typer.Option(metavar="FIELD[:desc]", help=f"By {', '.join(SORT_FIELDS)}; newest first unless given."),
+    ] = ""
+    limit: Annotated[int, typer.Option(metavar="N", min=0, help="At most N images; 0: all.")] = 0
+
+    def filter(self) -> image_pb2.ImageFilter:
+        """Raises typer.BadParameter."""
+        found = super().filter()
+        found.scope = self._scope()
+        found.member_statuses.extend(image_choice.member_status(text) for text in self.share_status)
+        found.server_type = self.server_type
+        return found
 
     def order(self) -> str:
         """``sort`` as the contract writes it. Raises typer.BadParameter."""

@@ -10,9 +10,10 @@ import typer
 
 from imsd.v1 import image_pb2, tag_pb2
 
-from . import choice, image_choice, wording
+from . import choice, wording
 from .command import command, group
 from .image_app import ImageArgument
+from .image_list import ChoiceOptions
 from .json_fields import Fields, enum_text
 from .output import print_fields, print_json, print_table, printable
 from .session import Session
@@ -58,36 +59,8 @@ async def show(session: Session, image: ImageArgument) -> None:
         _print_tags(session, await client.tags.get(found.id))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageOptions:
-    name: Annotated[str, typer.Option(metavar="NAME", help="Only of this name; * stands for anything.")] = ""
-    status: Annotated[
-        list[str],
-        typer.Option(metavar="STATUS", help="Only of images that are active, say; may be repeated."),
-    ] = field(default_factory=list)
-    kind: Annotated[
-        list[str], typer.Option(metavar="KIND", help="system-disk, data-disk or iso; may be repeated.")
-    ] = field(default_factory=list)
-    platform: Annotated[
-        list[str], typer.Option(metavar="NAME", help="Debian, CentOS, Windows …; may be repeated.")
-    ] = field(default_factory=list)
-    arch: Annotated[list[str], typer.Option(metavar="ARCH", help="x86 or arm; may be repeated.")] = field(
-        default_factory=list
-    )
-
-    def filter(self) -> image_pb2.ImageFilter:
-        """Raises typer.BadParameter."""
-        return image_pb2.ImageFilter(
-            name=self.name,
-            statuses=[image_choice.status(text) for text in self.status],
-            kinds=[image_choice.kind(text) for text in self.kind],
-            platforms=self.platform,
-            architectures=[image_choice.architecture(text) for text in self.arch],
-        )
-
-
 @command(app, "list", example=["imsctl tag list", "imsctl tag list --platform Debian --arch arm"])
-async def list_(session: Session, options: ImageOptions) -> None:
+async def list_(session: Session, options: ChoiceOptions) -> None:
     """Show every key that images of the project bear, with its values."""
     wanted = options.filter()
     async with session.connect() as client:

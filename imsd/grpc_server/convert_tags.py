@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from imsd.core import checks
 from imsd.core.tag_filter import LISTS, tag_query
 from imsd.metadata.image_query import ImageQuery
 from imsd.metadata.records import ImageRecord
@@ -40,7 +41,12 @@ def tag_query_from_pb(project_id: str, wanted: pb.TagFilter) -> TagQuery:
 
 
 def tag_list_query_from_pb(request: pb.ListTagsRequest) -> ImageQuery:
-    """Raises InvalidRequest."""
+    """Raises InvalidRequest, also for what would choose among other images than those of the project."""
+    if request.filter.scope not in (image_pb2.ImageFilter.SCOPE_UNSPECIFIED, image_pb2.ImageFilter.SCOPE_OWN):
+        checks.refuse("filter.scope", "only tags of images of the project are listed", "leave the scope out")
+    for field in ("member_statuses", "server_type"):
+        if getattr(request.filter, field):
+            checks.refuse(f"filter.{field}", f"tags are not listed by {field}", "leave it out")
     return image_query_from_pb(
         image_pb2.ListImagesRequest(project_id=request.project_id, filter=request.filter)
     )

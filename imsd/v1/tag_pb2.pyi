@@ -185,7 +185,7 @@ class ListTagsRequest(_message.Message):
     """from the previous page, with the same filter; empty: the first page"""
     @_builtins.property
     def filter(self) -> _image_pb2.ImageFilter:
-        """only of images that fit; unset: all"""
+        """only of images that fit, without scope, member_statuses and server_type; unset: all"""
 
     def __init__(
         self,

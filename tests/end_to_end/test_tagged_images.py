@@ -84,6 +84,16 @@ def test_imsctl_tags_images(daemon: DaemonProcess) -> None:
     ]
     assert daemon.imsctl_json("tag", "list", "--kind", "iso", "--status", "active") == []
     assert len(daemon.imsctl_json("tag", "list", "--kind", "system-disk", "--name", "w*")) == 2
+    # What else a list of images can be chosen by (contract §3.12, ListTags).
+    everything = daemon.imsctl_json("tag", "list")
+    for options, found in (
+        (("--visibility", "private", "--min-ram", "0", "--enterprise-project", "0"), everything),
+        (("--created", "gte:2026-01-01", "--updated", "lt:2200-01-01"), everything),
+        (("--id", "00000000-0000-4000-8000-000000000000"), []),
+        (("--os-type", "windows"), []),
+        (("--min-disk", "77"), []),
+    ):
+        assert daemon.imsctl_json("tag", "list", *options) == found, options
     found = daemon.imsctl_json("tag", "find", "--all", "stage=live,test", "--any", "team", "--name", "WEB")
     assert (found["total_count"], found["images"][0]["tags"]) == (1, {"stage": "live", "team": ""})
     assert daemon.imsctl("tag", "count", "--untagged").stdout == "0\n"

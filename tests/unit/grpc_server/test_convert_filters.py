@@ -1,5 +1,7 @@
 """What a list asks for: however a client writes it, one meaning has one query and one page token."""
 
+from typing import Any
+
 import pytest
 
 from imsd.contract import InvalidRequest
@@ -7,7 +9,9 @@ from imsd.core.page_token import PageTokens
 from imsd.formats.registry import FORMATS
 from imsd.grpc_server import convert
 from imsd.grpc_server.convert_image_query import image_query_from_pb
-from imsd.v1 import image_pb2
+from imsd.grpc_server.convert_tags import tag_list_query_from_pb
+from imsd.metadata.image_query import Scope
+from imsd.v1 import image_pb2, tag_pb2
 
 
 def request(
@@ -53,3 +57,20 @@ def test_an_unknown_value_is_refused(value: int) -> None:
 @pytest.mark.parametrize("name", sorted({name for known in FORMATS for name in known.compressions}))
 def test_every_compression_of_a_format_has_a_number(name: str) -> None:
     assert convert.compression_from_pb(convert.compression_to_pb(name)) == name
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"scope": image_pb2.ImageFilter.SCOPE_SHARED_WITH_ME},
+        {"scope": image_pb2.ImageFilter.SCOPE_ALL},
+        {"member_statuses": [image_pb2.MEMBER_STATUS_PENDING]},
+        {"server_type": "S6"},
+    ],
+)
+def test_what_a_list_of_tags_would_ignore_is_refused(wanted: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        tag_list_query_from_pb(tag_pb2.ListTagsRequest(filter=image_pb2.ImageFilter(**wanted)))
+    assert refused.value.field == f"filter.{next(iter(wanted))}"
+    own = image_pb2.ImageFilter(scope=image_pb2.ImageFilter.SCOPE_OWN)
+    assert tag_list_query_from_pb(tag_pb2.ListTagsRequest(filter=own)).scope is Scope.OWN
