@@ -35,7 +35,7 @@ class QuotaCalls:
     async def set(self, resource: str, quota: int | None) -> pb.Quota:
         """Give the project a quota of its own, -1 for no limit; None takes it away."""
         request = pb.SetQuotaRequest(
-            project_id=self._project_id, resource=resource, quota=quota or 0, is_default=quota is None
+            project_id=self._project_id, resource=resource, quota=quota, is_default=quota is None
         )
         changed: pb.Quota = await self._connection.call(self._stub.SetQuota, request)
         return changed

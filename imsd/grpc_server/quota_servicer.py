@@ -45,11 +45,12 @@ class QuotaServicer(QuotaServiceServicer):
 
 def _quota_from_pb(request: pb.SetQuotaRequest) -> int | None:
     """The quota of its own that a project gets; None: it has none any more. Raises InvalidRequest."""
-    if not request.is_default:
-        return request.quota
-    if request.quota:
+    is_given = request.HasField("quota")
+    if is_given and request.is_default:
         checks.refuse("quota", "a quota is given, and is to be taken away", "leave out one of the two")
-    return None
+    if not is_given and not request.is_default:
+        checks.refuse("quota", "no quota is given", "give one, 0 for none at all, or say is_default")
+    return request.quota if is_given else None
 
 
 def _quota_to_pb(view: QuotaView) -> pb.Quota:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13imsd/v1/quota.proto\x12\x07imsd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"n\n\x05Quota\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0c\n\x04used\x18\x02 \x01(\x03\x12\r\n\x05quota\x18\x03 \x01(\x03\x12\x15\n\rdefault_quota\x18\x04 \x01(\x03\x12\x0f\n\x07summary\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\"&\n\x10GetQuotasRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"G\n\x11GetQuotasResponse\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x1e\n\x06quotas\x18\x02 \x03(\x0b\x32\x0e.imsd.v1.Quota\"Z\n\x0fSetQuotaRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\r\n\x05quota\x18\x03 \x01(\x03\x12\x12\n\nis_default\x18\x04 \x01(\x08\"\x13\n\x11ListLimitsRequest\"d\n\x05Limit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0f\n\x07setting\x18\x06 \x01(\t\"4\n\x12ListLimitsResponse\x12\x1e\n\x06limits\x18\x01 \x03(\x0b\x32\x0e.imsd.v1.Limit\"\xa9\x01\n\x10ListUsageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12-\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"o\n\x0bUsageRecord\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12(\n\x04hour\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x10\n\x08quantity\x18\x04 \x01(\x03\"S\n\x11ListUsageResponse\x12%\n\x07records\x18\x01 \x03(\x0b\x32\x14.imsd.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x93\x02\n\x0cQuotaService\x12\x42\n\tGetQuotas\x12\x19.imsd.v1.GetQuotasRequest\x1a\x1a.imsd.v1.GetQuotasResponse\x12\x34\n\x08SetQuota\x12\x18.imsd.v1.SetQuotaRequest\x1a\x0e.imsd.v1.Quota\x12\x45\n\nListLimits\x12\x1a.imsd.v1.ListLimitsRequest\x1a\x1b.imsd.v1.ListLimitsResponse\x12\x42\n\tListUsage\x12\x19.imsd.v1.ListUsageRequest\x1a\x1a.imsd.v1.ListUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13imsd/v1/quota.proto\x12\x07imsd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"n\n\x05Quota\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0c\n\x04used\x18\x02 \x01(\x03\x12\r\n\x05quota\x18\x03 \x01(\x03\x12\x15\n\rdefault_quota\x18\x04 \x01(\x03\x12\x0f\n\x07summary\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\"&\n\x10GetQuotasRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"G\n\x11GetQuotasResponse\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x1e\n\x06quotas\x18\x02 \x03(\x0b\x32\x0e.imsd.v1.Quota\"i\n\x0fSetQuotaRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x12\n\x05quota\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nis_default\x18\x04 \x01(\x08\x42\x08\n\x06_quota\"\x13\n\x11ListLimitsRequest\"d\n\x05Limit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0f\n\x07setting\x18\x06 \x01(\t\"4\n\x12ListLimitsResponse\x12\x1e\n\x06limits\x18\x01 \x03(\x0b\x32\x0e.imsd.v1.Limit\"\xa9\x01\n\x10ListUsageRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12-\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"o\n\x0bUsageRecord\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12(\n\x04hour\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x10\n\x08quantity\x18\x04 \x01(\x03\"S\n\x11ListUsageResponse\x12%\n\x07records\x18\x01 \x03(\x0b\x32\x14.imsd.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x93\x02\n\x0cQuotaService\x12\x42\n\tGetQuotas\x12\x19.imsd.v1.GetQuotasRequest\x1a\x1a.imsd.v1.GetQuotasResponse\x12\x34\n\x08SetQuota\x12\x18.imsd.v1.SetQuotaRequest\x1a\x0e.imsd.v1.Quota\x12\x45\n\nListLimits\x12\x1a.imsd.v1.ListLimitsRequest\x1a\x1b.imsd.v1.ListLimitsResponse\x12\x42\n\tListUsage\x12\x19.imsd.v1.ListUsageRequest\x1a\x1a.imsd.v1.ListUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,19 +39,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETQUOTASRESPONSE']._serialized_start=217
   _globals['_GETQUOTASRESPONSE']._serialized_end=288
   _globals['_SETQUOTAREQUEST']._serialized_start=290
-  _globals['_SETQUOTAREQUEST']._serialized_end=380
-  _globals['_LISTLIMITSREQUEST']._serialized_start=382
-  _globals['_LISTLIMITSREQUEST']._serialized_end=401
-  _globals['_LIMIT']._serialized_start=403
-  _globals['_LIMIT']._serialized_end=503
-  _globals['_LISTLIMITSRESPONSE']._serialized_start=505
-  _globals['_LISTLIMITSRESPONSE']._serialized_end=557
-  _globals['_LISTUSAGEREQUEST']._serialized_start=560
-  _globals['_LISTUSAGEREQUEST']._serialized_end=729
-  _globals['_USAGERECORD']._serialized_start=731
-  _globals['_USAGERECORD']._serialized_end=842
-  _globals['_LISTUSAGERESPONSE']._serialized_start=844
-  _globals['_LISTUSAGERESPONSE']._serialized_end=927
-  _globals['_QUOTASERVICE']._serialized_start=930
-  _globals['_QUOTASERVICE']._serialized_end=1205
+  _globals['_SETQUOTAREQUEST']._serialized_end=395
+  _globals['_LISTLIMITSREQUEST']._serialized_start=397
+  _globals['_LISTLIMITSREQUEST']._serialized_end=416
+  _globals['_LIMIT']._serialized_start=418
+  _globals['_LIMIT']._serialized_end=518
+  _globals['_LISTLIMITSRESPONSE']._serialized_start=520
+  _globals['_LISTLIMITSRESPONSE']._serialized_end=572
+  _globals['_LISTUSAGEREQUEST']._serialized_start=575
+  _globals['_LISTUSAGEREQUEST']._serialized_end=744
+  _globals['_USAGERECORD']._serialized_start=746
+  _globals['_USAGERECORD']._serialized_end=857
+  _globals['_LISTUSAGERESPONSE']._serialized_start=859
+  _globals['_LISTUSAGERESPONSE']._serialized_end=942
+  _globals['_QUOTASERVICE']._serialized_start=945
+  _globals['_QUOTASERVICE']._serialized_end=1220
 # @@protoc_insertion_point(module_scope)

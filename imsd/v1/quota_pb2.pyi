@@ -118,7 +118,7 @@ class SetQuotaRequest(_message.Message):
     resource: _builtins.str
     """see Quota"""
     quota: _builtins.int
-    """0..1000000000000000000; -1: no limit; left out with is_default"""
+    """0..1000000000000000000; -1: no limit; set unless is_default is"""
     is_default: _builtins.bool
     """take the project's own quota away"""
     def __init__(
@@ -126,14 +126,16 @@ class SetQuotaRequest(_message.Message):
         *,
         project_id: _builtins.str = ...,
         resource: _builtins.str = ...,
-        quota: _builtins.int = ...,
+        quota: _builtins.int | None = ...,
         is_default: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quota", b"_quota", "quota", b"quota"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_default", b"is_default", "project_id", b"project_id", "quota", b"quota", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quota", b"_quota", "is_default", b"is_default", "project_id", b"project_id", "quota", b"quota", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__quota: _TypeAlias = _typing.Literal["quota"]  # noqa: Y015
+    _WhichOneofArgType__quota: _TypeAlias = _typing.Literal["_quota", b"_quota"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota) -> _WhichOneofReturnType__quota | None: ...
 
 Global___SetQuotaRequest: _TypeAlias = SetQuotaRequest  # noqa: Y015
 

@@ -102,6 +102,8 @@ async def test_what_cannot_be_a_quota_or_an_hour_is_refused(stubs: Stubs) -> Non
         pb.SetQuotaRequest(resource="images", quota=1, project_id="a b"),
         pb.SetQuotaRequest(resource="images", quota=1, project_id="*"),
         pb.SetQuotaRequest(resource="images", quota=1, is_default=True),
+        pb.SetQuotaRequest(resource="images", quota=0, is_default=True),
+        pb.SetQuotaRequest(resource="images"),
     ):
         assert await reason(stubs.quotas.SetQuota, change) == "INVALID_REQUEST"
     for request in (
