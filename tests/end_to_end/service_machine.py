@@ -10,6 +10,7 @@ import asyncio
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import grpc
@@ -33,7 +34,25 @@ from tests.end_to_end.service_model import (
 from tests.end_to_end.wire import ended, import_disk, reason_of
 
 DISK = b"a disk for everybody".ljust(8192, b"\0")
-ALONE = st.sampled_from(list(Act))
+# Copies fill the quota, which is where much is decided.
+ALONE = st.sampled_from([*Act, Act.COPY, Act.COPY, Act.COPY])
+# What may be done to an image depends on which of these were done to it.
+DECISIONS = [
+    Act.PUBLICIZE,
+    Act.PRIVATIZE,
+    Act.PUBLISH,
+    Act.UNPUBLISH,
+    Act.DEPRECATE,
+    Act.DEACTIVATE,
+    Act.REACTIVATE,
+    Act.DELETE,
+    Act.UNDELETE,
+    Act.SHARE,
+    Act.SHARE,
+    Act.WITHDRAW,
+]
+# Last, or soon nothing could be shared, copied or changed any more.
+RESTORING = [Act.UNDELETE, Act.REACTIVATE, Act.UNPUBLISH, Act.PRIVATIZE]
 WHO = st.sampled_from("ab")
 # Mostly the owner: of what others ask, nearly all is refused.
 IS_OWNER = st.sampled_from([True, True, True, False])
@@ -78,13 +97,23 @@ class ServiceMachine(RuleBasedStateMachine):
         image = shared[which % len(shared)] if is_answer and shared else self.image(which)
         owner = self.model[image].owner
         is_owner = is_owner and act not in (Act.ACCEPT, Act.REJECT)
-        operation = Operation(owner if is_owner else other(owner), act, image, text)
+        self.one(Operation(owner if is_owner else other(owner), act, image, text))
+        self.look()
+
+    @rule(acts=st.lists(st.sampled_from(DECISIONS), min_size=3, max_size=6), which=WHICH)
+    def decided(self, acts: list[Act], which: int) -> None:
+        """Its owner does one thing after the other to an image: what one leaves decides on the next."""
+        image = self.image(which)
+        for act in [*acts, *RESTORING]:
+            self.one(Operation(self.model[image].owner, act, image))
+        self.look()
+
+    def one(self, operation: Operation) -> None:
         result = self.runner.run(self.perform(operation))
         now = after(self.model, operation, result)
-        assert now is not None, (operation, self.model[image], result)
-        self.happened["refused" if result.reason else f"{act} done"] += 1
+        assert now is not None, (operation, self.model[operation.image], result)
+        self.happened["refused" if result.reason else f"{operation.act} done"] += 1
         self.model = now
-        self.look()
 
     @rule(acts=st.tuples(ALONE, ALONE), who=st.tuples(WHO, WHO), which=WHICH, is_guarded=st.booleans())
     def at_once(self, acts: tuple[Act, Act], who: tuple[str, str], which: int, is_guarded: bool) -> None:
@@ -99,11 +128,16 @@ class ServiceMachine(RuleBasedStateMachine):
         results = self.runner.run(self.both(one, two))
         fitting = [model for model in self.orders(one, two, results) if self.is_seen(model)]
         assert fitting, (one, two, results, self.model[image], self.seen())
+        fitted = fitting[0]
         self.happened["two at once"] += 1
         self.happened.update(
             f"{done.act} done" for done, result in zip((one, two), results, strict=True) if not result.reason
         )
-        self.model = fitting[0]
+        if Act.COPY in acts and not {Act.PUBLISH, Act.UNPUBLISH}.isdisjoint(acts):
+            fitted = {
+                each: either(state) if each not in self.model else state for each, state in fitted.items()
+            }
+        self.model = fitted
         self.look()
 
     @precondition(lambda self: any(is_full(self.model, self.project(who)) for who in "ab"))
@@ -221,8 +255,10 @@ class ServiceMachine(RuleBasedStateMachine):
 
     async def listed(self, project: str) -> list[image_pb2.Image]:
         wanted = image_pb2.ImageFilter(scope=image_pb2.ImageFilter.SCOPE_ALL)
-        request = image_pb2.ListImagesRequest(project_id=project, filter=wanted)
-        return list((await self.stubs.images.ListImages(request)).images)
+        request = image_pb2.ListImagesRequest(project_id=project, filter=wanted, page_size=1000)
+        found = (await self.stubs.images.ListImages(request)).images
+        # Public images of other runs are seen too.
+        return [image for image in found if image.project_id in (self.project("a"), self.project("b"))]
 
     async def perform(self, operation: Operation) -> Result:
         if operation.act in JOBS:
@@ -232,15 +268,14 @@ class ServiceMachine(RuleBasedStateMachine):
 
     def call(self, operation: Operation) -> Awaitable[Any]:
         asked: dict[str, Any] = {"project_id": operation.project, "image_id": operation.image}
-        etag = self.etags[operation.image, *operation.seen] if operation.seen else ""
+        asked["etag"] = self.etags[operation.image, *operation.seen] if operation.seen else ""
         images, act = self.stubs.images, operation.act
-        if act in (Act.RENAME, Act.PROTECT, Act.UNPROTECT):
-            field = "name" if act is Act.RENAME else "is_protected"
-            image = image_pb2.Image(name=operation.text, is_protected=act is Act.PROTECT)
-            mask = field_mask_pb2.FieldMask(paths=[field])
+        if act in UPDATED:
+            value: Any = act is Act.PROTECT if act in PROTECTION else operation.text
+            image = image_pb2.Image(**{UPDATED[act]: value})
+            mask = field_mask_pb2.FieldMask(paths=[UPDATED[act]])
             return _called(
-                images.UpdateImage,
-                image_pb2.UpdateImageRequest(**asked, etag=etag, image=image, update_mask=mask),
+                images.UpdateImage, image_pb2.UpdateImageRequest(**asked, image=image, update_mask=mask)
             )
         if act is Act.TAG:
             tags = [tag_pb2.Tag(key="mark", value=operation.text)]
@@ -248,9 +283,8 @@ class ServiceMachine(RuleBasedStateMachine):
         if act is Act.UNTAG:
             request = tag_pb2.DeleteImageTagsRequest(**asked, keys=["mark"])
             return _called(self.stubs.tags.DeleteImageTags, request)
-        name = f"{act.capitalize()}Image"
-        guarded = {"etag": etag} if takes_etag(act) else {}
-        return _called(getattr(images, name), getattr(image_pb2, f"{name}Request")(**asked, **guarded))
+        name, more = DECIDED.get(act, (f"{act.capitalize()}Image", {}))
+        return _called(getattr(images, name), getattr(image_pb2, f"{name}Request")(**asked, **more))
 
     async def run_job(self, operation: Operation) -> Result:
         reason, job = await answer_of(self.start_job(operation))
@@ -295,10 +329,33 @@ class ServiceMachine(RuleBasedStateMachine):
 
 
 JOBS = (Act.COPY, Act.SHARE, Act.ACCEPT, Act.REJECT, Act.WITHDRAW)
+PROTECTION = (Act.PROTECT, Act.UNPROTECT)
+
+# The field that an update of the image changes.
+UPDATED = {
+    Act.RENAME: "name",
+    Act.DESCRIBE: "description",
+    Act.JOIN: "family",
+    Act.PROTECT: "is_protected",
+    Act.UNPROTECT: "is_protected",
+}
+
+# Calls of two acts each, and what the request says of the one.
+DECIDED: dict[Act, tuple[str, dict[str, Any]]] = {
+    Act.UNDEPRECATE: ("DeprecateImage", {"is_withdrawn": True}),
+    Act.PUBLICIZE: ("SetImageVisibility", {"visibility": image_pb2.VISIBILITY_PUBLIC}),
+    Act.PRIVATIZE: ("SetImageVisibility", {"visibility": image_pb2.VISIBILITY_PRIVATE}),
+    Act.UNPUBLISH: ("PublishImage", {"is_withdrawn": True}),
+}
 
 
 def takes_etag(act: Act) -> bool:
-    return act in (Act.RENAME, Act.PROTECT, Act.UNPROTECT, Act.DELETE, Act.DEACTIVATE, Act.REACTIVATE)
+    return act not in JOBS
+
+
+def either(state: ImageState) -> ImageState:
+    """A copy that was made while its image was put into the marketplace, or taken out."""
+    return replace(state, descent=None)
 
 
 def shown(image: image_pb2.Image) -> tuple[object, ...]:
@@ -306,7 +363,8 @@ def shown(image: image_pb2.Image) -> tuple[object, ...]:
     status = image_pb2.ImageStatus.Name(image.status).removeprefix("IMAGE_STATUS_").lower()
     visibility = image_pb2.Visibility.Name(image.visibility).removeprefix("VISIBILITY_").lower()
     tags = tuple(sorted(image.tags.items()))
-    return image.project_id, image.name, tags, status, image.is_protected, visibility
+    decided = image.is_protected, image.HasField("deprecation"), image.is_published, visibility
+    return image.project_id, image.name, image.description, image.family, tags, status, *decided
 
 
 async def answer_of(call: Awaitable[Any]) -> tuple[str, Any]:

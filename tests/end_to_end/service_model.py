@@ -1,4 +1,4 @@
-"""What the service is, in a hundred lines: images of two projects, and what becomes of an operation on them.
+"""What the service is, in few words: images of two projects, and what becomes of an operation on them.
 
 `after` gives the model after an operation, if it may end as it did. It is what a caller is promised; nothing
 here knows of databases, jobs or calls.
@@ -29,6 +29,14 @@ class Act(StrEnum):
     UNDELETE = "undelete"
     DEACTIVATE = "deactivate"
     REACTIVATE = "reactivate"
+    DESCRIBE = "describe"
+    JOIN = "join"
+    DEPRECATE = "deprecate"
+    UNDEPRECATE = "undeprecate"
+    PUBLICIZE = "publicize"
+    PRIVATIZE = "privatize"
+    PUBLISH = "publish"
+    UNPUBLISH = "unpublish"
     SHARE = "share"
     ACCEPT = "accept"
     REJECT = "reject"
@@ -36,9 +44,24 @@ class Act(StrEnum):
     COPY = "copy"
 
 
+MAY_BE_INACTIVE = (
+    Act.DELETE,
+    Act.DEACTIVATE,
+    Act.REACTIVATE,
+    Act.DEPRECATE,
+    Act.UNDEPRECATE,
+    Act.PRIVATIZE,
+    Act.UNPUBLISH,
+    Act.WITHDRAW,
+)
+
+
 @dataclass(frozen=True)
 class Operation:
-    """``project`` does ``act`` on ``image``; ``text``: the new name or tag; ``seen``: the mark it knows."""
+    """``project`` does ``act`` on ``image``; ``seen``: the mark it knows.
+
+    ``text``: the new name, description, family or tag.
+    """
 
     project: str
     act: Act
@@ -57,7 +80,10 @@ class Result:
 
 @dataclass(frozen=True)
 class ImageState:
-    """``version`` grows with what surely changes the etag, ``doubtful`` with what may or may not."""
+    """``version`` grows with what surely changes the etag, ``doubtful`` with what may or may not.
+
+    ``descent``: what it is a copy of, a published image or not; None when both were possible.
+    """
 
     owner: str
     name: str
@@ -65,6 +91,12 @@ class ImageState:
     status: str = "active"
     before: str = "active"
     is_protected: bool = False
+    description: str = ""
+    family: str = ""
+    is_deprecated: bool = False
+    is_public: bool = False
+    is_published: bool = False
+    descent: bool | None = False
     members: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
     doubtful: int = 0
@@ -80,18 +112,20 @@ class ImageState:
 
     @property
     def visibility(self) -> str:
-        return "shared" if self.members else "private"
+        return "public" if self.is_public else "shared" if self.members else "private"
 
     def seen_by(self, project: str) -> bool:
-        return self.is_there and (project == self.owner or project in self.members)
+        return self.is_there and (project == self.owner or project in self.members or self.is_public)
 
     def listed_for(self, project: str) -> bool:
-        return self.is_there and (project == self.owner or self.members.get(project) == "accepted")
+        is_accepted = self.members.get(project) == "accepted"
+        return self.is_there and (project == self.owner or is_accepted or self.is_public)
 
     def shown(self) -> tuple[object, ...]:
         """All of it that a caller is shown."""
         tags = tuple(sorted(self.tags.items()))
-        return self.owner, self.name, tags, self.status, self.is_protected, self.visibility
+        decided = self.is_protected, self.is_deprecated, self.is_published, self.visibility
+        return self.owner, self.name, self.description, self.family, tags, self.status, *decided
 
     def changed(self, **values: object) -> ImageState:
         after = replace(self, **values)  # type: ignore[arg-type]
@@ -119,7 +153,9 @@ def after(model: Model, operation: Operation, result: Result, is_crowded: bool =
 
 def _done(model: Model, operation: Operation, result: Result) -> Model:
     if operation.act is Act.COPY:
-        return {**model, result.made: ImageState(operation.project, operation.text)}
+        source = model[operation.image]
+        descent = source.is_published or source.descent
+        return {**model, result.made: ImageState(operation.project, operation.text, descent=descent)}
     return {**model, operation.image: _after(operation, model[operation.image])}
 
 
@@ -136,14 +172,21 @@ def _reasons(model: Model, operation: Operation) -> frozenset[str]:
 def _refusal(model: Model, operation: Operation, image: ImageState) -> frozenset[str]:
     project, act = operation.project, operation.act
     if act is Act.UNDELETE:
-        return _undelete_refusal(model, project, image)
+        return _undelete_refusal(model, operation, image)
     if act in (Act.ACCEPT, Act.REJECT):
         return DONE if image.is_there and project in image.members else UNSEEN
     if not image.seen_by(project):
         return UNSEEN
+    if act is Act.SHARE and image.is_public:
+        return frozenset({"IMAGE_PUBLIC"})
     if project != image.owner:
         return OWNER_ONLY
-    return frozenset(_reasons_of_state(act, image)) | _reasons_of_etag(operation, image)
+    reasons = {*_reasons_of_state(act, image), *_reasons_of_marks(act, image)}
+    if act is Act.PRIVATIZE and image.is_public and is_full(model, project):
+        reasons.add("QUOTA_EXCEEDED")
+    if reasons - {""}:
+        return frozenset(reasons) | (_reasons_of_etag(operation, image) - {""})
+    return frozenset(reasons) | _reasons_of_etag(operation, image)
 
 
 def _reasons_of_etag(operation: Operation, image: ImageState) -> frozenset[str]:
@@ -154,18 +197,18 @@ def _reasons_of_etag(operation: Operation, image: ImageState) -> frozenset[str]:
     return frozenset({"CONFLICT"} if is_sure else {"CONFLICT", ""})
 
 
-def _undelete_refusal(model: Model, project: str, image: ImageState) -> frozenset[str]:
+def _undelete_refusal(model: Model, operation: Operation, image: ImageState) -> frozenset[str]:
+    project, of_etag = operation.project, _reasons_of_etag(operation, image)
     if project != image.owner:
         return UNSEEN if not image.seen_by(project) else OWNER_ONLY
     if image.is_there:
-        return NOT_NOW
-    return frozenset({"QUOTA_EXCEEDED"}) if is_full(model, project) else DONE
+        return NOT_NOW | (of_etag - {""})
+    return frozenset({"QUOTA_EXCEEDED"}) | (of_etag - {""}) if is_full(model, project) else of_etag
 
 
 def _reasons_of_state(act: Act, image: ImageState) -> Iterator[str]:
     """Why the state of the image forbids it to its owner."""
-    may_be_inactive = (Act.DELETE, Act.DEACTIVATE, Act.REACTIVATE, Act.WITHDRAW)
-    if image.status != "active" and act not in may_be_inactive:
+    if image.status != "active" and act not in MAY_BE_INACTIVE:
         yield "IMAGE_NOT_ACTIVE"
     if act is Act.DELETE and image.is_protected:
         yield "IMAGE_PROTECTED"
@@ -177,6 +220,20 @@ def _reasons_of_state(act: Act, image: ImageState) -> Iterator[str]:
         yield "NOT_FOUND"
 
 
+def _reasons_of_marks(act: Act, image: ImageState) -> Iterator[str]:
+    """Why what others see of it, or sell, forbids it to its owner."""
+    if act in (Act.DELETE, Act.PUBLISH) and image.is_public:
+        yield "IMAGE_PUBLIC"
+    if act in (Act.PUBLICIZE, Act.PRIVATIZE, Act.PUBLISH) and image.members:
+        yield "IMAGE_SHARED"
+    if act in (Act.DELETE, Act.SHARE, Act.PUBLICIZE) and image.is_published:
+        yield "IMAGE_PUBLISHED"
+    if act is Act.SHARE and not image.is_published and image.descent is not False:
+        yield "IMAGE_PUBLISHED"
+        if image.descent is None:
+            yield ""
+
+
 def _after(operation: Operation, image: ImageState) -> ImageState:
     act = operation.act
     if act in (Act.ACCEPT, Act.REJECT):
@@ -184,8 +241,20 @@ def _after(operation: Operation, image: ImageState) -> ImageState:
         return replace(image, members=decided, doubtful=image.doubtful + 1)
     if act is Act.SHARE:
         return image.changed(members={other(image.owner): "pending"})
+    return image.changed(**_changes(operation, image))
+
+
+def _changes(operation: Operation, image: ImageState) -> dict[str, object]:
     simple: dict[Act, dict[str, object]] = {
         Act.RENAME: {"name": operation.text},
+        Act.DESCRIBE: {"description": operation.text},
+        Act.JOIN: {"family": operation.text},
+        Act.DEPRECATE: {"is_deprecated": True},
+        Act.UNDEPRECATE: {"is_deprecated": False},
+        Act.PUBLICIZE: {"is_public": True},
+        Act.PRIVATIZE: {"is_public": False},
+        Act.PUBLISH: {"is_published": True},
+        Act.UNPUBLISH: {"is_published": False},
         Act.TAG: {"tags": {"mark": operation.text}},
         Act.UNTAG: {"tags": {}},
         Act.PROTECT: {"is_protected": True},
@@ -196,7 +265,7 @@ def _after(operation: Operation, image: ImageState) -> ImageState:
         Act.REACTIVATE: {"status": "active"},
         Act.WITHDRAW: {"members": {}},
     }
-    return image.changed(**simple[act])
+    return simple[operation.act]
 
 
 def _copy_refusal(model: Model, operation: Operation, image: ImageState) -> frozenset[str]:
@@ -204,7 +273,7 @@ def _copy_refusal(model: Model, operation: Operation, image: ImageState) -> froz
     if not image.seen_by(project):
         return UNSEEN
     reasons = set()
-    if project != image.owner and image.members[project] != "accepted":
+    if not image.listed_for(project):
         reasons.add("SHARE_NOT_ACCEPTED")
     if image.status != "active":
         reasons.add("IMAGE_NOT_ACTIVE")
@@ -214,7 +283,9 @@ def _copy_refusal(model: Model, operation: Operation, image: ImageState) -> froz
 
 
 def is_full(model: Model, project: str) -> bool:
-    return sum(image.is_there and image.owner == project for image in model.values()) >= MAX_IMAGES
+    """Public images do not count."""
+    counted = [each for each in model.values() if each.is_there and not each.is_public]
+    return sum(image.owner == project for image in counted) >= MAX_IMAGES
 
 
 def other(project: str) -> str:

@@ -12,7 +12,8 @@ from tests.end_to_end.daemon_process import DaemonProcess
 from tests.end_to_end.service_machine import ServiceMachine
 from tests.end_to_end.service_model import MAX_IMAGES
 
-MET = {"two at once", "refused", "rename done", "tag done", "delete done", "copy done", "share done"}
+ACTS = ("rename", "describe", "join", "tag", "deprecate", "publicize", "publish", "delete", "copy", "share")
+MET = {"two at once", "refused", *(f"{act} done" for act in ACTS)}
 
 
 @pytest.mark.timeout(600)
