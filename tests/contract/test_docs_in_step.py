@@ -98,6 +98,14 @@ def test_every_finding_is_documented(code: str) -> None:
     assert any(f"`{code}`" in (ROOT / page).read_text() for page in pages)
 
 
+@pytest.mark.parametrize("room", ["core", "metadata"])
+def test_every_module_of_a_large_room_is_on_its_page(room: str) -> None:
+    page = (ROOT / "imsd" / room / "README.md").read_text()
+    names = [path.stem for path in (ROOT / "imsd" / room).glob("[!_]*.py")]
+    assert names
+    assert [name for name in names if not re.search(rf"`{name}(\.py)?`", page)] == []
+
+
 def test_every_hook_is_documented() -> None:
     manager = pluggy.PluginManager(PLUGIN_GROUP)
     manager.add_hookspecs(hookspecs)
