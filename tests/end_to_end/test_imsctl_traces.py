@@ -85,7 +85,7 @@ def test_an_import_leaves_traces_of_success_only(daemon: DaemonProcess, options:
     daemon.imsctl("image", "create-queued", "--name", "later", *waits)
     daemon.imsctl("image", "register", "later", str(path), *options)
     wrong = daemon.imsctl("image", "import", str(path), "--name", "a<b", *options, check=False)
-    assert "INVALID_REQUEST" in wrong.stderr
+    assert "IMAGE_NAME_INVALID" in wrong.stderr
     found = traces(daemon, "--limit", "0")
     assert [trace for trace in found if trace["outcome"] != "succeeded"] == []
     names = Counter(trace["name"] for trace in found)
