@@ -39,7 +39,8 @@ def job_type(job: job_pb2.Job, image: pb.Image | None = None) -> str:
     if job.kind == job_pb2.JOB_KIND_CREATE_IMAGE and job.sub_job_ids:
         return OVA_JOB_TYPE
     if job.kind == job_pb2.JOB_KIND_CREATE_IMAGE and image is not None:
-        if image.created_at != job.created_at:  # it was there before
+        # It was there before. That of a sub-job was too, but no package fills an image that waits.
+        if image.created_at != job.created_at and not job.parent_job_id:
             return REGISTER_JOB_TYPE
         return DATA_JOB_TYPE if image.kind == pb.IMAGE_KIND_DATA_DISK else JOB_TYPES[job.kind]
     return JOB_TYPES.get(job.kind, "")

@@ -390,6 +390,9 @@ def test_every_kind_and_state_of_a_job_has_its_name() -> None:
     assert vendor_jobs.job_type(create, pb.Image(kind=pb.IMAGE_KIND_DATA_DISK)) == "imsImportDataImageJob"
     waited = pb.Image(kind=pb.IMAGE_KIND_DATA_DISK, created_at=NOON)
     assert vendor_jobs.job_type(create, waited) == "imsNativeImportImageJob"
+    of_package = job_pb2.Job(kind=job_pb2.JOB_KIND_CREATE_IMAGE, parent_job_id="x")
+    assert vendor_jobs.job_type(of_package, pb.Image(created_at=NOON)) == "imsImportImageJob"
+    assert vendor_jobs.job_type(of_package, waited) == "imsImportDataImageJob"
     create.sub_job_ids.append("x")
     assert vendor_jobs.job_type(create) == "imsImportOvaImageJob"
     assert vendor_jobs.job_type(job_pb2.Job()) == ""
