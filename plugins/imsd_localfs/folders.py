@@ -130,7 +130,7 @@ def make_folder(path: str | os.PathLike[str], file_mode: int, dir_fd: int | None
 
     Raises FileExistsError.
     """
-    wanted = file_mode | (file_mode & 0o444) >> 2
+    wanted = file_mode | (file_mode & 0o444) >> 2 | (file_mode & 0o222) >> 1
     os.mkdir(path, wanted, dir_fd=dir_fd)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:

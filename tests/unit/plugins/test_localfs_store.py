@@ -88,7 +88,7 @@ def umask(mask: int) -> Iterator[None]:
 @pytest.mark.parametrize("mask", [0o077, 0o022, 0])
 @pytest.mark.parametrize(
     ("said", "file_mode", "folder_mode"),
-    [("", 0o640, 0o750), ("0664", 0o664, 0o775), ("600", 0o600, 0o700)],
+    [("", 0o640, 0o750), ("0664", 0o664, 0o775), ("600", 0o600, 0o700), ("0620", 0o620, 0o730)],
 )
 async def test_what_is_put_into_a_bucket_has_the_mode_that_was_asked_for(
     tmp_path: Path,
