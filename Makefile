@@ -25,7 +25,7 @@ help:  ## List the targets
 	@.ci/make_venv.sh
 
 .PHONY: demo
-demo: .venv/.installed  ## Show everything on a real Debian disk (IMAGE=path: on your own)
+demo: .venv/.installed  ## Show what imsd does on a real Debian disk (IMAGE=path: on your own)
 	@tests/demo/demo.sh $(if $(IMAGE),"$(IMAGE)")
 
 .PHONY: run

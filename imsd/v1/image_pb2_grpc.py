@@ -166,7 +166,7 @@ class ImageServiceServicer:
         the disks; min_disk_gb counts for the first one; os_version and boot_mode, if not given, are what the package says.
         A file that is imported fast (is_fast) is RAW or ZVHD2 and is kept as it comes: its records are decoded to prove and digest
         them, and nothing looks at the system inside.
-        Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
+        Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
         IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, ISO_OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
         IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
         The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
@@ -185,7 +185,7 @@ class ImageServiceServicer:
 
     def CreateQueuedImage(self, request, context):
         """CreateQueuedImage makes an image without bytes, QUEUED until RegisterImage gives it some, or it is deleted.
-        Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, QUOTA_EXCEEDED, REQUEST_ID_REUSED, NOT_FOUND (the image of the first request is gone). Retry: safe with the
+        Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, IMAGE_KIND_UNSUITED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, NOT_FOUND (the image of the first request is gone). Retry: safe with the
         same request_id: it answers with the image as it is then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -280,7 +280,7 @@ class ImageServiceServicer:
 
     def DeactivateImage(self, request, context):
         """DeactivateImage forbids the use of an image until ReactivateImage: its bytes cannot be read, copied, exported or shared.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE. Retry: safe: a second call changes nothing.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE or DEACTIVATED). Retry: safe: a second call changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -288,7 +288,7 @@ class ImageServiceServicer:
 
     def ReactivateImage(self, request, context):
         """ReactivateImage makes a deactivated image ACTIVE again.
-        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not DEACTIVATED). Retry: safe: a second call changes nothing.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE or DEACTIVATED). Retry: safe: a second call changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -329,7 +329,7 @@ class ImageServiceServicer:
         It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
         Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
         it descends from is inherited: see Image.origin_image_id.
-        Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
+        Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
         the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
         SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
         DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.

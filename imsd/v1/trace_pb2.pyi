@@ -119,7 +119,7 @@ class Trace(_message.Message):
     reason: _builtins.str
     """a name of ErrorReason; empty when it SUCCEEDED or was INTERRUPTED"""
     message: _builtins.str
-    """0..500 characters: why it failed"""
+    """0..500 characters: why it failed; of doubtTraces what was found"""
     caller_kind: _builtins.str
     """for example api_token: see CallerKind"""
     caller_id: _builtins.str

@@ -95,8 +95,8 @@ class TraceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyTraces(self, request, context):
-        """VerifyTraces recomputes the chain of a project and compares it with its seals. It takes a second for some ten
-        thousand traces; one is done at a time, others wait.
+        """VerifyTraces recomputes the chain of a project and compares it with its seals, and its end with the one that the daemon
+        remembers. It takes a second for some ten thousand traces; one is done at a time, others wait.
         Reasons: INVALID_REQUEST. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

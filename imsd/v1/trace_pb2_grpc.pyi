@@ -53,8 +53,8 @@ class TraceServiceStub:
     Reasons: INVALID_REQUEST. Retry: safe, from the start.
     """
     VerifyTraces: _grpc.UnaryUnaryMultiCallable[_trace_pb2.VerifyTracesRequest, _trace_pb2.VerifyTracesResponse]
-    """VerifyTraces recomputes the chain of a project and compares it with its seals. It takes a second for some ten
-    thousand traces; one is done at a time, others wait.
+    """VerifyTraces recomputes the chain of a project and compares it with its seals, and its end with the one that the daemon
+    remembers. It takes a second for some ten thousand traces; one is done at a time, others wait.
     Reasons: INVALID_REQUEST. Retry: safe.
     """
 
@@ -83,8 +83,8 @@ class TraceServiceAsyncStub(TraceServiceStub):
     Reasons: INVALID_REQUEST. Retry: safe, from the start.
     """
     VerifyTraces: _aio.UnaryUnaryMultiCallable[_trace_pb2.VerifyTracesRequest, _trace_pb2.VerifyTracesResponse]  # type: ignore[assignment]
-    """VerifyTraces recomputes the chain of a project and compares it with its seals. It takes a second for some ten
-    thousand traces; one is done at a time, others wait.
+    """VerifyTraces recomputes the chain of a project and compares it with its seals, and its end with the one that the daemon
+    remembers. It takes a second for some ten thousand traces; one is done at a time, others wait.
     Reasons: INVALID_REQUEST. Retry: safe.
     """
 
@@ -134,8 +134,8 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trace_pb2.VerifyTracesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trace_pb2.VerifyTracesResponse, _abc.Awaitable[_trace_pb2.VerifyTracesResponse]]:
-        """VerifyTraces recomputes the chain of a project and compares it with its seals. It takes a second for some ten
-        thousand traces; one is done at a time, others wait.
+        """VerifyTraces recomputes the chain of a project and compares it with its seals, and its end with the one that the daemon
+        remembers. It takes a second for some ten thousand traces; one is done at a time, others wait.
         Reasons: INVALID_REQUEST. Retry: safe.
         """
 

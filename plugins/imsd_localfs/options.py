@@ -33,7 +33,7 @@ class LocalStoreOptions:
     open_files: int = 64
 
     # The mode of the files, as octal digits; folders let in whoever may read or write the files. The umask
-    # of the daemon counts for nothing.
+    # of the daemon counts for nothing where the system lets it change modes (README.md).
     file_mode: str = "0600"
 
     @property
