@@ -183,6 +183,12 @@ def _read_env_type(query: _Query, value: str) -> None:
         query.filter.server_kinds.append(server_kind)
 
 
+def _read_flavor(query: _Query, value: str) -> None:
+    query.filter.server_type = value.partition(".")[0]
+    if not query.filter.server_type:
+        raise ValueError(f"{value[:40]!r} names no series of servers")
+
+
 def _read_enterprise_project(query: _Query, value: str) -> None:
     query.filter.enterprise_project_id = "" if value == ALL_ENTERPRISE_PROJECTS else value
 
@@ -253,7 +259,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="flavor_id",
         fields=("server_type",),
-        read=lambda query, value: setattr(query.filter, "server_type", value.partition(".")[0]),
+        read=_read_flavor,
         note="by its series, which the catalogue of systems knows: s6 of s6.large.2",
     ),
     _constant("container_format", "bare", "every image is bare"),

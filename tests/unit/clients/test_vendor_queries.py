@@ -257,6 +257,7 @@ async def test_orders_and_pages_are_read(images: Images) -> None:
         "min_ram=9999999999",
         "__os_bit=x",
         "__os_type=BeOS",
+        "flavor_id=.large.2",
         "architecture=mips",
         "virtual_env_type=Toaster",
         "member_status=maybe",
