@@ -83,7 +83,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ISO_OS_VERSION_REQUIRED: _ErrorReason.ValueType  # 111
     """the request asks for an ISO image: it must say which system that installs"""
     ERROR_REASON_FIELD_NOT_UPDATABLE: _ErrorReason.ValueType  # 110
-    """the update names a field that never changes"""
+    """the update names a field that never changes, or no more"""
     ERROR_REASON_IMAGE_NOT_ACTIVE: _ErrorReason.ValueType  # 112
     """the image is being made, waits for its bytes or is deactivated"""
     ERROR_REASON_IMAGE_NAME_MISSING: _ErrorReason.ValueType  # 113
@@ -257,7 +257,7 @@ ERROR_REASON_OS_VERSION_REQUIRED: ErrorReason.ValueType  # 109
 ERROR_REASON_ISO_OS_VERSION_REQUIRED: ErrorReason.ValueType  # 111
 """the request asks for an ISO image: it must say which system that installs"""
 ERROR_REASON_FIELD_NOT_UPDATABLE: ErrorReason.ValueType  # 110
-"""the update names a field that never changes"""
+"""the update names a field that never changes, or no more"""
 ERROR_REASON_IMAGE_NOT_ACTIVE: ErrorReason.ValueType  # 112
 """the image is being made, waits for its bytes or is deactivated"""
 ERROR_REASON_IMAGE_NAME_MISSING: ErrorReason.ValueType  # 113
