@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     IPvAnyNetwork,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -101,6 +102,19 @@ class Config(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", validate_default=True
     )
+
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """What it was read from; None: no file."""
+        return self._file
+
+    def from_file(self, file: Path | None) -> Config:
+        """The same, read from ``file``."""
+        made = self.model_copy()
+        made._file = file
+        return made
 
     # Where the daemon keeps its database, its lock and, unless told otherwise, its store.
     state_dir: AbsolutePath = Field(default_factory=default_state_dir)

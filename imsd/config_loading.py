@@ -107,7 +107,7 @@ def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None
     _complete_default(merged, "stores", default_store_section)
     _complete_default(merged, "buckets", default_bucket_section)
     try:
-        return LoadedConfig(Config(**merged), layers)
+        return LoadedConfig(Config(**merged).from_file(path), layers)
     except ValidationError as error:
         raise _explained(error, layers) from error
 

@@ -26,7 +26,11 @@ def own_places(config: Config, stores: Sequence[ConfiguredStore]) -> Sequence[tu
     database = make_url(config.database_url)
     if database.get_backend_name() == "sqlite" and database.database:
         places.append(("the database", Path(database.database)))
-    for name, path in (("the key of TLS", config.tls.key_file), ("the policies", config.policy_dir)):
+    for name, path in (
+        ("the configuration", config.file),
+        ("the key of TLS", config.tls.key_file),
+        ("the policies", config.policy_dir),
+    ):
         if path is not None:
             places.append((name, path))
     return places

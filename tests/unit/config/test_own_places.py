@@ -15,14 +15,14 @@ from imsd.core.store_sections import configured_stores
 from imsd.own_places import require_apart
 
 
-def check(folder: Path, bucket: str | Path, **flags: Any) -> None:
+def check(folder: Path, bucket: str | Path, file: Path | None = None, **flags: Any) -> None:
     """The state in ``state``, a store in ``images/store``, and a bucket ``bucket`` below ``folder``."""
     values: dict[str, Any] = {
         "state_dir": folder / "state",
         "stores": {"main": {"driver": "localfs", "path": str(folder / "images" / "store")}},
         "buckets": {"b": {"driver": "localfs", "path": str(folder / bucket), "projects": ["*"]}},
     }
-    config = load_config(flags=values | flags).config
+    config = load_config(file, values | flags).config
     registry = load_plugins()
     stores = configured_stores(registry, config.stores, config.default_store)
     require_apart(config, stores, configured_buckets(registry, config.buckets, config.region))
@@ -92,6 +92,15 @@ def test_what_else_is_the_daemons_own_lies_in_no_bucket(
 
     check(tmp_path, "c", **placed(flags))
     assert f"holds {said}" in refusal(tmp_path, "b", **placed(flags))
+
+
+def test_the_file_of_the_configuration_lies_in_no_bucket(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    file = tmp_path / "b" / "imsd.toml"
+    file.write_text("drain_seconds = 5\n")
+    check(tmp_path, "c", file)
+    with pytest.raises(InvalidRequest, match="holds the configuration"):
+        check(tmp_path, "b", file)
 
 
 def test_a_database_server_lies_nowhere(tmp_path: Path) -> None:
