@@ -12,8 +12,8 @@ from imsd.contract import LimitExceeded
 from imsd.core.caller import Caller
 from imsd.core.policies.entities import Uid, caller_uid
 
-# Calls that run at once on the unix sockets, and as many at the TCP addresses, watchers and streams included;
-# gRPC refuses more with RESOURCE_EXHAUSTED.
+# Calls that run at once, watchers and streams included. gRPC refuses more on the unix sockets with
+# RESOURCE_EXHAUSTED.
 MAX_RUNNING_CALLS: Final = 256
 
 # Of one user, with whatever tokens, or of one certificate.

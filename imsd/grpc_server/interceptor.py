@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 # would drown the rest of the log.
 FOR_ANYBODY = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
+# So long a call that was let in may take to send its one request.
+REQUEST_SECONDS = 60.0
+
 SAME_CONTRACT = "is the client made for this version of imsd?"
 
 # The streams of a file's bytes, which `imsd.wire` reads and writes; all else is protobuf's.
@@ -173,13 +176,18 @@ async def only_message(context: Any) -> Any:
 
     gRPC itself would read it before anybody asks who calls: whoever sends none would keep a place until he
     hangs up. So every call is one with a stream of requests here, and reads when it has been let in.
-    Raises InvalidRequest.
+    Raises InvalidRequest, also when nothing came for `REQUEST_SECONDS`; PeerGone.
     """
     try:
-        request = await context.read()
+        async with asyncio.timeout(REQUEST_SECONDS):
+            request = await context.read()
     except DecodeError as error:
         raise InvalidRequest("the request is no message of this call", hint=SAME_CONTRACT) from error
+    except TimeoutError:
+        raise InvalidRequest("the request did not come", hint="send it with the call") from None
     if request is grpc.aio.EOF:
+        if context.done():
+            raise PeerGone
         raise InvalidRequest("the call ended before its request came", hint=SAME_CONTRACT)
     return request
 

@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,9 @@ if TYPE_CHECKING:
     from .tls import ServerTls
 
 log = structlog.get_logger(__name__)
+
+# So long watchers of the daemon's health may take to hear that it stops.
+NEWS_SECONDS = 5.0
 
 SERVICES = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
@@ -176,8 +180,9 @@ class GrpcServer:
 
     async def drain(self, seconds: float) -> None:
         """Refuse new calls, let running ones finish within ``seconds``, then cut them."""
-        await self._health.enter_graceful_shutdown()
         self.calls.begin_draining()
+        with suppress(TimeoutError):  # it waits for every watcher to take the news
+            await asyncio.wait_for(self._health.enter_graceful_shutdown(), NEWS_SECONDS)
         try:
             await asyncio.wait_for(self.calls.drained(), seconds)
         except TimeoutError:

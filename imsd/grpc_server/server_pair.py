@@ -14,7 +14,7 @@ import grpc
 
 from imsd.core.limits import MAX_WRITE_BYTES
 
-from .call_places import MAX_RUNNING_CALLS
+from .call_places import MAX_CALLS_OF_ONE, MAX_RUNNING_CALLS
 
 if TYPE_CHECKING:
     from .tls import ServerTls
@@ -57,9 +57,16 @@ IDLE_SECONDS: Final = 300
 ASK_SECONDS: Final = 30
 ANSWER_SECONDS: Final = 20
 
+# Calls of one connection to a TCP address; a client's further ones wait in the client.
+MAX_CALLS_OF_CONNECTION: Final = 2 * MAX_CALLS_OF_ONE
+
+# What gRPC itself counts at the TCP addresses: also calls that are answered and whose client does not take
+# the answer, which only the end of its connection ends. So one connection must not make up all of them.
+MAX_REMOTE_CALLS: Final = 8 * MAX_CALLS_OF_CONNECTION
+
 _TCP_OPTIONS: Final = (
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
-    ("grpc.max_concurrent_streams", MAX_RUNNING_CALLS),
+    ("grpc.max_concurrent_streams", MAX_CALLS_OF_CONNECTION),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
     ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
     ("grpc.keepalive_time_ms", ASK_SECONDS * 1000),
@@ -72,8 +79,8 @@ class ServerPair:
 
     def __init__(self, interceptor: grpc.aio.ServerInterceptor, tls: ServerTls | None = None) -> None:
         self._tls = tls
-        self._local = _server(interceptor)
-        self._remote = _server(interceptor, _TCP_OPTIONS)
+        self._local = _server(interceptor, MAX_RUNNING_CALLS)
+        self._remote = _server(interceptor, MAX_REMOTE_CALLS, _TCP_OPTIONS)
 
     def add(self, registration: Callable[[Any, Any], None], servicer: Any) -> None:
         """``registration``: a generated ``add_…Servicer_to_server``."""
@@ -98,11 +105,11 @@ class ServerPair:
 
 
 def _server(
-    interceptor: grpc.aio.ServerInterceptor, options: Sequence[tuple[str, int]] = ()
+    interceptor: grpc.aio.ServerInterceptor, max_calls: int, options: Sequence[tuple[str, int]] = ()
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
         interceptors=[interceptor],
-        maximum_concurrent_rpcs=MAX_RUNNING_CALLS,
+        maximum_concurrent_rpcs=max_calls,
         options=[*_OPTIONS, *options],
     )
     _register_no_methods(server)

@@ -131,3 +131,18 @@ async def test_formats_say_what_can_be_done(stubs: Stubs) -> None:
     assert len(formats) == 11
     readable = [f for f in formats if f.can_read]
     assert len(readable) >= 3
+
+
+async def test_who_watches_and_takes_no_news_does_not_keep_the_daemon_from_stopping(
+    daemon: DaemonProcess,
+) -> None:
+    narrow = [("grpc.http2.lookahead_bytes", 5), ("grpc.http2.bdp_probe", 0)]
+    async with (
+        grpc.aio.insecure_channel(daemon.address, narrow) as deaf,
+        grpc.aio.insecure_channel(daemon.address) as other,
+    ):
+        watch = health_pb2_grpc.HealthStub(deaf).Watch(health_pb2.HealthCheckRequest())
+        await asyncio.sleep(0.5)
+        await health_pb2_grpc.HealthStub(other).Check(health_pb2.HealthCheckRequest())
+        assert await asyncio.to_thread(daemon.stop) == 0
+        watch.cancel()
