@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ import pytest
 
 from imsd.contract import BlobStore, StoredBlob, Unavailable, blob_id
 from imsd.core.bucket_sections import BucketSection
-from imsd.core.bucket_usage import BucketUsage
+from imsd.core.bucket_usage import LISTS_AT_ONCE, BucketUsage
 from imsd.core.buckets import Buckets
 from imsd.core.runtime import Runtime
 from imsd.core.usage import Usage
@@ -120,3 +121,68 @@ async def test_a_bucket_that_does_not_answer_is_asked_again_and_keeps_nothing_fr
     clock.now += timedelta(hours=1)
     await service.look()
     assert (await recorded(world))[(10, "web")] == 20
+
+
+class Broken(MemoryStore):
+    """One whose plugin raises what is no error of imsd."""
+
+    async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[StoredBlob]:
+        raise KeyError("Contents")
+        yield
+
+
+class Slow(MemoryStore):
+    """One whose list goes on when the test says so."""
+
+    def __init__(self, running: list[str], name: str) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+        self._running, self._name = running, name
+
+    async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[StoredBlob]:
+        self._running.append(self._name)
+        await self.go_on.wait()
+        async for stored in super().list(prefix, after):
+            yield stored
+
+
+async def test_a_bucket_whose_plugin_fails_keeps_nothing_from_others(world: Runtime) -> None:
+    good = MemoryStore()
+    await put(good, "one", 10)
+    found = buckets({"a": ("lab",), "b": ("web",), "c": ("web",)}, a=Broken(), b=Broken(), c=good)
+    await BucketUsage(world, found).look()
+    assert await recorded(world) == {(9, "web"): 10}
+
+
+async def test_a_project_does_not_wait_for_the_slow_bucket_of_another(world: Runtime, clock: Clock) -> None:
+    running: list[str] = []
+    slow, quick = Slow(running, "slow"), MemoryStore()
+    for store in (slow, quick):
+        await put(store, "one", 10)
+    service = BucketUsage(world, buckets({"a": ("lab",), "b": ("web",)}, a=slow, b=quick))
+    look = asyncio.create_task(service.look())
+    async with asyncio.timeout(20):
+        while not await recorded(world):
+            await asyncio.sleep(0.01)
+        assert (running, await recorded(world)) == (["slow"], {(9, "web"): 10})
+        clock.now += timedelta(hours=1)
+        slow.go_on.set()
+        await look
+    assert await recorded(world) == {(9, "web"): 10, (10, "lab"): 10}
+
+
+async def test_some_buckets_are_listed_at_once_and_not_all(world: Runtime) -> None:
+    running: list[str] = []
+    stores = {f"b{number}": Slow(running, f"b{number}") for number in range(LISTS_AT_ONCE + 2)}
+    service = BucketUsage(world, buckets(dict.fromkeys(stores, ("web",)), **stores))
+    look = asyncio.create_task(service.look())
+    async with asyncio.timeout(20):
+        while len(running) < LISTS_AT_ONCE:
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(running) == LISTS_AT_ONCE
+        for store in stores.values():
+            store.go_on.set()
+        await look
+    assert sorted(running) == sorted(stores)
