@@ -77,7 +77,7 @@ from imsd.metadata.database import open_database
 from imsd.metadata.records import JobKind
 from imsd.metadata.service import service_id
 from imsd.network_access import oidc_tokens, server_tls
-from imsd.own_places import own_places, require_apart
+from imsd.own_places import closed_places, require_apart
 from imsd.service_notify import notify
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             new_id=_new_id,
         )
         inspector = await stack.enter_async_context(_open_inspector())
-        closed = [place for _, place in own_places(config, own_stores)]
+        closed = await run_blocking(closed_places, config, own_stores, own_buckets)
         sources = await stack.enter_async_context(_open_sources(config, closed, buckets, pool))
         around = Surroundings(
             sources=sources,

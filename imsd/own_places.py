@@ -6,6 +6,7 @@ each project could read what is the others'; and a bucket inside a store would l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,12 +21,12 @@ from .core.store_sections import ConfiguredStore
 
 
 def own_places(config: Config, stores: Sequence[ConfiguredStore]) -> Sequence[tuple[str, Path]]:
-    """Directories and files of the daemon, each with what it is."""
+    """Directories and files of the daemon, each with what it is. Blocks."""
     places = [("the state directory", config.state_dir)]
     places += [(f"the store {store.name!r}", path) for store in stores for path in store.directories()]
     database = make_url(config.database_url)
     if database.get_backend_name() == "sqlite" and database.database:
-        places.append(("the database", Path(database.database)))
+        places += [("the database", path) for path in _files_of_sqlite(Path(database.database))]
     for name, path in (
         ("the configuration", config.file),
         ("the key of TLS", config.tls.key_file),
@@ -34,6 +35,14 @@ def own_places(config: Config, stores: Sequence[ConfiguredStore]) -> Sequence[tu
         if path is not None:
             places.append((name, path))
     return places
+
+
+def closed_places(
+    config: Config, stores: Sequence[ConfiguredStore], buckets: Sequence[ConfiguredBucket]
+) -> Sequence[Path]:
+    """What no import reads by its path: the daemon's own, and buckets, which only their projects may read."""
+    own = [place for _, place in own_places(config, stores)]
+    return [*own, *(path for bucket in buckets for path in bucket.store.directories())]
 
 
 def require_apart(
@@ -51,6 +60,12 @@ def require_apart(
             for store in stores:
                 if any(lies_in(directory, place) for place in store.directories()):
                     raise _invalid(bucket, f"lies in the store {store.name!r}, among the blobs of images")
+
+
+def _files_of_sqlite(database: Path) -> Sequence[Path]:
+    """With what SQLite keeps beside the file, where a link to it leads: that holds of its content too."""
+    real = os.path.realpath(database)
+    return [database, *(Path(f"{real}{suffix}") for suffix in ("-wal", "-shm", "-journal"))]
 
 
 def _invalid(bucket: ConfiguredBucket, what: str) -> InvalidRequest:

@@ -37,7 +37,8 @@ _FILE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 class ImportRoots:
     """``roots``: absolute paths; they themselves may be, or lie behind, symbolic links.
 
-    ``closed``: what is the daemon's own, and stays so when it lies below a root. ``projects``: of some roots,
+    ``closed``: what is not read although it lies below a root: the daemon's own, and buckets, which are for
+    their projects. ``projects``: of some roots,
     the only projects that may name what lies there, or "*" for every one.
     """
 
@@ -92,7 +93,9 @@ class ImportRoots:
         root, names = self.check(path)
         if any(lies_in(root.joinpath(*names), place) for place in self._closed):
             raise PermissionDenied(
-                "the path leads to what is the daemon's own", field=FIELD, hint="name a file of an image"
+                "the path leads to what is the daemon's own, or into a bucket",
+                field=FIELD,
+                hint="name the file of an image elsewhere; one in a bucket is imported as its object",
             )
         with _failures(), ExitStack() as folders:
             folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

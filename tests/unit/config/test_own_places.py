@@ -12,7 +12,7 @@ from imsd.contract import InvalidRequest
 from imsd.core.bucket_sections import configured_buckets
 from imsd.core.plugin_registry import load_plugins
 from imsd.core.store_sections import configured_stores
-from imsd.own_places import require_apart
+from imsd.own_places import closed_places, require_apart
 
 
 def check(folder: Path, bucket: str | Path, file: Path | None = None, **flags: Any) -> None:
@@ -105,3 +105,25 @@ def test_the_file_of_the_configuration_lies_in_no_bucket(tmp_path: Path) -> None
 
 def test_a_database_server_lies_nowhere(tmp_path: Path) -> None:
     check(tmp_path, "b", database_url="postgresql+asyncpg://imsd@localhost/imsd")
+
+
+def closed(folder: Path, **flags: Any) -> set[Path]:
+    """What is closed for imports."""
+    buckets = {"b": {"driver": "localfs", "path": str(folder / "web"), "projects": ["web"]}}
+    config = load_config(None, {"state_dir": folder / "state", "buckets": buckets} | flags).config
+    registry = load_plugins()
+    stores = configured_stores(registry, config.stores, config.default_store)
+    return set(closed_places(config, stores, configured_buckets(registry, config.buckets, config.region)))
+
+
+def test_no_file_of_a_bucket_is_imported_by_its_path(tmp_path: Path) -> None:
+    assert {tmp_path / "state", tmp_path / "web"} <= closed(tmp_path)
+
+
+def test_the_files_beside_the_database_are_as_closed_as_it_is(tmp_path: Path) -> None:
+    """SQLite makes them beside the file that a link leads to."""
+    (tmp_path / "db").mkdir()
+    (tmp_path / "link").symlink_to("db/real")
+    found = closed(tmp_path, database_url=f"sqlite+aiosqlite:///{tmp_path}/link")
+    beside = {tmp_path / "db" / f"real{suffix}" for suffix in ("-wal", "-shm", "-journal")}
+    assert {tmp_path / "link"} | beside <= found
