@@ -116,7 +116,7 @@ class TraceEnds:
             self._known = found | self._known
             if len(found) < BATCH:
                 return
-            after = max(found)
+            after = next(reversed(found))  # the last in the database's order, which is not Python's
 
 
 async def _compared(c: AsyncConnection, known: Ends) -> tuple[Ends, dict[str, str]]:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -24,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.trace_chain import Seal, Trace, TraceOutcome
 
+from .rows import in_batches
 from .trace_tables import trace, trace_chain, trace_seal
 from .trace_writing import ChainHead
 
@@ -38,6 +40,10 @@ class ChainEnd(NamedTuple):
 # Of the details of traces that are read at once: one has up to twelve thousand characters, and many calls
 # read at the same time.
 MAX_LENGTH = 1 << 19
+
+# Of several chains in one statement, each two variables: two equalities, for SQLite answers a list of pairs
+# by a look at the whole table.
+PLACES_AT_ONCE = 100
 
 _ENDS = select(trace_chain.c.project_id, trace_chain.c.sequence, trace_chain.c.hash)
 
@@ -108,14 +114,17 @@ async def ends_of(c: AsyncConnection, project_ids: Collection[str]) -> dict[str,
 async def hashes_at(c: AsyncConnection, places: Mapping[str, ChainEnd]) -> dict[str, str]:
     """By project, the hash of the trace with the number in ``places``, or of its seal if it was removed.
 
-    At most 500 at once; those of which nothing is left are not in it.
+    Those of which nothing is left are not in it.
     """
-    wanted = [(project_id, end.sequence) for project_id, end in places.items()]
     found: dict[str, str] = {}
     for table in (trace_seal, trace):
-        at = tuple_(table.c.project_id, table.c.sequence)
-        rows = select(table.c.project_id, table.c.hash).where(at.in_(wanted))
-        found |= {row.project_id: row.hash for row in await c.execute(rows)}
+        for batch in in_batches(list(places.items()), PLACES_AT_ONCE):
+            at = [
+                (table.c.project_id == project_id) & (table.c.sequence == end.sequence)
+                for project_id, end in batch
+            ]
+            rows = select(table.c.project_id, table.c.hash).where(or_(*at))
+            found |= {row.project_id: row.hash for row in await c.execute(rows)}
     return found
 
 

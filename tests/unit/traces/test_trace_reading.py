@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import event, select, text, update
 
 from imsd.contract import InvalidRequest, NotFound
 from imsd.core import traces as reading
 from imsd.metadata import traces as rows
 from imsd.metadata.database import Database
+from imsd.metadata.rows import MAX_VARIABLES
 from imsd.metadata.trace_tables import trace as trace_table
 from imsd.metadata.trace_tables import trace_chain
 from imsd.metadata.traces import TraceQuery
@@ -288,3 +289,36 @@ def test_what_can_be_no_project_is_refused(given: str) -> None:
 
 def test_the_first_trace_follows_from_nothing() -> None:
     assert a_trace().chained(1, GENESIS).previous_hash == "0" * 64
+
+
+async def test_traces_of_many_chains_are_found_in_an_index_by_statements_of_any_sqlite(
+    sqlite_database: Database,
+) -> None:
+    sent: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        sent.append((statement, parameters))
+
+    places = {f"lab-{number}": rows.ChainEnd(7, "") for number in range(500)}
+    async with sqlite_database.reading() as c:
+        event.listen(c.engine.sync_engine, "before_cursor_execute", note)
+        try:
+            await rows.hashes_at(c, places)
+        finally:
+            event.remove(c.engine.sync_engine, "before_cursor_execute", note)
+        asked = [each for each in sent if each[0].startswith("SELECT")]
+        assert {value for _, parameters in asked for value in parameters} == {*places, 7}
+        assert max(len(parameters) for _, parameters in asked) <= MAX_VARIABLES
+        for statement, parameters in asked:
+            plan = await c.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            assert not [row for row in plan if row._mapping["detail"].startswith("SCAN")]
+
+
+async def test_the_hashes_of_many_chains(world: World) -> None:
+    for number in range(rows.PLACES_AT_ONCE + 2):
+        await world.call(project_id=f"lab-{number:03}")
+    async with world.database.reading() as c:
+        ends = await rows.chain_ends(c, "", 1000)
+        others = {project_id: end._replace(sequence=9) for project_id, end in list(ends.items())[:3]}
+        found = await rows.hashes_at(c, ends | others)
+    assert found == {key: end.hash for key, end in ends.items() if key not in others}
