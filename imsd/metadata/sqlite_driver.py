@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
@@ -35,7 +35,7 @@ NOT_SYNCED = "PRAGMA synchronous=NORMAL"
 
 async def connect_quickly(database: str | Path, **options: Any) -> QuickConnection:
     """What SQLAlchemy calls to connect (``async_creator`` of an engine)."""
-    connection = QuickConnection(lambda: _opened(database, options), iter_chunk_size=64)
+    connection = QuickConnection(lambda: connect(database, **options), iter_chunk_size=64)
     connection._thread.daemon = True  # as SQLAlchemy does: a lost connection does not stop the exit
     try:
         await connection
@@ -44,17 +44,6 @@ async def connect_quickly(database: str | Path, **options: Any) -> QuickConnecti
         connection._thread.join()
         raise
     return connection
-
-
-def _opened(database: str | Path, options: Mapping[str, Any]) -> SqliteConnection:
-    raw: SqliteConnection = connect(database, **options)
-    # SQLite's own knows the letters of ASCII alone.
-    raw.create_function("lower", 1, _lower, deterministic=True)
-    return raw
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
 
 
 class QuickConnection(aiosqlite.Connection):
