@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import structlog
@@ -17,12 +17,15 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 # grpc reports every client that goes away, asyncio every slow callback; alembic each of its steps.
 QUIET = {"grpc": logging.ERROR, "asyncio": logging.WARNING, "alembic": logging.WARNING}
 
+# Values of these kinds can always be told.
+PLAIN = frozenset((str, int, float, bool, type(None)))
+
 
 def set_up_logging(log_format: str, log_level: str, stream: TextIO | None = None) -> None:
     """Send every log line to ``stream`` (standard error). ``log_format``: "console" or "json"."""
     out = stream or sys.stderr
     level = logging.getLevelNamesMapping()[log_level.upper()]
-    rendering = _rendering(log_format, out)
+    render = _Rendering(_rendering(log_format, out))
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     # Not by way of the standard library, which takes five times as long: every call leaves a line.
     structlog.configure(
@@ -31,7 +34,7 @@ def set_up_logging(log_format: str, log_level: str, stream: TextIO | None = None
             structlog.processors.add_log_level,
             _add_logger_name,
             stamp,
-            *rendering,
+            render,
         ],
         logger_factory=lambda *names: _Lines(out, *names),
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -47,7 +50,7 @@ def set_up_logging(log_format: str, log_level: str, stream: TextIO | None = None
                 stamp,
                 structlog.stdlib.ExtraAdder(),
             ],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
     root = logging.getLogger()
@@ -73,6 +76,36 @@ class _Lines:
             return
 
     debug = info = warning = error = critical = msg
+
+
+class _Rendering:
+    """An event as a line. One that cannot be told is told as far as it can: no error reaches who logs."""
+
+    def __init__(self, steps: Sequence[Processor]) -> None:
+        self._steps = steps
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
+        for of_it in (dict, _plain_values, _without_error):
+            try:
+                line: Any = of_it(event)  # steps change what they are given
+                for step in self._steps:
+                    line = step(logger, method, line)
+                return str(line)
+            except Exception:  # of a value that says nothing of itself, or cannot be a key
+                continue
+        return "an event that cannot be told"
+
+
+def _plain_values(event: EventDict) -> EventDict:
+    """Instead of other values their kinds; the error that is logged is kept."""
+    return {
+        key: value if type(value) in PLAIN or key == "exc_info" else f"<{type(value).__name__}>"
+        for key, value in event.items()
+    }
+
+
+def _without_error(event: EventDict) -> EventDict:
+    return {key: value for key, value in _plain_values(event).items() if key != "exc_info"}
 
 
 def _add_logger_name(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -85,3 +85,52 @@ def test_a_person_gets_text() -> None:
     assert "stored" in text
     assert "blobs=3" in text
     assert "\x1b" not in text
+
+
+class Silent:
+    """What says nothing of itself."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class SilentError(Exception):
+    """One whose traceback cannot be told."""
+
+    __notes__ = 5  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("value", [Silent(), {("a", 1): 2}, {"deep": [Silent()]}])
+def test_what_cannot_be_told_keeps_no_line_away_and_reaches_nobody_who_logs(
+    log_format: str, value: object
+) -> None:
+    stream = io.StringIO()
+    set_up_logging(log_format, "info", stream)
+    structlog.get_logger("imsd.core").info("stored", blobs=3, what=value)
+    logging.getLogger("sqlalchemy").warning("pool full", extra={"what": value, "size": 5})
+    first, second = stream.getvalue().splitlines()
+    assert all(said in first for said in ("stored", "blobs", "3", "imsd.core"))
+    assert all(said in second for said in ("pool full", "size", "5"))
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_an_error_that_cannot_be_told_leaves_a_line(log_format: str) -> None:
+    stream = io.StringIO()
+    set_up_logging(log_format, "info", stream)
+    try:
+        raise SilentError
+    except SilentError:
+        structlog.get_logger("imsd").exception("failed", what={(1, 2): 3})
+    assert "failed" in stream.getvalue()
+
+
+def test_a_traceback_is_told_beside_what_cannot_be() -> None:
+    stream = io.StringIO()
+    set_up_logging("json", "info", stream)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        structlog.get_logger("imsd").exception("failed", what=Silent())
+    (line,) = lines(stream)
+    assert (line["exception"][0]["exc_value"], line["what"]) == ("why", "<Silent>")
