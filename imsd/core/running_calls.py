@@ -43,6 +43,11 @@ class RunningCall:
         """What it is ended with."""
         return self._why or _revoked()
 
+    def cause_of(self, error: BaseException) -> BaseException:
+        """What ``error`` in its block comes from: `why`, when it is cancelled because it is ended."""
+        is_end = isinstance(error, asyncio.CancelledError) and self.ending.expired()
+        return self.why if is_end else error
+
     @property
     def is_of_this_task(self) -> bool:
         return self._task is asyncio.current_task()

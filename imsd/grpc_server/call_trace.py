@@ -14,6 +14,7 @@ from imsd.contract import ImsError, NotFound, PermissionDenied, Unauthenticated
 from imsd.core import trace_text
 from imsd.core.actions import Operation
 from imsd.core.caller import Caller
+from imsd.core.running_calls import RunningCall
 from imsd.core.runtime import Runtime
 from imsd.core.trace_recorder import TraceRecorder, for_service
 from imsd.core.trace_text import fitted
@@ -36,9 +37,12 @@ class CallTraces:
         self._pace = FailurePace()
 
     @asynccontextmanager
-    async def of(self, caller: Caller, method: str, operation: Operation) -> AsyncIterator[CallTrace | None]:
+    async def of(
+        self, caller: Caller, method: str, operation: Operation, running: RunningCall | None = None
+    ) -> AsyncIterator[CallTrace | None]:
         """The call's trace, None for a call that only reads; written when the block is left, however.
 
+        ``running`` knows why the call is ended while it runs; None: nobody ends it.
         That of a call that failed waits for its caller's turn, see `FailurePace`. Raises what the block
         raises; Unavailable when the trace could not be written.
         """
@@ -50,7 +54,7 @@ class CallTraces:
             yield trace
         except BaseException as error:
             cancelled = await self._pace.wait(caller) if trace.is_left else None
-            await trace.end(error)
+            await trace.end(running.cause_of(error) if running else error)
             if cancelled:
                 raise cancelled from error
             raise

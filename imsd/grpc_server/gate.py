@@ -113,7 +113,7 @@ class Gate:
             if not caller.is_local_administrator:
                 structlog.contextvars.bind_contextvars(caller=caller.id)
             with self._places.taken(caller):
-                async with self._traces.of(caller, method, operation_of(method)) as trace:
+                async with self._traces.of(caller, method, operation_of(method), call) as trace:
                     admission = Admission(caller, method, self._access, self._identity.projects.known, trace)
                     _admission.set(admission)
                     call.may_go_on = admission.review

@@ -13,13 +13,16 @@ import pytest
 from imsd.contract import (
     Conflict,
     FailedPrecondition,
+    ImsError,
     NotFound,
     PermissionDenied,
     Unauthenticated,
     Unavailable,
 )
 from imsd.core.actions import OPERATIONS
-from imsd.core.caller import THE_DAEMON
+from imsd.core.background import Background
+from imsd.core.caller import THE_DAEMON, Caller, CallerKind
+from imsd.core.running_calls import RunningCalls
 from imsd.grpc_server.call_trace import CallTraces
 from imsd.grpc_server.context import PeerGone
 from imsd.metadata import engine
@@ -122,3 +125,46 @@ async def test_a_call_that_reads_has_no_trace(world: World) -> None:
     async with CallTraces(world.runtime, world.recorder).of(THE_DAEMON, method, OPERATIONS[method]) as trace:
         assert trace is None
     assert await world.written("default") == []
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        Unauthenticated("the token was revoked", reason="TOKEN_REVOKED"),
+        Unauthenticated("the token has expired", reason="TOKEN_EXPIRED"),
+        PermissionDenied("not any more"),
+    ],
+)
+async def test_a_call_that_is_ended_is_denied_for_the_reason_of_its_end(world: World, why: ImsError) -> None:
+    with pytest.raises(type(why)):
+        await running_call(world, why)
+    (written,) = await world.written()
+    assert (written.outcome, written.reason, written.message) == (
+        TraceOutcome.DENIED,
+        why.reason,
+        why.message,
+    )
+
+
+async def test_a_call_that_is_cut_off_is_not_denied(world: World) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await running_call(world, None)
+    (written,) = await world.written()
+    assert (written.outcome, written.reason) == (TraceOutcome.FAILED, "CANCELLED")
+
+
+async def running_call(world: World, why: ImsError | None) -> None:
+    """One that is ended; None: that is cut off."""
+    ann = Caller(kind=CallerKind.API_TOKEN, id="ann")
+    traces = CallTraces(world.runtime, world.recorder)
+    async with (
+        RunningCalls(Background()).running(ann) as running,
+        traces.of(ann, METHOD, OPERATIONS[METHOD], running) as trace,
+    ):
+        assert trace
+        trace.requested(REQUEST)
+        await trace.begin()
+        if why is None:
+            raise asyncio.CancelledError
+        running.end(why)
+        await asyncio.sleep(3600)
