@@ -58,11 +58,11 @@ ASK_SECONDS: Final = 30
 ANSWER_SECONDS: Final = 20
 
 # Calls of one connection to a TCP address; a client's further ones wait in the client.
-MAX_CALLS_OF_CONNECTION: Final = 2 * MAX_CALLS_OF_ONE
+MAX_CALLS_OF_CONNECTION: Final = 4 * MAX_CALLS_OF_ONE
 
 # What gRPC itself counts at the TCP addresses: also calls that are answered and whose client does not take
 # the answer, which only the end of its connection ends. So one connection must not make up all of them.
-MAX_REMOTE_CALLS: Final = 8 * MAX_CALLS_OF_CONNECTION
+MAX_REMOTE_CALLS: Final = 4 * MAX_CALLS_OF_CONNECTION
 
 _TCP_OPTIONS: Final = (
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
