@@ -17,7 +17,7 @@ import pytest
 from ims_client import CallFailed, ImsClient, connect
 
 from imsd.grpc_server.call_places import MAX_CALLS_OF_ONE
-from imsd.v1 import identity_pb2, upload_pb2
+from imsd.v1 import identity_pb2, trace_pb2, upload_pb2
 from tests.certificates import Authority
 from tests.end_to_end import wire
 from tests.end_to_end.daemon_process import DaemonProcess
@@ -268,6 +268,10 @@ async def test_a_token_that_is_revoked_while_in_use_is_of_no_use_any_more(place:
         with pytest.raises(grpc.aio.AioRpcError) as broken:
             await read_to_the_end(ended)
         assert wire.reason_of(broken.value) == "TOKEN_REVOKED"
+        async with connect(place.daemon.address, "lab") as administrator:
+            found = [trace async for trace in administrator.traces.list()]
+        ending = next(trace for trace in found if trace.name == "writeUpload")
+        assert (ending.outcome, ending.reason) == (trace_pb2.TRACE_OUTCOME_DENIED, "TOKEN_REVOKED")
         refused = await refusal(place.tls, token=made.secret, ca_file=place.ca_file)
         assert refused.reason == ("TOKEN_REVOKED" if way == "revoke" else "UNAUTHENTICATED")
         if way == "revoke":
