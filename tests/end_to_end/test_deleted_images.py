@@ -102,7 +102,7 @@ async def test_a_download_that_runs_ends_whole_when_its_image_is_deactivated_or_
             if message.data and not content:
                 await stubs.images.DeactivateImage(pb.DeactivateImageRequest(image_id=image.id))
                 again = wire.download(stubs, image.id)
-                assert await reason_when(again) == "FAILED_PRECONDITION"
+                assert await reason_when(again) == "IMAGE_NOT_ACTIVE"
                 await stubs.images.DeleteImage(pb.DeleteImageRequest(image_id=image.id))
             content += message.data
         assert bytes(content) == disk

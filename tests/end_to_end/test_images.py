@@ -102,24 +102,24 @@ async def test_an_update_changes_what_its_mask_names(stubs: Stubs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("paths", "fields"),
+    ("paths", "fields", "reason"),
     [
-        ((), {}),
-        (("name",), {"name": ""}),
-        (("name",), {"name": "a/b"}),
-        (("description",), {"description": "<b>"}),
-        (("min_ram_mb", "max_ram_mb"), {"min_ram_mb": 2, "max_ram_mb": 1}),
-        (("min_disk_gb",), {"min_disk_gb": -1}),
-        (("tags",), {"tags": {"a b": "c"}}),
-        (("properties",), {"properties": {"": "c"}}),
-        (("properties.a b",), {"properties": {"a b": "c"}}),
+        ((), {}, "INVALID_REQUEST"),
+        (("name",), {"name": ""}, "IMAGE_NAME_MISSING"),
+        (("name",), {"name": "a/b"}, "IMAGE_NAME_INVALID"),
+        (("description",), {"description": "<b>"}, "DESCRIPTION_INVALID"),
+        (("min_ram_mb", "max_ram_mb"), {"min_ram_mb": 2, "max_ram_mb": 1}, "INVALID_REQUEST"),
+        (("min_disk_gb",), {"min_disk_gb": -1}, "INVALID_REQUEST"),
+        (("tags",), {"tags": {"a b": "c"}}, "INVALID_REQUEST"),
+        (("properties",), {"properties": {"": "c"}}, "INVALID_REQUEST"),
+        (("properties.a b",), {"properties": {"a b": "c"}}, "INVALID_REQUEST"),
     ],
 )
 async def test_a_wrong_update_is_refused(
-    stubs: Stubs, paths: tuple[str, ...], fields: dict[str, Any]
+    stubs: Stubs, paths: tuple[str, ...], fields: dict[str, Any], reason: str
 ) -> None:
     image = await wire.import_disk(stubs, random_disk(512))
-    assert await reason_when(stubs.images.UpdateImage(update(image, *paths, **fields))) == "INVALID_REQUEST"
+    assert await reason_when(stubs.images.UpdateImage(update(image, *paths, **fields))) == reason
     same = await stubs.images.GetImage(image_pb2.GetImageRequest(image_id=image.id))
     assert same == image
 

@@ -185,8 +185,8 @@ def test_lists_are_tables_csv_and_json_of_the_same(shared: DaemonProcess, disk: 
         "image", "import", str(disk), "--name", name, "--tag", "k=v", "--description", "a, b"
     )
     header, row = shared.imsctl("image", "list", "--name", name).stdout.splitlines()
-    assert header.split()[:3] == ["ID", "NAME", "STATUS"]
-    assert row.split()[:4] == [image["id"], name, "active", "raw"]
+    assert header.split()[:5] == ["ID", "NAME", "STATUS", "SYSTEM", "FORMAT"]
+    assert row.split()[:6] == [image["id"], name, "active", "Other_Linux", "(64_bit)", "raw"]
     listed = image | {"guest": None}  # which is long
     assert shared.imsctl_json("image", "list", "--name", f"{name[:-2]}*") == [listed]
     text = shared.imsctl("image", "list", "--name", name, "-o", "csv").stdout
