@@ -91,8 +91,8 @@ class _Rendering:
                 for step in self._steps:
                     line = step(logger, method, line)
                 return str(line)
-            except Exception:  # of a value that says nothing of itself, or cannot be a key
-                continue
+            except Exception as error:  # of a value that says nothing of itself, or cannot be a key
+                event = {**event, "logging_error": type(error).__name__}
         return "an event that cannot be told"
 
 
