@@ -26,8 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .columns import UtcDateTime, utc
 from .image_query import LISTED_STATUSES
-from .json_object import object_of
-from .json_rows import as_one_value
+from .json_rows import as_one_value, object_of
 from .records import ImageKind, ImageRecord, ImageStatus, MemberStatus, ServerKind, Visibility
 from .rows import in_batches, made, plain, to_row
 from .states import IMAGE_NEXT_STATES, require_move
