@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import ChunkIndex
@@ -26,6 +29,7 @@ from imsd.core.store_sections import ConfiguredStore
 from imsd.core.url_policy import UrlPolicy
 from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
 from imsd.metadata.chunk_index import SqlChunkIndex
+from imsd.metadata.connection import UnbrokenConnection
 from imsd.metadata.database import Database
 
 STORE = "main"
@@ -109,3 +113,15 @@ async def open_runtime(
     finally:
         await background.settle()  # before the database goes
         pool.close()
+
+
+def leave_at_commit(monkeypatch: pytest.MonkeyPatch, calling: asyncio.Future[Any]) -> None:
+    """Have the caller of ``calling``, a task, leave while what it asked for is committed."""
+    commit = UnbrokenConnection.commit
+
+    async def leave(connection: UnbrokenConnection) -> None:
+        if asyncio.current_task() is calling:
+            calling.cancel()
+        await commit(connection)
+
+    monkeypatch.setattr(UnbrokenConnection, "commit", leave)

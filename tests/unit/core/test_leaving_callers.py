@@ -15,11 +15,10 @@ from imsd.core.image_preparing import prepare_image
 from imsd.core.new_image import NewImage
 from imsd.core.requests import RequestKey
 from imsd.metadata import jobs as job_rows
-from imsd.metadata.connection import UnbrokenConnection
 from imsd.metadata.database import Database
 from imsd.metadata.jobs import JobQuery
 from imsd.metadata.records import JobState
-from tests.unit.core.core_world import new_id
+from tests.unit.core.core_world import leave_at_commit, new_id
 from tests.unit.core.import_world import MIB, PROJECT, ImportService, ImportWorld
 
 DISK = random.Random(1).randbytes(MIB)
@@ -67,14 +66,7 @@ async def test_a_job_whose_caller_leaves_while_it_is_committed_runs_all_the_same
 ) -> None:
     start = await prepare(service)
     calling = asyncio.ensure_future(start())
-    commit = UnbrokenConnection.commit
-
-    async def leave(connection: UnbrokenConnection) -> None:
-        if asyncio.current_task() is calling:
-            calling.cancel()
-        await commit(connection)
-
-    monkeypatch.setattr(UnbrokenConnection, "commit", leave)
+    leave_at_commit(monkeypatch, calling)
     with pytest.raises(asyncio.CancelledError):
         await calling
     async with service.runtime.database.reading() as c:

@@ -17,11 +17,10 @@ from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
 from imsd.metadata import members as member_rows
 from imsd.metadata import quotas as quota_rows
-from imsd.metadata.connection import UnbrokenConnection
 from imsd.metadata.database import Database
 from imsd.metadata.jobs import JobQuery
 from imsd.metadata.records import ImageKind, ImageStatus, JobState, MemberStatus, Visibility
-from tests.unit.core.core_world import new_id, now
+from tests.unit.core.core_world import leave_at_commit, new_id, now
 from tests.unit.core.sharing_world import OWNER, SharingService, key, serving
 
 PENDING, ACCEPTED, REJECTED = MemberStatus.PENDING, MemberStatus.ACCEPTED, MemberStatus.REJECTED
@@ -400,14 +399,7 @@ async def test_a_job_whose_caller_leaves_while_it_is_committed_runs_all_the_same
 ) -> None:
     image = await service.image()
     calling = asyncio.create_task(service.members.add(key(OWNER, "once"), [image], ["web"]))
-    commit = UnbrokenConnection.commit
-
-    async def leave(connection: UnbrokenConnection) -> None:
-        if asyncio.current_task() is calling:
-            calling.cancel()
-        await commit(connection)
-
-    monkeypatch.setattr(UnbrokenConnection, "commit", leave)
+    leave_at_commit(monkeypatch, calling)
     with pytest.raises(asyncio.CancelledError):
         await calling
     async with service.database.reading() as c:
