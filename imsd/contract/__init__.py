@@ -13,7 +13,7 @@ from .blob_store import (
     blob_id,
 )
 from .blocking import run_blocking, run_in_pool, settle, wait_through
-from .drivers import CONTRACT_VERSION, MissingLibrary, StoreDriver
+from .drivers import CONTRACT_VERSION, KeyDriver, MissingLibrary, StoreDriver
 from .errors import (
     AlreadyExists,
     Cancelled,
@@ -30,11 +30,32 @@ from .errors import (
     Unavailable,
 )
 from .hookspecs import PLUGIN_GROUP, hookimpl, hookspec
+from .key_service import (
+    DATA_KEY_BYTES,
+    KEY_ID,
+    MAX_CONTEXT_BYTES,
+    MAX_WRAPPED_BYTES,
+    KeyCapabilities,
+    KeyDescription,
+    KeyService,
+    KeyState,
+    check_context,
+    check_data_key,
+    check_key_id,
+    check_usable,
+    key_exists,
+    key_mismatch,
+    key_not_found,
+)
 from .os_errors import READING, WRITING, translate_os_errors
 
 __all__ = [
     "BLOB_ID",
     "CONTRACT_VERSION",
+    "DATA_KEY_BYTES",
+    "KEY_ID",
+    "MAX_CONTEXT_BYTES",
+    "MAX_WRAPPED_BYTES",
     "PLUGIN_GROUP",
     "READING",
     "WRITING",
@@ -51,6 +72,11 @@ __all__ = [
     "ImsError",
     "Ingest",
     "InvalidRequest",
+    "KeyCapabilities",
+    "KeyDescription",
+    "KeyDriver",
+    "KeyService",
+    "KeyState",
     "LimitExceeded",
     "MissingLibrary",
     "NotFound",
@@ -62,8 +88,15 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "blob_id",
+    "check_context",
+    "check_data_key",
+    "check_key_id",
+    "check_usable",
     "hookimpl",
     "hookspec",
+    "key_exists",
+    "key_mismatch",
+    "key_not_found",
     "run_blocking",
     "run_in_pool",
     "settle",

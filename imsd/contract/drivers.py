@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from .blob_store import BlobStore
+from .key_service import KeyService
 
 OptionsT = TypeVar("OptionsT")
 
@@ -22,7 +23,7 @@ class MissingLibrary(Exception):
     """
 
 
-def _no_directories(options: object) -> Sequence[Path]:
+def _nothing(options: object) -> Sequence[Path]:
     return ()
 
 
@@ -43,6 +44,22 @@ class StoreDriver(Generic[OptionsT]):
     summary: str
     options: type[OptionsT]
     open: Callable[[OptionsT], AbstractAsyncContextManager[BlobStore]]
-    directories: Callable[[OptionsT], Sequence[Path]] = _no_directories
+    directories: Callable[[OptionsT], Sequence[Path]] = _nothing
     bucket_options: type[OptionsT] | None = None
+    contract_version: int = CONTRACT_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyDriver(Generic[OptionsT]):
+    """A kind of key service that this daemon can open.
+
+    ``options`` and ``open`` are as those of a `StoreDriver`. A secret is no option: an option names the file
+    that holds it. ``files``: those of this machine that hold keys and secrets, so that none is imported.
+    """
+
+    name: str
+    summary: str
+    options: type[OptionsT]
+    open: Callable[[OptionsT], AbstractAsyncContextManager[KeyService]]
+    files: Callable[[OptionsT], Sequence[Path]] = _nothing
     contract_version: int = CONTRACT_VERSION

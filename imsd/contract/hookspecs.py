@@ -10,7 +10,7 @@ from typing import Any
 
 import pluggy
 
-from .drivers import StoreDriver
+from .drivers import KeyDriver, StoreDriver
 
 PLUGIN_GROUP = "imsd"
 
@@ -26,4 +26,10 @@ def imsd_blob_stores() -> Sequence[StoreDriver[Any]]:
     an optional library here, both belong in ``StoreDriver.open``. An exception is a defect of the
     plugin: the daemon names it and does not start.
     """
+    return ()
+
+
+@hookspec
+def imsd_key_services() -> Sequence[KeyDriver[Any]]:
+    """Declare drivers of key services. As `imsd_blob_stores`: data only, before any key service is opened."""
     return ()

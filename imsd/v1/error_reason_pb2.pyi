@@ -171,6 +171,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 61
     ERROR_REASON_STORE_READ_ONLY: _ErrorReason.ValueType  # 62
     ERROR_REASON_DRIVER_NOT_READY: _ErrorReason.ValueType  # 63
+    ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 150
+    """Keys and their key service.
+    the key service has no such key: never made there, or deleted
+    """
+    ERROR_REASON_KEY_DISABLED: _ErrorReason.ValueType  # 151
+    ERROR_REASON_KEY_PENDING_DELETION: _ErrorReason.ValueType  # 152
+    """the key will be deleted, and is good for nothing until then"""
+    ERROR_REASON_KEY_MISMATCH: _ErrorReason.ValueType  # 153
+    """a wrapped data key that is not of this key and this image, or was altered"""
+    ERROR_REASON_KEY_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 154
+    """the key service is out of reach: retry"""
+    ERROR_REASON_KEY_SERVICE_DENIED: _ErrorReason.ValueType  # 155
+    """the key service refuses the daemon: for its operator"""
     ERROR_REASON_URL_REFUSED: _ErrorReason.ValueType  # 80
     """The source that a request names.
     not a URL that may be fetched, or an answer of which no image can come
@@ -345,6 +358,19 @@ a stored byte is missing or altered
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 61
 ERROR_REASON_STORE_READ_ONLY: ErrorReason.ValueType  # 62
 ERROR_REASON_DRIVER_NOT_READY: ErrorReason.ValueType  # 63
+ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 150
+"""Keys and their key service.
+the key service has no such key: never made there, or deleted
+"""
+ERROR_REASON_KEY_DISABLED: ErrorReason.ValueType  # 151
+ERROR_REASON_KEY_PENDING_DELETION: ErrorReason.ValueType  # 152
+"""the key will be deleted, and is good for nothing until then"""
+ERROR_REASON_KEY_MISMATCH: ErrorReason.ValueType  # 153
+"""a wrapped data key that is not of this key and this image, or was altered"""
+ERROR_REASON_KEY_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 154
+"""the key service is out of reach: retry"""
+ERROR_REASON_KEY_SERVICE_DENIED: ErrorReason.ValueType  # 155
+"""the key service refuses the daemon: for its operator"""
 ERROR_REASON_URL_REFUSED: ErrorReason.ValueType  # 80
 """The source that a request names.
 not a URL that may be fetched, or an answer of which no image can come
