@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.seaweedfs import SeaweedFS, started_seaweedfs
 from tests.web_server import WebServer, make_certificate, serve_web
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -50,3 +51,18 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def web(certificate: Path) -> AsyncIterator[WebServer]:
     async with serve_web(certificate) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A real S3 service, the same for all tests that ask for it."""
+    with started_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(seaweedfs: SeaweedFS) -> Iterator[str]:
+    """A bucket of the test's own."""
+    name = seaweedfs.make_bucket()
+    yield name
+    seaweedfs.remove_bucket(name)
