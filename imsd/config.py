@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .config_access import LOOPBACK, Oidc, Tls
+from .config_block_server import BlockServer
 from .config_limits import Limits, Quotas
 from .config_values import AbsolutePath, OptionalPath, Projects, Texts, absolute, octal, split
 
@@ -192,6 +193,9 @@ class Config(BaseSettings):
 
     # Images from https:// URLs.
     url_import: UrlImport = UrlImport()
+
+    # Disks that are used before they are copied: the block server, a process beside the daemon.
+    block_server: BlockServer = BlockServer()
 
     # Images that descend from public images of these platforms are not exported.
     export_refused_platforms: Texts = ("Ubuntu",)

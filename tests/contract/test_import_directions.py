@@ -14,6 +14,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.formats": ("imsd.contract",),
     "imsd.guest": ("imsd.contract", "imsd.formats"),
     "imsd.chunks": ("imsd.contract", "imsd.formats"),
+    "imsd.nbd": ("imsd.contract", "imsd.formats", "imsd.chunks"),
+    "imsd.nbd.__main__": ("imsd.allocator", "imsd.block_server"),
     "imsd.metadata": ("imsd.contract", "imsd.chunks.index", "imsd.trace_chain"),
     "imsd.wire": (),
     "imsd.trace_chain": (),
@@ -44,7 +46,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.testing": ("imsd.contract",),
     "imsd.testing.memory_index": ("imsd.contract", "imsd.chunks.index"),
     # The daemon's shell: what the process is told, how it logs, how it allocates.
-    "imsd.config": ("imsd.config_access", "imsd.config_limits", "imsd.config_values"),
+    "imsd.config": ("imsd.config_access", "imsd.config_block_server", "imsd.config_limits", "imsd.config_values"),
+    "imsd.config_block_server": ("imsd.config_values",),
     "imsd.config_access": ("imsd.config_values",),
     "imsd.config_values": (),
     "imsd.network_access": ("imsd.config", "imsd.core", "imsd.grpc_server"),
