@@ -107,14 +107,16 @@ class ChunkIndex(ABC):
     async def commit_pack(
         self, holder: Holder, domain: str, pack_id: str, size_bytes: int, chunks: Sequence[IndexedChunk]
     ) -> None:
-        """Make a written, durable pack `live` and its chunks findable in ``domain``.
+        """Make a written, durable pack `live` and its chunks findable in ``domain`` of the pack's store.
 
-        A digest the domain knows already keeps its old location. Raises Conflict.
+        A digest that is known there already keeps its old location. Raises Conflict.
         """
 
     @abstractmethod
-    async def find(self, holder: Holder, domain: str, digests: Sequence[bytes]) -> Mapping[bytes, Location]:
-        """The known ones of ``digests`` (at most 4,096), from live packs of the domain only.
+    async def find(
+        self, holder: Holder, store: str, domain: str, digests: Sequence[bytes]
+    ) -> Mapping[bytes, Location]:
+        """The known ones of ``digests`` (at most 4,096), from live packs of this store and domain only.
 
         ``holder`` references every pack that is returned. Raises Conflict.
         """

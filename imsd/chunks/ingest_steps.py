@@ -68,7 +68,7 @@ class IngestSteps(ABC):
         """Raises ValueError if ``start`` is damaged."""
         self._pool = pool
         self._sink = sink
-        self._lookup = ChunkLookup(target.index, target.domain, target.holder)
+        self._lookup = ChunkLookup(target.index, target.store_name, target.domain, target.holder)
         self._packs = PackWriter(target, new_id)
         self._tree = TreeHasher.from_state(start.tree)
         self._chunk_count, self._data_size = start.chunk_count, start.data_size

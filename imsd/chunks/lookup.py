@@ -24,10 +24,11 @@ class _Request:
 
 
 class ChunkLookup:
-    """Finds chunks on behalf of one holder; any number of tasks may ask at once."""
+    """Finds chunks of a store and domain on behalf of one holder; any number of tasks may ask at once."""
 
-    def __init__(self, index: ChunkIndex, domain: str, holder: Holder) -> None:
+    def __init__(self, index: ChunkIndex, store: str, domain: str, holder: Holder) -> None:
         self._index = index
+        self._store = store
         self._domain = domain
         self._holder = holder
         self._requests: deque[_Request] = deque()
@@ -41,7 +42,7 @@ class ChunkLookup:
             if request.answer is None:  # not answered together with one that came before
                 batch = self._take_batch(request)
                 wanted = list(dict.fromkeys(digest for asked in batch for digest in asked.digests))
-                found = await self._index.find(self._holder, self._domain, wanted)
+                found = await self._index.find(self._holder, self._store, self._domain, wanted)
                 for asked in batch:
                     asked.answer = found
             assert request.answer is not None

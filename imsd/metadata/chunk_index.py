@@ -54,10 +54,12 @@ class SqlChunkIndex(ChunkIndex):
         for batch in in_batches(chunks[ROWS_PER_TRANSACTION:], ROWS_PER_TRANSACTION):
             await run(chunk_rows.add_chunks, holder, domain, pack_id, batch)
 
-    async def find(self, holder: Holder, domain: str, digests: Sequence[bytes]) -> Mapping[bytes, Location]:
+    async def find(
+        self, holder: Holder, store: str, domain: str, digests: Sequence[bytes]
+    ) -> Mapping[bytes, Location]:
         if len(digests) > MAX_DIGESTS:
             raise ValueError(f"{len(digests)} digests in one look-up, {MAX_DIGESTS} are allowed")
-        return await self._database.run(chunk_rows.find, holder, domain, digests) if digests else {}
+        return await self._database.run(chunk_rows.find, holder, store, domain, digests) if digests else {}
 
     async def begin_manifest(self, holder: Holder, manifest_id: str, store: str) -> None:
         await self._database.run(chunk_rows.begin, manifest, holder, manifest_id, store, self._clock())

@@ -72,8 +72,8 @@ def make_live(
 ) -> None:
     """Make a written pack live, with the first of its chunks. Raises Conflict."""
     require_holder(c, holder)
-    _change_pack(c, holder, pack_id, WRITING, size_bytes=size_bytes)
-    _insert_chunks(c, domain, pack_id, chunks)
+    store = _change_pack(c, holder, pack_id, WRITING, size_bytes=size_bytes)
+    _insert_chunks(c, store, domain, pack_id, chunks)
 
 
 def add_chunks(
@@ -81,8 +81,8 @@ def add_chunks(
 ) -> None:
     """Make further chunks of a live pack findable. Raises Conflict."""
     require_holder(c, holder)
-    _change_pack(c, holder, pack_id, LIVE)
-    _insert_chunks(c, domain, pack_id, chunks)
+    store = _change_pack(c, holder, pack_id, LIVE)
+    _insert_chunks(c, store, domain, pack_id, chunks)
 
 
 def publish_manifest(
@@ -109,10 +109,12 @@ def publish_manifest(
 # -- finding and holding -------------------------------------------------------------------------------
 
 
-def find(c: Connection, holder: Holder, domain: str, digests: Sequence[bytes]) -> dict[bytes, Location]:
+def find(
+    c: Connection, holder: Holder, store: str, domain: str, digests: Sequence[bytes]
+) -> dict[bytes, Location]:
     """The known ones of ``digests``, from live packs, which ``holder`` references from now on."""
     require_holder(c, holder)
-    given = {"domain": domain, "digests": b"".join(digests), "count": len(digests)}
+    given = {"store": store, "domain": domain, "digests": b"".join(digests), "count": len(digests)}
     found = {
         row[0]: Location(row[1], row[2], row[3], row[4], _CODECS[row[5]], row[6], row[7], row[8])
         for row in c.execute(_LOOK_UP, given)
@@ -218,7 +220,7 @@ def known(c: Connection, table: Table, ids: Sequence[str]) -> set[str]:
 
 
 def _look_up() -> Select[Any]:
-    """The chunks of ``domain`` whose digests lie one after the other in ``digests``.
+    """The chunks of ``store`` and ``domain`` whose digests lie one after the other in ``digests``.
 
     One parameter, whatever their number: a thousand of them cost more than the look-up itself.
     """
@@ -241,7 +243,14 @@ def _look_up() -> Select[Any]:
             columns.first_stored,
         )
         .select_from(number)
-        .join(chunk, and_(columns.domain == bindparam("domain"), columns.digest == digest))
+        .join(
+            chunk,
+            and_(
+                columns.store == bindparam("store"),
+                columns.domain == bindparam("domain"),
+                columns.digest == digest,
+            ),
+        )
         .join(pack, and_(pack.c.id == columns.pack_id, pack.c.state == LIVE))
     )
 
@@ -261,28 +270,34 @@ _HOLDS: Mapping[HolderKind, Select[Any]] = {
 _CODECS = tuple(Codec)  # calling the enum costs as much as the rest of a row
 
 
-def _change_pack(c: Connection, holder: Holder, pack_id: str, state: str, **values: int) -> None:
+def _change_pack(c: Connection, holder: Holder, pack_id: str, state: str, **values: int) -> str:
+    """Make a pack that ``holder`` holds live; returns its store. Raises Conflict."""
     is_held = exists().where(pack_reference.c.pack_id == pack.c.id, *_held_by(pack_reference, holder))
     change = update(pack).where(pack.c.id == pack_id, pack.c.state == state, is_held)
-    if c.execute(change.values(state=LIVE, **values)).rowcount == 0:
+    changed = c.execute(change.values(state=LIVE, **values).returning(pack.c.store)).scalar_one_or_none()
+    if changed is None:
         raise Conflict(f"pack {pack_id} is not being written by {holder.kind} {holder.id}")
+    return str(changed)
 
 
-def _insert_chunks(c: Connection, domain: str, pack_id: str, chunks: Sequence[IndexedChunk]) -> None:
+def _insert_chunks(
+    c: Connection, store: str, domain: str, pack_id: str, chunks: Sequence[IndexedChunk]
+) -> None:
     """Rows go to the driver as they are: preparing each for it costs SQLAlchemy as much as the insertion."""
     if chunks:
-        rows = sorted(_chunk_row(domain, pack_id, item) for item in chunks)  # near each other in the index
+        # Sorted: near each other in the index.
+        rows = sorted((store, domain, *_chunk_row(pack_id, item)) for item in chunks)
         c.exec_driver_sql(_insertion(c.dialect, chunk), rows)
 
 
-def _chunk_row(domain: str, pack_id: str, item: IndexedChunk) -> tuple[str | bytes | int, ...]:
-    """The columns of `chunk` in their order."""
+def _chunk_row(pack_id: str, item: IndexedChunk) -> tuple[str | bytes | int, ...]:
+    """The columns of `chunk` in their order, those after the domain."""
     digest, place = item
     pack, offset, stored_length, length, codec, check, first_length, first_stored = place
     if pack != pack_id:
         raise ValueError(f"a chunk of pack {pack} is committed with pack {pack_id}")
     where = (pack, offset, stored_length, length, int(codec), check, first_length, first_stored)
-    return domain, digest, *where
+    return digest, *where
 
 
 @cache

@@ -332,10 +332,12 @@ manifest_holder = Table(
     Index(None, "holder_kind", "holder_id"),
 )
 
-# The dedup index. The domain limits look-ups, not references.
+# The dedup index. The domain limits look-ups, not references. The store is that of the pack: an image refers
+# to packs of its own store only.
 chunk = Table(
     "chunk",
     metadata,
+    Column("store", String(64), primary_key=True),
     Column("domain", String(64), primary_key=True),
     Column("digest", LargeBinary(32), primary_key=True),
     Column("pack_id", String(32), ForeignKey("pack.id"), nullable=False),

@@ -38,7 +38,7 @@ class MemoryChunkIndex(ChunkIndex):
     def __init__(self) -> None:
         self.packs: dict[str, MemoryRow] = {}
         self.manifests: dict[str, MemoryRow] = {}
-        self.chunks: dict[tuple[str, bytes], Location] = {}
+        self.chunks: dict[tuple[str, str, bytes], Location] = {}
         self.fences: dict[HolderName, int] = {}
 
     async def begin_pack(self, holder: Holder, pack_id: str, store: str) -> None:
@@ -56,15 +56,17 @@ class MemoryChunkIndex(ChunkIndex):
             raise Conflict(f"pack {pack_id} is not being written")
         row.state, row.size_bytes = "live", size_bytes
         for chunk in chunks:
-            self.chunks.setdefault((domain, chunk.digest), chunk.location)
+            self.chunks.setdefault((row.store, domain, chunk.digest), chunk.location)
 
-    async def find(self, holder: Holder, domain: str, digests: Sequence[bytes]) -> Mapping[bytes, Location]:
+    async def find(
+        self, holder: Holder, store: str, domain: str, digests: Sequence[bytes]
+    ) -> Mapping[bytes, Location]:
         if len(digests) > MAX_DIGESTS:
             raise ValueError(f"{len(digests)} digests in one look-up, {MAX_DIGESTS} are allowed")
         await self._enter(holder)
         found = {}
         for digest in digests:
-            location = self.chunks.get((domain, digest))
+            location = self.chunks.get((store, domain, digest))
             if location is not None and self.packs[location.pack_id].state == "live":
                 self.packs[location.pack_id].held_by.add(_name(holder))
                 found[digest] = location

@@ -105,10 +105,11 @@ class World:
     store: BlobStore = field(default_factory=MemoryStore)
     index: MemoryChunkIndex = field(default_factory=MemoryChunkIndex)
     holder: Holder = JOB
+    store_name: str = "main"
 
     @property
     def target(self) -> IngestTarget:
-        return IngestTarget(self.store, "main", self.index, "project-1", self.holder)
+        return IngestTarget(self.store, self.store_name, self.index, "project-1", self.holder)
 
     async def store_disk(self, disk: BlockSource) -> tuple[IngestResult, WrittenManifest]:
         """Store ``disk`` whole, with its manifest."""

@@ -168,8 +168,10 @@ class GatedIndex(ChunkIndex):
             lambda: self._index.commit_pack(holder, domain, pack_id, size_bytes, chunks)
         )
 
-    async def find(self, holder: Holder, domain: str, digests: Sequence[bytes]) -> Mapping[bytes, Location]:
-        return await self._gate.pass_through(lambda: self._index.find(holder, domain, digests))
+    async def find(
+        self, holder: Holder, store: str, domain: str, digests: Sequence[bytes]
+    ) -> Mapping[bytes, Location]:
+        return await self._gate.pass_through(lambda: self._index.find(holder, store, domain, digests))
 
     async def begin_manifest(self, holder: Holder, manifest_id: str, store: str) -> None:
         await self._gate.pass_through(lambda: self._index.begin_manifest(holder, manifest_id, store))

@@ -84,7 +84,7 @@ async def test_a_deleted_image_goes_with_all_its_blobs() -> None:
     assert await blobs_of(store) == set()
     assert index.packs == {}
     assert index.manifests == {}
-    assert await index.find(JOB, "domain", [(1).to_bytes(32, "big")]) == {}
+    assert await index.find(JOB, STORE, "domain", [(1).to_bytes(32, "big")]) == {}
 
 
 async def test_a_pack_shared_with_a_living_image_stays() -> None:

@@ -159,6 +159,16 @@ async def test_another_domain_finds_nothing(world: World) -> None:
     assert result.new_size == first.new_size
 
 
+async def test_a_disk_that_another_store_has_is_stored_whole(world: World) -> None:
+    disk = SparseDisk(4 * MIB, {0: noise(1, MIB), 2 * MIB: text(1, MIB)})
+    first, _ = await world.store_disk(disk)
+    elsewhere = World(world.pool, index=world.index, store_name="second")
+    for new_size in (first.new_size, 0):
+        result, manifest = await elsewhere.store_disk(disk)
+        assert result.new_size == new_size
+        assert await elsewhere.read_back(manifest.manifest_id) == disk.content()
+
+
 async def test_chunks_that_do_not_shrink_are_stored_as_they_are(world: World) -> None:
     await world.store_disk(SparseDisk(4 * MIB, {0: noise(1, MIB), 2 * MIB: text(1, MIB)}))
     codecs = {place.codec for place in world.index.chunks.values()}

@@ -23,10 +23,12 @@ class CountingIndex(MemoryChunkIndex):
         super().__init__()
         self.sizes: list[int] = []
 
-    async def find(self, holder: Holder, domain: str, digests: Sequence[bytes]) -> Mapping[bytes, Location]:
+    async def find(
+        self, holder: Holder, store: str, domain: str, digests: Sequence[bytes]
+    ) -> Mapping[bytes, Location]:
         self.sizes.append(len(digests))
         await asyncio.sleep(0.01)
-        return await super().find(holder, domain, digests)
+        return await super().find(holder, store, domain, digests)
 
 
 def digest(number: int) -> bytes:
@@ -45,7 +47,7 @@ async def filled_index() -> CountingIndex:
 
 async def test_everybody_gets_the_answer_and_the_index_is_asked_twice() -> None:
     index = await filled_index()
-    lookup = ChunkLookup(index, "d", JOB)
+    lookup = ChunkLookup(index, "main", "d", JOB)
     asked = [[digest(n) for n in range(start, start + 10)] for start in range(0, 50, 10)]
     answers = await asyncio.gather(*(lookup.find(digests) for digests in asked))
     for digests, answer in zip(asked, answers, strict=True):
@@ -55,7 +57,7 @@ async def test_everybody_gets_the_answer_and_the_index_is_asked_twice() -> None:
 
 async def test_a_look_up_never_becomes_too_large() -> None:
     index = await filled_index()
-    lookup = ChunkLookup(index, "d", JOB)
+    lookup = ChunkLookup(index, "main", "d", JOB)
     asked = [[digest(n) for n in range(start, start + 1500)] for start in range(0, 9000, 1500)]
     await asyncio.gather(*(lookup.find(digests) for digests in asked))
     assert max(index.sizes) <= 4096
@@ -64,7 +66,7 @@ async def test_a_look_up_never_becomes_too_large() -> None:
 
 async def test_a_digest_that_many_ask_for_is_looked_up_once() -> None:
     index = await filled_index()
-    lookup = ChunkLookup(index, "d", JOB)
+    lookup = ChunkLookup(index, "main", "d", JOB)
     answers = await asyncio.gather(*(lookup.find([digest(2)]) for _ in range(10)))
     assert all(answer[digest(2)].offset == 2 for answer in answers)
     assert index.sizes == [1, 1]
@@ -73,14 +75,14 @@ async def test_a_digest_that_many_ask_for_is_looked_up_once() -> None:
 async def test_an_error_reaches_all_who_asked() -> None:
     index = await filled_index()
     index.fences[(JOB.kind, JOB.id)] = 2
-    lookup = ChunkLookup(index, "d", JOB)
+    lookup = ChunkLookup(index, "main", "d", JOB)
     outcomes = await asyncio.gather(*(lookup.find([digest(n)]) for n in range(4)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Conflict] * 4
 
 
 async def test_one_who_gives_up_does_not_take_the_others_along() -> None:
     index = await filled_index()
-    lookup = ChunkLookup(index, "d", JOB)
+    lookup = ChunkLookup(index, "main", "d", JOB)
     tasks = [asyncio.create_task(lookup.find([digest(n)])) for n in range(0, 8, 2)]
     await asyncio.sleep(0.015)  # the first is answered, the second asks for all others
     tasks[1].cancel()

@@ -47,7 +47,7 @@ async def commit(index: SqlChunkIndex, holder: Holder, pack: str, *numbers: int)
 
 async def found(index: SqlChunkIndex, holder: Holder, *numbers: int, domain: str = "lab") -> list[int]:
     digests = {digest(number): number for number in numbers}
-    return sorted(digests[key] for key in await index.find(holder, domain, list(digests)))
+    return sorted(digests[key] for key in await index.find(holder, "main", domain, list(digests)))
 
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ Step = Callable[[SqlChunkIndex, Holder], Awaitable[object]]
 STEPS: dict[str, Step] = {
     "begin_pack": lambda index, holder: index.begin_pack(holder, pack_id(5), "main"),
     "commit_pack": lambda index, holder: index.commit_pack(holder, "lab", pack_id(2), 1, []),
-    "find": lambda index, holder: index.find(holder, "lab", [digest(1)]),
+    "find": lambda index, holder: index.find(holder, "main", "lab", [digest(1)]),
     "begin_manifest": lambda index, holder: index.begin_manifest(holder, pack_id(6), "main"),
     "hold_manifest": lambda index, holder: index.hold_manifest(holder, MANIFEST),
 }

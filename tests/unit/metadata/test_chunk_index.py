@@ -39,7 +39,7 @@ async def commit(index: SqlChunkIndex, holder: Holder, pack: str, *numbers: int)
 
 async def found(index: SqlChunkIndex, holder: Holder, *numbers: int, domain: str = "lab") -> list[int]:
     digests = {digest(number): number for number in numbers}
-    return sorted(digests[key] for key in await index.find(holder, domain, list(digests)))
+    return sorted(digests[key] for key in await index.find(holder, "main", domain, list(digests)))
 
 
 async def publish(
@@ -56,7 +56,9 @@ async def test_a_committed_chunk_is_found_where_it_lies(index: SqlChunkIndex, jo
     await commit(index, job, PACK, 1, 2, 3)
     wanted = [digest(number) for number in (3, 7, 1)]
     places = {chunk.digest: chunk.location for chunk in chunks_of(PACK, 1, 2, 3)}
-    assert await index.find(job, "lab", wanted) == {key: places[key] for key in wanted if key != digest(7)}
+    assert await index.find(job, "main", "lab", wanted) == {
+        key: places[key] for key in wanted if key != digest(7)
+    }
 
 
 async def test_a_chunk_of_a_pack_being_written_is_not_found(index: SqlChunkIndex, job: Holder) -> None:
@@ -70,10 +72,20 @@ async def test_a_domain_does_not_know_of_another(index: SqlChunkIndex, job: Hold
     assert await found(index, job, 1) == [1]
 
 
+async def test_a_store_does_not_know_of_another(index: SqlChunkIndex, job: Holder) -> None:
+    await commit(index, job, PACK, 1)
+    assert await index.find(job, "second", "lab", [digest(1)]) == {}
+    await index.begin_pack(job, pack_id(2), "second")
+    await index.commit_pack(job, "lab", pack_id(2), 4096, chunks_of(pack_id(2), 1))
+    for store, pack in (("main", PACK), ("second", pack_id(2))):
+        (place,) = (await index.find(job, store, "lab", [digest(1)])).values()
+        assert place.pack_id == pack
+
+
 async def test_a_known_digest_keeps_its_place(index: SqlChunkIndex, job: Holder) -> None:
     await commit(index, job, PACK, 1)
     await commit(index, job, pack_id(2), 2, 1)
-    (place,) = (await index.find(job, "lab", [digest(1)])).values()
+    (place,) = (await index.find(job, "main", "lab", [digest(1)])).values()
     assert place.pack_id == PACK
 
 
@@ -103,7 +115,7 @@ async def test_chunks_of_a_damaged_pack_are_stored_anew(index: SqlChunkIndex, jo
     await index.distrust([PACK])
     assert await found(index, job, 1, 2, 3) == [3]
     await commit(index, job, pack_id(3), 1)
-    assert (await index.find(job, "lab", [digest(1)]))[digest(1)].pack_id == pack_id(3)
+    assert (await index.find(job, "main", "lab", [digest(1)]))[digest(1)].pack_id == pack_id(3)
 
 
 async def test_a_miss_references_nothing(index: SqlChunkIndex, job: Holder, database: Database) -> None:
@@ -116,15 +128,15 @@ async def test_a_miss_references_nothing(index: SqlChunkIndex, job: Holder, data
 
 async def test_a_look_up_takes_none_and_4096_digests_and_no_more(index: SqlChunkIndex, job: Holder) -> None:
     await commit(index, job, PACK, *range(0, 4096, 2))
-    assert await index.find(job, "lab", []) == {}
+    assert await index.find(job, "main", "lab", []) == {}
     assert await found(index, job, *range(4096)) == list(range(0, 4096, 2))
     with pytest.raises(ValueError, match="4097 digests"):
-        await index.find(job, "lab", [digest(1)] * 4097)
+        await index.find(job, "main", "lab", [digest(1)] * 4097)
 
 
 async def test_a_digest_asked_twice_is_answered_once(index: SqlChunkIndex, job: Holder) -> None:
     await commit(index, job, PACK, 1)
-    assert list(await index.find(job, "lab", [digest(1), digest(1)])) == [digest(1)]
+    assert list(await index.find(job, "main", "lab", [digest(1), digest(1)])) == [digest(1)]
 
 
 async def test_a_pack_of_many_chunks_is_indexed_whole(index: SqlChunkIndex, job: Holder) -> None:

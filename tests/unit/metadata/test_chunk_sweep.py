@@ -118,9 +118,9 @@ async def test_a_digest_is_found_again_in_the_pack_that_replaced_a_condemned_one
     await commit(index, first, PACK, 1)
     await index.release(first)
     await index.condemn("main")
-    assert await index.find(second, "lab", [digest(1)]) == {}
+    assert await index.find(second, "main", "lab", [digest(1)]) == {}
     await commit(index, second, pack_id(2), 1)
-    (place,) = (await index.find(second, "lab", [digest(1)])).values()
+    (place,) = (await index.find(second, "main", "lab", [digest(1)])).values()
     assert place.pack_id == pack_id(2)
 
 
@@ -152,7 +152,7 @@ async def test_a_pack_is_found_or_condemned_never_both(
         await commit(index, writer, pack, 1)
         await index.release(writer)
         calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
-            "find": partial(index.find, finder, "lab", [digest(1)]),
+            "find": partial(index.find, finder, "main", "lab", [digest(1)]),
             "condemn": partial(index.condemn, "main"),
         }
         one = asyncio.create_task(calls[first]())
@@ -180,12 +180,12 @@ async def test_a_pack_referenced_after_the_scan_is_not_condemned(
 
     def find_first(c: Connection, *args: Any) -> None:
         monkeypatch.undo()
-        chunk_rows.find(c, finder, "lab", [digest(1)])
+        chunk_rows.find(c, finder, "main", "lab", [digest(1)])
         condemn(c, *args)
 
     monkeypatch.setattr(chunk_rows, "condemn", find_first)
     assert await index.condemn("main") == ([], [Doomed(pack_id(2), "main")])
-    assert list(await index.find(finder, "lab", [digest(1), digest(2)])) == [digest(1)]
+    assert list(await index.find(finder, "main", "lab", [digest(1), digest(2)])) == [digest(1)]
 
 
 async def test_jobs_that_come_and_go_while_a_sweep_runs_lose_nothing(
@@ -204,7 +204,7 @@ async def test_jobs_that_come_and_go_while_a_sweep_runs_lose_nothing(
         for turn in range(4):
             job = await job_holder(database)
             wanted = numbers.sample(range(30), 10)
-            known = await index.find(job, "lab", [digest(number) for number in wanted])
+            known = await index.find(job, "main", "lab", [digest(number) for number in wanted])
             missing = [number for number in wanted if digest(number) not in known]
             mine = pack_id(1000 * seed + turn + 1)
             await commit(index, job, mine, *missing)
@@ -265,7 +265,7 @@ async def test_a_crash_in_the_middle_of_a_commit_leaves_nothing_wrong(
         hits: list[int] = []
         for start in range(0, 16_000, 4000):
             wanted = {digest(number): number for number in range(start, start + 4000)}
-            for key, place in (await index.find(job, "lab", list(wanted))).items():
+            for key, place in (await index.find(job, "main", "lab", list(wanted))).items():
                 assert place == chunks[wanted[key]].location
                 hits.append(wanted[key])
         # Whole batches in order, in a pack that is live and held by the job.

@@ -13,11 +13,22 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from imsd.contract import FailedPrecondition
 from imsd.metadata import identity, images, jobs, migrations, schema, uploads
+from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.connection import UnbrokenConnection
 from imsd.metadata.database import Database, open_database
 from imsd.metadata.engine import migrating_engine
 from imsd.metadata.tables import metadata
-from tests.unit.metadata.samples import a_job, an_image, an_upload, at
+from tests.unit.metadata.samples import (
+    a_job,
+    an_image,
+    an_upload,
+    at,
+    chunks_of,
+    clock,
+    digest,
+    job_holder,
+    pack_id,
+)
 
 
 def test_the_revisions_the_program_knows_are_those_it_has() -> None:
@@ -48,13 +59,10 @@ async def test_the_chunk_table_needs_no_second_tree(sqlite_database: Database) -
 async def test_a_downgrade_takes_everything_back_and_an_upgrade_brings_it_again(sqlite_url: str) -> None:
     async with open_database(sqlite_url):
         pass
-    engine = migrating_engine(make_url(sqlite_url))
-    connection = UnbrokenConnection(engine)
-    await connection.start()
-    await connection.run_sync(migrations.go_back, "base")
-    await connection.commit()
-    names = await connection.run_sync(lambda c: c.dialect.get_table_names(c))
-    await connection.close()
+    await go_back(sqlite_url, "base")
+    engine = create_async_engine(sqlite_url)
+    async with engine.connect() as c:
+        names = await c.run_sync(lambda plain: plain.dialect.get_table_names(plain))
     await engine.dispose()
     assert names == [schema.VERSION_TABLE]
     async with open_database(sqlite_url) as database, database.reading() as c:
@@ -73,6 +81,31 @@ async def test_projects_that_have_something_are_known_after_an_upgrade(database_
     async with open_database(database_url) as database, database.reading() as c:
         found = await identity.list_projects(c, 10, "")
     assert [(project.id, project.created_at) for project in found] == [("lab", at(2)), ("web", at(3))]
+
+
+async def test_chunks_are_known_to_the_store_of_their_pack_after_an_upgrade(database_url: str) -> None:
+    async with open_database(database_url) as database:
+        index, job = SqlChunkIndex(database, clock), await job_holder(database)
+        for number, store in ((901, "main"), (902, "second")):
+            await index.begin_pack(job, pack_id(number), store)
+            await index.commit_pack(job, "lab", pack_id(number), 1, chunks_of(pack_id(number), number))
+    await go_back(database_url, "0012")
+    async with open_database(database_url) as database:
+        index = SqlChunkIndex(database, clock)
+        wanted = [digest(901), digest(902)]
+        for number, store in ((901, "main"), (902, "second")):
+            expected = {chunk.digest: chunk.location for chunk in chunks_of(pack_id(number), number)}
+            assert await index.find(job, store, "lab", wanted) == expected
+
+
+async def go_back(url: str, revision: str) -> None:
+    engine = migrating_engine(make_url(url))
+    connection = UnbrokenConnection(engine)
+    await connection.start()
+    await connection.run_sync(migrations.go_back, revision)
+    await connection.commit()
+    await connection.close()
+    await engine.dispose()
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(
