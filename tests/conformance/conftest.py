@@ -2,4 +2,10 @@
 
 import pytest
 
-pytest.register_assert_rewrite("imsd.testing.blob_store_suite", "imsd.testing.ingest_checks")
+pytest.register_assert_rewrite(
+    "imsd.testing.blob_store_suite",
+    "imsd.testing.ingest_checks",
+    "imsd.testing.key_service_suite",
+    "imsd.testing.key_wrapping_checks",
+    "imsd.testing.key_deletion_checks",
+)
