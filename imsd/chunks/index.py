@@ -126,8 +126,12 @@ class ChunkIndex(ABC):
         """Insert a manifest row (`writing`) held by ``holder``. Raises Conflict."""
 
     @abstractmethod
+    async def hold_packs_of(self, holder: Holder, manifest_id: str) -> None:
+        """Let ``holder`` reference every pack of a live manifest, too. Raises NotFound, Conflict."""
+
+    @abstractmethod
     async def distrust(self, packs: Iterable[str]) -> None:
-        """Let no look-up find a chunk in these packs any more: they are damaged. May be repeated."""
+        """Let no look-up find a chunk in these packs any more: damaged ones, or such as are to go."""
 
     # -- letting go and sweeping ---------------------------------------------------------------------
 

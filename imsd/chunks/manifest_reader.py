@@ -149,6 +149,10 @@ class ManifestReader:
         self._lock = threading.Lock()
         self._decoded: OrderedDict[int, ManifestPage] = OrderedDict()
 
+    @property
+    def manifest_id(self) -> str:
+        return self.content.blob.split("/")[1]
+
     def chunks(self, start: int, length: int) -> list[StoredChunk]:
         """The chunks that touch the range, in order; what lies between them is zero.
 

@@ -43,7 +43,7 @@ class WrittenManifest:
     stored_size: int
 
 
-class _PartWriter:
+class PartWriter:
     """One of a manifest's two blobs."""
 
     def __init__(self, store: BlobStore, blob: BlobId, magic: bytes) -> None:
@@ -86,8 +86,8 @@ class ManifestWriter(EntrySink):
     def __init__(self, target: IngestTarget, manifest_id: str | None = None) -> None:
         self._target = target
         self.manifest_id = manifest_id or new_random_id()
-        self._content = _PartWriter(target.store, content_blob(self.manifest_id), CONTENT_MAGIC)
-        self._locations = _PartWriter(target.store, locations_blob(self.manifest_id), LOCATIONS_MAGIC)
+        self._content = PartWriter(target.store, content_blob(self.manifest_id), CONTENT_MAGIC)
+        self._locations = PartWriter(target.store, locations_blob(self.manifest_id), LOCATIONS_MAGIC)
         self._undo = AsyncExitStack()
         self._packs = PackTable()
         self._stored_size = StoredSize()

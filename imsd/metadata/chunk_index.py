@@ -64,6 +64,9 @@ class SqlChunkIndex(ChunkIndex):
     async def begin_manifest(self, holder: Holder, manifest_id: str, store: str) -> None:
         await self._database.run(chunk_rows.begin, manifest, holder, manifest_id, store, self._clock())
 
+    async def hold_packs_of(self, holder: Holder, manifest_id: str) -> None:
+        await self._database.run(chunk_rows.hold_packs_of, holder, manifest_id)
+
     async def release(self, holder: Holder) -> None:
         await self._database.run(chunk_rows.release, holder)
 
@@ -118,6 +121,23 @@ async def publish_manifest(
     """
     image = Holder(HolderKind.IMAGE, image_id)
     await c.run_sync(chunk_rows.publish_manifest, manifest_id, writer, image, packs)
+
+
+async def switch_manifest(
+    c: AsyncConnection,
+    *,
+    from_manifest: str,
+    to_manifest: str,
+    writer: Holder,
+    packs: Collection[str],
+    image_ids: Collection[str],
+) -> None:
+    """As `publish_manifest`, for images that hold another manifest of the same disk and let go of it.
+
+    What holds the other one beside them still does. Raises Conflict, also when one of the images (at
+    least one) does not hold it.
+    """
+    await c.run_sync(chunk_rows.switch_manifest, from_manifest, to_manifest, writer, packs, image_ids)
 
 
 async def hold_manifest(c: AsyncConnection, holder: Holder, manifest_id: str) -> None:

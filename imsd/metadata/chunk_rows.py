@@ -89,6 +89,33 @@ def publish_manifest(
     c: Connection, manifest_id: str, writer: Holder, image: Holder, packs: Collection[str]
 ) -> None:
     """As `chunk_index.publish_manifest`."""
+    _make_manifest_live(c, manifest_id, writer, packs)
+    c.execute(insert(manifest_holder).values(manifest_id=manifest_id, **_name(image)))
+
+
+def switch_manifest(
+    c: Connection,
+    from_manifest: str,
+    to_manifest: str,
+    writer: Holder,
+    packs: Collection[str],
+    image_ids: Collection[str],
+) -> None:
+    """As `chunk_index.switch_manifest`."""
+    _make_manifest_live(c, to_manifest, writer, packs)
+    holds = manifest_holder.c
+    for batch in in_batches(sorted(set(image_ids))):
+        change = update(manifest_holder).where(
+            holds.manifest_id == from_manifest,
+            holds.holder_kind == HolderKind.IMAGE,
+            holds.holder_id.in_(batch),
+        )
+        if c.execute(change.values(manifest_id=to_manifest)).rowcount != len(batch):
+            raise Conflict(f"an image does not hold the manifest {from_manifest} any more")
+
+
+def _make_manifest_live(c: Connection, manifest_id: str, writer: Holder, packs: Collection[str]) -> None:
+    """The writer lets go of it, and of the packs, which the manifest references now. Raises Conflict."""
     require_holder(c, writer)
     is_held = exists().where(
         manifest_holder.c.manifest_id == manifest.c.id, *_held_by(manifest_holder, writer)
@@ -96,7 +123,6 @@ def publish_manifest(
     change = update(manifest).where(manifest.c.id == manifest_id, manifest.c.state == WRITING, is_held)
     if c.execute(change.values(state=LIVE)).rowcount == 0:
         raise Conflict(f"manifest {manifest_id} is not being written by {writer.kind} {writer.id}")
-    c.execute(insert(manifest_holder).values(manifest_id=manifest_id, **_name(image)))
     c.execute(
         delete(manifest_holder).where(
             manifest_holder.c.manifest_id == manifest_id, *_held_by(manifest_holder, writer)
@@ -134,6 +160,15 @@ def hold_manifest(c: Connection, holder: Holder, manifest_id: str) -> str:
         raise NotFound(f"there is no manifest {manifest_id}")
     c.execute(insert_new(c.dialect, manifest_holder).values(manifest_id=manifest_id, **_name(holder)))
     return str(row.store)
+
+
+def hold_packs_of(c: Connection, holder: Holder, manifest_id: str) -> None:
+    """Reference every pack of a live manifest. Raises NotFound, Conflict."""
+    require_holder(c, holder)
+    live = select(manifest.c.id).where(manifest.c.id == manifest_id, manifest.c.state == LIVE)
+    if c.execute(live).one_or_none() is None:
+        raise NotFound(f"there is no manifest {manifest_id}")
+    copy_references(c, Holder(HolderKind.MANIFEST, manifest_id), holder)
 
 
 def copy_references(c: Connection, from_holder: Holder, to_holder: Holder) -> None:

@@ -92,6 +92,15 @@ class MemoryChunkIndex(ChunkIndex):
         for row in held:
             row.held_by.add((HolderKind.MANIFEST, manifest_id))
 
+    async def hold_packs_of(self, holder: Holder, manifest_id: str) -> None:
+        await self._enter(holder)
+        row = self.manifests.get(manifest_id)
+        if row is None or row.state != "live":
+            raise NotFound(f"there is no manifest {manifest_id}")
+        for pack in self.packs.values():
+            if (HolderKind.MANIFEST, manifest_id) in pack.held_by:
+                pack.held_by.add(_name(holder))
+
     async def distrust(self, packs: Iterable[str]) -> None:
         gone = set(packs)
         self.chunks = {key: place for key, place in self.chunks.items() if place.pack_id not in gone}

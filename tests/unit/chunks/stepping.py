@@ -173,6 +173,9 @@ class GatedIndex(ChunkIndex):
     ) -> Mapping[bytes, Location]:
         return await self._gate.pass_through(lambda: self._index.find(holder, store, domain, digests))
 
+    async def hold_packs_of(self, holder: Holder, manifest_id: str) -> None:
+        await self._gate.pass_through(lambda: self._index.hold_packs_of(holder, manifest_id))
+
     async def begin_manifest(self, holder: Holder, manifest_id: str, store: str) -> None:
         await self._gate.pass_through(lambda: self._index.begin_manifest(holder, manifest_id, store))
 

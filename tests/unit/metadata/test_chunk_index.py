@@ -309,3 +309,55 @@ async def test_a_job_takes_over_what_an_upload_holds(
     assert await index.condemn("main") == ([], [])
     await index.release(job)
     assert await index.condemn("main") == ([Doomed(MANIFEST, "main")], [Doomed(PACK, "main")])
+
+
+async def test_images_switch_to_another_manifest_of_their_disk(
+    index: SqlChunkIndex, database: Database, job: Holder
+) -> None:
+    images = [new_id(), new_id()]
+    await commit(index, job, PACK, 1)
+    await publish(index, database, job, images[0], PACK)
+    await index.hold_manifest(Holder(HolderKind.IMAGE, images[1]), MANIFEST)
+    mover, moved = await job_holder(database), pack_id(101)
+    await commit(index, mover, pack_id(2), 2)
+
+    async def switch(*image_ids: str) -> None:
+        async with database.transaction() as c:
+            await chunk_index.switch_manifest(
+                c,
+                from_manifest=MANIFEST,
+                to_manifest=moved,
+                writer=mover,
+                packs=[pack_id(2)],
+                image_ids=image_ids,
+            )
+
+    await index.begin_manifest(mover, moved, "main")
+    with pytest.raises(Conflict, match="does not hold"):
+        await switch(images[0], new_id())
+    await switch(images[0])
+    for holder in (job, mover):
+        await index.release(holder)
+    assert await index.condemn("main") == ([], [])
+    await index.release(Holder(HolderKind.IMAGE, images[1]))
+    assert await index.condemn("main") == ([Doomed(MANIFEST, "main")], [Doomed(PACK, "main")])
+    await index.release(Holder(HolderKind.IMAGE, images[0]))
+    manifests, _ = await index.condemn("main")
+    assert Doomed(moved, "main") in manifests
+
+
+async def test_the_packs_of_a_manifest_are_held_for_who_repacks_it(
+    index: SqlChunkIndex, database: Database, job: Holder
+) -> None:
+    image = new_id()
+    await commit(index, job, PACK, 1)
+    await publish(index, database, job, image, PACK)
+    mover = await job_holder(database)
+    await index.hold_packs_of(mover, MANIFEST)
+    await index.release(Holder(HolderKind.IMAGE, image))
+    await index.release(job)
+    assert await index.condemn("main") == ([Doomed(MANIFEST, "main")], [])
+    with pytest.raises(NotFound):
+        await index.hold_packs_of(mover, MANIFEST)
+    with pytest.raises(Conflict):
+        await index.hold_packs_of(Holder(HolderKind.JOB, mover.id, mover.fence + 1), MANIFEST)
