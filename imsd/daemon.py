@@ -57,6 +57,9 @@ from imsd.core.sources import Sources
 from imsd.core.state_directory import locked_state_directory, token_secret, trace_secret
 from imsd.core.store_pool import open_store_pool
 from imsd.core.store_sections import configured_stores
+from imsd.core.store_upkeep.counting import PackCounting
+from imsd.core.store_upkeep.space import Space
+from imsd.core.store_upkeep.upkeep import StoreUpkeep
 from imsd.core.sweeper import Sweeper
 from imsd.core.trace_services import trace_services
 from imsd.core.uploads import Uploads
@@ -127,6 +130,8 @@ class Daemon:
         self._reloading = asyncio.Lock()
         images = Images(runtime)
         self._deletion = ImageDeletion(runtime, self._sweeper)
+        counting = PackCounting(runtime)
+        self._upkeep = StoreUpkeep(runtime, counting.count_store)
         self._server = GrpcServer(
             Core(
                 runtime=runtime,
@@ -134,6 +139,7 @@ class Daemon:
                 updates=ImageUpdates(runtime),
                 states=ImageStates(runtime),
                 deletion=self._deletion,
+                space=Space(runtime, counting),
                 image_jobs=ImageJobs(runtime, self._dispatcher, self.uploads, sources),
                 downloads=Downloads(runtime, images, outlet),
                 uploads=self.uploads,
@@ -165,6 +171,7 @@ class Daemon:
         self._sweeper.start(
             self._config.sweep_interval_seconds, self.uploads.expire, self._deletion.purge_due
         )
+        self._upkeep.start(self._config.sweep_interval_seconds)
         self._usage.start()
         self._bucket_usage.start()
         await self._server.start(self._config.socket_mode, self._config.socket_group)
@@ -192,6 +199,7 @@ class Daemon:
         await asyncio.gather(self._server.drain(drain), self._dispatcher.stop(drain))
         await self.uploads.close()
         await self._sweeper.stop()
+        await self._upkeep.stop()
         await self._usage.stop()
         await self._bucket_usage.stop()
         self._identity.close()

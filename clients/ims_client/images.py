@@ -164,6 +164,18 @@ class ImageCalls:
         job: job_pb2.Job = await self._connection.call(self._stub.VerifyImage, request)
         return job
 
+    async def space(self, image_id: str) -> pb.ImageSpace:
+        """What an image takes in its store, and what would go with it."""
+        request = pb.GetImageSpaceRequest(project_id=self._project_id, image_id=image_id)
+        found: pb.ImageSpace = await self._connection.call(self._stub.GetImageSpace, request)
+        return found
+
+    async def project_space(self) -> pb.ProjectSpace:
+        """What the images of the project take in the stores together."""
+        request = pb.GetProjectSpaceRequest(project_id=self._project_id)
+        found: pb.ProjectSpace = await self._connection.call(self._stub.GetProjectSpace, request)
+        return found
+
     async def export(self, request: pb.ExportImageRequest) -> job_pb2.Job:
         """Start the job that writes an image into a bucket; the project of this client is filled in."""
         request.project_id = self._project_id

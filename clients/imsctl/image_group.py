@@ -21,6 +21,7 @@ from . import (
     image_list,
     image_register,
     image_set,
+    image_space,
     image_state,
     member_group,
     wording,
@@ -40,7 +41,7 @@ from .output import print_fields, print_json
 from .session import FAILED, Session
 
 # These add their commands to the group.
-ADDED = (image_list, image_set, image_state)
+ADDED = (image_list, image_set, image_space, image_state)
 
 IMPORT_HELP = (
     "A disk image, or an https:// URL that the daemon fetches; - is standard input, whose end is taken "

@@ -12,6 +12,7 @@ from .identity_json import project_fields
 from .output import print_json, print_table, printable
 from .session import Session
 from .several import each_of
+from .space_output import print_project_space
 
 app = group("Projects: whose images are whose.", "imsctl project create lab")
 
@@ -43,6 +44,13 @@ async def list_(session: Session) -> None:
         return
     rows = [(each.id, wording.local_time(each.created_at), each.description) for each in found]
     print_table(("PROJECT", "CREATED", "DESCRIPTION"), rows)
+
+
+@command(app, "space", example="imsctl project space --project web")
+async def space(session: Session) -> None:
+    """Show what the images of the project take in the stores."""
+    async with session.connect() as client:
+        print_project_space(session, await client.images.project_space())
 
 
 @command(app, "delete", example="imsctl project delete lab")

@@ -74,6 +74,14 @@ class IndexedChunk(NamedTuple):
     location: Location
 
 
+class PackUse(NamedTuple):
+    """How much of a pack is needed, in bytes: by any manifest, and by one alone, by manifest."""
+
+    pack_id: str
+    live_bytes: int
+    unique_bytes: Mapping[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Doomed:
     """A pack or manifest whose row is condemned and whose bytes may go."""

@@ -220,10 +220,8 @@ async def open_manifest(
     Raises DataLoss when a blob is missing, cut short or altered, or when the two do not belong together;
     Unavailable.
     """
-    content = await _open_part(store, content_blob(manifest_id), CONTENT_MAGIC, CONTENT_ENTRY, pool)
-    locations = await _open_part(
-        store, locations_blob(manifest_id, generation), LOCATIONS_MAGIC, LOCATION_ENTRY, pool
-    )
+    content = await open_content(store, manifest_id, pool)
+    locations = await open_locations(store, manifest_id, pool, generation)
     if (
         content.entries != locations.entries
         or content.size_bytes != locations.size_bytes
@@ -234,6 +232,19 @@ async def open_manifest(
     if len(starts) and not ((starts[1:] > starts[:-1]).all() and starts[-1] < content.size_bytes):
         raise _damaged(content.blob, "its pages are not in guest order")
     return ManifestReader(content, locations)
+
+
+async def open_content(store: BlobStore, manifest_id: str, pool: DecodePool) -> ManifestPart:
+    """The content alone. Raises as `open_manifest`."""
+    return await _open_part(store, content_blob(manifest_id), CONTENT_MAGIC, CONTENT_ENTRY, pool)
+
+
+async def open_locations(
+    store: BlobStore, manifest_id: str, pool: DecodePool, generation: int = 0
+) -> ManifestPart:
+    """The locations alone: where the chunks lie, whatever is in them. Raises as `open_manifest`."""
+    blob = locations_blob(manifest_id, generation)
+    return await _open_part(store, blob, LOCATIONS_MAGIC, LOCATION_ENTRY, pool)
 
 
 async def _open_part(

@@ -151,6 +151,8 @@ _IMAGES = {
     "DownloadImage": _reads("ims:images:export", **_IMAGE),
     "VerifyImage": _changes("verifyImage", "ims:images:update", **_IMAGE),
     "InspectImage": _reads("ims:images:get", **_IMAGE),
+    "GetImageSpace": _reads("ims:images:get", **_IMAGE),
+    "GetProjectSpace": _reads("ims:images:list"),
 }
 
 _UPLOADS = {

@@ -16,6 +16,7 @@ from imsd.core.image_states import ImageStates
 from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
+from imsd.core.store_upkeep.space import Space
 from imsd.guest_messages import guest_to_pb
 from imsd.v1 import guest_pb2, job_pb2
 from imsd.v1 import image_pb2 as pb
@@ -26,6 +27,7 @@ from .context import Context
 from .convert_image_change import image_change_from_pb, image_ref_from_pb
 from .convert_image_fields import image_list_to_pb, image_to_pb, visibility_from_pb
 from .convert_image_query import family_query_from_pb, image_query_from_pb, is_public_list_from_pb
+from .convert_space import image_space_to_pb, project_space_to_pb
 from .download_stream import download_messages
 from .pages import page_that_fits
 
@@ -53,6 +55,8 @@ class ImageCore(Protocol):
     def states(self) -> ImageStates: ...
     @property
     def deletion(self) -> ImageDeletion: ...
+    @property
+    def space(self) -> Space: ...
 
 
 class ImageServicer(ImageServiceServicer):
@@ -69,6 +73,7 @@ class ImageServicer(ImageServiceServicer):
         self._updates = core.updates
         self._states = core.states
         self._deletion = core.deletion
+        self._space = core.space
 
     async def CreateImage(self, request: pb.CreateImageRequest, _: Context) -> job_pb2.Job:
         key = convert.request_key(request, request.project_id, request.request_id)
@@ -188,3 +193,10 @@ class ImageServicer(ImageServiceServicer):
     async def InspectImage(self, request: pb.InspectImageRequest, _: Context) -> guest_pb2.GuestReport:
         report = await self._inspection.inspect(request.project_id, request.image_id)
         return guest_to_pb(report)
+
+    async def GetImageSpace(self, request: pb.GetImageSpaceRequest, _: Context) -> pb.ImageSpace:
+        return image_space_to_pb(await self._space.of_image(request.project_id, request.image_id))
+
+    async def GetProjectSpace(self, request: pb.GetProjectSpaceRequest, _: Context) -> pb.ProjectSpace:
+        project_id = checks.project_id(request.project_id)
+        return project_space_to_pb(project_id, await self._space.of_project(project_id))

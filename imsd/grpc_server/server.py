@@ -37,6 +37,7 @@ from imsd.core.jobs import Jobs
 from imsd.core.members import Members
 from imsd.core.policy_checks import PolicyChecks
 from imsd.core.runtime import Runtime
+from imsd.core.store_upkeep.space import Space
 from imsd.core.tags import Tags
 from imsd.core.trace_services import TraceServices
 from imsd.core.uploads import Uploads
@@ -123,6 +124,7 @@ class Core:
     updates: ImageUpdates
     states: ImageStates
     deletion: ImageDeletion
+    space: Space
     downloads: Downloads
     uploads: Uploads
     jobs: Jobs

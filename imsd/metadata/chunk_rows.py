@@ -24,6 +24,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    false,
     func,
     insert,
     literal,
@@ -224,6 +225,7 @@ def condemn(c: Connection, table: Table, ids: Sequence[str]) -> None:
         is_theirs = and_(
             pack_reference.c.holder_kind == HolderKind.MANIFEST, pack_reference.c.holder_id.in_(doomed)
         )
+        _count_anew(c, pack.c.id.in_(select(pack_reference.c.pack_id).where(is_theirs)))
         c.execute(delete(pack_reference).where(is_theirs))
 
 
@@ -355,6 +357,12 @@ def _hand_over(c: Connection, giver: Holder, taker: Holder, packs: Sequence[str]
     if taken != len(packs):
         raise Conflict(f"{len(packs) - taken} packs that the manifest lists are not live or not held")
     c.execute(delete(pack_reference).where(given))
+    _count_anew(c, pack.c.id.in_(packs))
+
+
+def _count_anew(c: Connection, packs: ColumnElement[bool]) -> None:
+    """Other manifests than before list these packs: what is known of their use does not hold any more."""
+    c.execute(update(pack).where(packs, pack.c.is_count_due == false()).values(is_count_due=True))
 
 
 def _is_held_by_nobody(table: Table) -> ColumnElement[bool]:

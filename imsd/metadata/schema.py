@@ -14,7 +14,21 @@ from .connection import UnbrokenConnection, to_its_end
 from .engine import migrating_engine
 
 # Every revision of `migrations/versions`, oldest first. A test holds the two together.
-REVISIONS = ("0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013")
+REVISIONS = (
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+    "0014",
+)
 
 VERSION_TABLE = "alembic_version"
 

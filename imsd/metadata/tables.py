@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    true,
 )
 
 from .columns import ID, PROJECT_ID, UtcDateTime, metadata
@@ -29,6 +30,7 @@ from .identity_tables import (
     user_group,
 )
 from .quota_tables import quota_override, usage_record
+from .space_tables import pack_use, store_scrub
 from .trace_tables import trace, trace_chain, trace_intent, trace_seal
 
 __all__ = [
@@ -47,11 +49,13 @@ __all__ = [
     "metadata",
     "pack",
     "pack_reference",
+    "pack_use",
     "project",
     "quota_override",
     "request",
     "role_grant",
     "service",
+    "store_scrub",
     "trace",
     "trace_chain",
     "trace_intent",
@@ -290,7 +294,8 @@ service = Table(
     Column("created_at", UtcDateTime, nullable=False),
 )
 
-# state: writing | live | condemned
+# state: writing | live | condemned. live_bytes: of it, what manifests needed when that was counted; null:
+# never. is_count_due: which manifests list it has changed since.
 pack = Table(
     "pack",
     metadata,
@@ -299,6 +304,9 @@ pack = Table(
     Column("state", String(16), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("live_bytes", BigInteger),
+    Column("counted_at", UtcDateTime),
+    Column("is_count_due", Boolean, nullable=False, server_default=true()),
     Index(None, "store", "state", "id"),
 )
 

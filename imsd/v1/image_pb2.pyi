@@ -1868,6 +1868,152 @@ class VerifyImageRequest(_message.Message):
 Global___VerifyImageRequest: _TypeAlias = VerifyImageRequest  # noqa: Y015
 
 @_typing.final
+class GetImageSpaceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    image_id: _builtins.str
+    """UUID"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetImageSpaceRequest: _TypeAlias = GetImageSpaceRequest  # noqa: Y015
+
+@_typing.final
+class ImageSpace(_message.Message):
+    """ImageSpace is what an image takes. Manifests, less than 0.1 % of its data, are not counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    VIRTUAL_BYTES_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    UNIQUE_BYTES_FIELD_NUMBER: _builtins.int
+    SHARED_BYTES_FIELD_NUMBER: _builtins.int
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    COUNTED_AT_FIELD_NUMBER: _builtins.int
+    IS_CURRENT_FIELD_NUMBER: _builtins.int
+    image_id: _builtins.str
+    """UUID"""
+    store: _builtins.str
+    """where its bytes are, 1..64 characters"""
+    virtual_bytes: _builtins.int
+    """of its disk, 0 or more"""
+    stored_bytes: _builtins.int
+    """of its chunks as they are stored, each once, 0 or more; exact up to 65,536 chunks, else within 2 %"""
+    unique_bytes: _builtins.int
+    """of these, what no other image needs: what goes when it alone is deleted, at the latest when its packs are repacked; 0 or more"""
+    shared_bytes: _builtins.int
+    """of these, what other images, of whatever project, need too, deleted ones until they are purged; 0 or more"""
+    freed_bytes: _builtins.int
+    """what goes at the first sweep after it is gone for good: packs that no other image needs a part of; 0 or more"""
+    is_current: _builtins.bool
+    """nothing has changed since: the figures are exact"""
+    @_builtins.property
+    def counted_at(self) -> _timestamp_pb2.Timestamp:
+        """UTC, when unique_bytes and shared_bytes were counted; unset: not yet, and both mean nothing"""
+
+    def __init__(
+        self,
+        *,
+        image_id: _builtins.str = ...,
+        store: _builtins.str = ...,
+        virtual_bytes: _builtins.int = ...,
+        stored_bytes: _builtins.int = ...,
+        unique_bytes: _builtins.int = ...,
+        shared_bytes: _builtins.int = ...,
+        freed_bytes: _builtins.int = ...,
+        counted_at: _timestamp_pb2.Timestamp | None = ...,
+        is_current: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counted_at", b"counted_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted_at", b"counted_at", "freed_bytes", b"freed_bytes", "image_id", b"image_id", "is_current", b"is_current", "shared_bytes", b"shared_bytes", "store", b"store", "stored_bytes", b"stored_bytes", "unique_bytes", b"unique_bytes", "virtual_bytes", b"virtual_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageSpace: _TypeAlias = ImageSpace  # noqa: Y015
+
+@_typing.final
+class GetProjectSpaceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProjectSpaceRequest: _TypeAlias = GetProjectSpaceRequest  # noqa: Y015
+
+@_typing.final
+class ProjectSpace(_message.Message):
+    """ProjectSpace is what the images of a project take together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    VIRTUAL_BYTES_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    PACK_BYTES_FIELD_NUMBER: _builtins.int
+    UNIQUE_BYTES_FIELD_NUMBER: _builtins.int
+    SHARED_BYTES_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _"""
+    image_count: _builtins.int
+    """images that are there or being made, 0 or more"""
+    virtual_bytes: _builtins.int
+    """of their disks, 0 or more"""
+    stored_bytes: _builtins.int
+    """of their chunks as they are stored, each image counted on its own, 0 or more"""
+    pack_bytes: _builtins.int
+    """of the packs that hold them, each pack once, with those of deleted images until they are purged; 0 or more"""
+    unique_bytes: _builtins.int
+    """of these packs, those that no image of another project needs a part of, 0 or more"""
+    shared_bytes: _builtins.int
+    """the others, 0 or more"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        image_count: _builtins.int = ...,
+        virtual_bytes: _builtins.int = ...,
+        stored_bytes: _builtins.int = ...,
+        pack_bytes: _builtins.int = ...,
+        unique_bytes: _builtins.int = ...,
+        shared_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_count", b"image_count", "pack_bytes", b"pack_bytes", "project_id", b"project_id", "shared_bytes", b"shared_bytes", "stored_bytes", b"stored_bytes", "unique_bytes", b"unique_bytes", "virtual_bytes", b"virtual_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProjectSpace: _TypeAlias = ProjectSpace  # noqa: Y015
+
+@_typing.final
 class InspectImageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

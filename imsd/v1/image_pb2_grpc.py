@@ -145,6 +145,16 @@ class ImageServiceStub:
                 request_serializer=imsd_dot_v1_dot_image__pb2.InspectImageRequest.SerializeToString,
                 response_deserializer=imsd_dot_v1_dot_guest__pb2.GuestReport.FromString,
                 _registered_method=True)
+        self.GetImageSpace = channel.unary_unary(
+                '/imsd.v1.ImageService/GetImageSpace',
+                request_serializer=imsd_dot_v1_dot_image__pb2.GetImageSpaceRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.ImageSpace.FromString,
+                _registered_method=True)
+        self.GetProjectSpace = channel.unary_unary(
+                '/imsd.v1.ImageService/GetProjectSpace',
+                request_serializer=imsd_dot_v1_dot_image__pb2.GetProjectSpaceRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_image__pb2.ProjectSpace.FromString,
+                _registered_method=True)
 
 
 class ImageServiceServicer:
@@ -387,6 +397,24 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetImageSpace(self, request, context):
+        """GetImageSpace says what an image takes in its store, and what would go with it. For its owner. What other images
+        need is counted from their manifests: when little has changed since the last count, at once, so that the
+        figures are exact; else they are those of the last count (is_current false), and the daemon counts on.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, IMAGE_NOT_ACTIVE (it has no bytes yet). Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProjectSpace(self, request, context):
+        """GetProjectSpace says what the images of a project take in the stores together, now and exactly, in packs.
+        Reasons: INVALID_REQUEST. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -494,6 +522,16 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.InspectImage,
                     request_deserializer=imsd_dot_v1_dot_image__pb2.InspectImageRequest.FromString,
                     response_serializer=imsd_dot_v1_dot_guest__pb2.GuestReport.SerializeToString,
+            ),
+            'GetImageSpace': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetImageSpace,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.GetImageSpaceRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.ImageSpace.SerializeToString,
+            ),
+            'GetProjectSpace': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProjectSpace,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.GetProjectSpaceRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_image__pb2.ProjectSpace.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1067,6 +1105,60 @@ class ImageService:
             '/imsd.v1.ImageService/InspectImage',
             imsd_dot_v1_dot_image__pb2.InspectImageRequest.SerializeToString,
             imsd_dot_v1_dot_guest__pb2.GuestReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetImageSpace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/GetImageSpace',
+            imsd_dot_v1_dot_image__pb2.GetImageSpaceRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.ImageSpace.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProjectSpace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/GetProjectSpace',
+            imsd_dot_v1_dot_image__pb2.GetProjectSpaceRequest.SerializeToString,
+            imsd_dot_v1_dot_image__pb2.ProjectSpace.FromString,
             options,
             channel_credentials,
             insecure,

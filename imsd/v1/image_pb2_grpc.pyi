@@ -188,6 +188,16 @@ class ImageServiceStub:
     Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
     STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
     """
+    GetImageSpace: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageSpaceRequest, _image_pb2.ImageSpace]
+    """GetImageSpace says what an image takes in its store, and what would go with it. For its owner. What other images
+    need is counted from their manifests: when little has changed since the last count, at once, so that the
+    figures are exact; else they are those of the last count (is_current false), and the daemon counts on.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, IMAGE_NOT_ACTIVE (it has no bytes yet). Retry: safe.
+    """
+    GetProjectSpace: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetProjectSpaceRequest, _image_pb2.ProjectSpace]
+    """GetProjectSpace says what the images of a project take in the stores together, now and exactly, in packs.
+    Reasons: INVALID_REQUEST. Retry: safe.
+    """
 
 @_typing.type_check_only
 class ImageServiceAsyncStub(ImageServiceStub):
@@ -346,6 +356,16 @@ class ImageServiceAsyncStub(ImageServiceStub):
     must be public, or shared and accepted.
     Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
     STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
+    """
+    GetImageSpace: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageSpaceRequest, _image_pb2.ImageSpace]  # type: ignore[assignment]
+    """GetImageSpace says what an image takes in its store, and what would go with it. For its owner. What other images
+    need is counted from their manifests: when little has changed since the last count, at once, so that the
+    figures are exact; else they are those of the last count (is_current false), and the daemon counts on.
+    Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, IMAGE_NOT_ACTIVE (it has no bytes yet). Retry: safe.
+    """
+    GetProjectSpace: _aio.UnaryUnaryMultiCallable[_image_pb2.GetProjectSpaceRequest, _image_pb2.ProjectSpace]  # type: ignore[assignment]
+    """GetProjectSpace says what the images of a project take in the stores together, now and exactly, in packs.
+    Reasons: INVALID_REQUEST. Retry: safe.
     """
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -628,6 +648,28 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         must be public, or shared and accepted.
         Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
         STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def GetImageSpace(
+        self,
+        request: _image_pb2.GetImageSpaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.ImageSpace, _abc.Awaitable[_image_pb2.ImageSpace]]:
+        """GetImageSpace says what an image takes in its store, and what would go with it. For its owner. What other images
+        need is counted from their manifests: when little has changed since the last count, at once, so that the
+        figures are exact; else they are those of the last count (is_current false), and the daemon counts on.
+        Reasons: INVALID_REQUEST, NOT_FOUND, NOT_OWNER, IMAGE_NOT_ACTIVE (it has no bytes yet). Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def GetProjectSpace(
+        self,
+        request: _image_pb2.GetProjectSpaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.ProjectSpace, _abc.Awaitable[_image_pb2.ProjectSpace]]:
+        """GetProjectSpace says what the images of a project take in the stores together, now and exactly, in packs.
+        Reasons: INVALID_REQUEST. Retry: safe.
         """
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -46,7 +46,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.testing": ("imsd.contract",),
     "imsd.testing.memory_index": ("imsd.contract", "imsd.chunks.index"),
     # The daemon's shell: what the process is told, how it logs, how it allocates.
-    "imsd.config": ("imsd.config_access", "imsd.config_block_server", "imsd.config_limits", "imsd.config_values"),
+    "imsd.config": (
+        "imsd.config_access",
+        "imsd.config_block_server",
+        "imsd.config_limits",
+        "imsd.config_values",
+    ),
     "imsd.config_block_server": ("imsd.config_values",),
     "imsd.config_access": ("imsd.config_values",),
     "imsd.config_values": (),

@@ -268,6 +268,24 @@ class Images(image_pb2_grpc.ImageServiceServicer):
         self._start(job)
         return job
 
+    async def GetImageSpace(self, request: image_pb2.GetImageSpaceRequest, _: Any) -> image_pb2.ImageSpace:
+        self._find(request.image_id)
+        space = image_pb2.ImageSpace(image_id=request.image_id, store="main", stored_bytes=5 << 20)
+        space.unique_bytes, space.shared_bytes, space.freed_bytes = 3 << 20, 2 << 20, 1 << 20
+        space.counted_at.FromSeconds(1_700_000_000)
+        space.is_current = True
+        return space
+
+    async def GetProjectSpace(
+        self, request: image_pb2.GetProjectSpaceRequest, _: Any
+    ) -> image_pb2.ProjectSpace:
+        return image_pb2.ProjectSpace(
+            project_id=request.project_id or "default",
+            image_count=2,
+            pack_bytes=3 << 20,
+            shared_bytes=1 << 20,
+        )
+
     def _find(self, image_id: str) -> image_pb2.Image:
         if image_id not in self._state.images:
             raise not_found(f"image {image_id}")

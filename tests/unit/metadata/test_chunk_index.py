@@ -214,7 +214,10 @@ async def test_a_manifest_with_more_packs_than_a_statement_takes_variables_is_pu
     async with database.transaction() as c:
         for pack in packs:
             await c.execute(
-                text("INSERT INTO pack VALUES (:id, 'main', 'live', 1, '2026-01-01 00:00:00.000000')"),
+                text(
+                    "INSERT INTO pack (id, store, state, size_bytes, created_at)"
+                    " VALUES (:id, 'main', 'live', 1, '2026-01-01 00:00:00.000000')"
+                ),
                 {"id": pack},
             )
             await c.execute(
