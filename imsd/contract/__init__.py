@@ -48,6 +48,7 @@ from .key_service import (
     key_not_found,
 )
 from .os_errors import READING, WRITING, translate_os_errors
+from .secret_file import check_one_secret, read_secret, secret_path
 
 __all__ = [
     "BLOB_ID",
@@ -91,14 +92,17 @@ __all__ = [
     "check_context",
     "check_data_key",
     "check_key_id",
+    "check_one_secret",
     "check_usable",
     "hookimpl",
     "hookspec",
     "key_exists",
     "key_mismatch",
     "key_not_found",
+    "read_secret",
     "run_blocking",
     "run_in_pool",
+    "secret_path",
     "settle",
     "translate_os_errors",
     "wait_through",

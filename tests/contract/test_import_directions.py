@@ -91,6 +91,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.trace_chain",
     ),
     "imsd": (),
+    "imsd_kms_local": ("imsd.contract",),
     "imsd_localfs": ("imsd.contract",),
     "ims_client": ("imsd.v1", "imsd.wire"),
     "imsctl": (
