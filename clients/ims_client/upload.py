@@ -35,6 +35,9 @@ from .uploads import UploadCalls
 
 READ_AHEAD_STEPS = 3
 
+# The daemon lost a chunk between the question and the writing: its image was deleted, or it is damaged.
+CHUNK_UNKNOWN = "CHUNK_UNKNOWN"
+
 # How long the daemon may take to end a stream when it has all bytes, which it says before.
 ENDING_SECONDS = 5.0
 
@@ -81,8 +84,8 @@ class UploadSender:
         self._uploads = uploads
         self._source = source
         self._on_progress = on_progress
-        self._new_hasher = new_hasher
-        self._hasher = new_hasher() if new_hasher else None
+        self._new_hasher = None if source.digest else new_hasher
+        self._hasher = self._new_hasher() if self._new_hasher else None
         self._file = source.regular_file if may_hand_over else None
         self._token = b""  # of the file, handed over for the next stream
         self._backoff = uploads.connection.backoff(patience_seconds)
@@ -110,7 +113,7 @@ class UploadSender:
         finally:
             reader.shutdown()  # what it still reads ends soon: all was read, or it was interrupted
         self._source.check_unchanged()
-        return SentBytes(size, text)
+        return SentBytes(size, text or self._source.digest)
 
     def _begin_digest(self, offset: int) -> asyncio.Task[str] | None:
         """When sending does not start with the first byte, the file is hashed on its own meanwhile.
@@ -133,6 +136,8 @@ class UploadSender:
                 return size
             except CallFailed as error:
                 broken = error
+                if error.reason == CHUNK_UNKNOWN:
+                    await asyncio.wrap_future(reader.submit(self._source.forget_chunks))
             while True:
                 if not _may_go_on(broken) or not await self._backoff.wait(broken):
                     raise broken
@@ -270,6 +275,8 @@ async def _end(call: Any) -> None:
 
 
 def _message(step: Step) -> pb.WriteUploadRequest | wire.FileBytes:
+    if step.chunks:
+        return pb.WriteUploadRequest(known=pb.WriteUploadRequest.KnownChunks(chunks=step.chunks))
     if step.data is None:
         return pb.WriteUploadRequest(zero_length=step.length)
     return wire.FileBytes([step.data])
@@ -305,4 +312,8 @@ async def _digest_of_file(source: FileSource, hasher: ByteHasher) -> str:
 def _may_go_on(error: CallFailed) -> bool:
     # The older stream may have made more bytes durable after the daemon was asked for the offset.
     # A daemon that was started again knows no file that was handed over before.
-    return error.is_transient or error.reason in ("UPLOAD_OFFSET_MISMATCH", "FILE_TOKEN_UNKNOWN")
+    return error.is_transient or error.reason in (
+        "UPLOAD_OFFSET_MISMATCH",
+        "FILE_TOKEN_UNKNOWN",
+        CHUNK_UNKNOWN,
+    )

@@ -23,7 +23,9 @@ class UploadOptions:
 
     ``new_hasher`` makes a tree hasher (``imsd.chunks.tree_digest.TreeHasher``); with it the client
     vouches for the digest of every byte that it sends. ``may_hand_over``: a daemon on the same machine may
-    read the file itself. ``is_fast``: for an image that asks for fast import too.
+    read the file itself. ``is_fast``: for an image that asks for fast import too. ``delta``: whether a
+    file is compared with what the project has before it is sent, for who can do that; None: if it seems
+    worth it.
     """
 
     request_id: str = ""
@@ -32,6 +34,7 @@ class UploadOptions:
     new_hasher: Callable[[], ByteHasher] | None = None
     may_hand_over: bool = True
     is_fast: bool = False
+    delta: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ import select
 import stat
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
+
+from imsd.v1.upload_pb2 import UploadChunk
 
 from .errors import LocalFileFailed, cannot_read
 
@@ -35,11 +37,15 @@ def is_zero(block: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``length`` bytes of the file from ``start``; ``data`` None: all of them are zero."""
+    """``length`` bytes of the file from ``start``; ``data`` None: all of them are zero.
+
+    With ``chunks`` there is no data: the daemon has those, one after the other.
+    """
 
     start: int
     length: int
     data: bytes | None
+    chunks: Sequence[UploadChunk] = ()
 
     @property
     def end(self) -> int:
@@ -50,12 +56,14 @@ class UploadSource(ABC):
     """The bytes of a file, in order, from any offset that was not forgotten.
 
     ``size_bytes`` is 0 when it is not known before the end. ``fingerprint`` is the mark by which an
-    interrupted upload of the same file is found, empty when there is none.
+    interrupted upload of the same file is found, empty when there is none. ``digest`` is the tree digest of
+    all bytes where it was made before any was sent, else empty.
     """
 
     name: str
     size_bytes: int
     fingerprint: str
+    digest: str = ""
 
     @property
     def regular_file(self) -> int | None:
@@ -81,13 +89,20 @@ class UploadSource(ABC):
     def check_unchanged(self) -> None:
         """Raises `LocalFileFailed` if what was read can no longer be trusted to be one state of the file."""
 
+    def forget_chunks(self) -> None:
+        """Give the bytes of chunks from now on: the daemon does not have one that it had."""
+        return None  # most sources name none
+
     @abstractmethod
     def interrupt(self) -> None:
         """Make a `next_step` that runs in another thread return soon, and every later one at once."""
 
 
 class FileSource(UploadSource):
-    """A regular file or a block device behind ``fd``, which somebody else closes."""
+    """A regular file or a block device behind ``fd``, which somebody else closes.
+
+    ``stop_at``: no step goes beyond it; whoever sets it seeks next.
+    """
 
     def __init__(self, fd: int, path: Path) -> None:
         self._fd = fd
@@ -95,7 +110,7 @@ class FileSource(UploadSource):
         with _reading(path):
             self._stat = os.fstat(fd)
             # A block device has no st_size.
-            self.size_bytes = os.lseek(fd, 0, os.SEEK_END)
+            self.size_bytes = self.stop_at = os.lseek(fd, 0, os.SEEK_END)
         self.name = path.name
         # Unlike the fingerprint, known even while another process uploads the file.
         self.mark = self.fingerprint = _fingerprint(path, self.size_bytes, self._stat)
@@ -107,6 +122,11 @@ class FileSource(UploadSource):
     @property
     def regular_file(self) -> int | None:
         return self._fd if stat.S_ISREG(self._stat.st_mode) else None
+
+    def head(self, length: int) -> bytes:
+        """The first ``length`` bytes, or all. Raises `LocalFileFailed`."""
+        with _reading(self._path):
+            return os.pread(self._fd, length, 0)
 
     def another(self) -> FileSource:
         """The same file, read from its start, independently of this one."""
@@ -124,7 +144,7 @@ class FileSource(UploadSource):
             return step
         start = self._position
         with _reading(self._path):
-            while self._position < self.size_bytes and not self._is_interrupted:
+            while self._position < self.stop_at and not self._is_interrupted:
                 if self._skip_hole():
                     continue
                 step = self._read_block()
@@ -161,7 +181,7 @@ class FileSource(UploadSource):
         if self._position >= self._data_end:
             data = self._next_data(self._position)
             if data - self._position >= SHORT_HOLE_BYTES or data == self.size_bytes:
-                self._position = data
+                self._position = min(data, self.stop_at)
                 return True
             self._data_end = self._next_hole(data)
         # Short holes are read like data: a message costs more than their zeros.
@@ -174,7 +194,7 @@ class FileSource(UploadSource):
 
     def _block_end(self) -> int:
         """Blocks end at multiples of their size, so that a resumed upload sends the same ones."""
-        return min(self._position - self._position % BLOCK_BYTES + BLOCK_BYTES, self.size_bytes)
+        return min(self._position - self._position % BLOCK_BYTES + BLOCK_BYTES, self.stop_at)
 
     def _next_data(self, offset: int) -> int:
         try:

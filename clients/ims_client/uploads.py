@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from imsd import wire
@@ -12,6 +12,8 @@ from imsd.v1.upload_pb2_grpc import UploadServiceStub
 from .connection import Connection
 
 PAGE_SIZE = 500
+# What one call may ask for.
+MAX_ASKED_CHUNKS = 512
 
 
 class UploadCalls:
@@ -45,6 +47,12 @@ class UploadCalls:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    async def find_chunks(self, upload_id: str, chunks: Sequence[pb.UploadChunk]) -> Sequence[bool]:
+        """Which of ``chunks`` (1 to `MAX_ASKED_CHUNKS`) need not be sent."""
+        request = pb.FindUploadChunksRequest(project_id=self._project_id, upload_id=upload_id, chunks=chunks)
+        answer = await self.connection.call(self._stub.FindUploadChunks, request)
+        return list(answer.known)
 
     def open_writer(self) -> Any:
         """The two-way stream of WriteUpload, a grpc.aio call; `ims_client.upload` speaks it."""

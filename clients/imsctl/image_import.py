@@ -23,6 +23,7 @@ from ims_client import (
 from imsd.v1 import image_pb2, job_pb2, upload_pb2
 
 from . import wording
+from .image_delta import delta_file, find_known, require_comparable
 from .image_output import print_image, print_images
 from .image_request import ImageRequest, of_upload, start_job, usual_request_id
 from .import_options import UPLOAD_SUFFIX, ImportOptions
@@ -115,6 +116,7 @@ class _Import:
 
     async def start(self, request: ImageRequest) -> job_pb2.Job:
         """Send the file, or what an earlier attempt left to send, and start the job."""
+        require_comparable(self._source, self._options)
         opened = await self._open(may_resume=True)
         if opened.is_gone:
             return await self._earlier_job(request, opened.upload)
@@ -202,12 +204,25 @@ class _Import:
             self._row.show(meter.at(offset))
 
         try:
-            return await send_upload(self._client, upload, self._source, self._options, advance)
+            source = await self._without_known(upload)
+            return await send_upload(self._client, upload, source, self._options, advance)
         except asyncio.CancelledError:
             raise Interrupted(*await self._leave(upload)) from None
         except ClientError as error:
             await self._say_how_to_go_on(error, upload)
             raise
+
+    async def _without_known(self, upload: upload_pb2.Upload) -> UploadSource:
+        """What is to be sent: the file, but for what images of the project hold if that was looked for."""
+        file = delta_file(self._client, self._source, upload, self._options)
+        if file is None:
+            return self._source
+        meter = TransferMeter("compare", file.size_bytes)
+        source = await find_known(self._client, upload, file, lambda offset: self._row.show(meter.at(offset)))
+        if source.known_bytes:
+            known = wording.size(source.known_bytes)
+            self._view.note(f"{known} of the file are in images of the project, and are not sent")
+        return source
 
     async def _say_how_to_go_on(self, error: ClientError, upload: upload_pb2.Upload) -> None:
         """Complete the hint of a failure while the file was sent; nothing is kept of a stream."""

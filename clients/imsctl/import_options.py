@@ -30,6 +30,13 @@ class FileOptions:
         bool,
         typer.Option("--send-bytes", help="Send the bytes even if the daemon could read the file itself."),
     ] = False
+    delta: Annotated[
+        bool | None,
+        typer.Option(
+            "--delta/--no-delta",
+            help="Send only what no image of the project holds; usual for a raw file that is sent elsewhere.",
+        ),
+    ] = None
     on_server: Annotated[
         bool,
         typer.Option("--on-server", help="FILE is a path on the daemon's machine, which the daemon opens."),
@@ -56,8 +63,9 @@ class FileOptions:
             disk_format=disk_format,
             expected_sha256=choice.sha256(self.sha256, "--sha256"),
             new_hasher=TreeHasher,
-            may_hand_over=not self.send_bytes,
+            may_hand_over=not self.send_bytes and not self.delta,
             is_fast=is_fast,
+            delta=self.delta,
         )
 
 

@@ -159,6 +159,7 @@ _UPLOADS = {
     "CreateUpload": _changes("createUpload", "ims:images:upload", "upload"),
     "GetUpload": _reads("ims:images:get", "upload", "upload_id"),
     "ListUploads": _reads("ims:images:list", "upload"),
+    "FindUploadChunks": _reads("ims:images:upload", "upload", "upload_id"),
     "WriteUpload": _changes("writeUpload", "ims:images:upload", "upload", "upload_id"),
     "CommitUpload": _changes("commitUpload", "ims:images:upload", "upload", "upload_id"),
     "DeleteUpload": _changes("deleteUpload", "ims:images:upload", "upload", "upload_id"),

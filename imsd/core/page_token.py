@@ -51,6 +51,10 @@ class PageTokens:
         value, is_time, last_id = json.loads(body)
         return (datetime.fromisoformat(value) if is_time else value), last_id
 
+    def key(self, purpose: str) -> bytes:
+        """A key of 32 bytes for another purpose, made of the same secret."""
+        return hmac.digest(self._secret, f"key for {purpose}".encode(), "sha256")
+
     def _mac(self, query: object, body: bytes) -> bytes:
         message = hashlib.sha256(repr(query).encode()).digest() + body
         return hmac.digest(self._secret, message, "sha256")[:_MAC_BYTES]

@@ -85,6 +85,11 @@ class UploadSession:
         self._closed.set()
 
     @property
+    def record(self) -> UploadRecord:
+        """The upload as this session has it."""
+        return self._progress.record
+
+    @property
     def fence(self) -> int:
         return self._progress.record.fence
 

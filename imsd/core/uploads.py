@@ -130,6 +130,14 @@ class Uploads:
             token = self._runtime.tokens.make(query, (last.created_at, last.id))
         return records[:limit], token
 
+    async def get_open(self, project_id: str, upload_id: str) -> UploadRecord:
+        """An upload that still takes bytes. Raises NotFound, FailedPrecondition (also UPLOAD_EXPIRED)."""
+        record = await self.get(project_id, upload_id)
+        self._require_writable(record)
+        if record.state is not UploadState.OPEN:
+            raise _complete()
+        return record
+
     @asynccontextmanager
     async def writing(self, project_id: str, upload_id: str, offset: int) -> AsyncIterator[UploadSession]:
         """Become the one writer of an upload, from its committed offset.
@@ -138,9 +146,7 @@ class Uploads:
         """
         record = await self._take_over(project_id, upload_id, offset)
         if record is None:
-            raise FailedPrecondition(
-                "the upload is complete: nothing more can be written", hint="make an image of it"
-            )
+            raise _complete()
         session = UploadSession(self._runtime, await UploadProgress.load(self._runtime, record))
         try:
             await self._register(upload_id, session)
@@ -235,17 +241,7 @@ class Uploads:
         A writer that would not go on at the committed offset takes nothing over: it raises Conflict
         (UPLOAD_OFFSET_MISMATCH), and the other one goes on.
         """
-        current = await self.get(project_id, upload_id)
-        if current.state is UploadState.OPEN and current.job_id:
-            raise FailedPrecondition(
-                "a job fetches the bytes of this upload", hint=f"watch job {current.job_id}"
-            )
-        if current.expires_at <= self._runtime.clock():
-            raise FailedPrecondition(
-                "nobody wrote to the upload for too long: it is about to be removed",
-                reason="UPLOAD_EXPIRED",
-                hint="start a new upload",
-            )
+        self._require_writable(await self.get(project_id, upload_id))
         async with self._runtime.database.transaction() as c:
             record = await self._find(c, checks.project_id(project_id), upload_id)
             if record.state is UploadState.OPEN and offset not in (None, record.committed_offset):
@@ -273,6 +269,19 @@ class Uploads:
     async def _evict(self, upload_id: str) -> None:
         if session := self._sessions.get(upload_id):
             await session.evict()
+
+    def _require_writable(self, record: UploadRecord) -> None:
+        """Raises FailedPrecondition."""
+        if record.state is UploadState.OPEN and record.job_id:
+            raise FailedPrecondition(
+                "a job fetches the bytes of this upload", hint=f"watch job {record.job_id}"
+            )
+        if record.expires_at <= self._runtime.clock():
+            raise FailedPrecondition(
+                "nobody wrote to the upload for too long: it is about to be removed",
+                reason="UPLOAD_EXPIRED",
+                hint="start a new upload",
+            )
 
     async def _find(self, c: AsyncConnection, project_id: str, upload_id: str) -> UploadRecord:
         record = await upload_rows.get_upload(c, project_id, upload_id)
@@ -322,3 +331,9 @@ def check_size(record: UploadRecord, size_bytes: int) -> None:
             reason="UPLOAD_INCOMPLETE" if record.committed_offset < size_bytes else "UPLOAD_TOO_LONG",
             hint="send the rest from the committed offset on, end with flush, then commit",
         )
+
+
+def _complete() -> FailedPrecondition:
+    return FailedPrecondition(
+        "the upload is complete: nothing more can be written", hint="make an image of it"
+    )

@@ -76,6 +76,7 @@ WITHHELD: Final = {
     "file_token": "a secret: whoever has it reads the file that was handed over",
     "data": "bytes of the file",
     "zero_length": "bytes of the file",
+    "known": "bytes of the file",
     "flush": "says nothing",
     "header": "the call is admitted with it, and its fields are told",
     "validate_only": "a request that is only validated leaves no trace",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from grpc.aio import EOF
 
 from imsd import wire
+from imsd.chunks.known_chunks import NamedChunk
 from imsd.contract import InvalidRequest
 from imsd.core import checks
 from imsd.core.file_blocks import FileRange
 from imsd.core.file_blocks import Step as FileStep
 from imsd.core.handed_files import HandedFiles
 from imsd.core.runtime import Runtime
+from imsd.core.upload_chunks import UploadChunks
 from imsd.core.upload_session import UploadSession
 from imsd.core.uploads import GoneUpload, NewUpload, Uploads
 from imsd.metadata.records import UploadRecord
@@ -38,6 +40,7 @@ class UploadServicer(UploadServiceServicer):
     def __init__(self, uploads: Uploads, files: HandedFiles, runtime: Runtime, max_streams: int) -> None:
         self._uploads = uploads
         self._files = files
+        self._chunks = UploadChunks(runtime)
         self._pool = runtime.pool
         self._part_size_bytes = runtime.limits.upload_part_bytes
         self._places = asyncio.Semaphore(max_streams)
@@ -78,9 +81,16 @@ class UploadServicer(UploadServiceServicer):
             self._uploads.writing(project_id, header.upload_id, header.offset) as session,
             aclosing(session.steps(coming, self._is_place_wanted)) as steps,
         ):
-            async for answer in _answers(session, steps):
+            async for answer in self._answers(session, steps):
                 current_admission().answered(answer)
                 yield answer
+
+    async def FindUploadChunks(
+        self, request: pb.FindUploadChunksRequest, _: Context
+    ) -> pb.FindUploadChunksResponse:
+        upload = await self._uploads.get_open(request.project_id, request.upload_id)
+        known = await self._chunks.find(upload, _named(request.chunks))
+        return pb.FindUploadChunksResponse(known=known)
 
     async def CommitUpload(self, request: pb.CommitUploadRequest, _: Context) -> pb.Upload:
         return self._to_pb(
@@ -121,8 +131,41 @@ class UploadServicer(UploadServiceServicer):
     def _is_place_wanted(self) -> bool:
         return self._waiting > 0
 
+    async def _answers(
+        self, session: UploadSession, steps: AsyncIterator[Step]
+    ) -> AsyncIterator[pb.WriteUploadResponse]:
+        yield _answer(session)
+        told, received = session.committed_offset, session.received_offset
+        async for kind, value in steps:
+            await self._take(session, kind, value)
+            del value  # or it would stay in memory until the next message has come
+            has_come_far = session.received_offset - received >= ANSWER_BYTES
+            if session.committed_offset != told or has_come_far or kind == "flush":
+                told, received = session.committed_offset, session.received_offset
+                yield _answer(session)
+
+    async def _take(self, session: UploadSession, kind: str | None, value: Any) -> None:
+        if kind == "data":
+            await session.write(value)
+        elif kind == "zero_length":
+            await session.write_zeros(value)
+        elif kind == "range":
+            await session.copy(value)
+        elif kind == "flush":
+            await session.flush()
+        elif kind == "known":
+            async with aclosing(self._chunks.read(session.record, _named(value.chunks))) as pieces:
+                async for piece in pieces:
+                    await session.write(piece)
+        else:
+            raise InvalidRequest(
+                "a message must be data, zero_length, known or flush, and the header comes once"
+            )
+
     def _to_pb(self, record: UploadRecord) -> pb.Upload:
-        return convert.upload_to_pb(record, self._part_size_bytes)
+        upload = convert.upload_to_pb(record, self._part_size_bytes)
+        upload.proof_key = self._chunks.proof_key(record)
+        return upload
 
 
 async def _header(context: Context) -> pb.WriteUploadRequest.Header:
@@ -163,34 +206,11 @@ def _step(request: pb.WriteUploadRequest | wire.ReceivedBytes) -> Step:
     return kind, getattr(request, kind) if kind else None
 
 
-async def _answers(
-    session: UploadSession, steps: AsyncIterator[Step]
-) -> AsyncIterator[pb.WriteUploadResponse]:
-    yield _answer(session)
-    told, received = session.committed_offset, session.received_offset
-    async for kind, value in steps:
-        await _take(session, kind, value)
-        del value  # or it would stay in memory until the next message has come
-        has_come_far = session.received_offset - received >= ANSWER_BYTES
-        if session.committed_offset != told or has_come_far or kind == "flush":
-            told, received = session.committed_offset, session.received_offset
-            yield _answer(session)
-
-
-async def _take(session: UploadSession, kind: str | None, value: Any) -> None:
-    if kind == "data":
-        await session.write(value)
-    elif kind == "zero_length":
-        await session.write_zeros(value)
-    elif kind == "range":
-        await session.copy(value)
-    elif kind == "flush":
-        await session.flush()
-    else:
-        raise InvalidRequest("a message must be data, zero_length or flush, and the header comes once")
-
-
 def _answer(session: UploadSession) -> pb.WriteUploadResponse:
     return pb.WriteUploadResponse(
         committed_offset=session.committed_offset, received_offset=session.received_offset
     )
+
+
+def _named(chunks: Iterable[pb.UploadChunk]) -> list[NamedChunk]:
+    return [NamedChunk(chunk.digest, chunk.length, chunk.proof) for chunk in chunks]

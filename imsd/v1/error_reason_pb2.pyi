@@ -142,6 +142,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DIGEST_MISMATCH: _ErrorReason.ValueType  # 35
     ERROR_REASON_FILE_TOKEN_UNKNOWN: _ErrorReason.ValueType  # 36
     """no file waits under the token: hand it over again"""
+    ERROR_REASON_CHUNK_UNKNOWN: _ErrorReason.ValueType  # 37
+    """a chunk that a writer named is not known, or not proved: send its bytes"""
     ERROR_REASON_FORMAT_MISMATCH: _ErrorReason.ValueType  # 40
     """The bytes of an image.
     declared one format, is another
@@ -329,6 +331,8 @@ ERROR_REASON_UPLOAD_EXPIRED: ErrorReason.ValueType  # 34
 ERROR_REASON_DIGEST_MISMATCH: ErrorReason.ValueType  # 35
 ERROR_REASON_FILE_TOKEN_UNKNOWN: ErrorReason.ValueType  # 36
 """no file waits under the token: hand it over again"""
+ERROR_REASON_CHUNK_UNKNOWN: ErrorReason.ValueType  # 37
+"""a chunk that a writer named is not known, or not proved: send its bytes"""
 ERROR_REASON_FORMAT_MISMATCH: ErrorReason.ValueType  # 40
 """The bytes of an image.
 declared one format, is another

@@ -62,6 +62,7 @@ class Upload(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     IS_FAST_FIELD_NUMBER: _builtins.int
+    PROOF_KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID"""
     project_id: _builtins.str
@@ -88,6 +89,8 @@ class Upload(_message.Message):
     """tree digest of the file's bytes, once COMMITTED"""
     is_fast: _builtins.bool
     """for fast import, see CreateUploadRequest"""
+    proof_key: _builtins.bytes
+    """32 bytes, the key of proofs of this upload (see UploadChunk); empty once it is no more open"""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """UTC"""
@@ -114,14 +117,97 @@ class Upload(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         digest: _builtins.str = ...,
         is_fast: _builtins.bool = ...,
+        proof_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_offset", b"committed_offset", "created_at", b"created_at", "digest", b"digest", "disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "expires_at", b"expires_at", "file_name", b"file_name", "fingerprint", b"fingerprint", "id", b"id", "is_fast", b"is_fast", "part_size_bytes", b"part_size_bytes", "project_id", b"project_id", "size_bytes", b"size_bytes", "staged_bytes", b"staged_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_offset", b"committed_offset", "created_at", b"created_at", "digest", b"digest", "disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "expires_at", b"expires_at", "file_name", b"file_name", "fingerprint", b"fingerprint", "id", b"id", "is_fast", b"is_fast", "part_size_bytes", b"part_size_bytes", "project_id", b"project_id", "proof_key", b"proof_key", "size_bytes", b"size_bytes", "staged_bytes", b"staged_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Upload: _TypeAlias = Upload  # noqa: Y015
+
+@_typing.final
+class UploadChunk(_message.Message):
+    """UploadChunk names a piece of a file by its bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    digest: _builtins.bytes
+    """32 bytes: the BLAKE3 of its bytes"""
+    length: _builtins.int
+    """1 to 524288 bytes"""
+    proof: _builtins.bytes
+    """32 bytes: the BLAKE3 of its bytes, keyed with the upload's proof_key"""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.bytes = ...,
+        length: _builtins.int = ...,
+        proof: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "length", b"length", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadChunk: _TypeAlias = UploadChunk  # noqa: Y015
+
+@_typing.final
+class FindUploadChunksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """empty: the caller's only project, or "default" """
+    upload_id: _builtins.str
+    """UUID"""
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___UploadChunk]:
+        """1 to 512"""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        upload_id: _builtins.str = ...,
+        chunks: _abc.Iterable[Global___UploadChunk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "project_id", b"project_id", "upload_id", b"upload_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindUploadChunksRequest: _TypeAlias = FindUploadChunksRequest  # noqa: Y015
+
+@_typing.final
+class FindUploadChunksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KNOWN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def known(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """one a chunk, in the order asked"""
+
+    def __init__(
+        self,
+        *,
+        known: _abc.Iterable[_builtins.bool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known", b"known"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindUploadChunksResponse: _TypeAlias = FindUploadChunksResponse  # noqa: Y015
 
 @_typing.final
 class CreateUploadRequest(_message.Message):
@@ -300,10 +386,31 @@ class WriteUploadRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class KnownChunks(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CHUNKS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___UploadChunk]:
+            """1 to 64, one after the other, as FindUploadChunks found them"""
+
+        def __init__(
+            self,
+            *,
+            chunks: _abc.Iterable[Global___UploadChunk] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HEADER_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     ZERO_LENGTH_FIELD_NUMBER: _builtins.int
     FLUSH_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """1 byte to 1 MiB, the next bytes of the file; 1 MiB is best"""
     zero_length: _builtins.int
@@ -316,6 +423,10 @@ class WriteUploadRequest(_message.Message):
     def flush(self) -> Global___WriteUploadRequest.Flush:
         """make what was sent durable"""
 
+    @_builtins.property
+    def known(self) -> Global___WriteUploadRequest.KnownChunks:
+        """the next bytes are those of chunks that images of this project hold"""
+
     def __init__(
         self,
         *,
@@ -323,12 +434,13 @@ class WriteUploadRequest(_message.Message):
         data: _builtins.bytes = ...,
         zero_length: _builtins.int = ...,
         flush: Global___WriteUploadRequest.Flush | None = ...,
+        known: Global___WriteUploadRequest.KnownChunks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "flush", b"flush", "header", b"header", "step", b"step", "zero_length", b"zero_length"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "flush", b"flush", "header", b"header", "known", b"known", "step", b"step", "zero_length", b"zero_length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "flush", b"flush", "header", b"header", "step", b"step", "zero_length", b"zero_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "flush", b"flush", "header", b"header", "known", b"known", "step", b"step", "zero_length", b"zero_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["header", "data", "zero_length", "flush"]  # noqa: Y015
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["header", "data", "zero_length", "flush", "known"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 

@@ -52,6 +52,11 @@ class UploadServiceStub:
                 request_serializer=imsd_dot_v1_dot_upload__pb2.ListUploadsRequest.SerializeToString,
                 response_deserializer=imsd_dot_v1_dot_upload__pb2.ListUploadsResponse.FromString,
                 _registered_method=True)
+        self.FindUploadChunks = channel.unary_unary(
+                '/imsd.v1.UploadService/FindUploadChunks',
+                request_serializer=imsd_dot_v1_dot_upload__pb2.FindUploadChunksRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_upload__pb2.FindUploadChunksResponse.FromString,
+                _registered_method=True)
         self.WriteUpload = channel.stream_stream(
                 '/imsd.v1.UploadService/WriteUpload',
                 request_serializer=imsd_dot_v1_dot_upload__pb2.WriteUploadRequest.SerializeToString,
@@ -103,6 +108,19 @@ class UploadServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindUploadChunks(self, request, context):
+        """FindUploadChunks says which chunks of a file need not be sent, because images of this project hold the same bytes:
+        a WriteUpload may name them instead. A chunk counts as known only to who has its bytes: each is named
+        together with its proof, which is checked against the bytes that are stored. proto/README.md tells how a file is cut, and what a
+        proof is. Nothing is promised: a chunk may be gone when it is named to WriteUpload, which then says CHUNK_UNKNOWN.
+        No chunk is known for an upload of a fast import. Chunks that are found are kept for the upload until it ends.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (complete, or a job fetches into it), UPLOAD_EXPIRED,
+        UPLOAD_TAKEN_OVER (a writer began meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WriteUpload(self, request_iterator, context):
         """WriteUpload takes bytes in order from the committed offset and answers with the offset that
         would survive a crash, when it has moved, after one of the next messages: what came is made durable
@@ -120,7 +138,7 @@ class UploadServiceServicer:
         bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
         has ended its own and all that was asked for is answered.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
+        UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
         FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
         STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """
@@ -168,6 +186,11 @@ def add_UploadServiceServicer_to_server(servicer, server):
                     servicer.ListUploads,
                     request_deserializer=imsd_dot_v1_dot_upload__pb2.ListUploadsRequest.FromString,
                     response_serializer=imsd_dot_v1_dot_upload__pb2.ListUploadsResponse.SerializeToString,
+            ),
+            'FindUploadChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindUploadChunks,
+                    request_deserializer=imsd_dot_v1_dot_upload__pb2.FindUploadChunksRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_upload__pb2.FindUploadChunksResponse.SerializeToString,
             ),
             'WriteUpload': grpc.stream_stream_rpc_method_handler(
                     servicer.WriteUpload,
@@ -269,6 +292,33 @@ class UploadService:
             '/imsd.v1.UploadService/ListUploads',
             imsd_dot_v1_dot_upload__pb2.ListUploadsRequest.SerializeToString,
             imsd_dot_v1_dot_upload__pb2.ListUploadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindUploadChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.UploadService/FindUploadChunks',
+            imsd_dot_v1_dot_upload__pb2.FindUploadChunksRequest.SerializeToString,
+            imsd_dot_v1_dot_upload__pb2.FindUploadChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,

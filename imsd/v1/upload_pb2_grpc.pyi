@@ -52,6 +52,15 @@ class UploadServiceStub:
     """ListUploads returns the uploads of a project, newest first.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
+    FindUploadChunks: _grpc.UnaryUnaryMultiCallable[_upload_pb2.FindUploadChunksRequest, _upload_pb2.FindUploadChunksResponse]
+    """FindUploadChunks says which chunks of a file need not be sent, because images of this project hold the same bytes:
+    a WriteUpload may name them instead. A chunk counts as known only to who has its bytes: each is named
+    together with its proof, which is checked against the bytes that are stored. proto/README.md tells how a file is cut, and what a
+    proof is. Nothing is promised: a chunk may be gone when it is named to WriteUpload, which then says CHUNK_UNKNOWN.
+    No chunk is known for an upload of a fast import. Chunks that are found are kept for the upload until it ends.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (complete, or a job fetches into it), UPLOAD_EXPIRED,
+    UPLOAD_TAKEN_OVER (a writer began meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+    """
     WriteUpload: _grpc.StreamStreamMultiCallable[_upload_pb2.WriteUploadRequest, _upload_pb2.WriteUploadResponse]
     """WriteUpload takes bytes in order from the committed offset and answers with the offset that
     would survive a crash, when it has moved, after one of the next messages: what came is made durable
@@ -69,7 +78,7 @@ class UploadServiceStub:
     bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
     has ended its own and all that was asked for is answered.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
+    UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
     FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
     STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
@@ -113,6 +122,15 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """ListUploads returns the uploads of a project, newest first.
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
+    FindUploadChunks: _aio.UnaryUnaryMultiCallable[_upload_pb2.FindUploadChunksRequest, _upload_pb2.FindUploadChunksResponse]  # type: ignore[assignment]
+    """FindUploadChunks says which chunks of a file need not be sent, because images of this project hold the same bytes:
+    a WriteUpload may name them instead. A chunk counts as known only to who has its bytes: each is named
+    together with its proof, which is checked against the bytes that are stored. proto/README.md tells how a file is cut, and what a
+    proof is. Nothing is promised: a chunk may be gone when it is named to WriteUpload, which then says CHUNK_UNKNOWN.
+    No chunk is known for an upload of a fast import. Chunks that are found are kept for the upload until it ends.
+    Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (complete, or a job fetches into it), UPLOAD_EXPIRED,
+    UPLOAD_TAKEN_OVER (a writer began meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+    """
     WriteUpload: _aio.StreamStreamMultiCallable[_upload_pb2.WriteUploadRequest, _upload_pb2.WriteUploadResponse]  # type: ignore[assignment]
     """WriteUpload takes bytes in order from the committed offset and answers with the offset that
     would survive a crash, when it has moved, after one of the next messages: what came is made durable
@@ -130,7 +148,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
     has ended its own and all that was asked for is answered.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
+    UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
     FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
     STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
@@ -191,6 +209,21 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def FindUploadChunks(
+        self,
+        request: _upload_pb2.FindUploadChunksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upload_pb2.FindUploadChunksResponse, _abc.Awaitable[_upload_pb2.FindUploadChunksResponse]]:
+        """FindUploadChunks says which chunks of a file need not be sent, because images of this project hold the same bytes:
+        a WriteUpload may name them instead. A chunk counts as known only to who has its bytes: each is named
+        together with its proof, which is checked against the bytes that are stored. proto/README.md tells how a file is cut, and what a
+        proof is. Nothing is promised: a chunk may be gone when it is named to WriteUpload, which then says CHUNK_UNKNOWN.
+        No chunk is known for an upload of a fast import. Chunks that are found are kept for the upload until it ends.
+        Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION (complete, or a job fetches into it), UPLOAD_EXPIRED,
+        UPLOAD_TAKEN_OVER (a writer began meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
     def WriteUpload(
         self,
         request_iterator: _MaybeAsyncIterator[_upload_pb2.WriteUploadRequest],
@@ -212,7 +245,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
         has ended its own and all that was asked for is answered.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
+        UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
         FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
         STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """

@@ -61,6 +61,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     UPLOADING: (
         "ImageService/RegisterImage",
         "UploadService/CreateUpload",
+        "UploadService/FindUploadChunks",
         "UploadService/WriteUpload",
         "UploadService/CommitUpload",
         "UploadService/DeleteUpload",
