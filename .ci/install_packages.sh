@@ -12,7 +12,7 @@ common=(qemu-img=qemu-utils mke2fs=e2fsprogs mmdebstrap=mmdebstrap)
 tests=("${common[@]}" pg_ctl=postgresql systemd-analyze=systemd sfdisk=fdisk blkid=util-linux
        mkfs.xfs=xfsprogs mkfs.fat=dosfstools mcopy=mtools genisoimage=genisoimage
        mkntfs=ntfs-3g hivexregedit=libwin-hivex-perl mkfs.btrfs=btrfs-progs
-       qemu-system-x86_64=qemu-system-x86 node=nodejs npm=npm jq=jq)
+       qemu-system-x86_64=qemu-system-x86 node=nodejs npm=npm jq=jq nbdinfo=libnbd-bin)
 demo=("${common[@]}" sfdisk=fdisk extlinux=extlinux
       /usr/lib/syslinux/mbr/mbr.bin=syslinux-common)
 bench=("${demo[@]}" borg=borgbackup restic=restic casync=casync)

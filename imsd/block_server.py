@@ -1,0 +1,228 @@
+"""The composition root of the block server: configuration, plugins, stores, attachments, sockets.
+
+It opens no database and speaks no gRPC; see `imsd/nbd/README.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import fcntl
+import grp
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+import structlog
+
+from imsd.allocator import keep_loaded_objects
+from imsd.chunks.decode_pool import DecodePool
+from imsd.config import Config
+from imsd.config_block_server import BlockServerPlaces, block_server_places
+from imsd.config_loading import load_config
+from imsd.contract import BlobStore, FailedPrecondition, ImsError, InvalidRequest, NotFound, Unavailable
+from imsd.core.opened_stores import open_configured, ready_store
+from imsd.core.plugin_registry import load_plugins
+from imsd.core.store_sections import ConfiguredStore, configured_stores
+from imsd.logging_setup import set_up_logging
+from imsd.nbd.access_trace import TraceFiles
+from imsd.nbd.attachment import SocketRules
+from imsd.nbd.attachments import Attachments, Rules
+from imsd.nbd.cached_store import FetchedOnce
+from imsd.nbd.control import Control
+from imsd.nbd.decoded_chunks import DecodedChunks
+from imsd.nbd.description import DescriptionFiles
+from imsd.nbd.disk import Memory
+from imsd.nbd.disks import Disks, StoreAccess
+from imsd.nbd.stored_bytes import StoredBytes
+from imsd.service_notify import notify
+
+log = structlog.get_logger(__name__)
+
+# A store that did not open is tried again, at most so often.
+REOPEN_SECONDS = 1.0
+
+# Of prctl(2).
+PR_SET_DUMPABLE = 4
+
+FOLDER_MODE, SOCKETS_FOLDER_MODE = 0o700, 0o750
+
+
+class LazyStores:
+    """The configured stores, each opened when a disk of it is; closed with ``stack``."""
+
+    def __init__(self, stack: AsyncExitStack, configured: list[ConfiguredStore]) -> None:
+        self._stack = stack
+        self._configured = {each.name: each for each in configured}
+        self._open: dict[str, BlobStore] = {}
+        self._failed: dict[str, tuple[float, Unavailable]] = {}
+        self._opening = asyncio.Lock()
+
+    async def get(self, name: str) -> BlobStore:
+        """Raises NotFound, Unavailable (DRIVER_NOT_READY)."""
+        if name in self._open:
+            return self._open[name]
+        if name not in self._configured:
+            raise NotFound(f"no store {name[:80]!r} is configured here", field="store")
+        async with self._opening:
+            if name in self._open:
+                return self._open[name]
+            tried_at, failure = self._failed.get(name, (-REOPEN_SECONDS, None))
+            if failure is not None and time.monotonic() - tried_at < REOPEN_SECONDS:
+                raise failure
+            try:
+                opened = ready_store(
+                    await open_configured(self._stack, self._configured[name]), "store", name
+                )
+            except ImsError as error:
+                failure = Unavailable(error.message, reason="DRIVER_NOT_READY", hint=error.hint)
+                self._failed[name] = (time.monotonic(), failure)
+                raise failure from error
+            self._open[name] = opened
+            return opened
+
+    def is_on_this_machine(self, name: str) -> bool:
+        configured = self._configured.get(name)
+        return configured is not None and bool(configured.directories())
+
+
+@asynccontextmanager
+async def open_block_server(config: Config) -> AsyncIterator[BlockServerPlaces]:
+    """A running block server, stopped when the block is left. Raises `ImsError` when it cannot start."""
+    section = config.block_server
+    places = block_server_places(section, config.state_dir)
+    registry = load_plugins(config.disabled_plugins)
+    configured = configured_stores(registry, config.stores, config.default_store)
+    _make_folders(places)
+    async with AsyncExitStack() as stack:
+        stack.callback(os.close, _locked(places.state))
+        stores = LazyStores(stack, configured)
+        pool = DecodePool(config.decode_threads or None, section.memory_bytes // 2, is_nice=False)
+        stack.callback(pool.close)
+        cache = StoredBytes(places.cache, section.cache_bytes)
+        await asyncio.to_thread(cache.open)
+        fetched = FetchedOnce(cache)
+        stack.push_async_callback(fetched.close)
+        memory = Memory(pool, DecodedChunks(section.memory_bytes // 2), section.store_wait_seconds)
+
+        def is_kept(name: str) -> bool:
+            is_wanted = section.cache_local_stores or not stores.is_on_this_machine(name)
+            return section.cache_bytes > 0 and is_wanted
+
+        disks = Disks(StoreAccess(stores.get, is_kept), memory, fetched)
+        sockets = SocketRules(
+            places.sockets, config.socket_mode, _group(config.socket_group), section.max_clients
+        )
+        rules = Rules(
+            sockets=sockets,
+            max_attachments=section.max_attachments,
+            prefetch_limit=section.cache_bytes // 2,
+        )
+        files = DescriptionFiles(places.state / "attachments")
+        attachments = Attachments(disks, files, TraceFiles(places.state / "traces"), rules)
+        stack.push_async_callback(attachments.close)
+        control = Control(attachments, version_of("imsd"))
+        stack.push_async_callback(control.close)
+        try:
+            restored = await attachments.start()
+            control.listen(places.control_socket)
+        except OSError as error:
+            raise _unusable(str(error.filename or places.control_socket), error) from error
+        log.info("ready", control=str(places.control_socket), restored_attachments=restored)
+        yield places
+
+
+async def _serve(config: Config) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with open_block_server(config) as places:
+        keep_loaded_objects()
+        notify("READY=1", f"STATUS=controlled by {places.control_socket}", f"MAINPID={os.getpid()}")
+        await stopping.wait()
+        notify("STOPPING=1")
+        log.info("stopping")
+    log.info("stopped")
+
+
+def run_command_line() -> None:
+    """Run by the arguments of this process, and exit: 0 ok, 1 failed, 2 wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="imsd-nbd", description="Serve attached images as read-only disks over NBD."
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML; by default that of the daemon")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the daemon's state directory")
+    parser.add_argument("--log-format", choices=("console", "json"), help="how log lines look")
+    options = parser.parse_args()
+    flags = {"state_dir": options.state_dir, "log_format": options.log_format}
+    try:
+        config = load_config(options.config, flags).config
+        set_up_logging(config.log_format, config.log_level)
+        _leave_no_dumps()
+        _take_descriptors()
+        asyncio.run(_serve(config))
+    except ImsError as error:
+        print(f"imsd-nbd: {error.message} [{error.reason}]", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(2 if error.field.startswith("--") else 1)
+
+
+def _leave_no_dumps() -> None:
+    """Data keys are in this memory only: neither a core dump nor a debugger of the same user gets them."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _take_descriptors() -> None:
+    """As many as the system allows: each client takes one."""
+    _, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
+
+
+def _make_folders(places: BlockServerPlaces) -> None:
+    """Raises InvalidRequest (INVALID_CONFIGURATION)."""
+    control_folder = places.control_socket.parent
+    # Clients of disks pass through the first two.
+    wanted = ((control_folder, 0o755), (places.sockets, SOCKETS_FOLDER_MODE), (places.state, FOLDER_MODE))
+    for folder, mode in wanted:
+        try:
+            folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(str(folder), error) from error
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor that keeps others out. Raises FailedPrecondition (STATE_DIRECTORY_IN_USE)."""
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise FailedPrecondition(
+            f"another block server uses {folder}",
+            reason="STATE_DIRECTORY_IN_USE",
+            hint="stop it first, or give this one a state directory of its own",
+        ) from None
+    return fd
+
+
+def _group(name: str) -> int:
+    return grp.getgrnam(name).gr_gid if name else -1
+
+
+def _unusable(place: str, error: OSError) -> InvalidRequest:
+    return InvalidRequest(
+        f"{place} cannot be used: {error.strerror}",
+        reason="INVALID_CONFIGURATION",
+        hint="choose another run_dir or cache_dir of block_server, or mend its permissions",
+    )

@@ -1,0 +1,374 @@
+"""A stored image as a disk that is read by several clients: loaded once for all, decoded, read ahead.
+
+Where chunks lie on the disk is looked up a region at a time and remembered; what the clients of one turn of
+the event loop lack is loaded together, in runs of neighbours. Everything here runs on the event loop, but for
+what is given to the decode pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from imsd.chunks.chunk_reader import ChunkReader
+from imsd.chunks.decode_pool import ByteBudget, DecodePool
+from imsd.contract import Buffer, ImsError, Unavailable
+from imsd.formats.output import Zeros
+from imsd.formats.source import Extent
+
+from .decoded_chunks import DecodedChunks
+
+R = TypeVar("R")
+
+# The places of chunks are looked up for so much of a disk at once, and so many of these are remembered.
+REGION_BYTES = 16 << 20
+REGIONS_KEPT = 256
+
+# What is loaded and decoded in one go.
+MAX_RUN_BYTES = 1 << 20
+
+# A look at the allocation of a disk goes so far at most.
+MAX_STATUS_BYTES = 1 << 30
+
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.1, 2.0
+
+ReaderOpening = Callable[[], Awaitable[ChunkReader]]
+
+
+class Region(NamedTuple):
+    """Where the chunks that touch a part of a disk begin and end, in order."""
+
+    starts: list[int]
+    ends: list[int]
+
+
+@dataclass(slots=True)
+class DiskStats:
+    """Counters of a disk; bytes and chunks since it was opened."""
+
+    fetched_bytes: int = 0
+    cached_bytes: int = 0
+    prefetched_bytes: int = 0
+    memory_hits: int = 0
+    memory_misses: int = 0
+    errors: int = 0
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What all disks share: threads, the bytes being loaded, the chunks that were."""
+
+    pool: DecodePool
+    chunks: DecodedChunks
+    store_wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSource:
+    """Where a disk is read. ``open_reader`` may be called again after it failed.
+
+    ``budget``: bytes that may be under way from its store.
+    """
+
+    open_reader: ReaderOpening
+    stats: DiskStats
+    budget: ByteBudget
+
+
+class Disk:
+    """One manifest. ``number``: its own in this process."""
+
+    def __init__(self, number: int, size_bytes: int, source: DiskSource, memory: Memory) -> None:
+        self.number = number
+        self.size_bytes = size_bytes
+        self.stats = source.stats
+        self._store_budget = source.budget
+        self._memory = memory
+        self._open_reader = source.open_reader
+        self._reader: ChunkReader | None = None
+        self._opening: asyncio.Task[ChunkReader] | None = None
+        self._regions: OrderedDict[int, Region] = OrderedDict()
+        self._asked: dict[int, asyncio.Task[None]] = {}  # regions that are looked up
+        self._loading: dict[int, asyncio.Future[None]] = {}  # by the chunk's start
+        self._wanted: dict[int, int] = {}  # start and end of what this turn of the loop lacks
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        return self._reader is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is being loaded."""
+        return bool(self._loading or self._asked)
+
+    async def open(self) -> ChunkReader:
+        """Once for all who ask. Raises what opening raises, for them all; then it may be tried again."""
+        if self._reader is not None:
+            return self._reader
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._open_reader())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    def _opened(self, opening: asyncio.Task[ChunkReader]) -> None:
+        self._opening = None
+        if not opening.cancelled() and opening.exception() is None:
+            self._reader = opening.result()
+
+    async def quiet(self) -> None:
+        """Wait until nothing is being loaded."""
+        while waiting := [*self._loading.values(), *self._asked.values()]:
+            await asyncio.wait(waiting)
+
+    async def close(self) -> None:
+        """End what is under way. The disk is not used afterwards."""
+        tasks = [*self._tasks, *self._asked.values(), *([self._opening] if self._opening else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._memory.chunks.forget_disk(self.number)
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def lacking(self, start: int, length: int) -> Sequence[asyncio.Future[None]]:
+        """What a reader of the range waits for; none: `at_hand` has it all.
+
+        When these are done, others may be lacking: the places of chunks first, then the chunks. One that
+        fails raises what the reader is to be told: DataLoss, Unavailable.
+        """
+        places = self._places_asked(start, length)
+        if places:
+            return places
+        return [
+            future for first, end in self._chunks(start, length) if (future := self._wait_for(first, end))
+        ]
+
+    def load_ahead(self, start: int, length: int) -> None:
+        """As `lacking`, for somebody who does not wait; nothing when others wait for memory."""
+        length = min(length, self.size_bytes - start)
+        if length > 0 and not self._store_budget.waiting and not self._memory.pool.budget.waiting:
+            for future in self.lacking(start, length):
+                future.add_done_callback(_retrieved)
+
+    def at_hand(self, start: int, length: int) -> list[Buffer | int] | None:
+        """The range in pieces: bytes, or so many zeros; None when something is lacking."""
+        found: list[Buffer | int] = []
+        position, end = start, start + length
+        for number in range(start // REGION_BYTES, (end - 1) // REGION_BYTES + 1):
+            if number not in self._regions:
+                return None
+        for first, last in self._chunks(start, length):
+            content = self._memory.chunks.get((self.number, first))
+            if content is None:
+                return None
+            if position < first:
+                found.append(first - position)
+                position = first
+            stop = min(last, end)
+            is_whole = position == first and stop == last
+            found.append(content if is_whole else memoryview(content)[position - first : stop - first])
+            position = stop
+        if position < end:
+            found.append(end - position)
+        return found
+
+    async def read(self, start: int, length: int) -> list[Buffer | int]:
+        """As `at_hand`, loaded if need be. Raises DataLoss, Unavailable."""
+        while (found := self.at_hand(start, length)) is None:
+            for future in self.lacking(start, length):
+                await asyncio.shield(future)
+        return found
+
+    async def extents(self, start: int, length: int) -> Sequence[Extent]:
+        """The allocation of the beginning of the range, as of `BlockSource`. Raises DataLoss, Unavailable."""
+        return await self.patiently(self._extents, start, min(length, MAX_STATUS_BYTES))
+
+    async def _extents(self, start: int, length: int) -> Sequence[Extent]:
+        reader = await self.open()
+        return await self._memory.pool.run(reader.extents, start, length)
+
+    async def fetch(self, start: int, length: int) -> None:
+        """Have the stored bytes of the range read from the store, and kept where they are kept."""
+        reader = await self.open()
+        pool = self._memory.pool
+        found = await pool.run(reader.manifest.chunks, start, length)
+        pieces = [(chunk.start, chunk.length) for chunk in found]
+        async with self._room(sum(chunk.stored_length for chunk in found)):
+            await pool.run(reader.require, pieces)
+
+    async def patiently(self, function: Callable[..., Awaitable[R]], *arguments: object) -> R:
+        """What it returns; while the store is out of reach, again and again for `store_wait_seconds`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._memory.store_wait_seconds
+        pause = FIRST_WAIT_SECONDS
+        while True:
+            try:
+                return await function(*arguments)
+            except Unavailable as error:
+                self.stats.last_error = error.message
+                if loop.time() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_WAIT_SECONDS)
+
+    # -- where chunks are -----------------------------------------------------------------------------------
+
+    def _places_asked(self, start: int, length: int) -> list[asyncio.Task[None]]:
+        asked = []
+        for number in range(start // REGION_BYTES, (start + length - 1) // REGION_BYTES + 1):
+            if number in self._regions:
+                self._regions.move_to_end(number)
+            else:
+                if number not in self._asked:
+                    self._asked[number] = task = asyncio.ensure_future(self._look_up(number))
+                    task.add_done_callback(_retrieved)
+                asked.append(self._asked[number])
+        return asked
+
+    async def _look_up(self, number: int) -> None:
+        try:
+            self._regions[number] = await self.patiently(self._region, number * REGION_BYTES)
+            while len(self._regions) > REGIONS_KEPT:
+                self._regions.popitem(last=False)
+        except ImsError as error:
+            self.stats.last_error = error.message
+            raise
+        finally:
+            del self._asked[number]
+
+    async def _region(self, start: int) -> Region:
+        reader = await self.open()
+        length = min(REGION_BYTES, self.size_bytes - start)
+        return await self._memory.pool.run(_region, reader, start, length)
+
+    def _chunks(self, start: int, length: int) -> Iterable[tuple[int, int]]:
+        """(start, end) of the chunks that touch the range, whose regions are known."""
+        end = start + length
+        seen = -1
+        for number in range(start // REGION_BYTES, (end - 1) // REGION_BYTES + 1):
+            region = self._regions[number]
+            for index in range(bisect_right(region.ends, start), bisect_left(region.starts, end)):
+                first = region.starts[index]
+                if first > seen:  # one that crosses a border is in both regions
+                    seen = first
+                    yield first, region.ends[index]
+
+    # -- loading --------------------------------------------------------------------------------------------
+
+    def _wait_for(self, first: int, end: int) -> asyncio.Future[None] | None:
+        if (self.number, first) in self._memory.chunks:
+            self.stats.memory_hits += 1
+            return None
+        self.stats.memory_misses += 1
+        future = self._loading.get(first)
+        if future is None:
+            loop = asyncio.get_running_loop()
+            future = self._loading[first] = loop.create_future()
+            if not self._wanted:
+                loop.call_soon(self._start_loading)
+            self._wanted[first] = end
+        return future
+
+    def _start_loading(self) -> None:
+        wanted, self._wanted = sorted(self._wanted.items()), {}
+        for run in runs(wanted):
+            task = asyncio.ensure_future(self._load(run))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _load(self, run: Sequence[tuple[int, int]]) -> None:
+        """Load neighbours, and tell those who wait."""
+        futures = [self._loading[first] for first, _ in run]
+        try:
+            contents = await self.patiently(self._contents, run)
+            for (first, _), content in zip(run, contents, strict=True):
+                self._memory.chunks.put((self.number, first), content)
+        except ImsError as error:
+            self.stats.last_error = error.message
+            self._settle(run, futures, error)
+        except asyncio.CancelledError:
+            self._settle(run, futures, Unavailable("the block server stops, or the disk is detached"))
+            raise
+        except Exception:
+            self._settle(run, futures, ImsError("reading the disk failed: see the log of the block server"))
+            raise
+        else:
+            self._settle(run, futures, None)
+
+    def _settle(
+        self,
+        run: Sequence[tuple[int, int]],
+        futures: Sequence[asyncio.Future[None]],
+        error: Exception | None,
+    ) -> None:
+        for (first, _), future in zip(run, futures, strict=True):
+            del self._loading[first]
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+                future.exception()  # retrieved: perhaps nobody waits any more
+
+    async def _contents(self, run: Sequence[tuple[int, int]]) -> list[Buffer]:
+        reader = await self.open()
+        # As much again for what is stored, which has to be at hand to be decoded.
+        async with self._room(2 * sum(end - first for first, end in run)):
+            return await self._memory.pool.run(_decode, reader, run)
+
+    @asynccontextmanager
+    async def _room(self, size_bytes: int) -> AsyncIterator[None]:
+        """First what the store of this disk may have, so that one that does not answer stops no other."""
+        async with self._store_budget.reserve(size_bytes), self._memory.pool.budget.reserve(size_bytes):
+            yield
+
+
+def runs(wanted: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Chunks (start, end) in order, those without a gap between them together, up to `MAX_RUN_BYTES`."""
+    found: list[list[tuple[int, int]]] = []
+    for first, end in wanted:
+        last = found[-1] if found else []
+        if last and last[-1][1] == first and end - last[0][0] <= MAX_RUN_BYTES:
+            last.append((first, end))
+        else:
+            found.append([(first, end)])
+    return found
+
+
+def _region(reader: ChunkReader, start: int, length: int) -> Region:
+    """In a thread."""
+    found = reader.manifest.chunks(start, length)
+    return Region([chunk.start for chunk in found], [chunk.end for chunk in found])
+
+
+def _decode(reader: ChunkReader, run: Sequence[tuple[int, int]]) -> list[Buffer]:
+    """The content of each chunk of a run, in a thread."""
+    first, last = run[0][0], run[-1][1]
+    pieces = iter(reader.read(first, last - first))
+    contents: list[Buffer] = []
+    for start, end in run:
+        content: list[Buffer] = []
+        missing = end - start
+        while missing:
+            piece = next(pieces)
+            if isinstance(piece, Zeros):
+                raise ValueError("a chunk begins where there is none")
+            # A view is of bytes as they were fetched, which would all be kept with it.
+            content.append(piece if isinstance(piece, bytes) else bytes(piece))
+            missing -= len(piece)
+        contents.append(content[0] if len(content) == 1 else b"".join(content))
+    return contents
+
+
+def _retrieved(future: asyncio.Future[None]) -> None:
+    """Nobody waits for it: its error is in the counters."""
+    if not future.cancelled():
+        future.exception()
