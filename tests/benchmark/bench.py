@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmark import conversions, dedup, downloads, imports, inspection, limits, lists, report
+from tests.benchmark import conversions, dedup, delta, downloads, imports, inspection, limits, lists, report
 from tests.benchmark.disks import ROOT, Disks, describe
 from tests.benchmark.report import Row
 from tests.benchmark.stopwatch import Times
@@ -33,6 +33,7 @@ GROUPS: dict[str, Group] = {
     "formats": conversions.formats,
     "same-again": dedup.same_again,
     "two-builds": dedup.two_builds,
+    "delta": delta.delta,
     "memory": limits.memory,
     "latency": limits.latency,
     "inspect": inspection.stored_image,
