@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import numpy as np
 import zstandard
@@ -17,22 +17,27 @@ from blake3 import blake3
 
 from imsd.contract import BlobId, BlobStore, Buffer, ByteRange, DataLoss
 from imsd.formats.output import PlainOutput, Zeros
-from imsd.formats.source import Extent, FetchedSource, Frame, FrameSource, NeedBytes
+from imsd.formats.source import Extent, Frame, FrameSource, NeedBytes
 from imsd.formats.zvhd_codec import unzstd_frames
 
+from .cipher import ChunkCipher
 from .codec import check_of
 from .decode_pool import DecodePool
 from .fetched_segments import SegmentSource
 from .index import Codec, pack_blob
 from .manifest_reader import ManifestReader, StoredChunk, open_manifest
-from .store_read import LOST_HINT, read_blobs
-from .tree_digest import format_digest
+from .sealing import open_chunk
+from .store_read import LOST_HINT, GuestFetch, read_blobs
+from .tree_digest import KEYED_PREFIX, PREFIX, TreeHasher, format_digest
 
 # All packs of a manifest make one address space: pack number n begins at n << PACK_SHIFT. Offsets in a
 # pack fit 32 bits and packs are far shorter, so ranges of two packs never touch.
 PACK_SHIFT = 32
 
 OnRead = Callable[[int], None]
+
+ALTERED = "its bytes are not those that were written"
+FOREIGN = "it is not what was sealed for this place of this disk"
 
 
 class PackSource(SegmentSource):
@@ -62,31 +67,6 @@ class PackSource(SegmentSource):
         return [piece for blob in wanted for piece in loaded[blob]]
 
 
-class GuestFetch(FetchedSource):
-    """Fetches for a range of the disk, so that an error can say where on the disk bytes are lost."""
-
-    def __init__(self, source: FetchedSource, guest: ByteRange) -> None:
-        self.size_bytes = source.size_bytes
-        self._source = source
-        self._guest = guest
-
-    @asynccontextmanager
-    async def fetching(self, ranges: Sequence[ByteRange]) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(self._source.fetching(ranges))
-            except DataLoss as error:
-                raise DataLoss(
-                    f"the disk cannot be read from guest offset {self._guest.offset} "
-                    f"to {self._guest.end}: {error.message}",
-                    hint=error.hint,
-                ) from None
-            yield
-
-    def _read(self, offset: int, length: int) -> bytes | memoryview:
-        return self._source.read(offset, length)
-
-
 class ChunkReader(FrameSource):
     """A stored image; see `open_chunk_reader`. Thread-safe; runs in the decode pool.
 
@@ -94,6 +74,8 @@ class ChunkReader(FrameSource):
 
     ``digests``: what is decoded is compared with the chunk's digest too, which finds a chunk that was
     wrong when it was stored. It costs more than all else but decoding, and is for `verify`.
+    ``cipher``: that of an encrypted image. What it opens is what was sealed, so the check is compared only
+    to say what is wrong, and for `verify`.
     ``on_read`` is told, in any thread, the plain bytes of each chunk that is taken from what was fetched.
     """
 
@@ -104,17 +86,25 @@ class ChunkReader(FrameSource):
         *,
         digests: bool = False,
         on_read: OnRead | None = None,
+        cipher: ChunkCipher | None = None,
     ) -> None:
+        """Raises DataLoss if the manifest is not that of the cipher's image; see `ManifestReader.require`."""
+        manifest.require(cipher)
         self.manifest = manifest
         self.size_bytes = manifest.size_bytes
         self._packs = PackSource(store, manifest.pack_ids)
         self._compares_digests = digests
         self._on_read = on_read
+        self._cipher = cipher
 
     @property
     def digest(self) -> str:
-        """The tree digest of the disk, as the manifest has it: ``b3t:`` and 64 hex digits."""
-        return format_digest(self.manifest.tree_digest)
+        """The tree digest of the disk, as the manifest has it; ``b3k:`` of an encrypted one."""
+        return format_digest(self.manifest.tree_digest, KEYED_PREFIX if self._cipher else PREFIX)
+
+    def digest_of(self, tree: TreeHasher) -> str:
+        """What `digest` is if the disk is as ``tree`` has it."""
+        return self._cipher.tree_digest(tree.digest()) if self._cipher else tree.digest()
 
     @property
     def bytes_at_hand(self) -> int:
@@ -160,7 +150,7 @@ class ChunkReader(FrameSource):
 
     def frame_table(self, start: int, length: int) -> Sequence[tuple[int, int, int]]:
         return [
-            (at, plain, 0 if chunk.codec == Codec.RAW else stored)
+            (at, plain, 0 if chunk.form == Codec.RAW else stored)
             for chunk in self._chunks(start, length)
             for at, plain, stored in _parts(chunk)
             if at < start + length and at + plain > start
@@ -183,7 +173,7 @@ class ChunkReader(FrameSource):
     def check_chunk(self, chunk: StoredChunk) -> None:
         """Decode one chunk and compare it with its digest. Raises `NeedBytes`, DataLoss."""
         self._require(chunk.start, chunk.length, [chunk])
-        self._plain(chunk, self._stored(chunk))
+        self._plain(chunk, self._kept(chunk))
 
     def blob_of(self, chunk: StoredChunk) -> BlobId:
         """The pack a chunk lies in."""
@@ -217,40 +207,66 @@ class ChunkReader(FrameSource):
         except NeedBytes as need:
             raise NeedBytes(GuestFetch(need.source, ByteRange(start, length)), need.ranges) from None
 
-    def _stored(self, chunk: StoredChunk) -> bytes | memoryview:
-        """The chunk as it was written."""
+    def _stored(self, chunk: StoredChunk) -> memoryview:
+        """The chunk as it lies in its pack."""
         place = self._packs.place(chunk)
         stored = self._packs.read(place.offset, place.length)
-        if check_of(stored) != chunk.check:
-            raise self._damaged(chunk, "its bytes are not those that were written")
+        if (not self._cipher or self._compares_digests) and check_of(stored) != chunk.check:
+            raise self._damaged(chunk, ALTERED)
         if self._on_read:
             self._on_read(chunk.length)
-        return stored
+        return memoryview(stored)
+
+    def _kept(self, chunk: StoredChunk) -> memoryview:
+        """The chunk as it was before it was sealed, if it was; good until the next call in this thread."""
+        if self._cipher is None:
+            return self._stored(chunk)
+        if len(_scratch.content) < chunk.form_length:
+            _scratch.content = bytearray(chunk.form_length)
+        return self._opened(self._cipher, chunk, memoryview(_scratch.content)[: chunk.form_length])
+
+    def _own(self, chunk: StoredChunk) -> memoryview:
+        """As `_kept`, good for ever."""
+        if self._cipher is None:
+            return self._stored(chunk)
+        return self._opened(self._cipher, chunk, memoryview(bytearray(chunk.form_length)))
+
+    def _opened(self, cipher: ChunkCipher, chunk: StoredChunk, content: memoryview) -> memoryview:
+        stored = self._stored(chunk)
+        if not open_chunk(cipher, chunk, stored, content):
+            is_intact = check_of(stored) == chunk.check
+            raise self._damaged(chunk, FOREIGN if is_intact else ALTERED)
+        return content
 
     def _pieces(self, chunk: StoredChunk, start: int, end: int) -> Iterator[tuple[int, Buffer]]:
         """(place on the disk, bytes) of the chunk's frames that touch the range."""
-        stored = self._stored(chunk)
-        if chunk.codec != Codec.ZSTD or self._compares_digests:
-            yield chunk.start, self._plain(chunk, stored)
+        if chunk.form != Codec.ZSTD or self._compares_digests:
+            kept = self._own(chunk) if chunk.form == Codec.RAW else self._kept(chunk)
+            yield chunk.start, self._plain(chunk, kept)
             return
-        for at, length, frame in _cut(chunk, stored):
-            if at < end and at + length > start:
-                yield at, self._decoded(chunk, frame, length)
+        yield from [
+            (at, self._decoded(chunk, frame, length))
+            for at, length, frame in _cut(chunk, self._kept(chunk))
+            if at < end and at + length > start
+        ]
 
-    def _plain(self, chunk: StoredChunk, stored: Buffer) -> Buffer:
+    def _plain(self, chunk: StoredChunk, kept: memoryview) -> Buffer:
         """The chunk's bytes."""
-        plain = stored
-        if chunk.codec == Codec.ZSTD:
-            frames = [self._decoded(chunk, frame, length) for _, length, frame in _cut(chunk, stored)]
+        plain: Buffer = kept
+        if chunk.form == Codec.ZSTD:
+            frames = [self._decoded(chunk, frame, length) for _, length, frame in _cut(chunk, kept)]
             plain = frames[0] if len(frames) == 1 else b"".join(frames)
-        elif chunk.codec == Codec.RECORD:
-            plain = self._record(chunk, stored)
-        if self._compares_digests and blake3(plain).digest() != chunk.digest:
+        elif chunk.form == Codec.RECORD:
+            plain = self._record(chunk, kept)
+        if self._compares_digests and self._digest(chunk, plain) != chunk.digest:
             raise self._damaged(chunk, "its bytes do not have its digest")
         return plain
 
-    def _record(self, chunk: StoredChunk, stored: Buffer) -> bytes:
-        plain = unzstd_frames(memoryview(stored), chunk.length)
+    def _digest(self, chunk: StoredChunk, plain: Buffer) -> bytes:
+        return self._cipher.chunk_digest(chunk.start, plain) if self._cipher else blake3(plain).digest()
+
+    def _record(self, chunk: StoredChunk, frames: memoryview) -> bytes:
+        plain = unzstd_frames(frames, chunk.length)
         if plain is None:
             raise self._damaged(chunk, "its zstd frames are damaged")
         return plain
@@ -262,16 +278,16 @@ class ChunkReader(FrameSource):
             raise self._damaged(chunk, str(error)) from None
 
     def _frames(self, chunk: StoredChunk) -> list[Frame]:
-        if chunk.codec == Codec.RAW:
+        if chunk.form == Codec.RAW:
             return [Frame(chunk.start, chunk.length, None)]
-        if chunk.codec == Codec.RECORD:
+        if chunk.form == Codec.RECORD:
             # With checksums or without: its check has proved the bytes, and nobody makes them better.
-            return [Frame(chunk.start, chunk.length, self._stored(chunk))]
+            return [Frame(chunk.start, chunk.length, self._own(chunk))]
         try:
             return [
                 # A frame without checksum is good to read, and not good enough to travel.
                 Frame(start, length, frame if check_frame_header(frame, length) else None)
-                for start, length, frame in _cut(chunk, self._stored(chunk))
+                for start, length, frame in _cut(chunk, self._own(chunk))
             ]
         except ValueError as error:
             raise self._damaged(chunk, str(error)) from None
@@ -287,20 +303,20 @@ class ChunkReader(FrameSource):
 def _parts(chunk: StoredChunk) -> list[tuple[int, int, int]]:
     """(start on the disk, length, stored length) of what is stored of a chunk in one piece each."""
     if not chunk.first_length:
-        return [(chunk.start, chunk.length, chunk.stored_length)]
+        return [(chunk.start, chunk.length, chunk.form_length)]
     return [
         (chunk.start, chunk.first_length, chunk.first_stored),
         (
             chunk.start + chunk.first_length,
             chunk.length - chunk.first_length,
-            chunk.stored_length - chunk.first_stored,
+            chunk.form_length - chunk.first_stored,
         ),
     ]
 
 
-def _cut(chunk: StoredChunk, stored: Buffer) -> list[tuple[int, int, memoryview]]:
+def _cut(chunk: StoredChunk, kept: memoryview) -> list[tuple[int, int, memoryview]]:
     """As `_parts`, with the bytes of each."""
-    rest = memoryview(stored)
+    rest = kept
     cut = []
     for start, length, size in _parts(chunk):
         cut.append((start, length, rest[:size]))
@@ -316,10 +332,24 @@ async def open_chunk_reader(
     *,
     digests: bool = False,
     on_read: OnRead | None = None,
+    cipher: ChunkCipher | None = None,
 ) -> AsyncIterator[ChunkReader]:
-    """Open a stored image; the caller holds its manifest; see `ChunkReader`. Raises DataLoss, Unavailable."""
+    """Open a stored image; the caller holds its manifest; see `ChunkReader`. Raises DataLoss, Unavailable.
+
+    DataLoss has the reason KEY_MISMATCH when the manifest was not written with the key of ``cipher``.
+    """
     manifest = await open_manifest(store, manifest_id, pool)
-    yield ChunkReader(store, manifest, digests=digests, on_read=on_read)
+    yield ChunkReader(store, manifest, digests=digests, on_read=on_read, cipher=cipher)
+
+
+class _Scratch(threading.local):
+    """Room for what was sealed, one a thread: making it anew costs as much as opening the chunk."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+
+_scratch = _Scratch()
 
 
 class _ThreadDecoder(threading.local):

@@ -9,7 +9,7 @@ written before anybody decodes them, or without decoding them at all.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import zstandard
@@ -33,6 +33,10 @@ PARAMETERS = zstandard.ZstdCompressionParameters(
     write_checksum=True,
     write_content_size=True,
 )
+
+
+# The check of what is stored.
+Check = Callable[[Buffer], bytes]
 
 
 class PlainChunk(NamedTuple):
@@ -71,7 +75,17 @@ def border_in(start: int, length: int) -> int:
     return border if border < length else 0
 
 
-def encode_chunks(chunks: Sequence[PlainChunk]) -> list[EncodedChunk]:
+def check_of(stored: Buffer) -> bytes:
+    """The check of stored bytes."""
+    return blake3(stored).digest(CHECK_BYTES)
+
+
+def no_check(stored: Buffer) -> bytes:
+    """For what is not stored as it is: it will be sealed."""
+    return b""
+
+
+def encode_chunks(chunks: Sequence[PlainChunk], check: Check = check_of) -> list[EncodedChunk]:
     """How each of ``chunks`` is to be stored: in new frames, or as it is."""
     if not chunks:
         return []
@@ -79,20 +93,15 @@ def encode_chunks(chunks: Sequence[PlainChunk]) -> list[EncodedChunk]:
     # All in one call: between calls a thread waits for the interpreter, which the event loop holds often.
     made = _contexts.compressor.multi_compress_to_buffer(parts, threads=1)
     frames = (memoryview(cast(Buffer, made[number])) for number in range(len(parts)))
-    return [_encoded(chunk, next(frames), next(frames) if chunk.border else None) for chunk in chunks]
+    return [_encoded(chunk, next(frames), next(frames) if chunk.border else None, check) for chunk in chunks]
 
 
-def keep_record(digest: bytes, content: memoryview, frames: Buffer) -> EncodedChunk:
+def keep_record(digest: bytes, content: memoryview, frames: Buffer, check: Check = check_of) -> EncodedChunk:
     """A piece of a disk as it came: ``frames`` decode to ``content``. Empty: they are made."""
     stored = frames or _contexts.compressor.compress(content)
     if len(stored) >= len(content):
         return _kept(digest, content)
-    return EncodedChunk(digest, len(content), Codec.RECORD, stored, check_of(stored))
-
-
-def check_of(stored: Buffer) -> bytes:
-    """The check of stored bytes."""
-    return blake3(stored).digest(CHECK_BYTES)
+    return EncodedChunk(digest, len(content), Codec.RECORD, stored, check(stored))
 
 
 def _parts(chunk: PlainChunk) -> list[memoryview]:
@@ -102,14 +111,14 @@ def _parts(chunk: PlainChunk) -> list[memoryview]:
 
 
 def _kept(digest: bytes, content: memoryview) -> EncodedChunk:
-    # The digest is the BLAKE3 of the plain bytes, and these are stored.
+    # The digest is the BLAKE3 of the plain bytes, and these are stored, unless they are sealed.
     return EncodedChunk(digest, len(content), Codec.RAW, content, digest[:CHECK_BYTES])
 
 
-def _encoded(chunk: PlainChunk, first: memoryview, second: memoryview | None) -> EncodedChunk:
+def _encoded(chunk: PlainChunk, first: memoryview, second: memoryview | None, check: Check) -> EncodedChunk:
     digest, content, border = chunk
     stored: Buffer = first if second is None else b"".join((first, second))
     if len(stored) >= len(content):
         return _kept(digest, content)
     first_stored = len(first) if border else 0
-    return EncodedChunk(digest, len(content), Codec.ZSTD, stored, check_of(stored), border, first_stored)
+    return EncodedChunk(digest, len(content), Codec.ZSTD, stored, check(stored), border, first_stored)

@@ -9,6 +9,7 @@ from blake3 import blake3
 
 from .buffers import Window
 from .chunker import BlockMarks, Chunker
+from .cipher import ChunkCipher
 from .layout import BLOCK_BYTES
 from .tree_digest import LEAF_BYTES, ZERO_DIGESTS, leaf_digest
 
@@ -18,7 +19,8 @@ class Cut:
     """What is decided of a disk: ``chunks`` as (start, length), then leaves, all inside ``content``.
 
     ``content``: the disk's bytes from ``base``. ``leaf_end``: where the whole leaves from ``base`` end;
-    ``zero_leaves`` follow, then ``tail``, the disk's last bytes, less than a leaf.
+    ``zero_leaves`` follow, then ``tail``, the disk's last bytes, less than a leaf. ``is_spare``: nobody needs
+    the content once its chunks are digested and encoded.
     """
 
     content: memoryview
@@ -27,6 +29,7 @@ class Cut:
     leaf_end: int
     zero_leaves: int = 0
     tail: bytes = b""
+    is_spare: bool = False
 
     def chunk(self, start: int, length: int) -> memoryview:
         return self.content[start - self.base : start - self.base + length]
@@ -72,7 +75,7 @@ class Cutter:
         # The last block of the disk may be padded, and the padding is no part of its leaf.
         self._base = min(self.boundary, window.end) // LEAF_BYTES * LEAF_BYTES
         self._carry = bytes(content[self._base - base :])
-        return Cut(content, base, chunks, self._base)
+        return Cut(content, base, chunks, self._base, is_spare=True)
 
     def zeros(self, length: int) -> Cut:
         """The next ``length`` bytes are zero; they are whole leaves."""
@@ -100,8 +103,8 @@ class Cutter:
         ]
 
 
-def digest_cut(cut: Cut) -> tuple[list[bytes], list[bytes]]:
-    """The digests of the chunks and of the leaves of ``cut``."""
+def digest_cut(cut: Cut, cipher: ChunkCipher | None = None) -> tuple[list[bytes], list[bytes]]:
+    """The digests of the chunks and of the leaves of ``cut``; those of chunks keyed by ``cipher``."""
     touched = {cut.base // LEAF_BYTES}  # the first leaf may hold the end of an earlier chunk
     for start, length in cut.chunks:
         touched.update(range(start // LEAF_BYTES, (start + length - 1) // LEAF_BYTES + 1))
@@ -110,4 +113,6 @@ def digest_cut(cut: Cut) -> tuple[list[bytes], list[bytes]]:
         leaf_digest(cut.chunk(start, LEAF_BYTES)) if start // LEAF_BYTES in touched else ZERO_DIGESTS[0]
         for start in range(cut.base, cut.leaf_end, LEAF_BYTES)
     ]
+    if cipher:
+        return [cipher.chunk_digest(start, cut.chunk(start, length)) for start, length in cut.chunks], leaves
     return [blake3(cut.chunk(start, length)).digest() for start, length in cut.chunks], leaves

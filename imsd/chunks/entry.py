@@ -10,7 +10,10 @@ from .index import Location
 
 
 class ChunkEntry(NamedTuple):
-    """``length`` bytes of a disk from ``start``. ``digest``: 32 bytes, BLAKE3 of the plain bytes."""
+    """``length`` bytes of a disk from ``start``.
+
+    ``digest``: 32 bytes, BLAKE3 of the plain bytes; of an encrypted disk, `ChunkCipher.chunk_digest`.
+    """
 
     start: int
     length: int

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .cipher import SEAL_BYTES
 from .entry import ChunkEntry
-from .index import Codec, Location
+from .index import SEALED, Codec, Location
 from .layout import (
     CONTENT_ENTRY,
     LOCATION_ENTRY,
@@ -81,18 +82,21 @@ class PackTable:
         return b"".join(map(bytes.fromhex, self._numbers))
 
 
-def can_be(lengths: NDArray[np.uint32], locations: Rows, pack_count: int) -> bool:
+def can_be(lengths: NDArray[np.uint32], locations: Rows, pack_count: int, *, is_sealed: bool = False) -> bool:
     """Whether chunks of these lengths can lie like this; for what was read back."""
-    stored = locations["stored_length"]
+    seal = np.uint32(SEALED if is_sealed else 0)
+    codecs = locations["codec"] ^ seal  # of what is sealed, if they are; else there is no such codec
+    # Shorter than a seal: wraps around, to more than any chunk has.
+    stored = locations["stored_length"] - np.uint32(SEAL_BYTES if is_sealed else 0)
     first_length, first_stored = locations["first_length"], locations["first_stored"]
-    is_frame, is_record = locations["codec"] == Codec.ZSTD, locations["codec"] == Codec.RECORD
+    is_frame, is_record = codecs == Codec.ZSTD, codecs == Codec.RECORD
     are_two = (first_length > 0) & (first_stored > 0) & (first_length < lengths) & (first_stored < stored)
     return bool(
         (locations["pack"] < pack_count).all()
         and (lengths <= np.where(is_frame, MAX_CHUNK_BYTES, MAX_RECORD_BYTES)).all()
         and ((stored > 0) & (stored <= lengths)).all()
-        and (locations["offset"].astype(np.uint64) + stored <= MAX_PACK_BYTES).all()
-        and (is_frame | is_record | (locations["codec"] == Codec.RAW) & (stored == lengths)).all()
+        and (locations["offset"].astype(np.uint64) + locations["stored_length"] <= MAX_PACK_BYTES).all()
+        and (is_frame | is_record | (codecs == Codec.RAW) & (stored == lengths)).all()
         and ((first_length == 0) & (first_stored == 0) | is_frame & are_two).all()
     )
 

@@ -30,6 +30,14 @@ class Codec(IntEnum):
     RAW = 0  # its plain bytes: compressing did not shrink them
     ZSTD = 1  # one or two zstd frames with content size and checksum
     RECORD = 2  # zstd frames as they came, any number, each with its content size
+    # The same, sealed by a `ChunkCipher`.
+    SEALED_RAW = 4
+    SEALED_ZSTD = 5
+    SEALED_RECORD = 6
+
+
+# The bit of a codec that says that it is sealed.
+SEALED = 4
 
 
 class HolderKind(StrEnum):
@@ -68,7 +76,7 @@ class Location(NamedTuple):
 
 
 class IndexedChunk(NamedTuple):
-    """A chunk of a pack that is being committed. ``digest``: 32 bytes, BLAKE3 of its plain bytes."""
+    """A chunk of a pack that is being committed. ``digest``: that of its `ChunkEntry`."""
 
     digest: bytes
     location: Location

@@ -20,12 +20,12 @@ from imsd.formats.source import BlockSource
 
 from .buffers import Turns, Window, window_buffers
 from .chunker import BlockMarks, scan_blocks, scan_zeros
-from .codec import EncodedChunk, PlainChunk, border_in, encode_chunks
+from .codec import Check, EncodedChunk, PlainChunk, border_in, encode_chunks
 from .cutter import Cut, Cutter
 from .decode_pool import DecodePool
 from .entry import EntrySink
 from .ingest_state import IngestState
-from .ingest_steps import IngestSteps, OnProgress, Reached
+from .ingest_steps import IngestSteps, NewChunk, OnProgress, Reached
 from .layout import BLOCK_BYTES
 from .pack_writer import IngestTarget, new_random_id
 from .tree_digest import LEAF_BYTES, TreeHasher
@@ -44,7 +44,7 @@ class Cutting:
     """How a disk becomes chunks: ``scan`` marks its blocks, ``encode`` says how chunks are stored."""
 
     scan: Callable[[memoryview], BlockMarks]
-    encode: Callable[[Sequence[PlainChunk]], list[EncodedChunk]]
+    encode: Callable[[Sequence[PlainChunk], Check], list[EncodedChunk]]
 
 
 # Chunks that are found again in other disks, compressed.
@@ -207,18 +207,18 @@ class DiskIngest(IngestSteps):
         await self._cutting.reach(number)
         cut = self._cutter.window(window, marks)
         self._cutting.leave()
-        await self._store(number, cut, partial(self._encoded, cut))
+        await self._store(number, cut, partial(self._encode, cut))
 
     async def _run_zeros(self, number: int, length: int) -> None:
         await self._cutting.reach(number)
         cut = self._cutter.zeros(length)
         self._cutting.leave()
-        await self._store(number, cut, partial(self._encoded, cut))
+        await self._store(number, cut, partial(self._encode, cut))
 
     async def _run_end(self, number: int, size_bytes: int) -> None:
         await self._cutting.reach(number)
         cut = self._cutter.end(size_bytes)
-        await self._store(number, cut, partial(self._encoded, cut))
+        await self._store(number, cut, partial(self._encode, cut))
 
     async def _reached(self, number: int, rest: bytes) -> Reached:
         await self._cutting.reach(number)
@@ -226,14 +226,13 @@ class DiskIngest(IngestSteps):
         self._cutting.leave()
         return where
 
-    def _encoded(self, cut: Cut, chunks: Sequence[tuple[bytes, int, int]]) -> list[EncodedChunk]:
-        """The chunks as they are to be stored, in a thread of the pool."""
-        return self._cutting_way.encode(
-            [
-                PlainChunk(digest, cut.chunk(start, length), border_in(start, length))
-                for digest, start, length in chunks
-            ]
-        )
+    def _encode(self, cut: Cut, chunks: Sequence[NewChunk], check: Check) -> list[EncodedChunk]:
+        """The chunks in the way of the cutting, in a thread of the pool."""
+        plain = [
+            PlainChunk(digest, cut.chunk(start, length), border_in(start, length))
+            for digest, start, length in chunks
+        ]
+        return self._cutting_way.encode(plain, check)
 
     async def _abort(self) -> None:
         self._stop_idle_timer()

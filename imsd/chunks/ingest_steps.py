@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 from imsd.contract import settle
 
 from .buffers import Turns
-from .codec import EncodedChunk
+from .codec import Check, EncodedChunk, check_of, no_check
 from .cutter import Cut, digest_cut
 from .decode_pool import DecodePool
 from .entry import ChunkEntry, EntrySink
@@ -28,6 +28,7 @@ from .index import Location
 from .ingest_state import IngestResult, IngestState
 from .lookup import ChunkLookup
 from .pack_writer import IngestTarget, PackWriter, new_random_id
+from .sealing import seal_chunks
 from .tree_digest import LEAF_BYTES, TreeHasher
 
 R = TypeVar("R")
@@ -36,8 +37,10 @@ R = TypeVar("R")
 MAX_STEPS = 4
 
 OnProgress = Callable[[int], None]
-# The digests of the chunks of a cut that are not known -> those chunks as they are to be stored.
-Encode = Callable[[Sequence[tuple[bytes, int, int]]], list[EncodedChunk]]
+# A chunk of a cut that is not known: its digest, where it starts, its length.
+NewChunk = tuple[bytes, int, int]
+# Chunks as they are to be stored, but for being sealed.
+Encode = Callable[[Sequence[NewChunk], Check], list[EncodedChunk]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,11 @@ class IngestSteps(ABC):
         start: IngestState,
         new_id: Callable[[], str] = new_random_id,
     ) -> None:
-        """Raises ValueError if ``start`` is damaged."""
+        """Raises ValueError if ``start`` is damaged, or the target's cipher is not that of its domain."""
+        target.require_cipher()
         self._pool = pool
         self._sink = sink
+        self._cipher = target.cipher
         self._lookup = ChunkLookup(target.index, target.store_name, target.domain, target.holder)
         self._packs = PackWriter(target, new_id)
         self._tree = TreeHasher.from_state(start.tree)
@@ -123,9 +128,10 @@ class IngestSteps(ABC):
         await self._submit_last(size_bytes)
         await self._drain()
         await self._packs.flush()
-        return IngestResult(
-            size_bytes, self._tree.digest(), self._chunk_count, self._data_size, self._new_size
-        )
+        digest = self._tree.digest()
+        if self._cipher:
+            digest = self._cipher.tree_digest(digest)
+        return IngestResult(size_bytes, digest, self._chunk_count, self._data_size, self._new_size)
 
     @abstractmethod
     def _submit(self) -> None:
@@ -210,18 +216,18 @@ class IngestSteps(ABC):
         return state, taken
 
     async def _store(self, number: int, cut: Cut, encode: Encode) -> None:
-        """Store what ``cut`` decided; ``encode`` is asked for chunks (digest, start, length), in the pool."""
+        """Store what ``cut`` decided; ``encode`` is asked for the new chunks, in the pool."""
         digests: list[bytes] = []
         leaves: list[bytes] = []
         if cut.chunks or cut.leaf_end > cut.base:
-            digests, leaves = await self._pool.run(digest_cut, cut)
+            digests, leaves = await self._pool.run(digest_cut, cut, self._cipher)
         known = await self._find(digests)
         new = {
             digest: (digest, start, length)
             for digest, (start, length) in zip(digests, cut.chunks, strict=True)
             if digest not in known
         }
-        encoded = await self._pool.run(encode, list(new.values())) if new else []
+        encoded = await self._pool.run(self._encoded, cut, list(new.values()), encode) if new else []
         await self._storing.reach(number)
         places = known | await self._packs.append(encoded)
         if digests:
@@ -232,6 +238,12 @@ class IngestSteps(ABC):
         self._tree.zeros(cut.zero_leaves * LEAF_BYTES)
         self._tree.update(cut.tail)
         self._storing.leave()
+
+    def _encoded(self, cut: Cut, new: Sequence[NewChunk], encode: Encode) -> list[EncodedChunk]:
+        """The new chunks of ``cut`` as they are to be stored, in a thread of the pool."""
+        if self._cipher:
+            return seal_chunks(self._cipher, cut, new, encode(new, no_check))
+        return encode(new, check_of)
 
     async def _find(self, digests: Sequence[bytes]) -> dict[bytes, Location]:
         """Where the chunks lie that are stored already."""

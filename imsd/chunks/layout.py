@@ -9,6 +9,11 @@ other; both are in guest order and cut into pages of `PAGE_ENTRIES` entries that
 The page table has one `PAGE_RECORD` a page; the footer (`FOOTER`, the last bytes of the blob) says
 where the tables are. All numbers are little-endian. Every page carries its BLAKE3 digest, the tables
 are covered by the footer's, so that a reader trusts nothing it has not checked.
+
+The content part of an *encrypted* image has another magic, and between its tables and the footer the proof
+(`ChunkCipher.mac`) that who wrote the footer had the key; by the digests in it, that holds for every entry.
+The locations have none: chunks move without the key, and a location that leads to anything but what was
+sealed for its entry gives nothing that can be opened.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import numpy as np
 PAGE_ENTRIES = 4096
 
 CONTENT_MAGIC = b"imsd-content-v1\0"
+SEALED_CONTENT_MAGIC = b"imsd-content-e1\0"
 LOCATIONS_MAGIC = b"imsd-locatio-v2\0"
 
 CONTENT_ENTRY = np.dtype([("start", "<u8"), ("length", "<u4"), ("reserved", "<u4"), ("digest", "V32")])
@@ -46,6 +52,9 @@ PAGE_RECORD = np.dtype([("first_start", "<u8"), ("entries", "<u8"), ("digest", "
 # magic, entries, pages, packs, offset of the pack table, virtual size in bytes, tree digest of the disk,
 # BLAKE3 over both tables.
 FOOTER = struct.Struct("<16sQQQQQ32s32s")
+
+# Of the proof, over all of the footer.
+MANIFEST_LABEL = "manifest"
 
 # Where clusters and records of the formats that take frames verbatim may end. A chunk that crosses such a
 # place of its disk is stored as two frames.

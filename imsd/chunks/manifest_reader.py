@@ -19,18 +19,21 @@ from numpy.typing import NDArray
 
 from imsd.contract import BlobId, BlobStore, ByteRange, DataLoss, NotFound
 
+from .cipher import MAC_BYTES, SEAL_BYTES, ChunkCipher
 from .decode_pool import DecodePool
 from .entry_rows import Rows, can_be
-from .index import content_blob, locations_blob
+from .index import SEALED, content_blob, locations_blob
 from .layout import (
     CONTENT_ENTRY,
     CONTENT_MAGIC,
     FOOTER,
     LOCATION_ENTRY,
     LOCATIONS_MAGIC,
+    MANIFEST_LABEL,
     MAX_RECORD_BYTES,
     PAGE_ENTRIES,
     PAGE_RECORD,
+    SEALED_CONTENT_MAGIC,
 )
 from .store_read import LOST_HINT, BlobSource, read_blob
 from .tree_digest import MAX_POSITION
@@ -64,6 +67,16 @@ class StoredChunk(NamedTuple):
     def end(self) -> int:
         return self.start + self.length
 
+    @property
+    def form(self) -> int:
+        """The codec of what is stored, apart from its seal."""
+        return self.codec & ~SEALED
+
+    @property
+    def form_length(self) -> int:
+        """How many bytes that has."""
+        return self.stored_length - (SEAL_BYTES if self.codec & SEALED else 0)
+
 
 class Footer(NamedTuple):
     """The fields of `FOOTER`; ``tables_at`` is where the pack table, then the page table begin."""
@@ -80,6 +93,10 @@ class Footer(NamedTuple):
     @property
     def tables_bytes(self) -> int:
         return self.packs * PACK_ID_BYTES + self.pages * PAGE_RECORD.itemsize
+
+    @property
+    def proof_bytes(self) -> int:
+        return MAC_BYTES if self.magic == SEALED_CONTENT_MAGIC else 0
 
 
 class ManifestPage:
@@ -107,7 +124,11 @@ class ManifestPage:
 
 @dataclass(frozen=True, slots=True)
 class ManifestPart:
-    """One blob of a manifest, its tables checked. ``pages`` holds `PAGE_RECORD`s."""
+    """One blob of a manifest, its tables checked. ``pages`` holds `PAGE_RECORD`s.
+
+    ``proved`` and ``proof``: the bytes of the footer, and what is to show that its writer had the image's
+    key; that is empty unless this is the content of an encrypted image.
+    """
 
     blob: BlobId
     source: BlobSource
@@ -117,6 +138,8 @@ class ManifestPart:
     tree_digest: bytes
     pages: Rows
     pack_ids: Sequence[str]
+    proved: bytes = b""
+    proof: bytes = b""
 
     def page_range(self, number: int) -> ByteRange:
         stride = PAGE_ENTRIES * self.entry.itemsize
@@ -134,7 +157,8 @@ class ManifestPart:
 class ManifestReader:
     """A manifest whose tables are in memory. Thread-safe; look-ups run in the decode pool.
 
-    ``pack_ids``: every pack the manifest lists. ``tree_digest``: 32 bytes.
+    ``pack_ids``: every pack the manifest lists. ``tree_digest``: 32 bytes, keyed if the disk
+    ``is_encrypted``. To look where chunks lie needs no key, but what they hold is to be believed: `require`.
     """
 
     def __init__(self, content: ManifestPart, locations: ManifestPart) -> None:
@@ -143,6 +167,7 @@ class ManifestReader:
         self.size_bytes = content.size_bytes
         self.tree_digest = content.tree_digest
         self.pack_ids = locations.pack_ids
+        self.is_encrypted = bool(content.proof)
         self.page_count = len(content.pages)
         self.chunk_count = content.entries
         self._first_starts: NDArray[np.uint64] = content.pages["first_start"]
@@ -166,6 +191,20 @@ class ManifestReader:
         for part in (self.content, self.locations):
             part.source.require([part.page_range(number) for number in lacking])
         return [chunk for number in numbers for chunk in self._page(number).chunks(start, end)]
+
+    def require(self, cipher: ChunkCipher | None) -> None:
+        """See that it is the manifest of this cipher's image, or of one without a cipher. Raises DataLoss."""
+        blob = self.content.blob
+        if cipher is None and self.is_encrypted:
+            raise _damaged(blob, "it is that of an encrypted image, and this image is not encrypted")
+        if cipher and not self.is_encrypted:
+            raise _damaged(blob, "it is that of an image without encryption, and this image is encrypted")
+        if cipher and not cipher.proves(MANIFEST_LABEL, self.content.proved, self.content.proof):
+            raise DataLoss(
+                f"blob {blob} was not written with the data key of {cipher.binding}, or altered since",
+                reason="KEY_MISMATCH",
+                hint=LOST_HINT,
+            )
 
     def guest_range(self, number: int) -> ByteRange:
         """The part of the disk that a page describes: from its first chunk to the next page's."""
@@ -208,7 +247,7 @@ class ManifestReader:
             raise _damaged(self.content.blob, f"page {number} lists chunks that overlap or lie outside")
 
     def _check_locations(self, number: int, content: Rows, rows: Rows) -> None:
-        if not can_be(content["length"], rows, len(self.pack_ids)):
+        if not can_be(content["length"], rows, len(self.pack_ids), is_sealed=self.is_encrypted):
             raise _damaged(self.locations.blob, f"page {number} lists places that cannot be")
 
 
@@ -236,7 +275,8 @@ async def open_manifest(
 
 async def open_content(store: BlobStore, manifest_id: str, pool: DecodePool) -> ManifestPart:
     """The content alone. Raises as `open_manifest`."""
-    return await _open_part(store, content_blob(manifest_id), CONTENT_MAGIC, CONTENT_ENTRY, pool)
+    magics = (CONTENT_MAGIC, SEALED_CONTENT_MAGIC)
+    return await _open_part(store, content_blob(manifest_id), magics, CONTENT_ENTRY, pool)
 
 
 async def open_locations(
@@ -244,11 +284,11 @@ async def open_locations(
 ) -> ManifestPart:
     """The locations alone: where the chunks lie, whatever is in them. Raises as `open_manifest`."""
     blob = locations_blob(manifest_id, generation)
-    return await _open_part(store, blob, LOCATIONS_MAGIC, LOCATION_ENTRY, pool)
+    return await _open_part(store, blob, (LOCATIONS_MAGIC,), LOCATION_ENTRY, pool)
 
 
 async def _open_part(
-    store: BlobStore, blob: BlobId, magic: bytes, entry: np.dtype[Any], pool: DecodePool
+    store: BlobStore, blob: BlobId, magics: Sequence[bytes], entry: np.dtype[Any], pool: DecodePool
 ) -> ManifestPart:
     try:
         blob_bytes = (await store.stat(blob)).size_bytes
@@ -259,22 +299,32 @@ async def _open_part(
     footer_at = blob_bytes - FOOTER.size
     (raw,) = await read_blob(store, blob, [ByteRange(footer_at, FOOTER.size)])
     footer = Footer(*FOOTER.unpack(raw))
-    if footer.magic != magic:
+    if footer.magic not in magics:
         raise _damaged(blob, "it does not end as a manifest does")
     if not (
         footer.pages == -(-footer.entries // PAGE_ENTRIES)
         and footer.tables_at == footer.entries * entry.itemsize
-        and footer.tables_at + footer.tables_bytes == footer_at
+        and footer.tables_at + footer.tables_bytes + footer.proof_bytes == footer_at
         and footer.size_bytes <= MAX_POSITION
     ):
         raise _damaged(blob, "its footer contradicts its length")
     tables = b""
-    if footer.tables_bytes:
-        (tables,) = await read_blob(store, blob, [ByteRange(footer.tables_at, footer.tables_bytes)])
+    if footer.tables_at < footer_at:
+        (tables,) = await read_blob(store, blob, [ByteRange(footer.tables_at, footer_at - footer.tables_at)])
+    tables, proof = tables[: footer.tables_bytes], tables[footer.tables_bytes :]
     page_table, pack_ids = await pool.run(_check_tables, blob, footer, tables)
     source = BlobSource(store, blob, blob_bytes)
     return ManifestPart(
-        blob, source, entry, footer.entries, footer.size_bytes, footer.tree_digest, page_table, pack_ids
+        blob,
+        source,
+        entry,
+        footer.entries,
+        footer.size_bytes,
+        footer.tree_digest,
+        page_table,
+        pack_ids,
+        raw,
+        proof,
     )
 
 

@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from imsd.contract import BlobId, BlobStore, DataLoss, Ingest
 
+from .cipher import ChunkCipher
 from .entry import ChunkEntry, EntrySink
 from .entry_rows import EntryRows, PackTable, Rows
 from .index import content_blob, locations_blob
@@ -20,12 +21,14 @@ from .layout import (
     CONTENT_MAGIC,
     FOOTER,
     LOCATIONS_MAGIC,
+    MANIFEST_LABEL,
     PAGE_ENTRIES,
     PAGE_RECORD,
+    SEALED_CONTENT_MAGIC,
 )
 from .pack_writer import IngestTarget, commit_blob, new_random_id, settle_exit
 from .stored_size import StoredSize
-from .tree_digest import parse_digest
+from .tree_digest import KEYED_PREFIX, PREFIX, parse_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,15 @@ class WrittenManifest:
 
 
 class PartWriter:
-    """One of a manifest's two blobs."""
+    """One of a manifest's two blobs, with a proof if there is a ``cipher``."""
 
-    def __init__(self, store: BlobStore, blob: BlobId, magic: bytes) -> None:
+    def __init__(
+        self, store: BlobStore, blob: BlobId, magic: bytes, cipher: ChunkCipher | None = None
+    ) -> None:
         self._store = store
         self._blob = blob
         self._magic = magic
+        self._cipher = cipher
         self._ingest: Ingest
         self._size_bytes = 0
         self._page_table: list[tuple[int, int, bytes]] = []
@@ -75,8 +81,10 @@ class PartWriter:
             tree_digest,
             blake3(tables).digest(),
         )
-        await self._ingest.write([tables, footer])
-        self._size_bytes += len(tables) + len(footer)
+        proof = self._cipher.mac(MANIFEST_LABEL, footer) if self._cipher else b""
+        end = tables + proof + footer
+        await self._ingest.write([end])
+        self._size_bytes += len(end)
         await commit_blob(self._store, self._blob, self._ingest, self._size_bytes)
 
 
@@ -84,9 +92,12 @@ class ManifestWriter(EntrySink):
     """``async with``; leaving without `commit` discards the blobs (the row goes with its holder)."""
 
     def __init__(self, target: IngestTarget, manifest_id: str | None = None) -> None:
+        target.require_cipher()
         self._target = target
         self.manifest_id = manifest_id or new_random_id()
-        self._content = PartWriter(target.store, content_blob(self.manifest_id), CONTENT_MAGIC)
+        magic = SEALED_CONTENT_MAGIC if target.cipher else CONTENT_MAGIC
+        blob = content_blob(self.manifest_id)
+        self._content = PartWriter(target.store, blob, magic, target.cipher)
         self._locations = PartWriter(target.store, locations_blob(self.manifest_id), LOCATIONS_MAGIC)
         self._undo = AsyncExitStack()
         self._packs = PackTable()
@@ -139,11 +150,12 @@ class ManifestWriter(EntrySink):
     async def commit(self, size_bytes: int, digest: str) -> WrittenManifest:
         """Make both blobs durable. ``size_bytes`` and ``digest`` are those of the disk.
 
-        The manifest's row stays `writing` until the image is published.
+        The manifest's row stays `writing` until the image is published. Raises ValueError if the digest is
+        keyed and the disk is not encrypted, or the other way.
         """
+        root = parse_digest(digest, KEYED_PREFIX if self._target.cipher else PREFIX)
         if self._row_count:
             await self._write_page()
-        root = parse_digest(digest)
         await self._content.commit(size_bytes, root, b"", 0)
         packs = self._packs
         await self._locations.commit(size_bytes, root, packs.to_bytes(), len(packs.ids))

@@ -24,6 +24,7 @@ from imsd.contract import (
     settle,
 )
 
+from .cipher import DOMAIN_PREFIX, ChunkCipher
 from .codec import EncodedChunk
 from .index import ChunkIndex, Holder, IndexedChunk, Location, pack_blob
 from .layout import MAX_PACK_BYTES, MAX_PACK_CHUNKS
@@ -36,13 +37,23 @@ def new_random_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class IngestTarget:
-    """Where an ingest goes: the store, the index and its dedup domain, and on whose behalf."""
+    """Where an ingest goes: the store, the index and its dedup domain, and on whose behalf.
+
+    ``cipher``: that of an encrypted image, whose domain is its own; chunks move there without it, but nothing
+    new is stored.
+    """
 
     store: BlobStore
     store_name: str
     index: ChunkIndex
     domain: str
     holder: Holder
+    cipher: ChunkCipher | None = None
+
+    def require_cipher(self) -> None:
+        """Before something is stored. Raises ValueError unless the cipher is that of the domain."""
+        if self.cipher.domain != self.domain if self.cipher else self.domain.startswith(DOMAIN_PREFIX):
+            raise ValueError(f"what is stored in the domain {self.domain} is not sealed by {self.cipher}")
 
 
 @dataclass(slots=True)

@@ -13,12 +13,12 @@ import numpy as np
 
 from imsd.formats.output import Packed
 
-from .codec import EncodedChunk, keep_record
+from .codec import Check, EncodedChunk, keep_record
 from .cutter import Cut
 from .decode_pool import DecodePool
 from .entry import EntrySink
 from .ingest_state import IngestState
-from .ingest_steps import IngestSteps, Reached
+from .ingest_steps import IngestSteps, NewChunk, Reached
 from .layout import MAX_RECORD_BYTES
 from .pack_writer import IngestTarget, new_random_id
 from .tree_digest import LEAF_BYTES, TreeHasher
@@ -85,7 +85,7 @@ class RecordIngest(IngestSteps):
         await self._store(number, cut, partial(_kept, cut, record))
 
     async def _run_zeros(self, number: int, start: int, length: int) -> None:
-        await self._store(number, _zeros(start, length), lambda _: [])
+        await self._store(number, _zeros(start, length), lambda chunks, check: [])
 
 
 def _cut(start: int, plain: memoryview) -> Cut:
@@ -101,6 +101,9 @@ def _zeros(start: int, length: int) -> Cut:
     return Cut(_NOTHING, start, [], start, whole, bytes(rest))
 
 
-def _kept(cut: Cut, record: Packed, chunks: Sequence[tuple[bytes, int, int]]) -> list[EncodedChunk]:
+def _kept(cut: Cut, record: Packed, chunks: Sequence[NewChunk], check: Check) -> list[EncodedChunk]:
     """The record, if it is not known, in a thread of the pool."""
-    return [keep_record(digest, cut.chunk(start, length), record.frames) for digest, start, length in chunks]
+    return [
+        keep_record(digest, cut.chunk(start, length), record.frames, check)
+        for digest, start, length in chunks
+    ]

@@ -3,6 +3,9 @@
 A file of compressed pieces begins with tables that tell how long each piece is, so all are compressed before
 the first byte leaves. A spool keeps them until their turn. It lies on disk, not in memory; it is gone when
 the download ends, or the process, however that happens. What finds no room is compressed once more.
+
+The blocks of such a file stay on the disk when it is gone. So a spool for an encrypted image seals what it
+keeps, with a key that nobody but the spool has.
 """
 
 from __future__ import annotations
@@ -13,8 +16,13 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from imsd.contract import Buffer
 from imsd.formats.writer import Spool
+
+from .cipher import NONCE_BYTES
 
 # A file system is never filled up: others write to it too, a database for example.
 MIN_FREE_BYTES = 1 << 30
@@ -31,9 +39,12 @@ class SpoolFolder:
         self._free_bytes = quota_bytes
         self._lock = threading.Lock()
 
-    def spool(self) -> FileSpool:
-        """A new one, to be closed by the caller. It makes no file until it is used."""
-        return FileSpool(self)
+    def spool(self, *, is_secret: bool = False) -> FileSpool:
+        """A new one, to be closed by the caller. It makes no file until it is used.
+
+        ``is_secret``: of an encrypted image.
+        """
+        return FileSpool(self, _Seal() if is_secret else None)
 
     def take(self, size: int) -> bool:
         """Whether ``size`` bytes are within the quota; if so, they are taken."""
@@ -48,11 +59,29 @@ class SpoolFolder:
             self._free_bytes += size
 
 
+class _Seal:
+    """AES-256-GCM with a key of its own. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._key = AESGCM(AESGCM.generate_key(256))
+
+    def close(self, key: int, content: Sequence[Buffer]) -> Sequence[Buffer]:
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce, self._key.encrypt(nonce, b"".join(content), key.to_bytes(8, "little"))
+
+    def open(self, key: int, sealed: bytes) -> bytes | None:
+        try:
+            return self._key.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], key.to_bytes(8, "little"))
+        except InvalidTag:
+            return None
+
+
 class FileSpool(Spool):
     """A file without a name; see `SpoolFolder.spool`."""
 
-    def __init__(self, folder: SpoolFolder) -> None:
+    def __init__(self, folder: SpoolFolder, seal: _Seal | None) -> None:
         self._folder = folder
+        self._seal = seal
         self._fd = -1
         self._end = 0
         self._is_full = False
@@ -60,6 +89,8 @@ class FileSpool(Spool):
         self._lock = threading.Lock()
 
     def keep(self, key: int, content: Sequence[Buffer]) -> None:
+        if self._seal:
+            content = self._seal.close(key, content)
         size = sum(map(len, content))
         start = self._room(size)
         if start < 0:
@@ -79,7 +110,9 @@ class FileSpool(Spool):
             return None
         start, size = place
         content = os.pread(self._fd, size, start)
-        return content if len(content) == size else None
+        if len(content) != size:
+            return None
+        return self._seal.open(key, content) if self._seal else content
 
     def close(self) -> None:
         """Forget everything, when nobody uses it any more. May wait for the disk."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from imsd.contract import BlobId, BlobStore, ByteRange
+from imsd.contract import BlobId, BlobStore, ByteRange, run_blocking
 
 from .fetched_segments import SegmentSource
+from .sealed_parts import SealedParts
 from .store_read import read_blobs
 
 # What zero parts read as, over and over.
@@ -45,8 +46,17 @@ class StagedPart:
 class StagedSource(SegmentSource):
     """A staged file as a byte source. Parts of zeros are always at hand and take no memory."""
 
-    def __init__(self, store: BlobStore, upload_id: str, parts: Iterable[StagedPart]) -> None:
-        """``parts`` cover the file from byte 0 without gap; any order. Raises ValueError."""
+    def __init__(
+        self,
+        store: BlobStore,
+        upload_id: str,
+        parts: Iterable[StagedPart],
+        sealed: SealedParts | None = None,
+    ) -> None:
+        """``parts`` cover the file from byte 0 without gap; any order. ``sealed``: they were sealed by that.
+
+        Raises ValueError.
+        """
         self._parts = sorted(parts, key=lambda part: part.start)
         self._starts = [part.start for part in self._parts]
         end = 0
@@ -57,6 +67,7 @@ class StagedSource(SegmentSource):
         super().__init__(end)
         self._store = store
         self._upload_id = upload_id
+        self._sealed = sealed
 
     def data_ranges(self) -> Iterator[ByteRange]:
         """What was staged as bytes, in order; zeros lie between."""
@@ -93,23 +104,51 @@ class StagedSource(SegmentSource):
         return pieces
 
     async def _load(self, ranges: Sequence[ByteRange]) -> list[bytes]:
-        wanted: dict[BlobId, list[ByteRange]] = {}
-        plan: list[list[tuple[BlobId, int] | int]] = []
+        wanted: dict[StagedPart, list[ByteRange]] = {}
+        plan: list[list[tuple[StagedPart, int] | int]] = []
         for whole in ranges:
-            sources: list[tuple[BlobId, int] | int] = []
+            sources: list[tuple[StagedPart, int] | int] = []
             for part, piece in self._cut(whole):
                 if part.is_zero:  # a gap between two ranges that became one
                     sources.append(piece.length)
                     continue
-                places = wanted.setdefault(staging_blob(self._upload_id, part.number), [])
-                sources.append((staging_blob(self._upload_id, part.number), len(places)))
+                places = wanted.setdefault(part, [])
+                sources.append((part, len(places)))
                 places.append(ByteRange(piece.offset - part.start, piece.length))
             plan.append(sources)
-        loaded = await read_blobs(self._store, wanted)
+        loaded = await self._load_parts(wanted)
         return [
             _joined([bytes(at) if isinstance(at, int) else loaded[at[0]][at[1]] for at in sources])
             for sources in plan
         ]
+
+    async def _load_parts(
+        self, wanted: Mapping[StagedPart, Sequence[ByteRange]]
+    ) -> dict[StagedPart, list[bytes]]:
+        blobs = {part: staging_blob(self._upload_id, part.number) for part in wanted}
+        if self._sealed is None:
+            loaded = await read_blobs(self._store, {blobs[part]: wanted[part] for part in wanted})
+            return {part: loaded[blobs[part]] for part in wanted}
+        stored = {
+            part: [self._sealed.stored_range(part.length, place) for place in places]
+            for part, places in wanted.items()
+        }
+        loaded = await read_blobs(self._store, {blobs[part]: stored[part] for part in wanted})
+        return await run_blocking(self._opened, self._sealed, wanted, {p: loaded[blobs[p]] for p in wanted})
+
+    @staticmethod
+    def _opened(
+        sealed: SealedParts,
+        wanted: Mapping[StagedPart, Sequence[ByteRange]],
+        stored: Mapping[StagedPart, Sequence[bytes]],
+    ) -> dict[StagedPart, list[bytes]]:
+        return {
+            part: [
+                sealed.opened(part.number, part.length, place, content)
+                for place, content in zip(places, stored[part], strict=True)
+            ]
+            for part, places in wanted.items()
+        }
 
     def _staged(self, ranges: Iterable[ByteRange]) -> list[ByteRange]:
         """The parts of ``ranges`` that are not zeros."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from imsd.contract import BlobId, BlobStore, ByteRange, DataLoss, NotFound
+from imsd.formats.source import FetchedSource
 
 from .fetched_segments import SegmentSource
 
@@ -59,3 +61,28 @@ class BlobSource(SegmentSource):
 
     async def _load(self, ranges: Sequence[ByteRange]) -> list[bytes]:
         return await read_blob(self._store, self._blob, ranges)
+
+
+class GuestFetch(FetchedSource):
+    """Fetches for a range of the disk, so that an error can say where on the disk bytes are lost."""
+
+    def __init__(self, source: FetchedSource, guest: ByteRange) -> None:
+        self.size_bytes = source.size_bytes
+        self._source = source
+        self._guest = guest
+
+    @asynccontextmanager
+    async def fetching(self, ranges: Sequence[ByteRange]) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._source.fetching(ranges))
+            except DataLoss as error:
+                raise DataLoss(
+                    f"the disk cannot be read from guest offset {self._guest.offset} "
+                    f"to {self._guest.end}: {error.message}",
+                    hint=error.hint,
+                ) from None
+            yield
+
+    def _read(self, offset: int, length: int) -> bytes | memoryview:
+        return self._source.read(offset, length)

@@ -26,6 +26,8 @@ from imsd.contract import Buffer
 LEAF_BYTES = 64 << 10
 DIGEST_BYTES = 32
 PREFIX = "b3t:"
+# Of the disk of an encrypted image, whose digest has a key; see `cipher`.
+KEYED_PREFIX = "b3k:"
 
 _LEAF = "imsd tree leaf v1"
 _NODE = "imsd tree node v1"
@@ -85,15 +87,15 @@ def _zero_digests() -> list[bytes]:
 ZERO_DIGESTS: Sequence[bytes] = _zero_digests()
 
 
-def parse_digest(text: str) -> bytes:
+def parse_digest(text: str, prefix: str = PREFIX) -> bytes:
     """The 32 bytes of a digest in text form. Raises ValueError."""
-    if not text.startswith(PREFIX) or len(text) != len(PREFIX) + 2 * DIGEST_BYTES:
-        raise ValueError(f"{text[:80]!r} is not a tree digest")
-    return bytes.fromhex(text.removeprefix(PREFIX))
+    if not text.startswith(prefix) or len(text) != len(prefix) + 2 * DIGEST_BYTES:
+        raise ValueError(f"{text[:80]!r} is not a tree digest that begins with {prefix}")
+    return bytes.fromhex(text.removeprefix(prefix))
 
 
-def format_digest(root: bytes) -> str:
-    return PREFIX + root.hex()
+def format_digest(root: bytes, prefix: str = PREFIX) -> str:
+    return prefix + root.hex()
 
 
 class TreeHasher:

@@ -92,7 +92,7 @@ class Verification:
         digest = ""
         if not self._result.damage_count:
             self._hasher.zeros(self._reader.size_bytes - self._hasher.position)
-            digest = self._hasher.digest()
+            digest = self._reader.digest_of(self._hasher)
         if digest and digest != self._reader.digest:
             wrong = f"every chunk is intact, but the disk has the digest {digest}, not {self._reader.digest}"
             self._note(Damage(0, self._reader.size_bytes, self._manifest.content.blob, wrong))

@@ -304,7 +304,7 @@ _HOLDS: Mapping[HolderKind, Select[Any]] = {
     HolderKind.JOB: _holds(job, JobState.RUNNING),
     HolderKind.UPLOAD: _holds(upload, UploadState.OPEN),
 }
-_CODECS = tuple(Codec)  # calling the enum costs as much as the rest of a row
+_CODECS = {codec.value: codec for codec in Codec}  # calling the enum costs as much as the rest of a row
 
 
 def _change_pack(c: Connection, holder: Holder, pack_id: str, state: str, **values: int) -> str:

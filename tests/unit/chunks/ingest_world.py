@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from imsd.chunks.chunk_reader import open_chunk_reader
+from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.entry import ChunkEntry, EntrySink
 from imsd.chunks.index import Holder, HolderKind
@@ -106,10 +107,12 @@ class World:
     index: MemoryChunkIndex = field(default_factory=MemoryChunkIndex)
     holder: Holder = JOB
     store_name: str = "main"
+    cipher: ChunkCipher | None = None
 
     @property
     def target(self) -> IngestTarget:
-        return IngestTarget(self.store, self.store_name, self.index, "project-1", self.holder)
+        domain = self.cipher.domain if self.cipher else "project-1"
+        return IngestTarget(self.store, self.store_name, self.index, domain, self.holder, self.cipher)
 
     async def store_disk(self, disk: BlockSource) -> tuple[IngestResult, WrittenManifest]:
         """Store ``disk`` whole, with its manifest."""
@@ -123,7 +126,7 @@ class World:
 
     async def read_back(self, manifest_id: str) -> bytes:
         """The whole disk of a manifest, every chunk checked."""
-        async with open_chunk_reader(self.store, manifest_id, self.pool) as reader:
+        async with open_chunk_reader(self.store, manifest_id, self.pool, cipher=self.cipher) as reader:
             content = bytearray(reader.size_bytes)
             for start in range(0, len(content), MIB):
                 piece = memoryview(content)[start : start + MIB]

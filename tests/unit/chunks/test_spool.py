@@ -83,3 +83,24 @@ def test_what_was_written_in_part_is_not_kept(tmp_path: Path, monkeypatch: pytes
         monkeypatch.undo()
         spool.keep(2, [b"later"])
         assert [spool.kept(key) for key in (0, 1, 2)] == [b"whole", None, None]
+
+
+def test_a_secret_spool_keeps_nothing_that_could_be_seen_on_the_disk(tmp_path: Path) -> None:
+    content = b"what an encrypted image holds " * 100
+    for is_secret in (False, True):
+        with closing(SpoolFolder(tmp_path, 1 << 20).spool(is_secret=is_secret)) as spool:
+            spool.keep(7, [content[:10], memoryview(content)[10:]])
+            spool.keep(8, [content])
+            assert (spool.kept(7), spool.kept(8)) == (content, content)
+            written = os.pread(spool._fd, 1 << 20, 0)
+            assert (b"encrypted image" in written) is not is_secret
+            assert len(written) == 2 * (len(content) + 28 * is_secret)
+            assert written[: len(written) // 2] != written[len(written) // 2 :] or not is_secret
+
+
+def test_a_secret_spool_that_was_changed_on_the_disk_gives_nothing(tmp_path: Path) -> None:
+    with closing(SpoolFolder(tmp_path, 1 << 20).spool(is_secret=True)) as spool:
+        spool.keep(7, [b"content"])
+        byte = os.pread(spool._fd, 1, 20)
+        os.pwrite(spool._fd, bytes([byte[0] ^ 1]), 20)
+        assert spool.kept(7) is None
