@@ -30,6 +30,7 @@ from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Downloads, Outlet
 from imsd.core.driver_list import DriverList
 from imsd.core.export_rules import ExportPolicy
+from imsd.core.export_target import ExportTargets
 from imsd.core.fetching import Fetching
 from imsd.core.guest_inspection import GuestInspection
 from imsd.core.identity_services import identity_services
@@ -46,6 +47,7 @@ from imsd.core.job_board import JobBoard
 from imsd.core.job_run import Workflow
 from imsd.core.jobs import Jobs
 from imsd.core.members import Members
+from imsd.core.objects.bucket_objects import BucketObjects
 from imsd.core.page_token import PageTokens
 from imsd.core.plugin_registry import load_plugins
 from imsd.core.policies.decisions import Policies
@@ -117,7 +119,8 @@ class Daemon:
         workflows = _workflows(self.uploads, self._sweeper, sources, ImageMaker(inspector))
         outlet = Outlet(runtime, self._sweeper, SpoolFolder(config.state_dir, config.spool_quota_bytes))
         policy = ExportPolicy(runtime.limits, config.export_refused_platforms)
-        export = {JobKind.EXPORT_IMAGE: ExportImage(outlet, around.buckets, policy)}
+        targets = ExportTargets()
+        export = {JobKind.EXPORT_IMAGE: ExportImage(outlet, around.buckets, policy, targets)}
         self._dispatcher = Dispatcher(runtime, board, {**workflows, **export})
         self._jobs = Jobs(runtime, board, self._dispatcher)
         self._identity = identity_services(runtime, around.oidc)
@@ -149,6 +152,7 @@ class Daemon:
                 exports=ImageExports(runtime, self._dispatcher, around.buckets, policy),
                 members=Members(runtime, self._dispatcher),
                 buckets=around.buckets,
+                objects=BucketObjects(runtime, around.buckets, targets),
                 drivers=around.drivers,
                 access=access,
                 policy_checks=PolicyChecks(runtime, access, self._identity.principals, policy),

@@ -32,6 +32,7 @@ from .download import Download, download_to_file, download_to_stream
 from .errors import CallFailed, ClientError, JobCancelled, JobFailed, LocalFileFailed, cannot_read
 from .file_output import Piece, PieceSource, write_file, write_stream
 from .jobs import is_final
+from .object_transfer import ObjectDownload, put_object
 from .tags import tag_from_text, tag_to_text
 from .upload import ByteHasher, UploadSender
 from .upload_file import OpenedUpload, UploadOptions, open_upload, send_upload
@@ -49,6 +50,7 @@ __all__ = [
     "JobCancelled",
     "JobFailed",
     "LocalFileFailed",
+    "ObjectDownload",
     "OpenedUpload",
     "Outages",
     "Piece",
@@ -68,6 +70,7 @@ __all__ = [
     "open_upload",
     "parse_address",
     "patiently",
+    "put_object",
     "send_upload",
     "tag_from_text",
     "tag_to_text",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+
+from imsd.v1 import bucket_pb2
 
 from . import wording
 from .command import command, group
@@ -48,6 +51,10 @@ async def objects(
     """Show the objects of a bucket, by name."""
     async with session.connect() as client:
         found = await take(client.buckets.list_objects(bucket, prefix), limit)
+    print_objects(session, found)
+
+
+def print_objects(session: Session, found: Sequence[bucket_pb2.BucketObject]) -> None:
     if session.is_json:
         print_json([object_fields(each) for each in found])
         return

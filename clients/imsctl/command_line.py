@@ -34,6 +34,7 @@ GROUPS = {
     "member": "imsctl.member_group",
     "tag": "imsctl.tag_group",
     "bucket": "imsctl.bucket_group",
+    "object": "imsctl.object_group",
     "quota": "imsctl.quota_group",
     "limit": "imsctl.limit_group",
     "usage": "imsctl.usage_group",

@@ -112,6 +112,7 @@ def object_fields(found: bucket_pb2.BucketObject) -> Fields:
         "name": found.name,
         "size": found.size_bytes,
         "modified_at": wording.rfc3339(found.modified_at),
+        "etag": found.etag,
     }
 
 

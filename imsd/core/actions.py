@@ -199,6 +199,10 @@ _QUOTAS = {
 _BUCKETS = {
     "ListBuckets": _reads("ims:buckets:list", "bucket"),
     "ListObjects": _reads("ims:buckets:list", "bucket", "bucket"),
+    "StatObject": _reads("ims:buckets:list", "object", "object"),
+    "GetObject": _reads("ims:objects:get", "object", "object"),
+    "PutObject": _changes("putObject", "ims:objects:put", "object", "object"),
+    "DeleteObject": _changes("deleteObject", "ims:objects:delete", "object", "object"),
 }
 
 _IDENTITY = {

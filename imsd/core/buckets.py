@@ -93,13 +93,21 @@ class Buckets:
         Raises as `source`, and FailedPrecondition (STORE_READ_ONLY).
         """
         store = self.source(project_id, place, field)
-        if self._by_name[place.bucket].is_read_only:
-            raise FailedPrecondition(
-                f"the bucket {place.bucket!r} takes no exports",
-                reason="STORE_READ_ONLY",
-                field=field,
-                hint="choose another bucket: `imsctl bucket list` shows them",
-            )
+        self._require_writable(place, field, "takes no exports")
+        return store
+
+    def readable(self, project_id: str, place: ObjectPlace, field: str) -> BlobStore:
+        """The store of a bucket, wherever it lies and of whatever class.
+
+        Raises NotFound (BUCKET_NOT_FOUND), Unavailable (DRIVER_NOT_READY).
+        """
+        bucket = self._find(project_id, place.bucket, field)
+        return ready_store(bucket.opened, "bucket", bucket.name)
+
+    def writable(self, project_id: str, place: ObjectPlace, field: str) -> BlobStore:
+        """Raises as `readable`, InvalidRequest, and FailedPrecondition (STORE_READ_ONLY)."""
+        store = self.readable(checks.project_id(project_id), place, field)
+        self._require_writable(place, field, "is not to be changed")
         return store
 
     async def list_objects(
@@ -128,6 +136,15 @@ class Buckets:
                 hint="`imsctl bucket list` shows the buckets of the project; an operator configures them",
             )
         return bucket
+
+    def _require_writable(self, place: ObjectPlace, field: str, why: str) -> None:
+        if self._by_name[place.bucket].is_read_only:
+            raise FailedPrecondition(
+                f"the bucket {place.bucket!r} {why}",
+                reason="STORE_READ_ONLY",
+                field=field,
+                hint="choose another bucket: `imsctl bucket list` shows them",
+            )
 
     def _require_suited(self, bucket: Bucket, field: str) -> None:
         if bucket.region != self._region:

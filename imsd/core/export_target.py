@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 from weakref import WeakValueDictionary
 
+from imsd.chunks.decode_pool import DecodePool
 from imsd.contract import (
     AlreadyExists,
     BlobId,
@@ -53,7 +54,7 @@ class ExportedObject:
 
 
 class ExportTargets:
-    """One for a daemon: of two exports to one name, one is at its commit at a time."""
+    """One for a daemon: of two that write an object of one name, one is at its commit at a time."""
 
     def __init__(self) -> None:
         self._commits: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -65,16 +66,18 @@ class ExportTargets:
             yield
 
 
-async def require_free(store: BlobStore, place: ObjectPlace) -> None:
-    """Raises AlreadyExists (OBJECT_EXISTS), Unavailable."""
+async def require_free(store: BlobStore, place: ObjectPlace, field: str = FIELD) -> None:
+    """``field``: of the request that names the object. Raises AlreadyExists (OBJECT_EXISTS), Unavailable."""
     folders = place.name.split("/")[:-1]
     for count in range(1, len(folders) + 1):
         if await _find(store, BlobId("/".join(folders[:count]))):
-            raise _exists(f"{place.bucket}:{'/'.join(folders[:count])} is an object, and no folder")
+            raise object_exists(
+                f"{place.bucket}:{'/'.join(folders[:count])} is an object, and no folder", field
+            )
     if await _find(store, place.name):
-        raise _exists(f"the object {place} exists")
+        raise object_exists(f"the object {place} exists", field)
     async for _ in store.list(f"{place.name}/"):
-        raise _exists(f"{place} is a folder of objects")
+        raise object_exists(f"{place} is a folder of objects", field)
 
 
 async def write_object(
@@ -92,7 +95,7 @@ async def write_object(
     async with store.begin(place.name) as ingest:
         async for outputs in pieces:
             for buffers in _buffers(outputs):
-                await _write(run, ingest, buffers, hasher)
+                await write_hashed(run.runtime.pool, ingest, buffers, hasher)
                 size += sum(map(len, buffers))
         written = ExportedObject(str(place), size, hasher.hexdigest())
         run.enter("commit", 0, (99.0, 100.0))
@@ -118,11 +121,12 @@ async def is_there(store: BlobStore, place: ObjectPlace, written: ExportedObject
     return hasher.hexdigest() == written.sha256
 
 
-async def _write(run: JobRun, ingest: Ingest, buffers: Sequence[Buffer], hasher: Any) -> None:
+async def write_hashed(pool: DecodePool, ingest: Ingest, buffers: Sequence[Buffer], hasher: Any) -> None:
+    """Write and hash at once. Raises what the store raises."""
     try:
         async with asyncio.TaskGroup() as both:
             both.create_task(ingest.write(buffers))
-            both.create_task(run.runtime.pool.run(_hash, hasher, buffers))
+            both.create_task(pool.run(_hash, hasher, buffers))
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
 
@@ -135,7 +139,7 @@ async def _commit(
     except AlreadyExists as error:
         await _note(run, {})  # that one is somebody else's, whatever it holds
         # An empty folder, a link and whatever else is no object has shown only now.
-        raise _exists(f"the name {place} is taken, by an object or something else") from error
+        raise object_exists(f"the name {place} is taken, by an object or something else") from error
     except Unavailable:
         if await is_there(store, place, written):
             return
@@ -176,10 +180,10 @@ def _hash(hasher: Any, buffers: Sequence[Buffer]) -> None:
         hasher.update(buffer)
 
 
-def _exists(what: str) -> AlreadyExists:
+def object_exists(what: str, field: str = FIELD) -> AlreadyExists:
     return AlreadyExists(
         what,
         reason="OBJECT_EXISTS",
-        field=FIELD,
-        hint="an export never replaces anything: choose another name, or remove what is there",
+        field=field,
+        hint="nothing is ever replaced: choose another name, or delete what is there",
     )

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
@@ -64,19 +65,13 @@ class ObjectFeed(Feed):
 
     @asynccontextmanager
     async def open(self, offset: int) -> AsyncIterator[OpenedFeed]:
-        yield _OpenedObject(self._store, await self._stat(), offset, self._places)
+        stored = await self._stat()
+        span = ObjectSpan(stored, offset, stored.size_bytes)
+        yield OpenedObject(self._store, span, self._places)
 
     async def _stat(self) -> StoredBlob:
         """Raises NotFound (OBJECT_NOT_FOUND), InvalidRequest (IMAGE_EMPTY), Unavailable."""
-        try:
-            stored = await self._store.stat(self._place.name)
-        except NotFound as error:
-            raise NotFound(
-                f"there is no object {self._place}",
-                reason="OBJECT_NOT_FOUND",
-                field=FIELD,
-                hint=f"`imsctl bucket objects {self._place.bucket}` shows what is there",
-            ) from error
+        stored = await stat_object(self._store, self._place, FIELD)
         if not stored.size_bytes:
             raise InvalidRequest(
                 f"the object {self._place} is empty",
@@ -87,14 +82,44 @@ class ObjectFeed(Feed):
         return stored
 
 
-class _OpenedObject(OpenedFeed):
-    def __init__(self, store: BlobStore, stored: StoredBlob, offset: int, places: asyncio.Semaphore) -> None:
-        told = f"{stored.id} {stored.size_bytes} {stored.modified_at.isoformat()} {stored.version}"
-        self.size_bytes = stored.size_bytes
-        self.mark = f"object:{sha256(told.encode()).hexdigest()}"
+async def stat_object(store: BlobStore, place: ObjectPlace, field: str) -> StoredBlob:
+    """Raises NotFound (OBJECT_NOT_FOUND), Unavailable."""
+    try:
+        return await store.stat(place.name)
+    except NotFound as error:
+        raise NotFound(
+            f"there is no object {place}",
+            reason="OBJECT_NOT_FOUND",
+            field=field,
+            hint=f"`imsctl object list {place.bucket}` shows what is there",
+        ) from error
+
+
+def version_mark(stored: StoredBlob) -> str:
+    """64 hex digits, others when the object was replaced."""
+    told = f"{stored.id} {stored.size_bytes} {stored.modified_at.isoformat()} {stored.version}"
+    return sha256(told.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSpan:
+    """The bytes of ``stored`` from ``start`` to before ``end``, read ``piece_bytes`` at once."""
+
+    stored: StoredBlob
+    start: int
+    end: int
+    piece_bytes: int = PIECE_BYTES
+
+
+class OpenedObject(OpenedFeed):
+    """``places``: for pieces in memory."""
+
+    def __init__(self, store: BlobStore, span: ObjectSpan, places: asyncio.Semaphore) -> None:
+        self.size_bytes = span.stored.size_bytes
+        self.mark = f"object:{version_mark(span.stored)}"
         self._store = store
-        self._stored = stored
-        self._offset = offset
+        self._stored = span.stored
+        self._span = span
         self._places = places
 
     def require_same(self, mark: str) -> None:
@@ -102,13 +127,13 @@ class _OpenedObject(OpenedFeed):
             raise _changed()
 
     async def steps(self) -> AsyncGenerator[FeedStep, None]:
-        size, start, unchecked = self._stored.size_bytes, self._offset, 0
+        size, start, unchecked = self._span.end, self._span.start, 0
         coming: deque[asyncio.Task[bytes]] = deque()
         try:
             while coming or start < size:
                 while start < size and len(coming) < PIECES_AHEAD and not (coming and self._places.locked()):
                     await self._places.acquire()
-                    end = min(start + PIECE_BYTES, size)
+                    end = min(start + self._span.piece_bytes, size)
                     coming.append(asyncio.create_task(self._read(ByteRange(start, end - start))))
                     start = end
                 content = memoryview(await coming[0])

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from imsd import wire
 from imsd.contract import ImsError, InvalidRequest, Unavailable
+from imsd.v1.bucket_pb2 import GetObjectResponse, PutObjectRequest
 from imsd.v1.image_pb2 import DownloadImageResponse
 from imsd.v1.upload_pb2 import WriteUploadRequest
 
@@ -38,8 +39,14 @@ REQUEST_SECONDS = 60.0
 SAME_CONTRACT = "is the client made for this version of imsd?"
 
 # The streams of a file's bytes, which `imsd.wire` reads and writes; all else is protobuf's.
-REQUEST_READERS = {"/imsd.v1.UploadService/WriteUpload": wire.reader_of(WriteUploadRequest)}
-RESPONSE_WRITERS = {"/imsd.v1.ImageService/DownloadImage": wire.serialize}
+REQUEST_READERS = {
+    "/imsd.v1.UploadService/WriteUpload": wire.reader_of(WriteUploadRequest),
+    "/imsd.v1.BucketService/PutObject": wire.reader_of(PutObjectRequest),
+}
+RESPONSE_WRITERS = {
+    "/imsd.v1.ImageService/DownloadImage": wire.serialize,
+    "/imsd.v1.BucketService/GetObject": wire.serialize,
+}
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
@@ -78,17 +85,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
     def _wrap_unary(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
         name = method.removeprefix("/")
 
-        async def call(_: Any, context: Any) -> Any:
+        async def call(requests: Any, context: Any) -> Any:
             async with self._around(method, context), self._gate.entered(name, context) as admission:
-                request = await only_message(context)
-                await admission.admit(request)
-                response = await handler.unary_unary(request, context)
+                if handler.request_streaming:
+                    response = await handler.stream_unary(requests, context)
+                else:
+                    request = await only_message(context)
+                    await admission.admit(request)
+                    response = await handler.unary_unary(request, context)
                 await admission.found(response)
                 admission.answered(response)
                 return response
 
         return grpc.stream_unary_rpc_method_handler(
-            call, handler.request_deserializer, handler.response_serializer
+            call, REQUEST_READERS.get(method, handler.request_deserializer), handler.response_serializer
         )
 
     def _wrap_streaming(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
@@ -212,7 +222,7 @@ async def _send(context: Any, response: Any, pace: ReadPace) -> None:
 
 
 def _file_bytes(response: Any) -> int:
-    """What a message of a download stands for; 0 for any other."""
+    """What a message of a file stands for; 0 for any other."""
     if isinstance(response, wire.FileBytes):
         return response.decoded_length
-    return response.zero_length if isinstance(response, DownloadImageResponse) else 0
+    return response.zero_length if isinstance(response, DownloadImageResponse | GetObjectResponse) else 0

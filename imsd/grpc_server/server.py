@@ -35,6 +35,7 @@ from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
 from imsd.core.members import Members
+from imsd.core.objects.bucket_objects import BucketObjects
 from imsd.core.policy_checks import PolicyChecks
 from imsd.core.runtime import Runtime
 from imsd.core.store_upkeep.space import Space
@@ -135,6 +136,7 @@ class Core:
     access: Access
     identity: IdentityServices
     buckets: Buckets
+    objects: BucketObjects
     drivers: DriverList
     usage: Usage
     traces: TraceServices
@@ -231,7 +233,7 @@ class GrpcServer:
 def _add_servicers(servers: ServerPair, core: Core, files: HandedFiles, max_upload_streams: int) -> None:
     runtime = core.runtime
     uploads = UploadServicer(core.uploads, files, runtime, max_upload_streams)
-    buckets = BucketServicer(core.buckets, BucketPages(core.buckets, runtime.tokens))
+    buckets = BucketServicer(core.buckets, BucketPages(core.buckets, runtime.tokens), core.objects)
     add = servers.add
     add(image_pb2_grpc.add_ImageServiceServicer_to_server, ImageServicer(core))
     add(upload_pb2_grpc.add_UploadServiceServicer_to_server, uploads)

@@ -78,6 +78,7 @@ WITHHELD: Final = {
     "zero_length": "bytes of the file",
     "known": "bytes of the file",
     "flush": "says nothing",
+    "commit": "says of what came that it is all; how that ends is the outcome",
     "header": "the call is admitted with it, and its fields are told",
     "validate_only": "a request that is only validated leaves no trace",
     "etag": "says nothing to anybody else",

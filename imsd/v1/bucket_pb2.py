@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14imsd/v1/bucket.proto\x12\x07imsd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"c\n\x06\x42ucket\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x15\n\rstorage_class\x18\x03 \x01(\t\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\x12\x14\n\x0cis_read_only\x18\x05 \x01(\x08\"(\n\x12ListBucketsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"7\n\x13ListBucketsResponse\x12 \n\x07\x62uckets\x18\x01 \x03(\x0b\x32\x0f.imsd.v1.Bucket\"o\n\x12ListObjectsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"a\n\x0c\x42ucketObject\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12/\n\x0bmodified_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"V\n\x13ListObjectsResponse\x12&\n\x07objects\x18\x01 \x03(\x0b\x32\x15.imsd.v1.BucketObject\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa3\x01\n\rBucketService\x12H\n\x0bListBuckets\x12\x1b.imsd.v1.ListBucketsRequest\x1a\x1c.imsd.v1.ListBucketsResponse\x12H\n\x0bListObjects\x12\x1b.imsd.v1.ListObjectsRequest\x1a\x1c.imsd.v1.ListObjectsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14imsd/v1/bucket.proto\x12\x07imsd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"c\n\x06\x42ucket\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x15\n\rstorage_class\x18\x03 \x01(\t\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\x12\x14\n\x0cis_read_only\x18\x05 \x01(\x08\"(\n\x12ListBucketsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\"7\n\x13ListBucketsResponse\x12 \n\x07\x62uckets\x18\x01 \x03(\x0b\x32\x0f.imsd.v1.Bucket\"o\n\x12ListObjectsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"o\n\x0c\x42ucketObject\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12/\n\x0bmodified_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"V\n\x13ListObjectsResponse\x12&\n\x07objects\x18\x01 \x03(\x0b\x32\x15.imsd.v1.BucketObject\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x11StatObjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06object\x18\x02 \x01(\t\"d\n\x10GetObjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06object\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0e\n\x06length\x18\x04 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"\x8d\x02\n\x11GetObjectResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.imsd.v1.GetObjectResponse.HeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x15\n\x0bzero_length\x18\x03 \x01(\x03H\x00\x12\x37\n\x08\x63omplete\x18\x04 \x01(\x0b\x32#.imsd.v1.GetObjectResponse.CompleteH\x00\x1a?\n\x06Header\x12%\n\x06object\x18\x01 \x01(\x0b\x32\x15.imsd.v1.BucketObject\x12\x0e\n\x06length\x18\x02 \x01(\x03\x1a\x1a\n\x08\x43omplete\x12\x0e\n\x06length\x18\x01 \x01(\x03\x42\x06\n\x04step\"\xb6\x02\n\x10PutObjectRequest\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32 .imsd.v1.PutObjectRequest.HeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x15\n\x0bzero_length\x18\x03 \x01(\x03H\x00\x12\x32\n\x06\x63ommit\x18\x04 \x01(\x0b\x32 .imsd.v1.PutObjectRequest.CommitH\x00\x1aT\n\x06Header\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06object\x18\x02 \x01(\t\x12\x17\n\nsize_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\x1a\x35\n\x06\x43ommit\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x17\n\x0f\x65xpected_sha256\x18\x02 \x01(\tB\x06\n\x04step\"J\n\x11PutObjectResponse\x12%\n\x06object\x18\x01 \x01(\x0b\x32\x15.imsd.v1.BucketObject\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"G\n\x13\x44\x65leteObjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06object\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteObjectResponse2\xbd\x03\n\rBucketService\x12H\n\x0bListBuckets\x12\x1b.imsd.v1.ListBucketsRequest\x1a\x1c.imsd.v1.ListBucketsResponse\x12H\n\x0bListObjects\x12\x1b.imsd.v1.ListObjectsRequest\x1a\x1c.imsd.v1.ListObjectsResponse\x12?\n\nStatObject\x12\x1a.imsd.v1.StatObjectRequest\x1a\x15.imsd.v1.BucketObject\x12\x44\n\tGetObject\x12\x19.imsd.v1.GetObjectRequest\x1a\x1a.imsd.v1.GetObjectResponse0\x01\x12\x44\n\tPutObject\x12\x19.imsd.v1.PutObjectRequest\x1a\x1a.imsd.v1.PutObjectResponse(\x01\x12K\n\x0c\x44\x65leteObject\x12\x1c.imsd.v1.DeleteObjectRequest\x1a\x1d.imsd.v1.DeleteObjectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,9 +41,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTOBJECTSREQUEST']._serialized_start=266
   _globals['_LISTOBJECTSREQUEST']._serialized_end=377
   _globals['_BUCKETOBJECT']._serialized_start=379
-  _globals['_BUCKETOBJECT']._serialized_end=476
-  _globals['_LISTOBJECTSRESPONSE']._serialized_start=478
-  _globals['_LISTOBJECTSRESPONSE']._serialized_end=564
-  _globals['_BUCKETSERVICE']._serialized_start=567
-  _globals['_BUCKETSERVICE']._serialized_end=730
+  _globals['_BUCKETOBJECT']._serialized_end=490
+  _globals['_LISTOBJECTSRESPONSE']._serialized_start=492
+  _globals['_LISTOBJECTSRESPONSE']._serialized_end=578
+  _globals['_STATOBJECTREQUEST']._serialized_start=580
+  _globals['_STATOBJECTREQUEST']._serialized_end=635
+  _globals['_GETOBJECTREQUEST']._serialized_start=637
+  _globals['_GETOBJECTREQUEST']._serialized_end=737
+  _globals['_GETOBJECTRESPONSE']._serialized_start=740
+  _globals['_GETOBJECTRESPONSE']._serialized_end=1009
+  _globals['_GETOBJECTRESPONSE_HEADER']._serialized_start=910
+  _globals['_GETOBJECTRESPONSE_HEADER']._serialized_end=973
+  _globals['_GETOBJECTRESPONSE_COMPLETE']._serialized_start=975
+  _globals['_GETOBJECTRESPONSE_COMPLETE']._serialized_end=1001
+  _globals['_PUTOBJECTREQUEST']._serialized_start=1012
+  _globals['_PUTOBJECTREQUEST']._serialized_end=1322
+  _globals['_PUTOBJECTREQUEST_HEADER']._serialized_start=1175
+  _globals['_PUTOBJECTREQUEST_HEADER']._serialized_end=1259
+  _globals['_PUTOBJECTREQUEST_COMMIT']._serialized_start=1261
+  _globals['_PUTOBJECTREQUEST_COMMIT']._serialized_end=1314
+  _globals['_PUTOBJECTRESPONSE']._serialized_start=1324
+  _globals['_PUTOBJECTRESPONSE']._serialized_end=1398
+  _globals['_DELETEOBJECTREQUEST']._serialized_start=1400
+  _globals['_DELETEOBJECTREQUEST']._serialized_end=1471
+  _globals['_DELETEOBJECTRESPONSE']._serialized_start=1473
+  _globals['_DELETEOBJECTRESPONSE']._serialized_end=1495
+  _globals['_BUCKETSERVICE']._serialized_start=1498
+  _globals['_BUCKETSERVICE']._serialized_end=1943
 # @@protoc_insertion_point(module_scope)

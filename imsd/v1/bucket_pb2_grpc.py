@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class BucketServiceStub:
-    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
-    project sees the buckets that it may use; to it, there are no others.
+    """BucketService shows the configured object stores from which images are imported and to which they are exported, and
+    carries files there and back. A project sees the buckets that it may use; to it, there are no others.
     """
 
     def __init__(self, channel):
@@ -46,11 +46,31 @@ class BucketServiceStub:
                 request_serializer=imsd_dot_v1_dot_bucket__pb2.ListObjectsRequest.SerializeToString,
                 response_deserializer=imsd_dot_v1_dot_bucket__pb2.ListObjectsResponse.FromString,
                 _registered_method=True)
+        self.StatObject = channel.unary_unary(
+                '/imsd.v1.BucketService/StatObject',
+                request_serializer=imsd_dot_v1_dot_bucket__pb2.StatObjectRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_bucket__pb2.BucketObject.FromString,
+                _registered_method=True)
+        self.GetObject = channel.unary_stream(
+                '/imsd.v1.BucketService/GetObject',
+                request_serializer=imsd_dot_v1_dot_bucket__pb2.GetObjectRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_bucket__pb2.GetObjectResponse.FromString,
+                _registered_method=True)
+        self.PutObject = channel.stream_unary(
+                '/imsd.v1.BucketService/PutObject',
+                request_serializer=imsd_dot_v1_dot_bucket__pb2.PutObjectRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_bucket__pb2.PutObjectResponse.FromString,
+                _registered_method=True)
+        self.DeleteObject = channel.unary_unary(
+                '/imsd.v1.BucketService/DeleteObject',
+                request_serializer=imsd_dot_v1_dot_bucket__pb2.DeleteObjectRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_bucket__pb2.DeleteObjectResponse.FromString,
+                _registered_method=True)
 
 
 class BucketServiceServicer:
-    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
-    project sees the buckets that it may use; to it, there are no others.
+    """BucketService shows the configured object stores from which images are imported and to which they are exported, and
+    carries files there and back. A project sees the buckets that it may use; to it, there are no others.
     """
 
     def ListBuckets(self, request, context):
@@ -71,6 +91,52 @@ class BucketServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StatObject(self, request, context):
+        """StatObject returns one object. Who may list the objects of a bucket may call it.
+        Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND, OBJECT_NAME_*, OBJECT_NOT_FOUND,
+        DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetObject(self, request, context):
+        """GetObject streams the bytes of an object, from any offset: a header, the bytes in order, and `complete`. A stream that
+        ends without `complete` was cut off; go on at the offset reached, with the etag of the header. What comes is of one
+        version of the object: when it is replaced meanwhile, the stream fails with CONFLICT, and what came of it is worthless.
+        Who reads too slowly is cut off (UNAVAILABLE). The daemon ends the stream after `complete`.
+        Reasons: those of StatObject, CONFLICT (another version than that of the etag, or changed while it was read), DATA_LOSS,
+        UNAVAILABLE. Retry: safe, from the offset reached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutObject(self, request_iterator, context):
+        """PutObject takes a file and makes it an object, by a commit that replaces nothing. The first message is a header, then
+        come the bytes in order, then the commit. The end of the stream means nothing: a stream that ends without commit leaves
+        nothing. The answer comes when the object is there, durable and whole. A few run at once, more wait; a writer that sends
+        nothing for long gives its place to them (UNAVAILABLE).
+        Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND, OBJECT_NAME_*, OBJECT_EXISTS (also a
+        folder of the name, or an object where a folder is meant), STORE_READ_ONLY, LIMIT_EXCEEDED (larger than
+        max_upload_size_bytes), UPLOAD_TOO_LONG and UPLOAD_INCOMPLETE (not as many bytes as were declared), DIGEST_MISMATCH,
+        CAPACITY_EXHAUSTED, DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE.
+        Retry: from the first byte, which is safe. After a commit that was not answered the object may be there: OBJECT_EXISTS
+        is the answer then, and StatObject shows its size.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteObject(self, request, context):
+        """DeleteObject removes an object at once and for good. Images that were made of it stay; an import that reads it fails.
+        Reasons: those of StatObject, STORE_READ_ONLY, CONFLICT (not the version of the etag). Retry: safe; OBJECT_NOT_FOUND once
+        it is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BucketServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -84,6 +150,26 @@ def add_BucketServiceServicer_to_server(servicer, server):
                     request_deserializer=imsd_dot_v1_dot_bucket__pb2.ListObjectsRequest.FromString,
                     response_serializer=imsd_dot_v1_dot_bucket__pb2.ListObjectsResponse.SerializeToString,
             ),
+            'StatObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.StatObject,
+                    request_deserializer=imsd_dot_v1_dot_bucket__pb2.StatObjectRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_bucket__pb2.BucketObject.SerializeToString,
+            ),
+            'GetObject': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetObject,
+                    request_deserializer=imsd_dot_v1_dot_bucket__pb2.GetObjectRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_bucket__pb2.GetObjectResponse.SerializeToString,
+            ),
+            'PutObject': grpc.stream_unary_rpc_method_handler(
+                    servicer.PutObject,
+                    request_deserializer=imsd_dot_v1_dot_bucket__pb2.PutObjectRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_bucket__pb2.PutObjectResponse.SerializeToString,
+            ),
+            'DeleteObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteObject,
+                    request_deserializer=imsd_dot_v1_dot_bucket__pb2.DeleteObjectRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_bucket__pb2.DeleteObjectResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'imsd.v1.BucketService', rpc_method_handlers)
@@ -93,8 +179,8 @@ def add_BucketServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BucketService:
-    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
-    project sees the buckets that it may use; to it, there are no others.
+    """BucketService shows the configured object stores from which images are imported and to which they are exported, and
+    carries files there and back. A project sees the buckets that it may use; to it, there are no others.
     """
 
     @staticmethod
@@ -141,6 +227,114 @@ class BucketService:
             '/imsd.v1.BucketService/ListObjects',
             imsd_dot_v1_dot_bucket__pb2.ListObjectsRequest.SerializeToString,
             imsd_dot_v1_dot_bucket__pb2.ListObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StatObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.BucketService/StatObject',
+            imsd_dot_v1_dot_bucket__pb2.StatObjectRequest.SerializeToString,
+            imsd_dot_v1_dot_bucket__pb2.BucketObject.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/imsd.v1.BucketService/GetObject',
+            imsd_dot_v1_dot_bucket__pb2.GetObjectRequest.SerializeToString,
+            imsd_dot_v1_dot_bucket__pb2.GetObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutObject(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/imsd.v1.BucketService/PutObject',
+            imsd_dot_v1_dot_bucket__pb2.PutObjectRequest.SerializeToString,
+            imsd_dot_v1_dot_bucket__pb2.PutObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.BucketService/DeleteObject',
+            imsd_dot_v1_dot_bucket__pb2.DeleteObjectRequest.SerializeToString,
+            imsd_dot_v1_dot_bucket__pb2.DeleteObjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

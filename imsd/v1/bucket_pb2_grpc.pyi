@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BucketServiceStub:
-    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
-    project sees the buckets that it may use; to it, there are no others.
+    """BucketService shows the configured object stores from which images are imported and to which they are exported, and
+    carries files there and back. A project sees the buckets that it may use; to it, there are no others.
     """
 
     @_typing.overload
@@ -45,11 +45,41 @@ class BucketServiceStub:
     Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND (also one that the project may
     not use), INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
     """
+    StatObject: _grpc.UnaryUnaryMultiCallable[_bucket_pb2.StatObjectRequest, _bucket_pb2.BucketObject]
+    """StatObject returns one object. Who may list the objects of a bucket may call it.
+    Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND, OBJECT_NAME_*, OBJECT_NOT_FOUND,
+    DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+    """
+    GetObject: _grpc.UnaryStreamMultiCallable[_bucket_pb2.GetObjectRequest, _bucket_pb2.GetObjectResponse]
+    """GetObject streams the bytes of an object, from any offset: a header, the bytes in order, and `complete`. A stream that
+    ends without `complete` was cut off; go on at the offset reached, with the etag of the header. What comes is of one
+    version of the object: when it is replaced meanwhile, the stream fails with CONFLICT, and what came of it is worthless.
+    Who reads too slowly is cut off (UNAVAILABLE). The daemon ends the stream after `complete`.
+    Reasons: those of StatObject, CONFLICT (another version than that of the etag, or changed while it was read), DATA_LOSS,
+    UNAVAILABLE. Retry: safe, from the offset reached.
+    """
+    PutObject: _grpc.StreamUnaryMultiCallable[_bucket_pb2.PutObjectRequest, _bucket_pb2.PutObjectResponse]
+    """PutObject takes a file and makes it an object, by a commit that replaces nothing. The first message is a header, then
+    come the bytes in order, then the commit. The end of the stream means nothing: a stream that ends without commit leaves
+    nothing. The answer comes when the object is there, durable and whole. A few run at once, more wait; a writer that sends
+    nothing for long gives its place to them (UNAVAILABLE).
+    Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND, OBJECT_NAME_*, OBJECT_EXISTS (also a
+    folder of the name, or an object where a folder is meant), STORE_READ_ONLY, LIMIT_EXCEEDED (larger than
+    max_upload_size_bytes), UPLOAD_TOO_LONG and UPLOAD_INCOMPLETE (not as many bytes as were declared), DIGEST_MISMATCH,
+    CAPACITY_EXHAUSTED, DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE.
+    Retry: from the first byte, which is safe. After a commit that was not answered the object may be there: OBJECT_EXISTS
+    is the answer then, and StatObject shows its size.
+    """
+    DeleteObject: _grpc.UnaryUnaryMultiCallable[_bucket_pb2.DeleteObjectRequest, _bucket_pb2.DeleteObjectResponse]
+    """DeleteObject removes an object at once and for good. Images that were made of it stay; an import that reads it fails.
+    Reasons: those of StatObject, STORE_READ_ONLY, CONFLICT (not the version of the etag). Retry: safe; OBJECT_NOT_FOUND once
+    it is gone.
+    """
 
 @_typing.type_check_only
 class BucketServiceAsyncStub(BucketServiceStub):
-    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
-    project sees the buckets that it may use; to it, there are no others.
+    """BucketService shows the configured object stores from which images are imported and to which they are exported, and
+    carries files there and back. A project sees the buckets that it may use; to it, there are no others.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -63,10 +93,40 @@ class BucketServiceAsyncStub(BucketServiceStub):
     Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND (also one that the project may
     not use), INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
     """
+    StatObject: _aio.UnaryUnaryMultiCallable[_bucket_pb2.StatObjectRequest, _bucket_pb2.BucketObject]  # type: ignore[assignment]
+    """StatObject returns one object. Who may list the objects of a bucket may call it.
+    Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND, OBJECT_NAME_*, OBJECT_NOT_FOUND,
+    DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+    """
+    GetObject: _aio.UnaryStreamMultiCallable[_bucket_pb2.GetObjectRequest, _bucket_pb2.GetObjectResponse]  # type: ignore[assignment]
+    """GetObject streams the bytes of an object, from any offset: a header, the bytes in order, and `complete`. A stream that
+    ends without `complete` was cut off; go on at the offset reached, with the etag of the header. What comes is of one
+    version of the object: when it is replaced meanwhile, the stream fails with CONFLICT, and what came of it is worthless.
+    Who reads too slowly is cut off (UNAVAILABLE). The daemon ends the stream after `complete`.
+    Reasons: those of StatObject, CONFLICT (another version than that of the etag, or changed while it was read), DATA_LOSS,
+    UNAVAILABLE. Retry: safe, from the offset reached.
+    """
+    PutObject: _aio.StreamUnaryMultiCallable[_bucket_pb2.PutObjectRequest, _bucket_pb2.PutObjectResponse]  # type: ignore[assignment]
+    """PutObject takes a file and makes it an object, by a commit that replaces nothing. The first message is a header, then
+    come the bytes in order, then the commit. The end of the stream means nothing: a stream that ends without commit leaves
+    nothing. The answer comes when the object is there, durable and whole. A few run at once, more wait; a writer that sends
+    nothing for long gives its place to them (UNAVAILABLE).
+    Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND, OBJECT_NAME_*, OBJECT_EXISTS (also a
+    folder of the name, or an object where a folder is meant), STORE_READ_ONLY, LIMIT_EXCEEDED (larger than
+    max_upload_size_bytes), UPLOAD_TOO_LONG and UPLOAD_INCOMPLETE (not as many bytes as were declared), DIGEST_MISMATCH,
+    CAPACITY_EXHAUSTED, DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE.
+    Retry: from the first byte, which is safe. After a commit that was not answered the object may be there: OBJECT_EXISTS
+    is the answer then, and StatObject shows its size.
+    """
+    DeleteObject: _aio.UnaryUnaryMultiCallable[_bucket_pb2.DeleteObjectRequest, _bucket_pb2.DeleteObjectResponse]  # type: ignore[assignment]
+    """DeleteObject removes an object at once and for good. Images that were made of it stay; an import that reads it fails.
+    Reasons: those of StatObject, STORE_READ_ONLY, CONFLICT (not the version of the etag). Retry: safe; OBJECT_NOT_FOUND once
+    it is gone.
+    """
 
 class BucketServiceServicer(metaclass=_abc_1.ABCMeta):
-    """BucketService shows the configured object stores from which images are imported and to which they are exported. A
-    project sees the buckets that it may use; to it, there are no others.
+    """BucketService shows the configured object stores from which images are imported and to which they are exported, and
+    carries files there and back. A project sees the buckets that it may use; to it, there are no others.
     """
 
     @_abc_1.abstractmethod
@@ -89,6 +149,60 @@ class BucketServiceServicer(metaclass=_abc_1.ABCMeta):
         whatever else is no plain file are left out.
         Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND (also one that the project may
         not use), INVALID_PAGE_TOKEN, DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def StatObject(
+        self,
+        request: _bucket_pb2.StatObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bucket_pb2.BucketObject, _abc.Awaitable[_bucket_pb2.BucketObject]]:
+        """StatObject returns one object. Who may list the objects of a bucket may call it.
+        Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND, OBJECT_NAME_*, OBJECT_NOT_FOUND,
+        DRIVER_NOT_READY, STORE_UNAVAILABLE. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def GetObject(
+        self,
+        request: _bucket_pb2.GetObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_bucket_pb2.GetObjectResponse], _abc.AsyncIterator[_bucket_pb2.GetObjectResponse]]:
+        """GetObject streams the bytes of an object, from any offset: a header, the bytes in order, and `complete`. A stream that
+        ends without `complete` was cut off; go on at the offset reached, with the etag of the header. What comes is of one
+        version of the object: when it is replaced meanwhile, the stream fails with CONFLICT, and what came of it is worthless.
+        Who reads too slowly is cut off (UNAVAILABLE). The daemon ends the stream after `complete`.
+        Reasons: those of StatObject, CONFLICT (another version than that of the etag, or changed while it was read), DATA_LOSS,
+        UNAVAILABLE. Retry: safe, from the offset reached.
+        """
+
+    @_abc_1.abstractmethod
+    def PutObject(
+        self,
+        request_iterator: _MaybeAsyncIterator[_bucket_pb2.PutObjectRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_bucket_pb2.PutObjectResponse, _abc.Awaitable[_bucket_pb2.PutObjectResponse]]:
+        """PutObject takes a file and makes it an object, by a commit that replaces nothing. The first message is a header, then
+        come the bytes in order, then the commit. The end of the stream means nothing: a stream that ends without commit leaves
+        nothing. The answer comes when the object is there, durable and whole. A few run at once, more wait; a writer that sends
+        nothing for long gives its place to them (UNAVAILABLE).
+        Reasons: INVALID_REQUEST, BUCKET_NAME_EMPTY, BUCKET_NAME_INVALID, BUCKET_NOT_FOUND, OBJECT_NAME_*, OBJECT_EXISTS (also a
+        folder of the name, or an object where a folder is meant), STORE_READ_ONLY, LIMIT_EXCEEDED (larger than
+        max_upload_size_bytes), UPLOAD_TOO_LONG and UPLOAD_INCOMPLETE (not as many bytes as were declared), DIGEST_MISMATCH,
+        CAPACITY_EXHAUSTED, DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE.
+        Retry: from the first byte, which is safe. After a commit that was not answered the object may be there: OBJECT_EXISTS
+        is the answer then, and StatObject shows its size.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteObject(
+        self,
+        request: _bucket_pb2.DeleteObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bucket_pb2.DeleteObjectResponse, _abc.Awaitable[_bucket_pb2.DeleteObjectResponse]]:
+        """DeleteObject removes an object at once and for good. Images that were made of it stay; an import that reads it fails.
+        Reasons: those of StatObject, STORE_READ_ONLY, CONFLICT (not the version of the etag). Retry: safe; OBJECT_NOT_FOUND once
+        it is gone.
         """
 
 def add_BucketServiceServicer_to_server(servicer: BucketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -39,7 +39,7 @@ METHODS = {
     for method in service.methods
 }
 
-READING = ("Get", "List", "Watch", "Resolve", "Find", "Count", "Check", "Inspect", "Download")
+READING = ("Get", "List", "Watch", "Resolve", "Find", "Count", "Check", "Inspect", "Download", "Stat")
 READING_TOO = ("ExportImageList", "ExportTraces", "VerifyTraces")
 
 

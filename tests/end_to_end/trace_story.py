@@ -8,12 +8,22 @@ from typing import Any
 
 from google.protobuf import field_mask_pb2
 
-from imsd.v1 import identity_pb2, image_pb2, job_pb2, member_pb2, quota_pb2, tag_pb2, upload_pb2
+from imsd.v1 import (
+    bucket_pb2,
+    identity_pb2,
+    image_pb2,
+    job_pb2,
+    member_pb2,
+    quota_pb2,
+    tag_pb2,
+    upload_pb2,
+)
 from tests.end_to_end import wire
 from tests.end_to_end.daemon_process import Stubs
 from tests.end_to_end.disks import patterned_disk
 
 DISK = patterned_disk(1 << 20)
+put_step = bucket_pb2.PutObjectRequest
 USER = identity_pb2.PRINCIPAL_KIND_USER
 
 
@@ -54,7 +64,8 @@ class Step:
         stub = getattr(getattr(story.stubs, _STUBS[service]), call)
         request = self.request(story)
         if isinstance(request, list):  # messages of a stream
-            answers = [answer async for answer in stub(_stream(request))]
+            stream = stub(_stream(request))
+            answers = [each async for each in stream] if hasattr(stream, "__aiter__") else [await stream]
             story.answers[call] = answers[-1]
         else:
             story.answers[call] = await stub(request)
@@ -69,6 +80,7 @@ _STUBS = {
     "MemberService": "members",
     "TagService": "tags",
     "QuotaService": "quotas",
+    "BucketService": "buckets",
     "IdentityService": "identity",
 }
 
@@ -299,6 +311,21 @@ STEPS = [
         lambda s: s.image_request(image_pb2.PublishImageRequest, product_code="p-1"),
         _image,
         details={"product_code": "p-1"},
+    ),
+    Step(
+        "BucketService/PutObject",
+        lambda s: [
+            put_step(header=put_step.Header(project_id="blue", object="main:f", size_bytes=3)),
+            put_step(data=b"abc"),
+            put_step(commit=put_step.Commit(size_bytes=3)),
+        ],
+        _named("main:f"),
+        details={"size_bytes": "3"},
+    ),
+    Step(
+        "BucketService/DeleteObject",
+        lambda s: bucket_pb2.DeleteObjectRequest(project_id="blue", object="main:f"),
+        _named("main:f"),
     ),
     Step(
         "IdentityService/DeleteProject",

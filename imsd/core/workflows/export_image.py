@@ -33,11 +33,13 @@ MEASURE_SPAN, WRITE_SPAN, WHOLE_SPAN = (0.0, 50.0), (50.0, 99.0), (0.0, 99.0)
 
 
 class ExportImage(Workflow):
-    def __init__(self, outlet: Outlet, buckets: Buckets, policy: ExportPolicy) -> None:
+    def __init__(
+        self, outlet: Outlet, buckets: Buckets, policy: ExportPolicy, targets: ExportTargets
+    ) -> None:
         self._outlet = outlet
         self._buckets = buckets
         self._policy = policy
-        self._targets = ExportTargets()
+        self._targets = targets
 
     async def run(self, run: JobRun) -> None:
         disk_format = str(run.record.spec["disk_format"])

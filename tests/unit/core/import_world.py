@@ -14,6 +14,7 @@ from imsd.core.buckets import Buckets
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Outlet
 from imsd.core.export_rules import ExportPolicy
+from imsd.core.export_target import ExportTargets
 from imsd.core.fetching import Fetching
 from imsd.core.image_copies import ImageCopies
 from imsd.core.image_exports import ImageExports
@@ -78,7 +79,7 @@ class ImportService:
         }
         outlet = Outlet(runtime, self.sweeper, SpoolFolder(None, MIB))
         policy = ExportPolicy(runtime.limits, ("Ubuntu",))
-        workflows[JobKind.EXPORT_IMAGE] = ExportImage(outlet, buckets, policy)
+        workflows[JobKind.EXPORT_IMAGE] = ExportImage(outlet, buckets, policy, ExportTargets())
         self.dispatcher = Dispatcher(runtime, board, workflows)
         self.jobs = Jobs(runtime, board, self.dispatcher)
         self.exports = ImageExports(runtime, self.dispatcher, buckets, policy)

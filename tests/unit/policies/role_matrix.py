@@ -76,6 +76,10 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         "MemberService/RemoveMembers",
         "BucketService/ListBuckets",
         "BucketService/ListObjects",
+        "BucketService/StatObject",
+        "BucketService/GetObject",
+        "BucketService/PutObject",
+        "BucketService/DeleteObject",
     ),
     SEEING_TRACES: (
         "TraceService/ListTraces",

@@ -1,0 +1,1 @@
+"""What projects do with the objects of their buckets, beside importing and exporting them."""
