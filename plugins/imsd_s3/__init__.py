@@ -1,0 +1,23 @@
+"""Plugin: blob stores in a bucket of an S3 service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from imsd.contract import StoreDriver, hookimpl
+
+from .options import S3BucketOptions, S3StoreOptions
+from .store import open_s3_store
+
+
+@hookimpl
+def imsd_blob_stores() -> Sequence[StoreDriver[S3StoreOptions]]:
+    return [
+        StoreDriver(
+            name="s3",
+            summary="a bucket of an S3 service",
+            options=S3StoreOptions,
+            open=open_s3_store,
+            bucket_options=S3BucketOptions,
+        )
+    ]
