@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.openbao import OpenBao, started_openbao
 from tests.seaweedfs import SeaweedFS, started_seaweedfs
 from tests.web_server import WebServer, make_certificate, serve_web
 
@@ -50,6 +51,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def web(certificate: Path) -> AsyncIterator[WebServer]:
     async with serve_web(certificate) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    """A real OpenBao, the same for all tests that ask for it."""
+    with started_openbao(tmp_path_factory.mktemp("openbao")) as server:
         yield server
 
 

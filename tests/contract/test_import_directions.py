@@ -106,6 +106,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "imsd": (),
     "imsd_kms_local": ("imsd.contract",),
+    "imsd_kms_transit": ("imsd.contract",),
     "imsd_localfs": ("imsd.contract",),
     "imsd_s3": ("imsd.contract",),
     "ims_client": ("imsd.v1", "imsd.wire"),
