@@ -25,7 +25,7 @@ class UploadOptions:
     vouches for the digest of every byte that it sends. ``may_hand_over``: a daemon on the same machine may
     read the file itself. ``is_fast``: for an image that asks for fast import too. ``delta``: whether a
     file is compared with what the project has before it is sent, for who can do that; None: if it seems
-    worth it.
+    worth it. ``store``: the configured name of a store, empty for the default one.
     """
 
     request_id: str = ""
@@ -35,6 +35,7 @@ class UploadOptions:
     may_hand_over: bool = True
     is_fast: bool = False
     delta: bool | None = None
+    store: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ async def open_upload(
         expected_sha256=options.expected_sha256,
         fingerprint=source.fingerprint,
         is_fast=options.is_fast,
+        store=options.store,
     )
     upload = await client.uploads.create(request)
     return OpenedUpload(upload, is_resumed=upload.committed_offset > 0)
@@ -111,5 +113,6 @@ def _fits(upload: pb.Upload, source: UploadSource, options: UploadOptions) -> bo
         upload.size_bytes == source.size_bytes
         and upload.expected_sha256 == options.expected_sha256
         and upload.is_fast == options.is_fast
+        and options.store in ("", upload.store)
         and options.disk_format in (undeclared, upload.disk_format)
     )

@@ -26,6 +26,9 @@ class CopyOptions:
         default_factory=list
     )
     enterprise_project: Annotated[str, typer.Option(metavar="ID", help="0, or a UUID: who pays.")] = ""
+    store: Annotated[
+        str, typer.Option(metavar="NAME", help="Where the copy is to lie; else where the image does.")
+    ] = ""
     detach: Annotated[bool, typer.Option("--detach", help="Return when the job is started; print it.")] = (
         False
     )
@@ -41,6 +44,7 @@ async def copy_image(session: Session, image: str, options: CopyOptions) -> None
         description=options.description,
         tags=choice.key_values(options.tag, "--tag"),
         enterprise_project_id=options.enterprise_project,
+        store=options.store,
         request_id=options.request_id or f"imsctl-{uuid.uuid4()}",
     )
     async with session.connect() as client:

@@ -54,6 +54,7 @@ class ChoiceOptions:
     visibility: Annotated[list[str], _several("WHO", "private, shared or public")] = field(
         default_factory=list
     )
+    store: Annotated[list[str], _several("NAME", "Only in this store")] = field(default_factory=list)
     id: Annotated[str, typer.Option(metavar="ID", help="Only this one.")] = ""
     owner: Annotated[str, typer.Option(metavar="PROJECT", help="Only of this project.")] = ""
     family: Annotated[str, typer.Option(metavar="FAMILY", help="Only of this family.")] = ""
@@ -98,6 +99,7 @@ class ChoiceOptions:
             tags=choice.key_values((tag if "=" in tag else f"{tag}=" for tag in self.tag), "--tag"),
             kinds=[image_choice.kind(text) for text in self.kind],
             visibilities=[image_choice.visibility(text) for text in self.visibility],
+            stores=self.store,
             id=self.id,
             owner_project_id=self.owner,
             family=self.family,

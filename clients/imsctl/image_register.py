@@ -17,7 +17,7 @@ async def register_image(session: Session, name: str, what: str, options: FileOp
     """
     scheme = "" if options.is_fetched() else scheme_of(what)
     refuse_scheme(scheme, "FILE|URL")
-    request = image_pb2.RegisterImageRequest(request_id=options.request_id)
+    request = image_pb2.RegisterImageRequest(request_id=options.request_id, store=options.store)
     is_fetched = options.is_fetched() or bool(scheme)
     if is_fetched:
         image_fetch.name_source(request, what, options)

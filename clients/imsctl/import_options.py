@@ -48,6 +48,10 @@ class FileOptions:
         str, typer.Option(metavar="ID", help="Start at most one job; a repeat gets what the first made.")
     ] = ""
 
+    store: Annotated[
+        str, typer.Option(metavar="NAME", help="Where the image is to lie; see `imsctl store list`.")
+    ] = ""
+
     def is_fetched(self) -> bool:
         """Whether FILE names what the daemon gets itself, and is no URL."""
         return self.on_server or self.from_bucket
@@ -66,6 +70,7 @@ class FileOptions:
             may_hand_over=not self.send_bytes and not self.delta,
             is_fast=is_fast,
             delta=self.delta,
+            store=self.store,
         )
 
 
@@ -158,6 +163,7 @@ class ImportOptions(FileOptions):
             server_support=image_choice.support(self.support, "--support"),
             enterprise_project_id=self.enterprise_project,
             is_fast=self.fast,
+            store=self.store,
         )
 
     def disk_format(self) -> image_pb2.DiskFormat.ValueType:

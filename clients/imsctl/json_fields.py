@@ -89,6 +89,7 @@ def upload_fields(upload: upload_pb2.Upload) -> Fields:
         "staged_bytes": upload.staged_bytes,
         "expected_sha256": upload.expected_sha256,
         "is_fast": upload.is_fast,
+        "store": upload.store,
         "fingerprint": upload.fingerprint,
         "digest": upload.digest,
         "project_id": upload.project_id,

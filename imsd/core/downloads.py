@@ -10,10 +10,11 @@ from imsd.chunks.chunk_reader import ChunkReader, OnRead, open_chunk_reader
 from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.render import render
 from imsd.chunks.spool import SpoolFolder
-from imsd.contract import run_blocking
+from imsd.contract import NotFound, run_blocking
 from imsd.formats.output import Framed, Output, Zeros
 from imsd.formats.registry import open_writer, require_writable
 from imsd.formats.writer import FormatWriter
+from imsd.metadata import images as image_rows
 from imsd.metadata.records import ImageRecord
 
 from . import checks, usage
@@ -113,20 +114,43 @@ async def open_image_reader(
     digests: bool = False,
     on_read: OnRead | None = None,
 ) -> AsyncIterator[ChunkReader]:
-    """A reader of an active image's disk, which keeps its bytes even when the image is deleted.
+    """A reader of an active image's disk, which keeps its bytes even when the image is deleted or moved.
 
-    ``digests``, ``on_read``: as in `ChunkReader`.
+    ``digests``, ``on_read``: as in `ChunkReader`. Raises NotFound, DataLoss, Unavailable.
     """
-    holder = Holder(HolderKind.READER, runtime.new_id())
-    try:
-        # Inside: a cancellation may come after the hold was committed. Releasing none does no harm.
-        store_name = await runtime.index.hold_manifest(holder, image.manifest_id)
-        store = runtime.stores.get(store_name)
-        opening = open_chunk_reader(store, image.manifest_id, runtime.pool, digests=digests, on_read=on_read)
+    async with held_image(runtime, sweeper, image) as held:
+        store = runtime.stores.get(held.store)
+        opening = open_chunk_reader(store, held.manifest_id, runtime.pool, digests=digests, on_read=on_read)
         async with opening as reader:
             yield reader
+
+
+@asynccontextmanager
+async def held_image(runtime: Runtime, sweeper: Sweeper, image: ImageRecord) -> AsyncIterator[ImageRecord]:
+    """The image as it is when its bytes are held, until the end of the block. Raises NotFound."""
+    holder = Holder(HolderKind.READER, runtime.new_id())
+    held = image
+    try:
+        # Inside: a cancellation may come after the hold was committed. Releasing none does no harm.
+        held = await _hold(runtime, holder, image)
+        yield held
     finally:
-        runtime.background.spawn(_release(runtime, sweeper, holder, image.store), "release of a reader")
+        runtime.background.spawn(_release(runtime, sweeper, holder, held.store), "release of a reader")
+
+
+async def _hold(runtime: Runtime, holder: Holder, image: ImageRecord) -> ImageRecord:
+    while True:
+        try:
+            store = await runtime.index.hold_manifest(holder, image.manifest_id)
+        except NotFound:
+            # It may have been moved, or repacked, since it was looked at.
+            async with runtime.database.reading() as c:
+                now = await image_rows.get_image(c, image.project_id, image.id)
+            if now is None or now.manifest_id in ("", image.manifest_id):
+                raise
+            image = now
+        else:
+            return replace(image, store=store)
 
 
 async def _release(runtime: Runtime, sweeper: Sweeper, holder: Holder, store_name: str) -> None:

@@ -33,13 +33,14 @@ from .runtime import Runtime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCopy:
-    """What a caller wants of a copy; all else is as the other image has it."""
+    """What a caller wants of a copy; all else is as the other image has it, an empty ``store`` too."""
 
     image_id: str
     name: str
     description: str = ""
     enterprise_project_id: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    store: str = ""
 
 
 class ImageCopies:
@@ -59,7 +60,8 @@ class ImageCopies:
             source = await usable_image(c, key.project_id, new.image_id)
             require_copyable(source, self._runtime.limits.max_copy_bytes)
             await quotas.reserve(c, self._runtime, key.project_id, IMAGES)
-            copy = queued_copy(self._runtime, key.project_id, new, source)
+            store = self._runtime.stores.choose(new.store) if new.store else source.store
+            copy = queued_copy(self._runtime, key.project_id, replace(new, store=store), source)
             job = _job(copy)
             await job_rows.insert_job(c, job)
             await image_rows.insert_image(c, copy)
@@ -116,7 +118,6 @@ COPIED = (
     "server_kind",
     "server_support",
     "shutdown_timeout_seconds",
-    "store",
 )
 
 
@@ -133,6 +134,7 @@ def queued_copy(runtime: Runtime, project_id: str, new: NewCopy, source: ImageRe
         enterprise_project_id=new.enterprise_project_id,
         tags=new.tags,
         status=ImageStatus.QUEUED,
+        store=new.store,
         job_id=runtime.new_id(),
         created_at=now,
         updated_at=now,

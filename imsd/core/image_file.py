@@ -22,7 +22,8 @@ from .uploads import NewUpload, Uploads
 class ImageFile:
     """Which file: that of ``upload_id`` or, if there is one, of ``source``, which has ``expected_sha256``.
 
-    ``disk_format``: what it must be, empty if that is to be found out.
+    ``disk_format``: what it must be, empty if that is to be found out. ``store``: where the bytes are to lie,
+    empty for that of the upload, or the default one.
     """
 
     upload_id: str = ""
@@ -30,6 +31,7 @@ class ImageFile:
     expected_sha256: str = ""
     disk_format: str = ""
     is_fast: bool = False
+    store: str = ""
 
 
 def check_file(file: ImageFile) -> None:
@@ -70,6 +72,7 @@ class ImageFiles:
             disk_format=file.disk_format,
             expected_sha256=file.expected_sha256,
             is_fast=file.is_fast,
+            store=file.store,
         )
         return self._uploads.prepare(project_id, wanted, self._runtime.new_id())
 
@@ -81,6 +84,7 @@ class ImageFiles:
         """
         if file.source is not None:
             self._sources.feed(project_id, file.source)
+            self._runtime.stores.choose(file.store)
             return file.disk_format
         upload = await self._free(c, project_id, file)
         return file.disk_format or upload.disk_format
@@ -108,6 +112,12 @@ class ImageFiles:
                 "another job makes an image of this upload", hint=f"watch job {upload.job_id}"
             )
         check_same_way(is_fast=file.is_fast, upload_is_fast=upload.is_fast)
+        if file.store and self._runtime.stores.choose(file.store) != upload.store:
+            raise FailedPrecondition(
+                f"the upload lies in the store {upload.store!r}, and the image is to lie in {file.store!r}",
+                field="store",
+                hint="name the store when the upload is made, or move the image afterwards",
+            )
         return upload
 
     async def give(self, c: AsyncConnection, upload: UploadRecord, job_id: str) -> None:

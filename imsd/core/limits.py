@@ -40,6 +40,7 @@ MAX_FULL_SERVER_MEMBERS: Final = 10
 MAX_SERVERS_AT_ONCE: Final = 100
 MAX_OS_VERSION: Final = 255
 MAX_PLATFORM: Final = 32
+MAX_STORE: Final = 64  # a configured name
 MAX_SERVER_TYPE: Final = 64
 
 # §5.1 os_shutdown_timeout: 60 to 300 seconds.

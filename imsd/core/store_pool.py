@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from imsd.contract import BlobStore
+from imsd.contract import BlobStore, NotFound, Unavailable
 
 from .opened_stores import OpenedStore, open_configured, ready_store
 from .plugin_registry import PluginRegistry
 from .store_sections import configured_stores
+
+# Of a name that is told back.
+MAX_NAME = 64
 
 
 class StorePool:
@@ -28,6 +31,28 @@ class StorePool:
     def get(self, name: str) -> BlobStore:
         """The opened store. Raises Unavailable (DRIVER_NOT_READY)."""
         return ready_store(self._by_name.get(name), "store", name)
+
+    def choose(self, name: str) -> str:
+        """The name of the store that a request asks for by ``name``; empty: the default store.
+
+        Raises NotFound (STORE_NOT_FOUND), Unavailable (DRIVER_NOT_READY).
+        """
+        name = name or self.default_name
+        if name not in self._by_name:
+            raise NotFound(
+                f"there is no store {name[:MAX_NAME]!r}",
+                reason="STORE_NOT_FOUND",
+                field="store",
+                hint=f"the stores are {', '.join(self._by_name)}",
+            )
+        if (found := self._by_name[name]).store is None:
+            raise Unavailable(
+                f"the store {name!r} is {found.state}: {found.detail}",
+                reason="DRIVER_NOT_READY",
+                field="store",
+                hint=f"stores that are ready: {', '.join(self.ready_names()) or 'none'}",
+            )
+        return name
 
     def ready_names(self) -> list[str]:
         """The names of the stores that are open, in the order of the configuration."""

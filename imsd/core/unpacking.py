@@ -56,13 +56,16 @@ class Unpacking:
     async def _own_upload(self, run: JobRun, file_name: str) -> UploadRecord:
         """The upload into which the job unpacks; that of an earlier run, if there is one."""
         record, upload_id = run.record, unpacked_upload_id(run.record.id)
-        wanted = NewUpload(file_name=file_name, disk_format=str(record.spec["disk_format"]))
+        wanted = NewUpload(
+            file_name=file_name,
+            disk_format=str(record.spec["disk_format"]),
+            store=str(record.spec["store"]),
+        )
         async with run.runtime.database.transaction() as c:
             await run.require_fence(c)
             upload = await upload_rows.get_upload(c, record.project_id, upload_id)
             if upload is None:
-                store = str(record.spec["store"])
-                new = self._uploads.prepare(record.project_id, wanted, record.id, store)
+                new = self._uploads.prepare(record.project_id, wanted, record.id)
                 upload = replace(new, id=upload_id)
                 await upload_rows.insert_upload(c, upload)
         return upload

@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 class NewUpload:
     """``size_bytes`` 0: not known. ``disk_format`` empty: recognised from the bytes.
 
-    ``is_fast``: for a fast import.
+    ``is_fast``: for a fast import. ``store``: where its bytes are to lie, empty for the default store.
     """
 
     size_bytes: int = 0
@@ -51,6 +51,7 @@ class NewUpload:
     expected_sha256: str = ""
     fingerprint: str = ""
     is_fast: bool = False
+    store: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +80,13 @@ class Uploads:
             await requests.remember(c, self._runtime, key, record.id)
         return record
 
-    def prepare(self, project_id: str, new: NewUpload, job_id: str = "", store: str = "") -> UploadRecord:
+    def prepare(self, project_id: str, new: NewUpload, job_id: str = "") -> UploadRecord:
         """The record of a new upload; with ``job_id`` only that job writes it.
 
-        It is in the default store unless ``store`` names one.
-        Raises InvalidRequest, Unavailable (DRIVER_NOT_READY).
+        Raises InvalidRequest, NotFound (STORE_NOT_FOUND), Unavailable (DRIVER_NOT_READY).
         """
         self._check(new)
-        store = store or self._runtime.stores.default_name
-        self._runtime.stores.get(store)  # one that is not ready says so now
+        store = self._runtime.stores.choose(new.store)
         now = self._runtime.clock()
         return UploadRecord(
             id=self._runtime.new_id(),

@@ -39,6 +39,7 @@ def new_image_from_pb(request: pb.CreateImageRequest) -> NewImage:
         server_support=fields.server_support_from_pb(request.server_support),
         enterprise_project_id=request.enterprise_project_id,
         is_fast=request.is_fast,
+        store=request.store,
     )
 
 
@@ -49,6 +50,7 @@ def new_copy_from_pb(request: pb.CopyImageRequest) -> NewCopy:
         description=request.description,
         enterprise_project_id=request.enterprise_project_id,
         tags=dict(request.tags),
+        store=request.store,
     )
 
 
@@ -67,6 +69,7 @@ def registered_file_from_pb(request: pb.RegisterImageRequest) -> ImageFile:
         upload_id=request.upload_id,
         source=_source_from_pb(request),
         expected_sha256=request.expected_sha256,
+        store=request.store,
     )
 
 

@@ -86,6 +86,8 @@ def _any_of(wanted: pb.ImageFilter) -> Iterator[tuple[str, tuple[str | int, ...]
         yield "platform", filters.texts("filter.platforms", wanted.platforms, limits.MAX_PLATFORM)
     if wanted.os_versions:
         yield "os_version", filters.texts("filter.os_versions", wanted.os_versions, limits.MAX_OS_VERSION)
+    if wanted.stores:
+        yield "store", filters.texts("filter.stores", wanted.stores, limits.MAX_STORE)
 
 
 def _exactly(wanted: pb.ImageFilter) -> Iterator[tuple[str, str | int | bool]]:

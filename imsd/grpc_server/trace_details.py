@@ -27,6 +27,7 @@ TRACED: Final = (
     "local_path",
     "object",
     "target",
+    "store",
     "tags",
     "keys",
     "is_lenient",

@@ -55,6 +55,7 @@ class UploadServicer(UploadServiceServicer):
             expected_sha256=request.expected_sha256,
             fingerprint=request.fingerprint,
             is_fast=request.is_fast,
+            store=request.store,
         )
         upload = await self._uploads.create(key, new)
         if isinstance(upload, GoneUpload):

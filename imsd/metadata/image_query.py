@@ -98,6 +98,7 @@ ANY_OF = (
     "architecture",
     "boot_mode",
     "server_kind",
+    "store",
 )
 
 # What may be asked for in ``exactly``.

@@ -28,6 +28,7 @@ REVISIONS = (
     "0012",
     "0013",
     "0014",
+    "0015",
 )
 
 VERSION_TABLE = "alembic_version"

@@ -161,6 +161,7 @@ image = Table(
     Index(None, "project_id", "os_version", "created_at", "id"),
     Index(None, "project_id", "architecture", "created_at", "id"),
     Index(None, "project_id", "family", "created_at", "id"),
+    Index(None, "project_id", "store", "created_at", "id"),
     Index(None, "project_id", "enterprise_project_id", "created_at", "id"),
     Index(None, "visibility", "created_at", "id"),
     Index(None, "visibility", "name", "id"),

@@ -795,6 +795,7 @@ class CreateImageRequest(_message.Message):
     ENTERPRISE_PROJECT_ID_FIELD_NUMBER: _builtins.int
     OS_TYPE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     request_id: _builtins.str
@@ -843,6 +844,8 @@ class CreateImageRequest(_message.Message):
     """of a data disk; counts where os_version does not say it; unspecified: LINUX for a data disk"""
     validate_only: _builtins.bool
     """only say whether the request would be taken; request_id counts for nothing then"""
+    store: _builtins.str
+    """the configured name of a store, see StoreService; empty: that of the upload, else the default store; of an upload, no other than its own"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """see Image.tags"""
@@ -885,10 +888,11 @@ class CreateImageRequest(_message.Message):
         enterprise_project_id: _builtins.str = ...,
         os_type: _guest_pb2.OsType.ValueType = ...,
         validate_only: _builtins.bool = ...,
+        store: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["local_path", b"local_path", "object", b"object", "server_support", b"server_support", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "enterprise_project_id", b"enterprise_project_id", "expected_sha256", b"expected_sha256", "family", b"family", "is_fast", b"is_fast", "kind", b"kind", "license_type", b"license_type", "local_path", b"local_path", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "object", b"object", "os_type", b"os_type", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "server_kind", b"server_kind", "server_support", b"server_support", "source", b"source", "tags", b"tags", "upload_id", b"upload_id", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "enterprise_project_id", b"enterprise_project_id", "expected_sha256", b"expected_sha256", "family", b"family", "is_fast", b"is_fast", "kind", b"kind", "license_type", b"license_type", "local_path", b"local_path", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "object", b"object", "os_type", b"os_type", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "server_kind", b"server_kind", "server_support", b"server_support", "source", b"source", "store", b"store", "tags", b"tags", "upload_id", b"upload_id", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id", "url", "local_path", "object"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -1034,6 +1038,7 @@ class RegisterImageRequest(_message.Message):
     EXPECTED_SHA256_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     request_id: _builtins.str
@@ -1054,6 +1059,8 @@ class RegisterImageRequest(_message.Message):
     """see CreateImageRequest.validate_only"""
     etag: _builtins.str
     """Image.etag as it was read; empty: whatever the state is"""
+    store: _builtins.str
+    """see CreateImageRequest.store"""
     def __init__(
         self,
         *,
@@ -1067,10 +1074,11 @@ class RegisterImageRequest(_message.Message):
         expected_sha256: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         etag: _builtins.str = ...,
+        store: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["local_path", b"local_path", "object", b"object", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "expected_sha256", b"expected_sha256", "image_id", b"image_id", "local_path", b"local_path", "object", b"object", "project_id", b"project_id", "request_id", b"request_id", "source", b"source", "upload_id", b"upload_id", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "expected_sha256", b"expected_sha256", "image_id", b"image_id", "local_path", b"local_path", "object", b"object", "project_id", b"project_id", "request_id", b"request_id", "source", b"source", "store", b"store", "upload_id", b"upload_id", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id", "url", "local_path", "object"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -1404,6 +1412,7 @@ class ImageFilter(_message.Message):
     SERVER_TYPE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    STORES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """0..128 characters; "*" stands for any characters; empty: all"""
     scope: Global___ImageFilter.Scope.ValueType
@@ -1494,6 +1503,10 @@ class ImageFilter(_message.Message):
     def updated_at(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimeFilter]:
         """0..4: all must hold"""
 
+    @_builtins.property
+    def stores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """0..64 of 1..64 characters: configured names; empty: all"""
+
     def __init__(
         self,
         *,
@@ -1526,10 +1539,11 @@ class ImageFilter(_message.Message):
         server_type: _builtins.str = ...,
         created_at: _abc.Iterable[Global___TimeFilter] | None = ...,
         updated_at: _abc.Iterable[Global___TimeFilter] | None = ...,
+        stores: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated", "_is_protected", b"_is_protected", "_is_published", b"_is_published", "_min_disk_gb", b"_min_disk_gb", "_min_ram_mb", b"_min_ram_mb", "is_deprecated", b"is_deprecated", "is_protected", b"is_protected", "is_published", b"is_published", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "server_support", b"server_support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated", "_is_protected", b"_is_protected", "_is_published", b"_is_published", "_min_disk_gb", b"_min_disk_gb", "_min_ram_mb", b"_min_ram_mb", "architectures", b"architectures", "boot_modes", b"boot_modes", "created_at", b"created_at", "disk_formats", b"disk_formats", "enterprise_project_id", b"enterprise_project_id", "family", b"family", "id", b"id", "is_deprecated", b"is_deprecated", "is_protected", b"is_protected", "is_published", b"is_published", "kinds", b"kinds", "member_statuses", b"member_statuses", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_bits", b"os_bits", "os_types", b"os_types", "os_versions", b"os_versions", "owner_project_id", b"owner_project_id", "platforms", b"platforms", "scope", b"scope", "search", b"search", "server_kinds", b"server_kinds", "server_support", b"server_support", "server_type", b"server_type", "statuses", b"statuses", "tags", b"tags", "updated_at", b"updated_at", "visibilities", b"visibilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated", "_is_protected", b"_is_protected", "_is_published", b"_is_published", "_min_disk_gb", b"_min_disk_gb", "_min_ram_mb", b"_min_ram_mb", "architectures", b"architectures", "boot_modes", b"boot_modes", "created_at", b"created_at", "disk_formats", b"disk_formats", "enterprise_project_id", b"enterprise_project_id", "family", b"family", "id", b"id", "is_deprecated", b"is_deprecated", "is_protected", b"is_protected", "is_published", b"is_published", "kinds", b"kinds", "member_statuses", b"member_statuses", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_bits", b"os_bits", "os_types", b"os_types", "os_versions", b"os_versions", "owner_project_id", b"owner_project_id", "platforms", b"platforms", "scope", b"scope", "search", b"search", "server_kinds", b"server_kinds", "server_support", b"server_support", "server_type", b"server_type", "statuses", b"statuses", "stores", b"stores", "tags", b"tags", "updated_at", b"updated_at", "visibilities", b"visibilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_deprecated: _TypeAlias = _typing.Literal["is_deprecated"]  # noqa: Y015
     _WhichOneofArgType__is_deprecated: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated"]  # noqa: Y015
@@ -2256,6 +2270,7 @@ class CopyImageRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ENTERPRISE_PROJECT_ID_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _: the owner of the copy; empty: the caller's only project, or "default" """
     request_id: _builtins.str
@@ -2268,6 +2283,8 @@ class CopyImageRequest(_message.Message):
     """see Image.description"""
     enterprise_project_id: _builtins.str
     """see Image; empty: "0" """
+    store: _builtins.str
+    """the configured name of the store for the copy, see StoreService; empty: that of the other image; in another one the bytes are copied"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """see Image.tags; the tags of the other image are not copied"""
@@ -2282,10 +2299,11 @@ class CopyImageRequest(_message.Message):
         description: _builtins.str = ...,
         enterprise_project_id: _builtins.str = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        store: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "enterprise_project_id", b"enterprise_project_id", "image_id", b"image_id", "name", b"name", "project_id", b"project_id", "request_id", b"request_id", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "enterprise_project_id", b"enterprise_project_id", "image_id", b"image_id", "name", b"name", "project_id", b"project_id", "request_id", b"request_id", "store", b"store", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

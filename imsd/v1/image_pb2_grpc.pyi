@@ -53,7 +53,7 @@ class ImageServiceStub:
     them, and nothing looks at the system inside.
     Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
     IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, ISO_OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
-    IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+    IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
     The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
     MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED, SYSTEM_DISK_TOO_LARGE,
     DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
@@ -145,13 +145,13 @@ class ImageServiceStub:
     """
     CopyImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]
     """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
-    the job. A copy costs metadata only, except of an image that came by fast import: its records are cut anew, so that the
-    copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
+    the job. A copy costs metadata only, except in another store, where its chunks are copied, and of an image that came by fast import:
+    its records are cut anew, so that the copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
     It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
     Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
     it descends from is inherited: see Image.origin_image_id.
     Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
-    the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
+    the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
     SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
     DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
     """
@@ -222,7 +222,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     them, and nothing looks at the system inside.
     Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
     IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, ISO_OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
-    IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+    IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
     The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
     MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED, SYSTEM_DISK_TOO_LARGE,
     DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
@@ -314,13 +314,13 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """
     CopyImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
-    the job. A copy costs metadata only, except of an image that came by fast import: its records are cut anew, so that the
-    copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
+    the job. A copy costs metadata only, except in another store, where its chunks are copied, and of an image that came by fast import:
+    its records are cut anew, so that the copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
     It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
     Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
     it descends from is inherited: see Image.origin_image_id.
     Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
-    the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
+    the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
     SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
     DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
     """
@@ -394,7 +394,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         them, and nothing looks at the system inside.
         Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
         IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, ISO_OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
-        IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), DRIVER_NOT_READY.
+        IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
         The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
         MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED, SYSTEM_DISK_TOO_LARGE,
         DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
@@ -582,13 +582,13 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
-        the job. A copy costs metadata only, except of an image that came by fast import: its records are cut anew, so that the
-        copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
+        the job. A copy costs metadata only, except in another store, where its chunks are copied, and of an image that came by fast import:
+        its records are cut anew, so that the copy shares chunks with other images and servers start from it quickly. The copy and the other image do without each other.
         It says of the system what the other image says or, when its disk is cut anew, what is found there: nobody looked before.
         Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
         it descends from is inherited: see Image.origin_image_id.
         Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
-        the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND,
+        the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
         SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
         DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
         """

@@ -85,7 +85,7 @@ class UploadServiceServicer:
         upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
         upload and the request_id it had then still returns the job that consumed it.
         Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
-        DRIVER_NOT_READY. Retry: safe with the same request_id.
+        STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

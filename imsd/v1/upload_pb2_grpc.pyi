@@ -41,7 +41,7 @@ class UploadServiceStub:
     upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
     upload and the request_id it had then still returns the job that consumed it.
     Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
-    DRIVER_NOT_READY. Retry: safe with the same request_id.
+    STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]
     """GetUpload returns an upload; committed_offset says where a writer goes on. One into which a job fetches a URL
@@ -111,7 +111,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
     upload and the request_id it had then still returns the job that consumed it.
     Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
-    DRIVER_NOT_READY. Retry: safe with the same request_id.
+    STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """GetUpload returns an upload; committed_offset says where a writer goes on. One into which a job fetches a URL
@@ -184,7 +184,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
         upload and the request_id it had then still returns the job that consumed it.
         Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
-        DRIVER_NOT_READY. Retry: safe with the same request_id.
+        STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
         """
 
     @_abc_1.abstractmethod

@@ -2,7 +2,8 @@
 
 The story: whether the project may still use the other image is looked at when the copy begins. The copy of
 an image whose disk is cut by content holds the same manifest, in one transaction: nothing is read, nothing
-but rows is written, and neither image needs the other any more. The records of a fast import are read, cut by
+but rows is written, and neither image needs the other any more. If the copy is to lie in another store, the
+chunks are copied there as they are. The records of a fast import are read, cut by
 content into the domain of the copy's project, looked into, and published as by an import. No chunk becomes
 findable for another project than the one that stored it.
 
@@ -13,6 +14,8 @@ What the copy reads it holds until it ends, whatever becomes of the other image 
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,6 +31,7 @@ from imsd.core.image_making import ImageMaker, MadeImage, publish
 from imsd.core.job_run import JobRun, Workflow
 from imsd.core.lineage import late_marks
 from imsd.core.opened_upload import StoredDisk
+from imsd.core.stores.relocating import relocated
 from imsd.core.sweeper import Sweeper
 from imsd.formats.reader import Finding
 from imsd.metadata import chunk_index
@@ -44,9 +48,12 @@ class CopyImage(Workflow):
         run.enter("copy", 0, (0.0, 98.0))
         async with run.runtime.database.transaction() as c:
             source, copy = await _begin(c, run)
-            if not source.is_fast_imported:
+            if not source.is_fast_imported and source.store == copy.store:
                 await _take_manifest(c, run, source)
                 return
+        if not source.is_fast_imported:
+            await self._take_chunks(run, source, copy)
+            return
         made = await self._cut_anew(run, source, copy)
         run.enter("commit", 0, (99.0, 100.0))
         async with run.runtime.database.transaction() as c:
@@ -66,9 +73,29 @@ class CopyImage(Workflow):
         else:
             self._sweeper.wake(store_name)
 
+    async def _take_chunks(self, run: JobRun, source: ImageRecord, copy: ImageRecord) -> None:
+        """Copy what is stored into the store of the copy."""
+        run.enter("copy", source.data_size, (0.0, 98.0))
+        moved = await relocated(run, self._sweeper, source, copy)
+        run.enter("commit", 0, (99.0, 100.0))
+        written = moved.written
+        async with run.runtime.database.transaction() as c:
+            await run.require_fence(c)
+            await _inherit(c, run, copy)
+            await chunk_index.publish_manifest(
+                c,
+                manifest_id=written.manifest_id,
+                writer=run.holder,
+                image_id=copy.id,
+                packs=written.packs,
+            )
+            stored = {"stored_size": written.stored_size, "new_size": moved.copied_bytes}
+            await _activate(c, run, source, {"manifest_id": written.manifest_id, **stored})
+            await chunk_index.release_holder(c, run.holder)
+
     async def _cut_anew(self, run: JobRun, source: ImageRecord, copy: ImageRecord) -> MadeImage:
         async with open_image_reader(run.runtime, self._sweeper, source) as reader:
-            disk = await _store(run, source, reader)
+            disk = await _store(run, source, copy, reader)
         return MadeImage(copy, disk, await self._maker.look_inside(run, copy, disk))
 
 
@@ -102,8 +129,15 @@ async def _inherit(c: AsyncConnection, run: JobRun, copy: ImageRecord) -> None:
 
 async def _take_manifest(c: AsyncConnection, run: JobRun, source: ImageRecord) -> None:
     """Make the copy ACTIVE with the manifest of ``source``, and the job SUCCESS."""
+    await chunk_index.hold_manifest(c, Holder(HolderKind.IMAGE, run.record.image_id), source.manifest_id)
+    await _activate(c, run, source, {"manifest_id": source.manifest_id})
+
+
+async def _activate(
+    c: AsyncConnection, run: JobRun, source: ImageRecord, stored: Mapping[str, object]
+) -> None:
+    """Make the copy ACTIVE, and the job SUCCESS; ``stored``: what of its disk is not as in ``source``."""
     now, image_id = run.runtime.clock(), run.record.image_id
-    await chunk_index.hold_manifest(c, Holder(HolderKind.IMAGE, image_id), source.manifest_id)
     values = {
         "status": ImageStatus.ACTIVE,
         "virtual_size": source.virtual_size,
@@ -112,21 +146,21 @@ async def _take_manifest(c: AsyncConnection, run: JobRun, source: ImageRecord) -
         "digest": source.digest,
         "findings": source.findings,
         "guest": source.guest,
-        "manifest_id": source.manifest_id,
         "active_at": now,
         "updated_at": now,
+        **stored,
     }
     if await image_rows.update_image(c, image_id, values, statuses=[ImageStatus.SAVING]) is None:
         raise Conflict("the image of this job is gone")
     await run.succeed(c, {"image_id": image_id})
 
 
-async def _store(run: JobRun, source: ImageRecord, reader: ChunkReader) -> StoredDisk:
+async def _store(run: JobRun, source: ImageRecord, copy: ImageRecord, reader: ChunkReader) -> StoredDisk:
     """The disk, cut by content. Raises DataLoss when it is not the disk it was."""
     runtime = run.runtime
     run.enter("copy", reader.size_bytes, (0.0, 98.0))
-    store = runtime.stores.get(source.store)
-    target = IngestTarget(store, source.store, runtime.index, run.record.project_id, run.holder)
+    store = runtime.stores.get(copy.store)
+    target = IngestTarget(store, copy.store, runtime.index, run.record.project_id, run.holder)
     async with ManifestWriter(target) as manifest, DiskIngest(runtime.pool, target, manifest) as ingest:
         await ingest.copy_from(reader, run.advance)
         result = await ingest.finish(reader.size_bytes)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 
 import pytest
 
 from imsd.chunks import relocate as relocating
 from imsd.chunks.chunk_reader import open_chunk_reader
+from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.garbage import sweep
 from imsd.chunks.index import Codec, Holder, HolderKind, content_blob, pack_blob
@@ -266,3 +268,50 @@ async def test_ids_come_from_who_asks(world: World, elsewhere: World) -> None:
     )
     assert relocated.written.manifest_id == f"{0:032x}"
     assert list(relocated.written.packs) == [f"{1:032x}"]
+
+
+# -- encrypted -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sealed(pool: DecodePool) -> World:
+    return World(pool, cipher=ChunkCipher(noise(1, 32), "image-1"))
+
+
+def without_key(world: World, store: MemoryStore, store_name: str) -> World:
+    """Where chunks of an encrypted disk may go, for who has no key."""
+    return World(world.pool, store, world.index, MOVE, store_name, cipher=world.cipher)
+
+
+async def relocated_without_key(
+    sealed: World, manifest_id: str, to: World, packs: frozenset[str] | None = None
+) -> Relocated:
+    manifest = await open_manifest(sealed.store, manifest_id, sealed.pool)
+    target = replace(to.target, cipher=None)
+    return await relocate(Moving(sealed.store, manifest, packs), sealed.pool, target)
+
+
+async def test_an_encrypted_disk_moves_without_its_key(sealed: World) -> None:
+    result, written = await sealed.store_disk(DISK)
+    manifest_id = await published(sealed, written)
+    elsewhere = without_key(sealed, MemoryStore(), "second")
+    relocated = await relocated_without_key(sealed, manifest_id, elsewhere)
+    new_id = relocated.written.manifest_id
+    assert await elsewhere.read_back(new_id) == DISK.content()
+    assert await get(elsewhere.store, content_blob(new_id)) == await get(
+        sealed.store, content_blob(manifest_id)
+    )
+    assert relocated.copied_bytes == result.new_size
+    again = await relocated_without_key(sealed, manifest_id, elsewhere)
+    assert again.copied_bytes == 0
+
+
+@pytest.mark.usefixtures("small_packs")
+async def test_an_encrypted_disk_is_repacked_without_its_key(sealed: World) -> None:
+    manifest_id = await published(sealed, (await sealed.store_disk(DISK))[1])
+    left = frozenset((await packs_of(sealed, manifest_id))[:2])
+    assert isinstance(sealed.store, MemoryStore)
+    mover = without_key(sealed, sealed.store, "main")
+    relocated = await relocated_without_key(sealed, manifest_id, mover, left)
+    assert left.isdisjoint(relocated.written.packs)
+    assert await sealed.read_back(relocated.written.manifest_id) == DISK.content()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imsd.chunks.spool import SpoolFolder
+from imsd.contract import BlobStore
 from imsd.core.buckets import Buckets
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Outlet
@@ -37,11 +38,13 @@ from imsd.guest.report import GuestReport, not_inspected
 from imsd.metadata import images as image_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import ImageRecord, JobKind, JobState
+from imsd.testing.faulty_store import FaultyStore
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.core.core_world import STORE, buckets_of, new_id, open_runtime, pool_of, sources_of
 from tests.unit.metadata.samples import count
 
 PROJECT = "default"
+SECOND = "second"
 MIB = 1 << 20
 # What a finished import may leave in the database.
 TABLES = ("image", "upload", "upload_part", "pack", "manifest", "pack_reference", "manifest_holder", "chunk")
@@ -104,7 +107,7 @@ class ImportService:
 
     async def import_file(self, file: bytes, **wanted: Any) -> JobView:
         """Send ``file`` and make an image of it; the job as it ended."""
-        about_file = {key: wanted.pop(key) for key in ("expected_sha256",) if key in wanted}
+        about_file = {key: wanted.pop(key) for key in ("expected_sha256", "store") if key in wanted}
         upload_id = await self.send(file, disk_format=wanted.get("disk_format", ""), **about_file)
         return await self.end_of(await self.start(upload_id=upload_id, **wanted))
 
@@ -129,20 +132,23 @@ class ImportService:
         while self.dispatcher._supervisors:
             await asyncio.sleep(0.001)
         await self.runtime.background.settle()
-        await self.sweeper.free(STORE)
+        blobs = 0
+        for name in self.runtime.stores.ready_names():
+            await self.sweeper.free(name)
+            blobs += len([blob async for blob in self.runtime.stores.get(name).list()])
         rows = {table: await count(self.runtime.database, table) for table in TABLES}
-        blobs = len([blob async for blob in self.runtime.stores.get(STORE).list()])
         return {name: number for name, number in (rows | {"blobs": blobs}).items() if number}
 
 
 class ImportWorld:
-    """Runs of a daemon's core, one after the other, on one database and one store."""
+    """Runs of a daemon's core, one after the other, on one database and the same two stores."""
 
     def __init__(
         self, database: Database, roots: tuple[Path, ...] = (), buckets: Buckets | None = None
     ) -> None:
         self._database = database
-        self._store = MemoryStore()
+        self.second = FaultyStore(MemoryStore())  # without a fault until a test adds one
+        self._stores: dict[str, BlobStore] = {STORE: MemoryStore(), SECOND: self.second}
         self._roots = roots
         self._buckets = buckets or buckets_of()
 
@@ -152,7 +158,7 @@ class ImportWorld:
 
         ``hold_at``: of the disks that are looked into, the one with which it stays.
         """
-        async with open_runtime(self._database, pool_of(**{STORE: self._store})) as runtime:
+        async with open_runtime(self._database, pool_of(**self._stores)) as runtime:
             runtime = replace(runtime, limits=replace(runtime.limits, **limits))
             service = ImportService(runtime, self._roots, self._buckets, hold_at)
             await service.dispatcher.start()
