@@ -30,6 +30,10 @@ MAX_WARMED_BYTES = 4 << 20
 LEAST_CLIENTS = 16
 
 
+# How often is told that there are too many.
+CROWD_SECONDS = 60.0
+
+
 class State(StrEnum):
     READY = "ready"
     OPENING = "opening"
@@ -77,6 +81,7 @@ class Attachment:
         self._read_ahead = ReadAhead(description.size_bytes, room_bytes)
         self._listening: Listening | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._told_of_crowd = -CROWD_SECONDS
 
     # -- what it is ----------------------------------------------------------------------------------------
 
@@ -120,8 +125,7 @@ class Attachment:
 
         def accepted(connected: socket.socket) -> None:
             if count.number >= rules.max_clients or len(self._clients) >= limit:
-                log.warning("a client is turned away: there are too many", **self._about)
-                connected.close()
+                self._turn_away(connected)
                 return
             count.number += 1
             task = asyncio.ensure_future(self._serve(connected))
@@ -130,6 +134,13 @@ class Attachment:
 
         path = rules.path(self.description.attachment_id)
         self._listening = Listening(path, rules.mode, rules.group, accepted)
+
+    def _turn_away(self, connected: socket.socket) -> None:
+        connected.close()
+        now = time.monotonic()
+        if now - self._told_of_crowd > CROWD_SECONDS:  # whoever floods the socket must not flood the log
+            self._told_of_crowd = now
+            log.warning("clients are turned away: there are too many", **self._about)
 
     def _left(self, task: asyncio.Task[None], count: ClientCount) -> None:
         self._clients.discard(task)
@@ -152,6 +163,11 @@ class Attachment:
     @property
     def _about(self) -> dict[str, str]:
         return {"attachment": self.description.attachment_id}
+
+    async def wait_for_clients(self, seconds: float) -> None:
+        """Until all have left, so long at most."""
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=seconds)
 
     async def close(self) -> None:
         """Cut off the clients; the socket is gone."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from imsd.chunks.cipher import ChunkCipher
 from imsd.contract import (
     Conflict,
     FailedPrecondition,
@@ -22,7 +23,6 @@ from imsd.contract import (
 
 from .access_trace import Entries, TraceFiles
 from .attachment import Attachment, ClientCount, SocketRules, State, covered_bytes, fitting
-from .cipher_shim import ChunkCipher
 from .description import Description, DescriptionFiles
 from .disk import Disk
 from .disks import Disks
@@ -36,6 +36,9 @@ OPEN_SECONDS = 5.0
 
 # A store that does not answer is asked again after pauses of this length.
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 30.0
+
+# Who stops a program and detaches its disk at once is not told that it is still connected.
+LEAVING_SECONDS = 0.5
 
 # How often what was recorded is written.
 SAVE_SECONDS = 30.0
@@ -178,6 +181,8 @@ class Attachments:
         """How many clients were cut off. Raises NotFound, FailedPrecondition."""
         async with self._turn(attachment_id):
             attachment = self.get(attachment_id)
+            if not force:
+                await attachment.wait_for_clients(LEAVING_SECONDS)
             clients = attachment.clients
             if clients and not force:
                 raise FailedPrecondition(
@@ -225,7 +230,7 @@ class Attachments:
         prefetcher = None
         if self._disks.is_kept(description.store):
             prefetcher = Prefetcher(lambda: attachment.disk, self._prefetching, self._disks.is_busy)
-        room = self._disks.memory.chunks.limit // 2
+        room = self._disks.memory.chunks.limit // 4
         attachment = Attachment(description, disk, room, prefetcher)
         return attachment
 

@@ -103,9 +103,12 @@ class FetchedOnce:
             if any(a.offset < b.end and b.offset < a.end for a in fetch.ranges for b in ranges)
         ]
 
-    async def close(self) -> None:
-        """Have written what was fetched."""
+    async def written(self) -> None:
+        """Wait until what was fetched so far is on the disk."""
         await asyncio.gather(*self._writing, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self.written()
         self._pool.shutdown(wait=True)
 
 

@@ -81,7 +81,7 @@ class _Read:
     cookie: int
     is_whole: bool  # its content goes in one piece
     parts_left: int = 1
-    has_failed: bool = False
+    failure: str = ""  # why the first part that failed did
 
 
 @dataclass(eq=False, slots=True)
@@ -215,7 +215,6 @@ class Connection:
         if is_whole and self._chosen.is_structured and head.length > PART_BYTES:
             self._refuse(head, Error.EOVERFLOW, f"without fragments a read has {PART_BYTES} bytes at most")
             return
-        self._served.touched(head.start, head.length)
         self._unanswered += 1
         read = _Read(head.cookie, is_whole)
         end = head.start + head.length
@@ -234,6 +233,7 @@ class Connection:
         ):
             part = self._parts.popleft()
             self._under_way += part.length
+            self._served.touched(part.start, part.length)
             self._load(part)
 
     def _load(self, part: _Part) -> None:
@@ -289,7 +289,7 @@ class Connection:
         self._under_way -= answer.length
         self._admit()
         if not read.parts_left:
-            self._answered(has_failed=read.has_failed)
+            self._answered(has_failed=bool(read.failure))
 
     def _answered(self, *, has_failed: bool = False) -> None:
         self._unanswered -= 1
@@ -309,23 +309,15 @@ class Connection:
         read = part.read
         read.parts_left -= 1
         try:
-            content = None if read.has_failed else await self._content(part, part.start, part.length)
+            content = [] if read.failure else await self._content(part, part.start, part.length)
         except ImsError as error:
-            read.has_failed = True
-            read_error = error.message
-            if read.parts_left:
-                return
-            await self._channel.send([error_chunk(read.cookie, Error.EIO, read_error)])
-            return
-        if content is None:
-            if not read.parts_left:
-                await self._channel.send(
-                    [error_chunk(read.cookie, Error.EIO, "a part of it could not be read")]
-                )
-            return
-        flags = 0 if read.parts_left else CHUNK_DONE
-        await self._channel.send(read_chunks(read.cookie, part.start, content, flags))
-        self._served.sent(part.length)
+            read.failure = error.message
+        if not read.failure:
+            flags = 0 if read.parts_left else CHUNK_DONE
+            await self._channel.send(read_chunks(read.cookie, part.start, content, flags))
+            self._served.sent(part.length)
+        elif not read.parts_left:
+            await self._channel.send([error_chunk(read.cookie, Error.EIO, read.failure)])
 
     async def _answer_whole(self, part: _Part) -> None:
         """Data without fragments, or in a simple reply."""
@@ -335,7 +327,7 @@ class Connection:
         try:
             content = await self._content(part, part.start, length)
         except ImsError as error:
-            read.has_failed = True
+            read.failure = error.message
             await self._channel.send([self._failure(cookie, Error.EIO, error.message)])
             return
         head = (
@@ -344,10 +336,12 @@ class Connection:
             else simple_reply(cookie)
         )
         await self._channel.send([head, *plain_pieces(content)])
-        for start in range(part.start + length, part.start + part.length, PART_BYTES):
-            length = min(PART_BYTES, part.start + part.length - start)
+        end = part.start + part.length
+        for start in range(part.start + length, end, PART_BYTES):
+            disk = self._served.disk
+            disk.load_ahead(start, min(WINDOW_BYTES, end - start))
             try:
-                content = await self._served.disk.read(start, length)
+                content = await disk.read(start, min(PART_BYTES, end - start))
             except ImsError:
                 raise ClientGone from None  # it was told that all is well: there is no way to take that back
             await self._channel.send(plain_pieces(content))

@@ -15,12 +15,12 @@ from typing import Any
 
 import structlog
 
+from imsd.chunks.cipher import ChunkCipher
 from imsd.contract import FailedPrecondition, ImsError, InvalidRequest
 
 from .access_trace import are_entries
 from .attachment import Attachment
 from .attachments import Attachments
-from .cipher_shim import ChunkCipher
 from .description import described
 from .listening import Listening
 

@@ -1,8 +1,10 @@
-"""Chunks of disks as they were decoded, the last ones used, of all attachments together."""
+"""Chunks of disks as they were decoded, the last ones, of all attachments together.
+
+The one that was decoded first goes first, though it may have been read a moment ago: most are read once,
+and what was loaded ahead must outlive what was read.
+"""
 
 from __future__ import annotations
-
-from collections import OrderedDict
 
 from imsd.contract import Buffer
 
@@ -16,16 +18,13 @@ class DecodedChunks:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used_bytes = 0
-        self._chunks: OrderedDict[ChunkKey, Buffer] = OrderedDict()
+        self._chunks: dict[ChunkKey, Buffer] = {}
 
     def __contains__(self, key: ChunkKey) -> bool:
         return key in self._chunks
 
     def get(self, key: ChunkKey) -> Buffer | None:
-        chunk = self._chunks.get(key)
-        if chunk is not None:
-            self._chunks.move_to_end(key)
-        return chunk
+        return self._chunks.get(key)
 
     def put(self, key: ChunkKey, chunk: Buffer) -> None:
         self._drop(key)

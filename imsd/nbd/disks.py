@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import count
 
 from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
+from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.decode_pool import ByteBudget
 from imsd.contract import BlobStore, FailedPrecondition
 
 from .cached_store import CountedStore, FetchedOnce
-from .cipher_shim import ChunkCipher
 from .description import Description
 from .disk import Disk, DiskSource, DiskStats, Memory
 
@@ -80,7 +80,7 @@ class Disks:
         async def open_reader() -> ChunkReader:
             store = await self._stores.get(description.store)
             counted = CountedStore(store, self._fetched if is_kept else None, stats)
-            opening = open_chunk_reader(counted, description.manifest_id, pool)  # CIPHER
+            opening = open_chunk_reader(counted, description.manifest_id, pool, cipher=cipher)
             async with opening as reader:
                 _check_size(reader, description)
             return reader  # it holds nothing that would have to be closed

@@ -50,6 +50,10 @@ class Prefetcher:
         """How many pieces wait."""
         return len(self._steps)
 
+    @property
+    def is_idle(self) -> bool:
+        return self._task is None or self._task.done()
+
     def follow(self, entries: Entries) -> None:
         """Fetch ``entries`` in their order, behind what waits."""
         self._steps += _steps(entries)[: MAX_STEPS - len(self._steps)]
