@@ -106,6 +106,12 @@ class ChunkReader(FrameSource):
         """What `digest` is if the disk is as ``tree`` has it."""
         return self._cipher.tree_digest(tree.digest()) if self._cipher else tree.digest()
 
+    def require_digest(self, digest: str) -> None:
+        """Whoever knows the digest of the disk finds out an older manifest of the image. Raises DataLoss."""
+        if self.digest != digest:
+            blob = self.manifest.content.blob
+            raise DataLoss(f"blob {blob} is that of a disk {self.digest}, not {digest}", hint=LOST_HINT)
+
     @property
     def bytes_at_hand(self) -> int:
         """How many bytes of packs are retained now."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.entry import ChunkEntry
 from imsd.chunks.index import Holder, HolderKind
@@ -44,9 +45,14 @@ def contents() -> st.SearchStrategy[bytes]:
     return st.lists(part, min_size=1, max_size=6).map(b"".join)
 
 
+def cipher(is_encrypted: bool) -> ChunkCipher | None:
+    """A new one each time, as another daemon has it."""
+    return ChunkCipher(noise(1, 32), "image-1") if is_encrypted else None
+
+
 @settings(max_examples=25)
-@given(contents(), st.integers(0, 2**32))
-def test_pieces_checkpoints_and_restarts_do_not_matter(content: bytes, seed: int) -> None:
+@given(contents(), st.integers(0, 2**32), st.booleans())
+def test_pieces_checkpoints_and_restarts_do_not_matter(content: bytes, seed: int, is_encrypted: bool) -> None:
     choose = random.Random(seed).choice
     steps = ["write", "write", "write", "checkpoint", "restart", "pause"]
     sizes = [1, 100, 4096, 65_536, 300 * KIB, MIB, 5 * MIB]
@@ -54,11 +60,12 @@ def test_pieces_checkpoints_and_restarts_do_not_matter(content: bytes, seed: int
     async def ingest_in_steps() -> None:
         pool = DecodePool(2)
         try:
-            expected, outline_of_all = await whole(World(pool), content)
+            expected, outline_of_all = await whole(World(pool, cipher=cipher(is_encrypted)), content)
             world, sink, committed = World(pool), SegmentSink(), list[ChunkEntry]()
             state = IngestState(0, TreeHasher().state())
             finished = None
             while finished is None:
+                world.cipher = cipher(is_encrypted)
                 async with DiskIngest(pool, world.target, sink, start=state) as ingest:
                     while finished is None:
                         step = choose(steps)
@@ -88,6 +95,10 @@ def test_pieces_checkpoints_and_restarts_do_not_matter(content: bytes, seed: int
             assert outline(committed) == outline_of_all
             assert finished.digest == expected.digest
             assert (finished.chunk_count, finished.data_size) == (expected.chunk_count, expected.data_size)
+            async with ManifestWriter(world.target) as manifest:
+                await manifest.add(committed)
+                written = await manifest.commit(len(content), finished.digest)
+            assert await world.read_back(written.manifest_id) == content
         finally:
             pool.close()
 

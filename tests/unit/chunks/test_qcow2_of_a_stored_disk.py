@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imsd.chunks.chunk_reader import open_chunk_reader
+from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.render import render
 from imsd.formats.output import held_bytes
@@ -51,7 +52,8 @@ def a_disk(chance: random.Random, shared: list[bytes]) -> SparseDisk:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_qemu_reads_the_disk_that_was_stored(seed: int, pool: DecodePool, tmp_path: Path) -> None:
-    chance, world = random.Random(seed), World(pool)
+    cipher = ChunkCipher(noise(seed, 32), "image-1") if seed % 2 else None
+    chance, world = random.Random(seed), World(pool, cipher=cipher)
     shared = [a_piece(chance) for _ in range(5)]
     for _ in range(2):
         disk = a_disk(chance, shared)
@@ -59,7 +61,7 @@ async def test_qemu_reads_the_disk_that_was_stored(seed: int, pool: DecodePool, 
         raw, qcow2 = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
         raw.write_bytes(content)
         _, stored = await world.store_disk(disk)
-        async with open_chunk_reader(world.store, stored.manifest_id, pool) as reader:
+        async with open_chunk_reader(world.store, stored.manifest_id, pool, cipher=cipher) as reader:
             for writer in (RawWriter(reader), RawWriter(reader, may_frame=True)):
                 assert bytes_of([o async for piece in render(writer, pool) for o in piece]) == content
             for bits in (None, 21, chance.choice([12, 13, 16])):
