@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from imsd.chunks.index import Doomed, Holder, HolderKind
+from imsd.chunks.index import Codec, Doomed, Holder, HolderKind, IndexedChunk, Location
 from imsd.contract import Conflict, NotFound
 from imsd.metadata import chunk_index
 from imsd.metadata.chunk_index import SqlChunkIndex
@@ -59,6 +59,18 @@ async def test_a_committed_chunk_is_found_where_it_lies(index: SqlChunkIndex, jo
     assert await index.find(job, "main", "lab", wanted) == {
         key: places[key] for key in wanted if key != digest(7)
     }
+
+
+async def test_a_chunk_is_found_as_it_lies_sealed_or_not(index: SqlChunkIndex, job: Holder) -> None:
+    chunks = [
+        IndexedChunk(digest(codec), Location(PACK, 1000 * codec, 128, 100, codec, bytes(16), 50, 20))
+        for codec in Codec
+    ]
+    await index.begin_pack(job, PACK, "main")
+    await index.commit_pack(job, "lab", PACK, 8192, chunks)
+    places = await index.find(job, "main", "lab", [chunk.digest for chunk in chunks])
+    assert places == dict(chunks)
+    assert all(type(place.codec) is Codec for place in places.values())
 
 
 async def test_a_chunk_of_a_pack_being_written_is_not_found(index: SqlChunkIndex, job: Holder) -> None:
