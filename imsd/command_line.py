@@ -122,6 +122,7 @@ def show_config(
     loaded = _load(config, state_dir, listen, log_format)
     # Imported late: other commands need no driver.
     from imsd.core.bucket_sections import configured_buckets
+    from imsd.core.keys.key_sections import configured_key_services
     from imsd.core.plugin_registry import load_plugins
     from imsd.core.policies.loading import load_policies
     from imsd.core.store_sections import configured_stores
@@ -133,10 +134,13 @@ def show_config(
     stores = configured_stores(registry, loaded.config.stores, loaded.config.default_store)
     load_policies(loaded.config.policy_dir)  # for what is wrong with them
     buckets = configured_buckets(registry, loaded.config.buckets, loaded.config.region)
-    require_apart(loaded.config, stores, buckets)
+    config_keys = (loaded.config.key_services, loaded.config.default_key_service)
+    key_services = configured_key_services(registry, *config_keys)
+    require_apart(loaded.config, stores, buckets, key_services)
     rows = loaded.rows(
         {store.name: store.section() for store in stores},
         {bucket.store.name: bucket.section() for bucket in buckets},
+        {each.name: each.section() for each in key_services},
     )
     if output is Output.JSON:
         named = [{"key": row.key, "value": row.value, "source": row.source} for row in rows]

@@ -153,6 +153,16 @@ class Config(BaseSettings):
         default_factory=lambda given: {"main": default_bucket_section(given["state_dir"])}
     )
 
+    # One section for each key service, which has the keys of encrypted images: `driver`, `required`, and the
+    # options of the driver; none: nothing can be encrypted.
+    key_services: dict[str, dict[str, Any]] = {}
+
+    # The key service that gets new keys; empty: the only one.
+    default_key_service: str = ""
+
+    # How long an unwrapped data key is remembered, and images can still be opened whose key was disabled.
+    key_cache_seconds: float = Field(10.0, ge=0, le=3600)
+
     # Plugins not to load, by the name of their entry point.
     disabled_plugins: Texts = ()
 
@@ -267,10 +277,14 @@ class Config(BaseSettings):
     def _sections(cls, stores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if not stores:
             raise ValueError("at least one store is needed")
-        for name in stores:
-            if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
-                raise ValueError(f"{name[:80]!r} is no name for a store: use letters, digits, '-' and '_'")
+        _check_names(stores, "a store")
         return stores
+
+    @field_validator("key_services")
+    @classmethod
+    def _key_services(cls, services: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        _check_names(services, "a key service")
+        return services
 
     @field_validator("buckets")
     @classmethod
@@ -307,6 +321,13 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     for name, field in Config.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 }
+
+
+def _check_names(sections: Mapping[str, object], what: str) -> None:
+    """Raises ValueError."""
+    for name in sections:
+        if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
+            raise ValueError(f"{name[:80]!r} is no name for {what}: use letters, digits, '-' and '_'")
 
 
 def default_store_section(state_dir: Path) -> dict[str, Any]:

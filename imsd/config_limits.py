@@ -74,3 +74,6 @@ class Quotas(BaseModel):
     # Images that another project accepted; and projects that accepted one, over all images.
     shared_images: int = _quota("shared_images")
     image_members: int = _quota("image_members")
+
+    # Keys, with those that are to be deleted.
+    encryption_keys: int = _quota("encryption_keys")

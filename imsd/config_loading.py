@@ -66,14 +66,18 @@ class LoadedConfig:
     layers: Sequence[Layer]
 
     def rows(
-        self, stores: Mapping[str, Mapping[str, Any]], buckets: Mapping[str, Mapping[str, Any]]
+        self,
+        stores: Mapping[str, Mapping[str, Any]],
+        buckets: Mapping[str, Mapping[str, Any]],
+        key_services: Mapping[str, Mapping[str, Any]],
     ) -> list[ConfigRow]:
         """Every effective value with its source; secrets are masked.
 
-        ``stores`` and ``buckets``: their sections as they are understood, which only their drivers can say.
+        ``stores``, ``buckets``, ``key_services``: their sections as they are understood, which only their
+        drivers can say.
         """
         values = {key: getattr(self.config, key) for key in Config.model_fields}
-        values |= {"stores": stores, "buckets": buckets}
+        values |= {"stores": stores, "buckets": buckets, "key_services": key_services}
         values |= {key: dict(getattr(self.config, key)) for key in SECTIONS}
         return [
             ConfigRow(".".join(key), _as_json(key, value), _as_text(key, value), self._source(key))

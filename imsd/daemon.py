@@ -46,6 +46,11 @@ from imsd.core.import_roots import ImportRoots
 from imsd.core.job_board import JobBoard
 from imsd.core.job_run import Workflow
 from imsd.core.jobs import Jobs
+from imsd.core.keys.data_keys import DataKeys
+from imsd.core.keys.key_pool import open_key_pool
+from imsd.core.keys.key_sections import configured_key_services
+from imsd.core.keys.keys import Keys
+from imsd.core.keys.project_keys import ProjectKeys
 from imsd.core.members import Members
 from imsd.core.objects.bucket_objects import BucketObjects
 from imsd.core.page_token import PageTokens
@@ -72,6 +77,7 @@ from imsd.core.workflows.change_members import AddMembers, RemoveMembers, Update
 from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.export_image import ExportImage
+from imsd.core.workflows.rotate_key import RotateKey
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
 from imsd.guest.inspector import GuestInspector
@@ -116,12 +122,14 @@ class Daemon:
         self._sweeper = Sweeper(runtime)
         board = JobBoard()
         self.uploads = Uploads(runtime, self._sweeper)
-        workflows = _workflows(self.uploads, self._sweeper, sources, ImageMaker(inspector))
+        keys = ProjectKeys(runtime)
+        workflows = _workflows(self.uploads, self._sweeper, sources, ImageMaker(inspector), keys)
         outlet = Outlet(runtime, self._sweeper, SpoolFolder(config.state_dir, config.spool_quota_bytes))
         policy = ExportPolicy(runtime.limits, config.export_refused_platforms)
         targets = ExportTargets()
         export = {JobKind.EXPORT_IMAGE: ExportImage(outlet, around.buckets, policy, targets)}
         self._dispatcher = Dispatcher(runtime, board, {**workflows, **export})
+        self._keys = Keys(runtime, keys, self._dispatcher)
         self._jobs = Jobs(runtime, board, self._dispatcher)
         self._identity = identity_services(runtime, around.oidc)
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
@@ -159,6 +167,7 @@ class Daemon:
                 identity=self._identity,
                 usage=self._usage,
                 traces=self._traces,
+                keys=self._keys,
             ),
             config.max_upload_streams,
             around.tls,
@@ -173,7 +182,10 @@ class Daemon:
         await self._traces.upkeep.start()
         recovered = await self._dispatcher.start()
         self._sweeper.start(
-            self._config.sweep_interval_seconds, self.uploads.expire, self._deletion.purge_due
+            self._config.sweep_interval_seconds,
+            self.uploads.expire,
+            self._deletion.purge_due,
+            self._keys.look_after,
         )
         self._upkeep.start(self._config.sweep_interval_seconds)
         self._usage.start()
@@ -212,7 +224,7 @@ class Daemon:
 
 
 def _workflows(
-    uploads: Uploads, sweeper: Sweeper, sources: Sources, maker: ImageMaker
+    uploads: Uploads, sweeper: Sweeper, sources: Sources, maker: ImageMaker, keys: ProjectKeys
 ) -> Mapping[JobKind, Workflow]:
     return {
         JobKind.CREATE_IMAGE: CreateImage(uploads, sweeper, Fetching(sources), maker),
@@ -221,6 +233,7 @@ def _workflows(
         JobKind.ADD_MEMBERS: AddMembers(),
         JobKind.UPDATE_MEMBERS: UpdateMembers(),
         JobKind.REMOVE_MEMBERS: RemoveMembers(),
+        JobKind.ROTATE_KEY: RotateKey(keys),
     }
 
 
@@ -231,7 +244,8 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
     # Asked before anything is made: what a wrong configuration leaves behind would have to be cleaned up.
     own_stores = configured_stores(registry, config.stores, config.default_store)
     own_buckets = configured_buckets(registry, config.buckets, config.region)
-    await run_blocking(require_apart, config, own_stores, own_buckets)
+    own_keys = configured_key_services(registry, config.key_services, config.default_key_service)
+    await run_blocking(require_apart, config, own_stores, own_buckets, own_keys)
     await run_blocking(check_addresses, config.listen)
     policies = Policies(await run_blocking(load_policies, config.policy_dir))
     tls = await run_blocking(server_tls, config)
@@ -240,6 +254,9 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
         database = await stack.enter_async_context(open_database(config.database_url))
         stores = await stack.enter_async_context(
             open_store_pool(registry, config.stores, config.default_store)
+        )
+        keys = await stack.enter_async_context(
+            open_key_pool(registry, config.key_services, config.default_key_service)
         )
         buckets = await stack.enter_async_context(open_buckets(registry, config.buckets, config.region))
         async with database.transaction() as c:
@@ -250,6 +267,8 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             database=database,
             index=SqlChunkIndex(database, _now),
             stores=stores,
+            keys=keys,
+            data_keys=DataKeys(database, keys, _now, remember_seconds=config.key_cache_seconds),
             pool=pool,
             background=Background(),
             tokens=PageTokens(token_secret(state_dir)),
@@ -261,12 +280,12 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             new_id=_new_id,
         )
         inspector = await stack.enter_async_context(_open_inspector())
-        closed = await run_blocking(closed_places, config, own_stores, own_buckets)
+        closed = await run_blocking(closed_places, config, own_stores, own_buckets, own_keys)
         sources = await stack.enter_async_context(_open_sources(config, closed, buckets, pool))
         around = Surroundings(
             sources=sources,
             buckets=buckets,
-            drivers=DriverList(registry, stores, buckets.opened),
+            drivers=DriverList(registry, stores, buckets.opened, keys),
             inspector=inspector,
             policies=policies,
             tls=tls,

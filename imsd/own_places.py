@@ -16,14 +16,19 @@ from imsd.contract import InvalidRequest
 
 from .config import Config
 from .core.bucket_sections import ConfiguredBucket
+from .core.keys.key_sections import ConfiguredKeyService
 from .core.places import lies_in
 from .core.store_sections import ConfiguredStore
 
 
-def own_places(config: Config, stores: Sequence[ConfiguredStore]) -> Sequence[tuple[str, Path]]:
+def own_places(
+    config: Config, stores: Sequence[ConfiguredStore], key_services: Sequence[ConfiguredKeyService] = ()
+) -> Sequence[tuple[str, Path]]:
     """Directories and files of the daemon, each with what it is. Blocks."""
     places = [("the state directory", config.state_dir)]
     places += [(f"the store {store.name!r}", path) for store in stores for path in store.directories()]
+    for each in key_services:
+        places += [(f"a file of the key service {each.name!r}", path) for path in each.files()]
     database = make_url(config.database_url)
     if database.get_backend_name() == "sqlite" and database.database:
         places += [("the database", path) for path in _files_of_sqlite(Path(database.database))]
@@ -38,20 +43,26 @@ def own_places(config: Config, stores: Sequence[ConfiguredStore]) -> Sequence[tu
 
 
 def closed_places(
-    config: Config, stores: Sequence[ConfiguredStore], buckets: Sequence[ConfiguredBucket]
+    config: Config,
+    stores: Sequence[ConfiguredStore],
+    buckets: Sequence[ConfiguredBucket],
+    key_services: Sequence[ConfiguredKeyService] = (),
 ) -> Sequence[Path]:
     """What no import reads by its path: the daemon's own, and buckets, which only their projects may read."""
-    own = [place for _, place in own_places(config, stores)]
+    own = [place for _, place in own_places(config, stores, key_services)]
     return [*own, *(path for bucket in buckets for path in bucket.store.directories())]
 
 
 def require_apart(
-    config: Config, stores: Sequence[ConfiguredStore], buckets: Sequence[ConfiguredBucket]
+    config: Config,
+    stores: Sequence[ConfiguredStore],
+    buckets: Sequence[ConfiguredBucket],
+    key_services: Sequence[ConfiguredKeyService] = (),
 ) -> None:
     """Raises InvalidRequest (INVALID_CONFIGURATION) for a bucket that holds what is the daemon's, or lies in
     a store. Blocks.
     """
-    own = own_places(config, stores)
+    own = own_places(config, stores, key_services)
     for bucket in buckets:
         for directory in bucket.store.directories():
             for what, place in own:

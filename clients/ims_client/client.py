@@ -13,6 +13,7 @@ from .connection import Connection
 from .identity import IdentityCalls
 from .images import ImageCalls
 from .jobs import JobCalls
+from .keys import KeyCalls
 from .members import MemberCalls
 from .policies import PolicyCalls
 from .quotas import QuotaCalls
@@ -35,6 +36,7 @@ class ImsClient:
         self.catalog = CatalogCalls(connection)
         self.buckets = BucketCalls(connection)
         self.drivers = DriverCalls(connection)
+        self.keys = KeyCalls(connection)
         self.tags = TagCalls(connection)
         self.identity = IdentityCalls(connection)
         self.quotas = QuotaCalls(connection)

@@ -16,8 +16,9 @@ JOB_TYPES: Mapping[int, str] = {
     job_pb2.JOB_KIND_ADD_MEMBERS: "imsAddImageMembersJob",
     job_pb2.JOB_KIND_UPDATE_MEMBERS: "imsUpdateImageMembersJob",
     job_pb2.JOB_KIND_REMOVE_MEMBERS: "imsDelImageMembersJob",
-    # That service has no such job.
+    # That service has no such jobs.
     job_pb2.JOB_KIND_VERIFY_IMAGE: "imsVerifyImageJob",
+    job_pb2.JOB_KIND_ROTATE_KEY: "imsRotateKeyJob",
 }
 OVA_JOB_TYPE = "imsImportOvaImageJob"
 DATA_JOB_TYPE = "imsImportDataImageJob"

@@ -35,6 +35,7 @@ GROUPS = {
     "tag": "imsctl.tag_group",
     "bucket": "imsctl.bucket_group",
     "object": "imsctl.object_group",
+    "key": "imsctl.key_group",
     "quota": "imsctl.quota_group",
     "limit": "imsctl.limit_group",
     "usage": "imsctl.usage_group",

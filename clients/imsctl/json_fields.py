@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from imsd.v1 import bucket_pb2, catalog_pb2, driver_pb2, image_pb2, job_pb2, member_pb2, upload_pb2
+from imsd.v1 import (
+    bucket_pb2,
+    catalog_pb2,
+    driver_pb2,
+    image_pb2,
+    job_pb2,
+    key_pb2,
+    member_pb2,
+    upload_pb2,
+)
 
 from . import wording
 
@@ -69,6 +78,7 @@ def job_fields(job: job_pb2.Job) -> Fields:
         "verify_report": _verify_report(job),
         "member_results": [_member_result(result) for result in job.member_results],
         "export_report": _export_report(job),
+        "rotation_report": _rotation_report(job),
         "project_id": job.project_id,
         "attempt": job.attempt,
         "created_at": wording.rfc3339(job.created_at),
@@ -133,6 +143,23 @@ def driver_fields(driver: driver_pb2.Driver) -> Fields:
     }
 
 
+def key_fields(key: key_pb2.Key) -> Fields:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "description": key.description,
+        "state": enum_text(key_pb2.KeyState, key.state),
+        "version": key.version,
+        "images": key.image_count,
+        "key_service": key.key_service,
+        "problem": key.problem,
+        "project_id": key.project_id,
+        "created_at": wording.rfc3339(key.created_at),
+        "updated_at": wording.rfc3339(key.updated_at),
+        "delete_at": wording.rfc3339(key.delete_at),
+    }
+
+
 def format_fields(found: catalog_pb2.Format) -> Fields:
     return {
         "name": disk_format(found.disk_format),
@@ -193,6 +220,13 @@ def _export_report(job: job_pb2.Job) -> Fields | None:
         return None
     report = job.export_report
     return {"target": report.target, "size": report.size_bytes, "sha256": report.sha256}
+
+
+def _rotation_report(job: job_pb2.Job) -> Fields | None:
+    if not job.HasField("rotation_report"):
+        return None
+    report = job.rotation_report
+    return {"key_id": report.key_id, "version": report.version, "images": report.image_count}
 
 
 def _verify_report(job: job_pb2.Job) -> Fields | None:

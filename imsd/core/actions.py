@@ -244,6 +244,21 @@ _CATALOG = {
     "GetServiceInfo": _reads(OPEN, "catalog"),
 }
 
+_KEY: Final[Mapping[str, Any]] = {"resource": "key", "id_field": "key_id"}
+
+# Names of traces are those of the hosted service's KMS.
+_KEYS = {
+    "CreateKey": _changes("createKey", "ims:keys:manage", "key"),
+    "GetKey": _reads("ims:keys:get", **_KEY),
+    "ListKeys": _reads("ims:keys:list", "key"),
+    "UpdateKey": _changes("updateKey", "ims:keys:manage", **_KEY),
+    "EnableKey": _changes("enableKey", "ims:keys:manage", **_KEY),
+    "DisableKey": _changes("disableKey", "ims:keys:manage", **_KEY),
+    "RotateKey": _changes("rotateKey", "ims:keys:manage", **_KEY),
+    "ScheduleKeyDeletion": _changes("scheduleKeyDeletion", "ims:keys:manage", **_KEY),
+    "CancelKeyDeletion": _changes("cancelKeyDeletion", "ims:keys:manage", **_KEY),
+}
+
 _DRIVERS = {"ListDrivers": _reads("ims:drivers:list", "driver")}
 
 _SERVICES = {
@@ -259,6 +274,7 @@ _SERVICES = {
     "TraceService": _TRACES,
     "CatalogService": _CATALOG,
     "DriverService": _DRIVERS,
+    "KeyService": _KEYS,
 }
 
 # By the name of the call, as "imsd.v1.ImageService/GetImage".

@@ -23,6 +23,9 @@ MAX_RUNNING_EXPORT_JOBS_OF_PROJECT = 2
 # Jobs of one transaction each: they would wait for each other anyway.
 MAX_RUNNING_MEMBER_JOBS = 4
 
+# Each asks a key service, once for each image under its key.
+MAX_RUNNING_KEY_JOBS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class SlotRule:
@@ -55,6 +58,7 @@ def slot_rules(limits: ServiceLimits) -> Mapping[JobKind, SlotRule]:
         JobKind.ADD_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
         JobKind.UPDATE_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
         JobKind.REMOVE_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
+        JobKind.ROTATE_KEY: SlotRule(MAX_RUNNING_KEY_JOBS),
     }
 
 

@@ -7,19 +7,42 @@ without it unless it is required.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from imsd.contract import BlobStore, ImsError, MissingLibrary, StoreUsage, Unavailable
+from imsd.contract import BlobStore, ImsError, KeyService, MissingLibrary, StoreUsage, Unavailable
 
-from .plugin_registry import DeclaredDriver
+from .plugin_registry import Declared
 from .store_sections import ConfiguredStore
 
 log = structlog.get_logger(__name__)
+
+OpenedT = TypeVar("OpenedT")
+
+
+class Configured(Protocol):
+    """A section of the configuration that was understood, of whatever kind of driver."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str:
+        """store, bucket or key_service."""
+
+    @property
+    def declared(self) -> Declared[Any]: ...
+    @property
+    def options(self) -> Any: ...
+    @property
+    def is_required(self) -> bool: ...
+    @property
+    def section_name(self) -> str: ...
+
 
 # A store that is asked for its usage and does not answer is shown without.
 USAGE_SECONDS = 5.0
@@ -73,19 +96,31 @@ def ready_store(opened: OpenedStore | None, kind: str, name: str) -> BlobStore:
 
 async def open_configured(stack: AsyncExitStack, configured: ConfiguredStore) -> OpenedStore:
     """Open one; it is closed with ``stack``. Raises what one that is required raises."""
-    name = configured.name
+    state, detail, store = await open_driver(stack, configured, configured.declared.driver.open)
+    return OpenedStore(configured, state, detail, store)
+
+
+async def open_driver(
+    stack: AsyncExitStack,
+    configured: Configured,
+    driver: Callable[[Any], AbstractAsyncContextManager[OpenedT]],
+) -> tuple[DriverState, str, OpenedT | None]:
+    """What comes of opening a driver, and why nothing; it is closed with ``stack``.
+
+    Raises what one that is required raises.
+    """
+    what = words_of(configured.kind)
     try:
-        opening = configured.declared.driver.open(configured.options)
-        store = await stack.enter_async_context(_closing_quietly(configured, opening))
+        opened = await stack.enter_async_context(_closing_quietly(configured, driver(configured.options)))
     except MissingLibrary as missing:
         return _without(configured, DriverState.SKIPPED, str(missing), missing)
     except ImsError as error:
         return _without(configured, DriverState.FAILED, error.message, error)
-    except Exception as error:  # a defect of the driver, which must not take the other stores along
-        log.exception(f"a {configured.kind} did not open", name=name)
+    except Exception as error:  # a defect of the driver, which must not take the others along
+        log.exception(f"a {what} did not open", name=configured.name)
         return _without(configured, DriverState.FAILED, f"{type(error).__name__}: {error}", error)
-    log.info(f"{configured.kind} opened", name=name, driver=configured.declared.driver.name)
-    return OpenedStore(configured, DriverState.READY, "", store)
+    log.info(f"{what} opened", name=configured.name, driver=configured.declared.driver.name)
+    return DriverState.READY, "", opened
 
 
 async def status_of(opened: OpenedStore, *, is_default: bool = False) -> DriverStatus:
@@ -106,7 +141,7 @@ async def status_of(opened: OpenedStore, *, is_default: bool = False) -> DriverS
         state=opened.state,
         detail=detail,
         summary=driver.summary,
-        capabilities=_capabilities(opened.store),
+        capabilities=capabilities_of(opened.store),
         plugin=opened.configured.declared.plugin,
         is_default=is_default,
         used_bytes=usage.used_bytes,
@@ -114,11 +149,11 @@ async def status_of(opened: OpenedStore, *, is_default: bool = False) -> DriverS
     )
 
 
-def declared_status(declared: DeclaredDriver) -> DriverStatus:
+def declared_status(declared: Declared[Any], kind: str = "store") -> DriverStatus:
     """Of a driver that is used by nothing."""
     return DriverStatus(
         name=declared.driver.name,
-        kind="store",
+        kind=kind,
         instance="",
         state=DriverState.DECLARED,
         detail="",
@@ -131,34 +166,44 @@ def declared_status(declared: DeclaredDriver) -> DriverStatus:
     )
 
 
-def _without(configured: ConfiguredStore, state: DriverState, why: str, error: Exception) -> OpenedStore:
+def _without(
+    configured: Configured, state: DriverState, why: str, error: Exception
+) -> tuple[DriverState, str, None]:
     """Go on without it, or stop when it is required."""
-    message = f"the {configured.kind} {configured.name!r} did not open: {why}"
+    what = words_of(configured.kind)
+    message = f"the {what} {configured.name!r} did not open: {why}"
     if configured.is_required:
         field = configured.section_name
         if isinstance(error, ImsError):
             raise type(error)(message, reason=error.reason, hint=error.hint, field=field) from error
         raise Unavailable(message, reason="DRIVER_NOT_READY", field=field) from error
-    log.warning(f"going on without a {configured.kind}", name=configured.name, state=state, why=why)
-    return OpenedStore(configured, state, why, None)
+    log.warning(f"going on without a {what}", name=configured.name, state=state, why=why)
+    return state, why, None
 
 
 @asynccontextmanager
 async def _closing_quietly(
-    configured: ConfiguredStore, opening: AbstractAsyncContextManager[BlobStore]
-) -> AsyncIterator[BlobStore]:
-    """The open store; a driver that fails to close is logged and keeps no other from closing."""
-    store = await opening.__aenter__()
+    configured: Configured, opening: AbstractAsyncContextManager[OpenedT]
+) -> AsyncIterator[OpenedT]:
+    """What is opened; a driver that fails to close is logged and keeps no other from closing."""
+    opened = await opening.__aenter__()
     try:
-        yield store
+        yield opened
     finally:
         try:
             await opening.__aexit__(None, None, None)
         except Exception:
-            log.exception(f"a {configured.kind} did not close", name=configured.name)
+            log.exception(f"a {words_of(configured.kind)} did not close", name=configured.name)
 
 
-def _capabilities(store: BlobStore | None) -> list[str]:
-    if store is None:
+def words_of(kind: str) -> str:
+    """A kind of driver in a sentence: "key service" for "key_service"."""
+    return kind.replace("_", " ")
+
+
+def capabilities_of(opened: BlobStore | KeyService | None) -> list[str]:
+    """The names of those that it has."""
+    if opened is None:
         return []
-    return [field.name for field in fields(store.capabilities) if getattr(store.capabilities, field.name)]
+    said = opened.capabilities
+    return [each.name for each in fields(said) if getattr(said, each.name)]

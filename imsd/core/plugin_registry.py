@@ -8,37 +8,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Any, NoReturn, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import pluggy
 import structlog
 
-from imsd.contract import CONTRACT_VERSION, PLUGIN_GROUP, InvalidRequest, StoreDriver, hookspecs
+from imsd.contract import CONTRACT_VERSION, PLUGIN_GROUP, InvalidRequest, KeyDriver, StoreDriver, hookspecs
 
 log = structlog.get_logger(__name__)
 
 DRIVER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 
+DriverT = TypeVar("DriverT", StoreDriver[Any], KeyDriver[Any])
+
 # What makes a declaration of an older contract one of the next version.
-ADAPTERS: Mapping[int, Callable[[StoreDriver[Any]], StoreDriver[Any]]] = {}
+ADAPTERS: Mapping[int, Callable[[Any], Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class DeclaredDriver:
+class Declared(Generic[DriverT]):
     """A driver and the package that declares it, with its version."""
 
-    driver: StoreDriver[Any]
+    driver: DriverT
     plugin: str
+
+
+DeclaredDriver = Declared[StoreDriver[Any]]
+DeclaredKeyDriver = Declared[KeyDriver[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class PluginRegistry:
-    """Every declared driver of a blob store, by its name."""
+    """Every declared driver of a blob store, and of a key service, by its name."""
 
     stores: Mapping[str, DeclaredDriver]
+    key_services: Mapping[str, DeclaredKeyDriver] = field(default_factory=dict)
 
 
 def load_plugins(disabled: Sequence[str] = (), modules: Iterable[ModuleType] | None = None) -> PluginRegistry:
@@ -61,7 +68,10 @@ def load_plugins(disabled: Sequence[str] = (), modules: Iterable[ModuleType] | N
     except pluggy.PluginValidationError as error:
         name = plugins.get_name(error.plugin) or ""
         _refuse(titles.get(name, name), f"does not fit the hooks of imsd: {error}", error)
-    return PluginRegistry(_declared_stores(plugins, titles))
+    return PluginRegistry(
+        stores=_declared(plugins.hook.imsd_blob_stores, titles, StoreDriver),
+        key_services=_declared(plugins.hook.imsd_key_services, titles, KeyDriver),
+    )
 
 
 def _installed(disabled: Sequence[str]) -> Iterator[tuple[str, str, object]]:
@@ -84,32 +94,32 @@ def _title(point: EntryPoint) -> str:
     return f"{point.module} {point.dist.version}" if point.dist else point.module
 
 
-def _declared_stores(plugins: pluggy.PluginManager, titles: Mapping[str, str]) -> dict[str, DeclaredDriver]:
-    declared: dict[str, DeclaredDriver] = {}
+def _declared(hook: Any, titles: Mapping[str, str], kind: type[DriverT]) -> dict[str, Declared[DriverT]]:
+    """What all plugins declare by a hook, as drivers of one kind."""
+    declared: dict[str, Declared[DriverT]] = {}
     # One by one: pluggy would stop at the first exception without a name, and lose the other results.
-    implementations = plugins.hook.imsd_blob_stores.get_hookimpls()
-    for each in sorted(implementations, key=lambda implementation: implementation.plugin_name):
+    for each in sorted(hook.get_hookimpls(), key=lambda implementation: implementation.plugin_name):
         title = titles[each.plugin_name]
         try:
             drivers = list(cast(Sequence[object], each.function()))
         except Exception as error:  # a hook declares data; whatever it raises is a defect of the plugin
             _refuse(title, f"failed to declare its drivers: {type(error).__name__}: {error}", error)
         for driver in drivers:
-            checked = _checked(driver, title)
+            checked = _checked(driver, title, kind)
             if checked.name in declared:
                 other = declared[checked.name].plugin
                 _refuse(title, f"declares the driver {checked.name!r}, which {other} declares too")
-            declared[checked.name] = DeclaredDriver(checked, title)
+            declared[checked.name] = Declared(checked, title)
     return declared
 
 
-def _checked(driver: object, title: str) -> StoreDriver[Any]:
+def _checked(driver: object, title: str, kind: type[DriverT]) -> DriverT:
     """``driver``, adapted to this contract."""
-    if not isinstance(driver, StoreDriver):
-        _refuse(title, f"declares a {type(driver).__name__} where a StoreDriver is wanted")
+    if not isinstance(driver, kind):
+        _refuse(title, f"declares a {type(driver).__name__} where a {kind.__name__} is wanted")
     if not DRIVER_NAME.match(driver.name):
         _refuse(title, f"declares a driver named {driver.name[:80]!r}")
-    for options in (driver.options, driver.bucket_options or driver.options):
+    for options in (driver.options, getattr(driver, "bucket_options", None) or driver.options):
         if not (is_dataclass(options) and vars(options)["__dataclass_params__"].frozen):
             _refuse(title, f"declares options of {driver.name!r} that are no frozen dataclass")
     if not 1 <= driver.contract_version <= CONTRACT_VERSION:
@@ -118,9 +128,10 @@ def _checked(driver: object, title: str) -> StoreDriver[Any]:
             f"declares {driver.name!r} for version {driver.contract_version} of the contract, "
             f"but this daemon knows 1 to {CONTRACT_VERSION}",
         )
+    adapted: DriverT = driver
     for version in range(driver.contract_version, CONTRACT_VERSION):
-        driver = ADAPTERS[version](driver)
-    return driver
+        adapted = ADAPTERS[version](adapted)
+    return adapted
 
 
 def _refuse(title: str, what: str, cause: BaseException | None = None) -> NoReturn:

@@ -13,6 +13,7 @@ UPLOADS: Final = "uploads"
 STAGED_BYTES: Final = "staged_bytes"
 SHARED_IMAGES: Final = "shared_images"
 IMAGE_MEMBERS: Final = "image_members"
+KEYS: Final = "encryption_keys"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,13 @@ RULES: Final[Sequence[QuotaRule]] = (
         what="accepted shares",
         way_out="take some members off",
         source="contract §3.13, image_member",
+    ),
+    QuotaRule(
+        resource=KEYS,
+        default=100,
+        summary="keys, those included that are to be deleted",
+        what="keys",
+        way_out="delete keys under which there is nothing, or ask the operator for a larger quota",
     ),
 )
 

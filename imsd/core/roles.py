@@ -33,6 +33,7 @@ SERVER_ADMINISTRATOR: Final = "Server Administrator"
 FULL_ACCESS: Final = "IMS FullAccess"
 READ_ONLY_ACCESS: Final = "IMS ReadOnlyAccess"
 OPERATOR: Final = "IMS Operator"
+KMS_ADMINISTRATOR: Final = "KMS Administrator"
 
 _ROLES = (
     Role(
@@ -54,6 +55,11 @@ _ROLES = (
         name=READ_ONLY_ACCESS,
         summary="Looks at what a project has, and takes no bytes away.",
         source="Table 8-2",
+    ),
+    Role(
+        name=KMS_ADMINISTRATOR,
+        summary="Makes, disables, rotates and deletes the keys of a project, and encrypts with them.",
+        source="contract §12.1",
     ),
     Role(
         name=SERVER_ADMINISTRATOR,

@@ -11,6 +11,8 @@ from imsd.chunks.index import ChunkIndex
 from imsd.metadata.database import Database
 
 from .background import Background
+from .keys.data_keys import DataKeys
+from .keys.key_pool import KeyPool
 from .page_token import PageTokens
 from .service_limits import ServiceLimits as ServiceLimits
 from .store_pool import StorePool
@@ -26,6 +28,8 @@ class Runtime:
     database: Database
     index: ChunkIndex
     stores: StorePool
+    keys: KeyPool
+    data_keys: DataKeys
     pool: DecodePool
     background: Background
     tokens: PageTokens

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from imsd.contract import InvalidRequest
 
 from .driver_options import parse_options
-from .plugin_registry import DeclaredDriver, PluginRegistry
+from .plugin_registry import Declared, DeclaredDriver, DriverT, PluginRegistry
 
 
 class SectionHead(Protocol):
@@ -73,10 +73,10 @@ def configured_stores(
     """Every section, in order. Raises InvalidRequest (INVALID_CONFIGURATION)."""
     stores = [_configured(registry, name, values, default_name) for name, values in sections.items()]
     if default_name not in sections:
-        raise _invalid(
+        raise invalid_section(
             f"the default store {default_name!r} is not configured",
             "default_store",
-            _nearest(default_name, list(sections)),
+            nearest(default_name, list(sections)),
         )
     return stores
 
@@ -103,23 +103,26 @@ def parse_section(
     """
     names = {field.name for field in fields(own)}
     head = parse_options(own, {key: value for key, value in values.items() if key in names}, section)
-    if head.driver not in registry.stores:
-        raise _invalid(
-            f"{section}: there is no driver {head.driver!r}",
-            f"{section}.driver",
-            _nearest(head.driver, list(registry.stores)),
-        )
-    declared = registry.stores[head.driver]
+    declared = driver_of(registry.stores, head.driver, section)
     rest = {key: value for key, value in values.items() if key not in names}
     driver = declared.driver
     options = driver.bucket_options if is_bucket and driver.bucket_options else driver.options
     return head, declared, parse_options(options, rest, section)
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def driver_of(declared: Mapping[str, Declared[DriverT]], name: str, section: str) -> Declared[DriverT]:
+    """The driver that a section names. Raises InvalidRequest (INVALID_CONFIGURATION)."""
+    if name not in declared:
+        raise invalid_section(
+            f"{section}: there is no driver {name!r}", f"{section}.driver", nearest(name, list(declared))
+        )
+    return declared[name]
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
     close = get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known) or 'none'}"
 
 
-def _invalid(message: str, field: str, hint: str) -> InvalidRequest:
+def invalid_section(message: str, field: str, hint: str) -> InvalidRequest:
     return InvalidRequest(message, reason="INVALID_CONFIGURATION", hint=hint, field=field)

@@ -15,7 +15,7 @@ from imsd.core import checks
 from imsd.core.jobs import JobView
 from imsd.core.requests import RequestKey
 from imsd.metadata.records import ImageStatus, JobKind, JobState, MemberStatus, UploadRecord, UploadState
-from imsd.v1 import image_pb2, job_pb2, upload_pb2
+from imsd.v1 import image_pb2, job_pb2, key_pb2, upload_pb2
 
 from .convert_job_results import add_results
 from .error_mapping import IMG_CODES
@@ -94,6 +94,10 @@ def job_states_from_pb(values: Collection[int]) -> tuple[JobState, ...]:
 
 def job_kinds_from_pb(values: Collection[int]) -> tuple[JobKind, ...]:
     return tuple(map(JobKind, _names(job_pb2.JobKind, "JOB_KIND_", values, "kinds")))
+
+
+def key_states_from_pb(values: Collection[int]) -> tuple[str, ...]:
+    return _names(key_pb2.KeyState, "KEY_STATE_", values, "states")
 
 
 def member_statuses_from_pb(values: Collection[int], field: str) -> tuple[MemberStatus, ...]:

@@ -34,6 +34,7 @@ from imsd.core.image_states import ImageStates
 from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
+from imsd.core.keys.keys import Keys
 from imsd.core.members import Members
 from imsd.core.objects.bucket_objects import BucketObjects
 from imsd.core.policy_checks import PolicyChecks
@@ -56,6 +57,8 @@ from imsd.v1 import (
     image_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
+    key_pb2,
+    key_pb2_grpc,
     member_pb2,
     member_pb2_grpc,
     policy_pb2,
@@ -80,6 +83,7 @@ from .identity_servicer import IdentityServicer
 from .image_servicer import ImageServicer
 from .interceptor import CallInterceptor
 from .job_servicer import JobServicer
+from .key_servicer import KeyServicer
 from .member_servicer import MemberServicer
 from .policy_servicer import PolicyServicer
 from .quota_servicer import QuotaServicer
@@ -111,6 +115,7 @@ SERVICES = tuple(
         (bucket_pb2, "BucketService"),
         (policy_pb2, "PolicyService"),
         (trace_pb2, "TraceService"),
+        (key_pb2, "KeyService"),
     )
 )
 
@@ -140,6 +145,7 @@ class Core:
     drivers: DriverList
     usage: Usage
     traces: TraceServices
+    keys: Keys
     policy_checks: PolicyChecks
 
 
@@ -246,6 +252,7 @@ def _add_servicers(servers: ServerPair, core: Core, files: HandedFiles, max_uplo
     add(quota_pb2_grpc.add_QuotaServiceServicer_to_server, QuotaServicer(runtime, core.usage))
     add(policy_pb2_grpc.add_PolicyServiceServicer_to_server, PolicyServicer(core.policy_checks))
     add(identity_pb2_grpc.add_IdentityServiceServicer_to_server, IdentityServicer(core.identity))
+    add(key_pb2_grpc.add_KeyServiceServicer_to_server, KeyServicer(core.keys, core.jobs))
     add(trace_pb2_grpc.add_TraceServiceServicer_to_server, TraceServicer(core.traces.traces))
 
 

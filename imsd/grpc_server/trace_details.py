@@ -45,6 +45,8 @@ TRACED: Final = (
     "lifetime_seconds",
     "add_user_ids",
     "remove_user_ids",
+    "key_service",
+    "pending_days",
     "file_name",
     "size_bytes",
     "offset",

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .identity_records import GroupRecord, PrincipalKind, ProjectRecord, UserRecord
 from .identity_tables import deleted_project, group_member, project, role_grant, user_account, user_group
+from .key_tables import encryption_key
 from .members import leave_shares
 from .quota_tables import quota_override
 from .records import ImageStatus, JobState
@@ -56,6 +57,7 @@ async def what_a_project_has(c: AsyncConnection, project_id: str) -> str:
     for kind, condition in (
         ("image", exists().where(image.c.project_id == project_id, image.c.status.not_in(_GONE))),
         ("upload", exists().where(upload.c.project_id == project_id)),
+        ("key", exists().where(encryption_key.c.project_id == project_id)),
         ("unfinished job", exists().where(job.c.project_id == project_id, job.c.state.not_in(_ENDED))),
     ):
         if (await c.execute(select(condition))).scalar_one():

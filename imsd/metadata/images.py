@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from .columns import UtcDateTime, utc
 from .image_query import LISTED_STATUSES
 from .json_rows import as_one_value, object_of
+from .keys import forget_data_key
 from .records import ImageKind, ImageRecord, ImageStatus, MemberStatus, ServerKind, Visibility
 from .rows import in_batches, made, plain, to_row
 from .states import IMAGE_NEXT_STATES, require_move
@@ -193,8 +194,12 @@ async def update_image(
 
 
 async def delete_image_row(c: AsyncConnection, image_id: str) -> None:
-    """Forget an image and its tags. Its hold on a manifest is not touched: see `chunk_index`."""
+    """Forget an image and its tags; of an encrypted one the data key, too: its bytes are lost then.
+
+    Its hold on a manifest is not touched: see `chunk_index`.
+    """
     await c.execute(delete(image).where(image.c.id == image_id))
+    await forget_data_key(c, image_id)
 
 
 async def _insert_tags(c: AsyncConnection, image_id: str, project_id: str, tags: Mapping[str, str]) -> None:

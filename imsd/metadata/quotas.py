@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .keys import key_count
 from .quota_tables import quota_override
 from .records import ImageStatus, MemberStatus, Visibility
 from .tables import image, image_member
@@ -101,4 +102,5 @@ _USED: Mapping[str, Callable[[AsyncConnection, str], Awaitable[int]]] = {
     "staged_bytes": staged_total,
     "shared_images": _shared_images,
     "image_members": _image_members,
+    "encryption_keys": key_count,
 }

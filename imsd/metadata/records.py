@@ -67,6 +67,7 @@ class JobKind(StrEnum):
     ADD_MEMBERS = "add_members"
     UPDATE_MEMBERS = "update_members"
     REMOVE_MEMBERS = "remove_members"
+    ROTATE_KEY = "rotate_key"
 
 
 class UploadState(StrEnum):
@@ -147,6 +148,7 @@ class ImageRecord:
     agents: Sequence[str] = ()
     os_features: str = ""  # JSON text
     has_no_credential_injection: bool = False
+    key_id: str = ""  # of the key under which it is encrypted; empty: it is not
     # Of the share with the project that asks, no column of the image; None: it is no member, or nobody asked.
     member_status: MemberStatus | None = None
 
@@ -198,7 +200,7 @@ class JobRecord:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadRecord:
     """One upload. ``disk_format`` empty: not known yet. ``is_direct``: stored as chunks while it arrives.
-    ``is_fast``: for a fast import.
+    ``is_fast``: for a fast import. ``image_id``: of an encrypted one, what its image will be; else empty.
 
     ``fence`` grows when a writer takes over. ``tree_state`` is the tree hasher at ``committed_offset``
     (and the ingest's, when direct). ``job_id``: the job that consumes it, or empty.
@@ -223,6 +225,7 @@ class UploadRecord:
     tree_state: bytes = b""
     digest: str = ""
     job_id: str = ""
+    image_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from .identity_tables import (
     user_account,
     user_group,
 )
+from .key_tables import data_key, encryption_key
 from .quota_tables import quota_override, usage_record
 from .space_tables import pack_use, store_scrub
 from .trace_tables import trace, trace_chain, trace_intent, trace_seal
@@ -37,7 +38,9 @@ __all__ = [
     "UtcDateTime",
     "api_token",
     "chunk",
+    "data_key",
     "deleted_project",
+    "encryption_key",
     "group_member",
     "image",
     "image_member",
@@ -130,6 +133,7 @@ image = Table(
     Column("os_features", Text, nullable=False, server_default=""),
     Column("has_no_credential_injection", Boolean, nullable=False, server_default=false()),
     Column("search_text", Text, nullable=False, server_default=""),  # see `text_search`
+    Column("key_id", ID, nullable=False, server_default=""),
     Index(None, "project_id", "id"),
     # The default order, with what filters ask for that have no index of their own: what does not fit is
     # passed over without a look at its row, which is a hundred times as long as its entry here. An entry of
@@ -163,6 +167,7 @@ image = Table(
     Index(None, "project_id", "family", "created_at", "id"),
     Index(None, "project_id", "store", "created_at", "id"),
     Index(None, "project_id", "enterprise_project_id", "created_at", "id"),
+    Index(None, "project_id", "key_id", "created_at", "id"),
     Index(None, "visibility", "created_at", "id"),
     Index(None, "visibility", "name", "id"),
     Index(None, "family", "visibility", "created_at", "id"),
@@ -259,9 +264,11 @@ upload = Table(
     Column("job_id", ID, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
+    Column("image_id", ID, nullable=False, server_default=""),
     Index(None, "project_id", "created_at", "id"),
     Index(None, "project_id", "fingerprint", "created_at", "id"),
     Index(None, "expires_at"),
+    Index(None, "image_id"),
 )
 
 upload_part = Table(

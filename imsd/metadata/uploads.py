@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .keys import forget_data_key
 from .records import PartKind, PartRecord, UploadRecord, UploadState
 from .rows import Marker, beyond, in_batches, to_row
 from .states import UPLOAD_NEXT_STATES, require_move
@@ -135,8 +136,13 @@ async def detach_upload(c: AsyncConnection, upload_id: str, job_id: str = "") ->
 
 
 async def delete_upload_row(c: AsyncConnection, upload_id: str) -> None:
-    """Forget an upload and its parts. Its references to packs are not touched: see `chunk_index`."""
-    await c.execute(delete(upload).where(upload.c.id == upload_id))
+    """Forget an upload and its parts. Its references to packs are not touched: see `chunk_index`.
+
+    The data key of an encrypted one goes, too, unless there is an image of it.
+    """
+    change = delete(upload).where(upload.c.id == upload_id).returning(upload.c.image_id)
+    if image_id := (await c.execute(change)).scalar_one_or_none():
+        await forget_data_key(c, image_id)
 
 
 async def expired_uploads(c: AsyncConnection, now: datetime, limit: int) -> list[UploadRecord]:

@@ -87,7 +87,7 @@ class Driver(_message.Message):
     name: _builtins.str
     """the driver, for example "localfs": 1..32 of a-z, 0-9, _ and -"""
     kind: Global___DriverKind.ValueType
-    """never unspecified; today STORE or BUCKET"""
+    """never unspecified; today STORE, BUCKET or KEY_SERVICE"""
     instance: _builtins.str
     """the configured name, for example "main", 1..64 characters; empty when only declared"""
     state: Global___DriverState.ValueType
@@ -99,14 +99,14 @@ class Driver(_message.Message):
     plugin: _builtins.str
     """the package that declares it, with its version"""
     is_default: _builtins.bool
-    """the store that takes new images"""
+    """the store that takes new images, the key service that gets new keys"""
     used_bytes: _builtins.int
     """bytes that its blobs take, 0 or more; 0 when unknown"""
     free_bytes: _builtins.int
     """bytes it has room for, 0 or more; 0 when unknown"""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """what it does natively: put_if_absent, server_side_copy, presigned_urls; empty unless READY"""
+        """what it does natively: put_if_absent, server_side_copy, presigned_urls; of a key service rotate, list, schedule_deletion, rewrap; empty unless READY"""
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class DriverServiceServicer:
     """
 
     def ListDrivers(self, request, context):
-        """ListDrivers returns every configured store and bucket with its driver, then every driver that none of them
+        """ListDrivers returns every configured store, bucket and key service with its driver, then every driver that none of them
         uses. A store or bucket that does not tell its usage within 5 seconds is returned without.
         Reasons: none of its own. Retry: safe.
         """

@@ -34,7 +34,7 @@ class DriverServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DriverServiceAsyncStub: ...
     ListDrivers: _grpc.UnaryUnaryMultiCallable[_driver_pb2.ListDriversRequest, _driver_pb2.ListDriversResponse]
-    """ListDrivers returns every configured store and bucket with its driver, then every driver that none of them
+    """ListDrivers returns every configured store, bucket and key service with its driver, then every driver that none of them
     uses. A store or bucket that does not tell its usage within 5 seconds is returned without.
     Reasons: none of its own. Retry: safe.
     """
@@ -45,7 +45,7 @@ class DriverServiceAsyncStub(DriverServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDrivers: _aio.UnaryUnaryMultiCallable[_driver_pb2.ListDriversRequest, _driver_pb2.ListDriversResponse]  # type: ignore[assignment]
-    """ListDrivers returns every configured store and bucket with its driver, then every driver that none of them
+    """ListDrivers returns every configured store, bucket and key service with its driver, then every driver that none of them
     uses. A store or bucket that does not tell its usage within 5 seconds is returned without.
     Reasons: none of its own. Retry: safe.
     """
@@ -59,7 +59,7 @@ class DriverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _driver_pb2.ListDriversRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_driver_pb2.ListDriversResponse, _abc.Awaitable[_driver_pb2.ListDriversResponse]]:
-        """ListDrivers returns every configured store and bucket with its driver, then every driver that none of them
+        """ListDrivers returns every configured store, bucket and key service with its driver, then every driver that none of them
         uses. A store or bucket that does not tell its usage within 5 seconds is returned without.
         Reasons: none of its own. Retry: safe.
         """

@@ -188,6 +188,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """a wrapped data key that is not of this key and this image, or was altered"""
     ERROR_REASON_KEY_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 154
     """the key service is out of reach: retry"""
+    ERROR_REASON_KEY_SERVICE_MISSING: _ErrorReason.ValueType  # 156
+    """no key service is configured, or not the one that is named, or none is the default"""
+    ERROR_REASON_KEY_OPERATION_UNSUPPORTED: _ErrorReason.ValueType  # 157
+    """the key service that has the key cannot do that"""
     ERROR_REASON_KEY_SERVICE_DENIED: _ErrorReason.ValueType  # 155
     """the key service refuses the daemon: for its operator"""
     ERROR_REASON_URL_REFUSED: _ErrorReason.ValueType  # 80
@@ -381,6 +385,10 @@ ERROR_REASON_KEY_MISMATCH: ErrorReason.ValueType  # 153
 """a wrapped data key that is not of this key and this image, or was altered"""
 ERROR_REASON_KEY_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 154
 """the key service is out of reach: retry"""
+ERROR_REASON_KEY_SERVICE_MISSING: ErrorReason.ValueType  # 156
+"""no key service is configured, or not the one that is named, or none is the default"""
+ERROR_REASON_KEY_OPERATION_UNSUPPORTED: ErrorReason.ValueType  # 157
+"""the key service that has the key cannot do that"""
 ERROR_REASON_KEY_SERVICE_DENIED: ErrorReason.ValueType  # 155
 """the key service refuses the daemon: for its operator"""
 ERROR_REASON_URL_REFUSED: ErrorReason.ValueType  # 80

@@ -70,6 +70,7 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     JOB_KIND_ADD_MEMBERS: _JobKind.ValueType  # 5
     JOB_KIND_UPDATE_MEMBERS: _JobKind.ValueType  # 6
     JOB_KIND_REMOVE_MEMBERS: _JobKind.ValueType  # 7
+    JOB_KIND_ROTATE_KEY: _JobKind.ValueType  # 8
 
 class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper): ...
 
@@ -81,6 +82,7 @@ JOB_KIND_EXPORT_IMAGE: JobKind.ValueType  # 4
 JOB_KIND_ADD_MEMBERS: JobKind.ValueType  # 5
 JOB_KIND_UPDATE_MEMBERS: JobKind.ValueType  # 6
 JOB_KIND_REMOVE_MEMBERS: JobKind.ValueType  # 7
+JOB_KIND_ROTATE_KEY: JobKind.ValueType  # 8
 Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 @_typing.final
@@ -97,7 +99,7 @@ class Progress(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """one word: queued, fetch, unpack, inspect, checksum, store, guest, measure, export, commit, verify, copy, share, clean-up, done; when FAIL: where it failed"""
+    """one word: queued, fetch, unpack, inspect, checksum, store, guest, measure, export, commit, verify, copy, share, wrap, clean-up, done; when FAIL: where it failed"""
     bytes_done: _builtins.int
     """bytes of the phase's input (unpack: of the packed file) done so far, 0 or more; when done: of the last phase that counted any"""
     bytes_total: _builtins.int
@@ -258,6 +260,7 @@ class Job(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     MEMBER_RESULTS_FIELD_NUMBER: _builtins.int
     EXPORT_REPORT_FIELD_NUMBER: _builtins.int
+    ROTATION_REPORT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID in lower case"""
     project_id: _builtins.str
@@ -314,6 +317,10 @@ class Job(_message.Message):
     def export_report(self) -> Global___ExportReport:
         """set by EXPORT_IMAGE when SUCCESS"""
 
+    @_builtins.property
+    def rotation_report(self) -> Global___RotationReport:
+        """set by ROTATE_KEY when SUCCESS"""
+
     def __init__(
         self,
         *,
@@ -334,10 +341,11 @@ class Job(_message.Message):
         attempt: _builtins.int = ...,
         member_results: _abc.Iterable[Global___MemberResult] | None = ...,
         export_report: Global___ExportReport | None = ...,
+        rotation_report: Global___RotationReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "progress", b"progress", "started_at", b"started_at", "verify_report", b"verify_report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "progress", b"progress", "rotation_report", b"rotation_report", "started_at", b"started_at", "verify_report", b"verify_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "id", b"id", "image_ids", b"image_ids", "kind", b"kind", "member_results", b"member_results", "parent_job_id", b"parent_job_id", "progress", b"progress", "project_id", b"project_id", "started_at", b"started_at", "state", b"state", "sub_job_ids", b"sub_job_ids", "upload_ids", b"upload_ids", "verify_report", b"verify_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "id", b"id", "image_ids", b"image_ids", "kind", b"kind", "member_results", b"member_results", "parent_job_id", b"parent_job_id", "progress", b"progress", "project_id", b"project_id", "rotation_report", b"rotation_report", "started_at", b"started_at", "state", b"state", "sub_job_ids", b"sub_job_ids", "upload_ids", b"upload_ids", "verify_report", b"verify_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,6 +416,36 @@ class ExportReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportReport: _TypeAlias = ExportReport  # noqa: Y015
+
+@_typing.final
+class RotationReport(_message.Message):
+    """RotationReport is the result of a ROTATE_KEY job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """UUID"""
+    version: _builtins.int
+    """the new version of the key, 2 or more"""
+    image_count: _builtins.int
+    """images and open uploads whose data key is wrapped by it now, 0 or more"""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        image_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_count", b"image_count", "key_id", b"key_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotationReport: _TypeAlias = RotationReport  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):

@@ -70,6 +70,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.core.plugin_registry",
         "imsd.core.policies",
         "imsd.core.bucket_sections",
+        "imsd.core.keys",
         "imsd.core.store_sections",
         "imsd.logging_setup",
         "imsd.own_places",

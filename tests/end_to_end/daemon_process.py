@@ -34,7 +34,7 @@ from imsd.v1 import (
 )
 
 # Tables whose rows stay when an image is gone.
-NOT_OF_IMAGES = {"alembic_version", "job", "project", "request", "service", "usage_record"}
+NOT_OF_IMAGES = {"alembic_version", "encryption_key", "job", "project", "request", "service", "usage_record"}
 NOT_OF_IMAGES |= {name for name in metadata.tables if name.startswith("trace")}
 
 START_SECONDS = 30.0

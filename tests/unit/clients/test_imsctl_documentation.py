@@ -24,6 +24,7 @@ from imsd.v1 import (
     identity_pb2,
     image_pb2,
     job_pb2,
+    key_pb2,
     trace_pb2,
     upload_pb2,
 )
@@ -39,6 +40,7 @@ DOCUMENTED = {
     "guest": image_json.guest_fields(guest_pb2.GuestReport()),
     "job": json_fields.job_fields(job_pb2.Job()),
     "upload": json_fields.upload_fields(upload_pb2.Upload()),
+    "key": json_fields.key_fields(key_pb2.Key()),
     "driver": json_fields.driver_fields(driver_pb2.Driver()),
     "format": json_fields.format_fields(catalog_pb2.Format()),
     "service": json_fields.service_fields(catalog_pb2.ServiceInfo()),

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from imsd.config import Config
-from imsd.config_loading import LoadedConfig, load_config, nearest
+from imsd.config_loading import ConfigRow, LoadedConfig, load_config, nearest
 from imsd.contract import InvalidRequest
+
+
+def rows_of(loaded: LoadedConfig) -> list[ConfigRow]:
+    config = loaded.config
+    return loaded.rows(config.stores, config.buckets, config.key_services)
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -18,11 +23,11 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def sources(loaded: LoadedConfig) -> dict[str, str]:
-    return {row.key: row.source for row in loaded.rows(loaded.config.stores, loaded.config.buckets)}
+    return {row.key: row.source for row in rows_of(loaded)}
 
 
 def values(loaded: LoadedConfig) -> dict[str, str]:
-    return {row.key: row.text for row in loaded.rows(loaded.config.stores, loaded.config.buckets)}
+    return {row.key: row.text for row in rows_of(loaded)}
 
 
 def test_the_defaults_are_complete(tmp_path: Path) -> None:

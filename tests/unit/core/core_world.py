@@ -14,11 +14,14 @@ import pytest
 
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import ChunkIndex
-from imsd.contract import BlobStore, StoreDriver
+from imsd.contract import BlobStore, KeyService, StoreDriver
 from imsd.core.background import Background
 from imsd.core.bucket_sections import BucketSection, ConfiguredBucket
 from imsd.core.buckets import Bucket, Buckets
 from imsd.core.import_roots import ImportRoots
+from imsd.core.keys.data_keys import DataKeys
+from imsd.core.keys.key_pool import KeyPool, OpenedKeyService
+from imsd.core.keys.key_sections import ConfiguredKeyService
 from imsd.core.opened_stores import DriverState, OpenedStore
 from imsd.core.page_token import PageTokens
 from imsd.core.plugin_registry import DeclaredDriver
@@ -70,6 +73,15 @@ def _never_opened(options: object) -> AbstractAsyncContextManager[BlobStore]:
     raise AssertionError("the store is there")
 
 
+def key_pool_of(service: KeyService | None) -> KeyPool:
+    """The key service "main", if there is one."""
+    if service is None:
+        return KeyPool()
+    declared: Any = None  # only the listing of drivers asks for it
+    configured = ConfiguredKeyService("main", declared, None, False)
+    return KeyPool([OpenedKeyService(configured, DriverState.READY, "", service)])
+
+
 def sources_of(runtime: Runtime, *roots: Path, buckets: Buckets | None = None) -> Sources:
     """Sources of which only local paths and objects can be opened."""
     urls = UrlSettings(UrlPolicy(), UrlLimits(), trusted_authorities(None))
@@ -92,14 +104,20 @@ def some_limits() -> ServiceLimits:
 
 @asynccontextmanager
 async def open_runtime(
-    database: Database, stores: StorePool, index: ChunkIndex | None = None
+    database: Database,
+    stores: StorePool,
+    index: ChunkIndex | None = None,
+    key_service: KeyService | None = None,
 ) -> AsyncIterator[Runtime]:
+    keys = key_pool_of(key_service)
     pool, background = DecodePool(1), Background()
     try:
         yield Runtime(
             database=database,
             index=index or SqlChunkIndex(database, now),
             stores=stores,
+            keys=keys,
+            data_keys=DataKeys(database, keys, now),
             pool=pool,
             background=background,
             tokens=PageTokens(b"x" * 32),

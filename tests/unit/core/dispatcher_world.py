@@ -16,6 +16,8 @@ from imsd.core.dispatcher import Dispatcher
 from imsd.core.job_board import JobBoard
 from imsd.core.job_run import JobRun, Workflow
 from imsd.core.jobs import Jobs, JobView
+from imsd.core.keys.data_keys import DataKeys
+from imsd.core.keys.key_pool import KeyPool
 from imsd.core.page_token import PageTokens
 from imsd.core.runtime import Runtime, ServiceLimits
 from imsd.metadata import jobs as job_rows
@@ -59,6 +61,8 @@ class Service:
             database=database,
             index=SqlChunkIndex(database, now),
             stores=None,  # type: ignore[arg-type]  # no job of this test touches a store
+            keys=KeyPool(),
+            data_keys=DataKeys(database, KeyPool(), now),
             pool=DecodePool(1),
             background=Background(),
             tokens=PageTokens(b"x" * 32),

@@ -12,6 +12,7 @@ import pytest
 from imsd.contract import BlobStore, InvalidRequest, Unavailable, blob_id
 from imsd.core import opened_stores
 from imsd.core.driver_list import DriverList
+from imsd.core.keys.key_pool import KeyPool
 from imsd.core.opened_stores import DriverState, DriverStatus
 from imsd.core.plugin_registry import PluginRegistry, load_plugins
 from imsd.core.store_pool import open_store_pool
@@ -80,7 +81,7 @@ async def test_stores_are_opened_in_order_and_closed_in_reverse(registry: Plugin
         async with pool.get("second").begin(blob_id("b")) as ingest:
             await ingest.write([b"12345"])
             await ingest.commit()
-        second = by_instance(await DriverList(registry, pool, []).statuses())["second"]
+        second = by_instance(await DriverList(registry, pool, [], KeyPool()).statuses())["second"]
         assert (second.used_bytes, second.free_bytes, second.is_default) == (5, 5, False)
         assert second.capabilities == ["put_if_absent"]
     assert events == ["open main", "open second", "close second", "close main"]
@@ -93,7 +94,7 @@ async def test_every_state_is_told_with_its_reason(registry: PluginRegistry) -> 
         "c": {"driver": "defect"},
     }
     async with open_store_pool(registry, sections, "main") as pool:
-        statuses = await DriverList(registry, pool, []).statuses()
+        statuses = await DriverList(registry, pool, [], KeyPool()).statuses()
         found = by_instance(statuses)
         assert {name: status.state for name, status in found.items()} == {
             "main": DriverState.READY,
@@ -195,7 +196,7 @@ async def test_a_store_that_does_not_tell_its_usage_is_listed_all_the_same(
     monkeypatch.setattr(opened_stores, "USAGE_SECONDS", 0.05)
     sections = MAIN | {"s": {"driver": "silent"}, "g": {"driver": "grumpy"}}
     async with open_store_pool(registry, sections, "main") as pool:
-        listed = DriverList(registry, pool, []).statuses()
+        listed = DriverList(registry, pool, [], KeyPool()).statuses()
         found = by_instance(await asyncio.wait_for(listed, 5))
     assert found["s"].state is found["g"].state is DriverState.READY
     assert "did not tell its usage" in found["s"].detail

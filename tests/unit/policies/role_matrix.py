@@ -17,6 +17,8 @@ CREATING, DELETING, QUERYING = "creating images", "deleting images", "querying i
 UPDATING, UPLOADING = "updating image information", "uploading images"
 # What the tables do not name: "all permissions for IMS" includes it, to view data does not.
 ALL_ELSE = "all else that a project does with its images"
+# Contract §12.1: "encryption needs KMS Administrator".
+KEEPING_KEYS = "keeping the keys of a project"
 # The operator's: of one project, or of none.
 OPERATING, OPERATING_ALL = "operating the service for a project", "operating the service"
 # Of both: what an operator must see, and what a project may see of itself.
@@ -35,6 +37,8 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         "ImageService/InspectImage",
         "ImageService/GetImageSpace",
         "ImageService/GetProjectSpace",
+        "KeyService/GetKey",
+        "KeyService/ListKeys",
         "UploadService/GetUpload",
         "UploadService/ListUploads",
         "JobService/GetJob",
@@ -80,6 +84,15 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         "BucketService/GetObject",
         "BucketService/PutObject",
         "BucketService/DeleteObject",
+    ),
+    KEEPING_KEYS: (
+        "KeyService/CreateKey",
+        "KeyService/UpdateKey",
+        "KeyService/EnableKey",
+        "KeyService/DisableKey",
+        "KeyService/RotateKey",
+        "KeyService/ScheduleKeyDeletion",
+        "KeyService/CancelKeyDeletion",
     ),
     SEEING_TRACES: (
         "TraceService/ListTraces",
@@ -130,8 +143,10 @@ ROW_OF = {f"imsd.v1.{call}": row for row, calls in ROWS.items() for call in call
 
 TENANT, IMS, SERVER = "Tenant Administrator", "IMS Administrator", "Server Administrator"
 FULL, READ_ONLY, OPERATOR = "IMS FullAccess", "IMS ReadOnlyAccess", "IMS Operator"
+KMS = "KMS Administrator"
 
 KNOWN = frozenset({OPEN, ONESELF})
+KEY_QUERIES = frozenset({"imsd.v1.KeyService/GetKey", "imsd.v1.KeyService/ListKeys"})
 VIEWER = KNOWN | {QUERYING}
 OWNER = VIEWER | {CREATING, DELETING, UPDATING, UPLOADING, ALL_ELSE, SEEING_TRACES}
 # An operator sees the images that it publishes, but not all that QUERYING is: see `OPERATOR_QUERIES`.
@@ -209,6 +224,10 @@ CASES = (
     Case(name="Server Administrator without Tenant Administrator", roles={"blue": (SERVER, IMS)}),
     Case(name="IMS Administrator elsewhere", roles={"blue": (SERVER,), "green": (IMS, TENANT)}),
     Case(name="Server Administrator", roles={"blue": (SERVER, IMS, TENANT)}, may=OWNER),
+    # Contract §12.1
+    Case(name="KMS Administrator", roles={"blue": (KMS,)}, may=KNOWN | {KEEPING_KEYS}, may_too=KEY_QUERIES),
+    Case(name="KMS Administrator elsewhere", roles={"green": (KMS,), "blue": (READ_ONLY,)}, may=VIEWER),
+    Case(name="KMS Administrator with FullAccess", roles={"blue": (KMS, FULL)}, may=OWNER | {KEEPING_KEYS}),
     # A role that does not count takes nothing from one that does.
     Case(name="ReadOnlyAccess, IMS Administrator alone", roles={"blue": (READ_ONLY, IMS)}, may=VIEWER),
     # imsd's own

@@ -252,6 +252,8 @@ async def test_roles_are_shown_with_what_they_allow(checks: PolicyChecks) -> Non
         "ims:imageJobs:getPercentage",
         "ims:images:get",
         "ims:images:list",
+        "ims:keys:get",
+        "ims:keys:list",
         "ims:quotas:get",
         "ims:usage:get",
     ]

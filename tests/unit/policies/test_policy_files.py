@@ -45,6 +45,7 @@ def test_the_policies_of_the_service_stand_in_its_files() -> None:
         ("read-only-access", "20-tables.cedar"),
         ("ims-administrator", "20-tables.cedar"),
         ("server-administrator", "20-tables.cedar"),
+        ("kms-administrator", "20-tables.cedar"),
         ("operator", "30-operators.cedar"),
         ("local-administrator", "30-operators.cedar"),
     ]

@@ -1,0 +1,1 @@
+"""Keys, and the data keys of encrypted images: see ../README.md."""
