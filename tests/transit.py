@@ -35,7 +35,7 @@ def token_options(server: OpenBao, folder: Path, ttl: str = "1h", **more: object
     return TransitOptions(**{**given, **more})  # type: ignore[arg-type]
 
 
-def approle_options(server: OpenBao, folder: Path, ttl: str = "1h", max_ttl: str = "2h") -> TransitOptions:
+def approle_options(server: OpenBao, folder: Path, ttl: str = "1h") -> TransitOptions:
     """Of a new engine, by a role of its own."""
     mount = server.mount_transit()
     approle = f"approle-{mount}"
@@ -43,7 +43,6 @@ def approle_options(server: OpenBao, folder: Path, ttl: str = "1h", max_ttl: str
     role = {
         "token_policies": [write_policy(server, mount)],
         "token_ttl": ttl,
-        "token_max_ttl": max_ttl,
     }
     assert server.ask("POST", f"auth/{approle}/role/imsd", role).status == 204
     role_id = server.ask("GET", f"auth/{approle}/role/imsd/role-id").data["role_id"]

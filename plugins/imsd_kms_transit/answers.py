@@ -36,6 +36,9 @@ ERRORS: Mapping[int, tuple[tuple[type[ImsError], str], str]] = {
     504: (UNAVAILABLE, "a proxy does not reach the server"),
 }
 
+# With status 404: nothing is there to be asked.
+NO_PLACE = ("no handler for route", "namespace not found")
+
 # The server did nothing, so that asking again repeats nothing.
 REFUSED_UNTRIED = frozenset({412, 429, 472, 473, 503})
 
@@ -83,7 +86,7 @@ def read_answer(status: int, content: bytes) -> Answer:
 def error_of(answer: Answer) -> ImsError:
     """For an answer that is neither what was asked for nor a no that the caller understands."""
     (condition, reason), hint = ERRORS.get(answer.status, (UNAVAILABLE, ""))
-    if answer.says("no handler for route"):
+    if answer.says(*NO_PLACE):
         (condition, reason), hint = DENIED, "check mount and namespace: there is no such engine"
     words = ": " + "; ".join(" ".join(error.split()) for error in answer.errors[:3]) if answer.errors else ""
     return condition(f"the key service answers {answer.status}{words}", reason=reason, hint=hint)

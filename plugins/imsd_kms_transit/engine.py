@@ -9,7 +9,7 @@ from imsd.contract import ImsError, PermissionDenied, key_mismatch, key_not_foun
 from .answers import Answer, error_of, unreachable
 from .login import Login
 from .options import TransitOptions
-from .records import Marker, TransitKey, parse_key, parse_names
+from .records import MALFORMED, Marker, TransitKey, parse_key, parse_names
 from .server import Server
 from .wrapping import pack, plain, text, unpack
 
@@ -35,14 +35,17 @@ class Engine:
         self._prefix = options.key_prefix
 
     async def get(self, key_id: str) -> TransitKey:
-        """Raises NotFound (KEY_NOT_FOUND)."""
+        """Raises NotFound (KEY_NOT_FOUND), also for a key that somebody else made for something else."""
         answer = await self._ask("GET", f"keys/{self._prefix}{key_id}")
         if answer.status == 404:
             raise key_not_found(key_id)
         try:
-            return parse_key(key_id, _yes(answer).data)
-        except ValueError as error:
-            raise unreachable(f"{error}") from None
+            key = parse_key(key_id, _yes(answer).data)
+        except MALFORMED:
+            raise unreachable("what answers says something else of a key than the server") from None
+        if key is None:
+            raise key_not_found(key_id)
+        return key
 
     async def names(self) -> tuple[set[str], dict[str, list[Marker]]]:
         """The ids of all keys, and the markers of each."""

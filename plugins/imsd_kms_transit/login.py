@@ -38,8 +38,14 @@ class Lease:
 class Login(ABC):
     """Gives the token that is good now."""
 
-    def __init__(self, server: Server, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        server: Server,
+        options: TransitOptions,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._server = server
+        self._options = options
         self._monotonic = monotonic
         self._lease: Lease | None = None
         self._entering = asyncio.Lock()
@@ -105,13 +111,8 @@ class Login(ABC):
 class TokenLogin(Login):
     """A token that somebody else made, and may replace in its file at any time, such as an agent."""
 
-    def __init__(self, server: Server, options: TransitOptions) -> None:
-        super().__init__(server)
-        self._options = options
-
     async def _enter(self) -> Lease:
-        options = self._options
-        token = await read_token(options)
+        token = await secret("token", self._options)
         try:
             answer = await self._server.ask("GET", "auth/token/lookup-self", token=token)
         except PermissionDenied:
@@ -121,10 +122,6 @@ class TokenLogin(Login):
 
 class AppRoleLogin(Login):
     """A token of our own, by the id of a role and a secret id."""
-
-    def __init__(self, server: Server, options: TransitOptions) -> None:
-        super().__init__(server)
-        self._options = options
 
     async def _enter(self) -> Lease:
         options = self._options
@@ -143,12 +140,11 @@ class AppRoleLogin(Login):
         return self._lease_of(token, dict(answer.auth))
 
 
-def new_login(server: Server, options: TransitOptions) -> Login:
-    return AppRoleLogin(server, options) if options.role_id else TokenLogin(server, options)
-
-
-async def read_token(options: TransitOptions) -> str:
-    return await secret("token", options)
+def new_login(
+    server: Server, options: TransitOptions, monotonic: Callable[[], float] = time.monotonic
+) -> Login:
+    kind = AppRoleLogin if options.role_id else TokenLogin
+    return kind(server, options, monotonic)
 
 
 async def secret(name: str, options: TransitOptions) -> str:

@@ -3,9 +3,9 @@
 A key ``abc`` is the transit key ``imsd-abc``, of type aes256-gcm96 and *derived*: the context of a wrapped
 data key makes the key that encrypts it, so another context decrypts nothing.
 
-It is **disabled** when its ``min_encryption_version`` is not 0. To disable a key makes a version that nothing
-is ever wrapped by, and sets ``min_encryption_version`` and ``min_decryption_version`` to it: so the server
-itself refuses to decrypt what was wrapped, whoever asks. To enable it sets them back.
+It is **disabled** when its ``min_encryption_version`` is not 0. To disable a key sets that, makes a version,
+by which nothing is ever wrapped, and sets ``min_decryption_version`` to it: so the server itself refuses to
+decrypt what was wrapped, whoever asks. To enable it sets them back.
 
 What is to be known again then stands in the name of a *marker*, another transit key which encrypts nothing::
 
@@ -30,6 +30,9 @@ from imsd.contract import KEY_ID, KeyDescription, KeyState
 MARKER = re.compile(
     r"(?P<id>[a-z0-9-]+)\.(?P<kind>off|del)\.(?P<version>\d{1,9})\.(?P<made>\d{1,12})(\.(?P<at>\d{1,12}))?\Z"
 )
+
+
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +80,18 @@ class TransitKey:
         return KeyDescription(self.key_id, state, self.newest_version, time_of(created_at), delete_at)
 
 
-def parse_key(key_id: str, data: Mapping[str, Any]) -> TransitKey:
-    """Raises ValueError for an answer that tells of no key that wraps."""
-    try:
-        created = [_seconds_of(each) for each in data["keys"].values()]
-        key = TransitKey(
-            key_id,
-            int(data["latest_version"]),
-            int(data["min_decryption_version"]),
-            int(data["min_encryption_version"]),
-            min(created),
-            int(data.get("min_available_version", 0)),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError("the answer tells of no key for encryption") from error
-    if not data.get("derived"):
-        raise ValueError("the key is not derived: it was made by somebody else")
-    return key
+def parse_key(key_id: str, data: Mapping[str, Any]) -> TransitKey | None:
+    """None for a key of another type, which is none of ours. Raises MALFORMED for what tells of no key."""
+    if data["type"] != "aes256-gcm96" or not data["derived"]:
+        return None
+    return TransitKey(
+        key_id,
+        newest_version=int(data["latest_version"]),
+        min_decryption_version=int(data["min_decryption_version"]),
+        min_encryption_version=int(data["min_encryption_version"]),
+        oldest_created_at=min(int(created) for created in data["keys"].values()),
+        min_available_version=int(data.get("min_available_version", 0)),
+    )
 
 
 def parse_names(names: Iterable[object], prefix: str) -> tuple[set[str], dict[str, list[Marker]]]:
@@ -139,10 +137,3 @@ def time_of(seconds: int) -> datetime:
 def seconds_of(at: datetime) -> int:
     """Never earlier."""
     return math.ceil(at.timestamp())
-
-
-def _seconds_of(told: object) -> int:
-    """Of a version of a key: a number, or of other types a record with a text."""
-    if isinstance(told, dict):
-        return int(datetime.fromisoformat(str(told["creation_time"])).timestamp())
-    return int(str(told))

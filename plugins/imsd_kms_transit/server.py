@@ -13,7 +13,17 @@ import aiohttp
 
 from imsd.contract import InvalidRequest, Unavailable
 
-from .answers import ANSWERED, PASSING, REFUSED_UNTRIED, Answer, NoAnswer, error_of, read_answer, unreachable
+from .answers import (
+    ANSWERED,
+    NO_PLACE,
+    PASSING,
+    REFUSED_UNTRIED,
+    Answer,
+    NoAnswer,
+    error_of,
+    read_answer,
+    unreachable,
+)
 from .options import TransitOptions
 
 # A list of a hundred thousand keys has half of that.
@@ -27,22 +37,24 @@ MAX_PAUSE_SECONDS: Final = 2.0
 class RetryBudget:
     """How many attempts may be repeats: an outage must not multiply what is asked.
 
-    A repeat costs one, an answer gives back a tenth, up to ``most``.
+    ``most`` at once; each ten answers allow one more, up to that.
     """
 
-    def __init__(self, most: float = 32.0) -> None:
-        self._most = most
-        self._left = most
+    ANSWERS_FOR_ONE = 10
+
+    def __init__(self, most: int = 32) -> None:
+        self._most = most * self.ANSWERS_FOR_ONE
+        self._left = self._most
 
     def spend(self) -> bool:
         """Whether there may be a repeat."""
-        if self._left < 1:
+        if self._left < self.ANSWERS_FOR_ONE:
             return False
-        self._left -= 1
+        self._left -= self.ANSWERS_FOR_ONE
         return True
 
     def give_back(self) -> None:
-        self._left = min(self._most, self._left + 0.1)
+        self._left = min(self._most, self._left + 1)
 
 
 class Failed(Exception):
@@ -107,7 +119,7 @@ class Server:
             pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
     def _understood(self, answer: Answer) -> Answer:
-        if answer.status not in ANSWERED or answer.says("no handler for route"):
+        if answer.status not in ANSWERED or answer.says(*NO_PLACE):
             raise error_of(answer)
         return answer
 

@@ -232,13 +232,20 @@ class TransitKeys(KeyService):
         if key.is_enabled:
             await self._unmark(marker for marker in others if marker != wanted)  # which a crash left
             await self._engine.mark(wanted)
-            await self._engine.rotate(key_id, is_repeatable=True)
-            newest = (await self._engine.get(key_id)).newest_version
-            await self._engine.configure(key_id, min_decryption_version=newest, min_encryption_version=newest)
+            await self._make_useless(key)
         else:
             await self._engine.mark(wanted)
             await self._unmark(marker for marker in others if marker != wanted)
         return (await self._engine.get(key_id)).described(wanted)
+
+    async def _make_useless(self, key: TransitKey) -> None:
+        """First nobody wraps with the key any more, so nobody does with the version that is made then."""
+        while key.is_enabled:
+            await self._engine.configure(key.key_id, min_encryption_version=key.newest_version)
+            await self._engine.rotate(key.key_id, is_repeatable=True)
+            key = await self._engine.get(key.key_id)
+        newest = key.newest_version
+        await self._engine.configure(key.key_id, min_decryption_version=newest, min_encryption_version=newest)
 
     async def _erase(self, key_id: str) -> KeyDescription:
         """If it is overdue: another daemon may have called the deletion off, or done it."""
