@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import ssl
 import time
@@ -180,5 +181,13 @@ async def _content(response: aiohttp.ClientResponse) -> bytes:
     return bytes(content)
 
 
-def _reason(error: BaseException) -> str:
-    return str(error) or error.__class__.__name__
+def _reason(error: Exception) -> str:
+    """In the system's words, without an address: users of the daemon read it too."""
+    system = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(system, ssl.SSLError):
+        return f"TLS: {system.reason or 'not agreed on'}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the name of its host is not found"
+    if isinstance(system, OSError) and system.errno:
+        return os.strerror(system.errno)
+    return error.__class__.__name__

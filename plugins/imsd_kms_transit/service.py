@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 # Deletions are looked at that often; the token is kept alive by it too.
 LOOK_SECONDS = 60.0
 
+# How long the start waits for a server that does not answer, in seconds.
+OPENING_SECONDS = 5.0
+
 # Keys of a list that are asked for at once.
 LIST_WINDOW = 16
 
@@ -275,9 +278,13 @@ async def open_transit_keys(options: TransitOptions) -> AsyncIterator[KeyService
         engine = Engine(server, new_login(server, options), options)
         service = TransitKeys(engine)
         try:
-            await engine.names()
-        except Unavailable as error:
-            log.warning("a key service is opened that is out of reach: %s", error.message)
+            async with asyncio.timeout(OPENING_SECONDS):
+                await engine.names()
+        except (TimeoutError, Unavailable) as error:
+            why = (
+                error.message if isinstance(error, Unavailable) else "the key service does not answer in time"
+            )
+            log.warning("a key service is opened that is out of reach: %s", why)
         erasing = asyncio.create_task(service.erase_in_time(), name="erase keys of a transit engine")
         try:
             yield service

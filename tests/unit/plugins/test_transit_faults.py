@@ -75,9 +75,10 @@ async def test_a_stopped_server_is_unavailable_until_it_runs(own_server: OpenBao
         await keys.create("a")
         own_server.stop()
         try:
-            with pytest.raises(Unavailable, match="no connection") as caught:
+            with pytest.raises(Unavailable, match=r"no connection \(Connection refused\)") as caught:
                 await keys.wrap("a", DATA_KEY, CONTEXT)
             assert caught.value.reason == "KEY_SERVICE_UNAVAILABLE"
+            assert "127.0.0.1" not in caught.value.message  # which users of the daemon read
         finally:
             await asyncio.to_thread(own_server.start)
         await there_and_back(keys)
@@ -110,6 +111,19 @@ async def test_a_key_service_opens_while_its_server_is_out_of_reach(
             await there_and_back(keys)
     finally:
         own_server.stop()
+        await asyncio.to_thread(own_server.start)
+
+
+async def test_a_start_does_not_wait_until_nothing_is_tried_again(
+    own_server: OpenBao, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imsd_kms_transit.service.OPENING_SECONDS", 0.2)
+    options = token_options(own_server, tmp_path, retry_seconds=300.0)
+    own_server.stop()
+    try:
+        async with open_transit_keys(options):
+            pass
+    finally:
         await asyncio.to_thread(own_server.start)
 
 
@@ -294,7 +308,9 @@ async def test_a_rotation_whose_answer_is_lost_is_not_made_twice(openbao: OpenBa
         assert (await keys.describe("a")).version == 2
 
 
-async def test_tls_is_proved(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_tls_is_proved(
+    openbao: OpenBao, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     authority, other = Authority(), Authority("another authority")
     certificate, key = authority.server().write(tmp_path, "server")
     ca_file, other_file = authority.write(tmp_path), other.write(tmp_path, "other")
@@ -312,6 +328,14 @@ async def test_tls_is_proved(tmp_path: Path, tmp_path_factory: pytest.TempPathFa
         async with open_transit_keys(replace(options, url=plain, retry_seconds=0.0)) as keys:
             with pytest.raises(Unavailable):
                 await keys.describe("a")
+        tls_to_plain = replace(options, url=f"https://127.0.0.1:{openbao.port}", retry_seconds=0.0)
+        async with open_transit_keys(tls_to_plain) as keys:
+            with pytest.raises(Unavailable, match=r"no connection \(TLS: "):
+                await keys.describe("a")
+    nowhere = replace(options, url="https://no-such-host.invalid", retry_seconds=0.0)
+    async with open_transit_keys(nowhere) as keys:
+        with pytest.raises(Unavailable, match="the name of its host is not found"):
+            await keys.describe("a")
     for wrong in (tmp_path / "missing", key):
         error = await refusal_of(open_transit_keys(replace(options, ca_file=wrong)))
         assert isinstance(error, InvalidRequest)
