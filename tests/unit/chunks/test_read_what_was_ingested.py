@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
+from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.codec import PlainChunk, encode_chunks
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.index import Codec
@@ -51,14 +52,16 @@ def fixed_disk() -> SparseDisk:
 
 
 @settings(max_examples=40)
-@given(sparse_disks(), st.data())
-async def test_any_disk_reads_back_in_any_windows(disk: SparseDisk, data: st.DataObject) -> None:
+@given(sparse_disks(), st.sampled_from([None, ChunkCipher(noise(1, 32), "image-1")]), st.data())
+async def test_any_disk_reads_back_in_any_windows(
+    disk: SparseDisk, cipher: ChunkCipher | None, data: st.DataObject
+) -> None:
     pool = DecodePool(2)
     try:
-        world = World(pool)
+        world = World(pool, cipher=cipher)
         result, written = await world.store_disk(disk)
         content = disk.content()
-        async with open_chunk_reader(world.store, written.manifest_id, pool) as reader:
+        async with open_chunk_reader(world.store, written.manifest_id, pool, cipher=cipher) as reader:
             assert (reader.size_bytes, reader.digest) == (disk.size_bytes, result.digest)
             assert await read(pool, reader, 0, disk.size_bytes) == content
             for _ in range(4):
