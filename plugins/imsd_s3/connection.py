@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +47,7 @@ class Request:
     """``key``: of the object, None for the bucket; ``subject``: what messages call it.
 
     ``may_pause``: the service may take its time without a byte (it puts an object together).
+    ``is_done``: asked before it is sent again; when it says yes, only the answer was lost.
     """
 
     method: str
@@ -55,6 +57,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | bytearray = b""
     may_pause: bool = False
+    is_done: Callable[[], Awaitable[bool]] | None = None
 
     @property
     def is_write(self) -> bool:
@@ -90,7 +93,7 @@ class Connection:
         if not options.path_style:
             self._host, self._root = f"{options.bucket}.{parts.netloc}", ""
         self._signs_bodies = parts.scheme == "http" and not is_loopback(parts.hostname or "")
-        self._proxy = _proxy_of(parts.scheme, parts.hostname or "")
+        self.proxy = _proxy_of(parts.scheme, parts.hostname or "")
 
     async def send(self, request: Request, retries: int | None = None) -> Answer:
         """The answer to ``request``, tried again if that may help. Raises the error of imsd."""
@@ -101,13 +104,21 @@ class Connection:
 
     async def try_send(self, request: Request, retries: int | None = None) -> Answer:
         """As `send`, but raises the `Failure`."""
-        used = self.key
+        used, attempts = self.key, 0
+
+        async def attempt() -> Answer:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1 and request.is_done and await request.is_done():
+                return Answer({}, b"")
+            return await self._attempt(request)
+
         try:
-            return await self.retrying.call(lambda: self._attempt(request), retries)
+            return await self.retrying.call(attempt, retries)
         except Failure as failure:
             if not failure.is_about_keys or not await self.has_new_key(used):
                 raise
-        return await self.retrying.call(lambda: self._attempt(request), retries)
+        return await self.retrying.call(attempt, retries)
 
     async def has_new_key(self, refused: AccessKey) -> bool:
         """Whether there is another key than the one that was ``refused``; it is used from now on."""
@@ -141,7 +152,7 @@ class Connection:
         url, headers = await self._signed(request)
         body = _Body(request.body, moved) if request.body else None
         async with self._session.request(
-            request.method, url, headers=headers, data=body, allow_redirects=False, proxy=self._proxy
+            request.method, url, headers=headers, data=body, allow_redirects=False, proxy=self.proxy
         ) as response:
             moved()
             found = bytearray()
@@ -179,7 +190,16 @@ async def opened_connection(options: S3StoreOptions) -> AsyncIterator[Connection
     authorities = await run_blocking(_authorities, options)
     trusted = await run_blocking(_trusting, authorities)
     timeouts = aiohttp.ClientTimeout(total=None, sock_connect=options.connect_seconds)
-    connector = aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=KEEPALIVE_SECONDS)
+
+    def opened_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+        opened = socket.socket(*address[:3])
+        # A connection that is closed still sends what it has; when nobody takes that, the kernel ends it.
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * options.stall_seconds))
+        return opened
+
+    connector = aiohttp.TCPConnector(
+        limit=0, ssl=trusted, keepalive_timeout=KEEPALIVE_SECONDS, socket_factory=opened_socket
+    )
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=timeouts,
@@ -256,7 +276,8 @@ def _trusting(authorities: bytes) -> ssl.SSLContext:
 
 
 def _wrong_authorities(what: str) -> InvalidRequest:
-    return InvalidRequest(f"ca_file {what}", reason="INVALID_CONFIGURATION", field="ca_file")
+    hint = "it must be a file of certificates: -----BEGIN CERTIFICATE-----"
+    return InvalidRequest(f"ca_file {what}", reason="INVALID_CONFIGURATION", field="ca_file", hint=hint)
 
 
 def _proxy_of(scheme: str, host: str) -> str | None:

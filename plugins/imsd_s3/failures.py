@@ -150,7 +150,8 @@ class Failure(Exception):
 
     @property
     def is_about_keys(self) -> bool:
-        return self.meaning is _DENIED
+        """Whether another key may help. An answer to HEAD does not say why it is 403."""
+        return self.meaning is _DENIED or (self.status == 403 and not self.code)
 
     def as_error(self, subject: str, *, is_write: bool) -> ImsError:
         """The error of imsd; ``subject`` names the blob, or what else was at work."""

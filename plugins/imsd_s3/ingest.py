@@ -29,7 +29,7 @@ from imsd.contract import (
 
 from . import objects
 from .connection import Connection
-from .objects import INGEST_HEADER
+from .objects import INGEST_HEADER, Commit
 
 # S3 takes no more. From the second half on they are larger, so that an object may have 195 GiB by default.
 MAX_PARTS: Final = 10_000
@@ -120,8 +120,10 @@ class S3Ingest(Ingest):
             await _lingering(asyncio.create_task(self._finish()))
         except (AlreadyExists, Unavailable) as doubt:
             if stored := await self._find_own():
+                self._forget_upload()
                 return stored
             raise doubt from None
+        self._forget_upload()
         return objects.stored_blob(self._blob, await objects.head(self._connection, self._key))
 
     async def close(self) -> None:
@@ -143,9 +145,6 @@ class S3Ingest(Ingest):
 
     def _headers(self) -> Mapping[str, str]:
         return {INGEST_HEADER: self._mark, "content-type": "application/octet-stream"}
-
-    def _condition(self) -> Mapping[str, str]:
-        return {"if-none-match": "*"} if self._connection.options.put_if_absent else {}
 
     async def _send_part(self) -> None:
         """Start to send the part that is full."""
@@ -181,16 +180,26 @@ class S3Ingest(Ingest):
 
     async def _finish(self) -> None:
         if not self._upload_id:
-            await objects.put(
-                self._connection, self._key, self._part, {**self._headers(), **self._condition()}
-            )
+            await objects.put(self._connection, self._as_commit(), self._part, self._headers())
             return
         if self._part:
             await self._send_part()
         await asyncio.wait(self._sending, return_when=asyncio.FIRST_EXCEPTION)
         self._raise_what_failed()
         etags = [task.result() for task in self._sending]
-        await objects.complete_upload(self._connection, self._key, self._upload_id, etags, self._condition())
+        await objects.complete_upload(self._connection, self._as_commit(), self._upload_id, etags)
+
+    def _as_commit(self) -> Commit:
+        condition = {"if-none-match": "*"} if self._connection.options.put_if_absent else {}
+        return Commit(self._key, condition, self._is_there)
+
+    async def _is_there(self) -> bool:
+        return await self._find_own(retries=0) is not None
+
+    def _forget_upload(self) -> None:
+        """It is an object now."""
+        self._running.ids.discard(self._upload_id)
+        self._upload_id = ""
 
     async def _require_absent(self) -> None:
         """For services that have no conditions: right unless another commit runs at this moment."""
@@ -200,10 +209,10 @@ class S3Ingest(Ingest):
             return
         raise AlreadyExists(f"blob {self._blob} exists")
 
-    async def _find_own(self) -> StoredBlob | None:
+    async def _find_own(self, retries: int | None = None) -> StoredBlob | None:
         """The object, if it is the one of this ingest."""
         try:
-            headers = await objects.head(self._connection, self._key)
+            headers = await objects.head(self._connection, self._key, retries)
         except ImsError:
             return None
         if headers.get(INGEST_HEADER, "") != self._mark:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -58,10 +58,19 @@ def _subject(key: str) -> str:
     return f"object {key}"
 
 
-async def head(connection: Connection, key: str) -> Mapping[str, str]:
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """How an object comes to be. ``headers``: the condition, if any; ``is_done``: see `Request`."""
+
+    key: str
+    headers: Mapping[str, str]
+    is_done: Callable[[], Awaitable[bool]]
+
+
+async def head(connection: Connection, key: str, retries: int | None = None) -> Mapping[str, str]:
     """The headers of an object. Raises NotFound, Unavailable."""
     request = Request(method="HEAD", key=key, subject=_subject(key))
-    return (await connection.send(request)).headers
+    return (await connection.send(request, retries)).headers
 
 
 def stored_blob(blob: BlobId, headers: Mapping[str, str]) -> StoredBlob:
@@ -79,10 +88,15 @@ def version_of(etag: str) -> str:
     return etag.strip('"')[:200]
 
 
-async def put(
-    connection: Connection, key: str, content: bytes | bytearray, headers: Mapping[str, str]
-) -> None:
-    request = Request(method="PUT", key=key, subject=_subject(key), headers=headers, body=content)
+async def put(connection: Connection, commit: Commit, content: bytearray, headers: Mapping[str, str]) -> None:
+    request = Request(
+        method="PUT",
+        key=commit.key,
+        subject=_subject(commit.key),
+        headers={**headers, **commit.headers},
+        body=content,
+        is_done=commit.is_done,
+    )
     await connection.send(request)
 
 
@@ -110,7 +124,7 @@ async def put_part(connection: Connection, key: str, upload_id: str, number: int
 
 
 async def complete_upload(
-    connection: Connection, key: str, upload_id: str, etags: Sequence[str], headers: Mapping[str, str]
+    connection: Connection, commit: Commit, upload_id: str, etags: Sequence[str]
 ) -> None:
     """Make the object of its parts."""
     root = ElementTree.Element("CompleteMultipartUpload")
@@ -120,12 +134,13 @@ async def complete_upload(
         ElementTree.SubElement(part, "ETag").text = etag
     request = Request(
         method="POST",
-        key=key,
-        subject=_subject(key),
-        headers=headers,
+        key=commit.key,
+        subject=_subject(commit.key),
+        headers=commit.headers,
         query={"uploadId": upload_id},
         body=ElementTree.tostring(root),
         may_pause=True,
+        is_done=commit.is_done,
     )
     await connection.send(request)
 

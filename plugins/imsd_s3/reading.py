@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from imsd.contract import BlobId, ByteRange, DataLoss, MissingLibrary
 
@@ -51,8 +52,11 @@ class Reader:
         self._get = obstore.get_async
         self._connection = connection
         self._turns = asyncio.Semaphore(connection.options.requests_at_once)
-        self._key = connection.key
-        self._objects = _object_store(connection)
+        self.use_key()
+
+    def use_key(self) -> None:
+        """From now on, the key that the connection has."""
+        self._key, self._objects = self._connection.key, _object_store(self._connection)
 
     async def read(self, blob: BlobId, key: str, ranges: Sequence[ByteRange]) -> list[bytes]:
         """The bytes of each range. Raises NotFound, DataLoss, Unavailable."""
@@ -95,7 +99,7 @@ class Reader:
                 if not failure.is_about_keys or not await connection.has_new_key(used):
                     raise
             if self._key != connection.key:
-                self._key, self._objects = connection.key, _object_store(connection)
+                self.use_key()
             return await connection.retrying.call(lambda: self._attempt(key, span))
         except Failure as failure:
             raise failure.as_error(f"object {key}", is_write=False) from None
@@ -165,6 +169,9 @@ def _object_store(connection: Connection) -> Any:
         "read_timeout": timedelta(seconds=options.stall_seconds),
         "timeout": timedelta(seconds=options.request_seconds),
         "user_agent": "imsd",
+        # Without one, it would look for one by rules of its own.
+        "proxy_url": connection.proxy or url,
+        "proxy_excludes": "" if connection.proxy else (urlsplit(url).hostname or ""),
     }
     if connection.authorities:
         client["root_certificate"] = connection.authorities
