@@ -28,7 +28,8 @@ DriverT = TypeVar("DriverT", StoreDriver[Any], KeyDriver[Any])
 ADAPTERS: Mapping[int, Callable[[Any], Any]] = {}
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: Python 3.11 cannot make one of a frozen generic class with slots by an alias.
+@dataclass(frozen=True)
 class Declared(Generic[DriverT]):
     """A driver and the package that declares it, with its version."""
 
