@@ -67,6 +67,8 @@ from imsd.core.store_sections import configured_stores
 from imsd.core.store_upkeep.counting import PackCounting
 from imsd.core.store_upkeep.space import Space
 from imsd.core.store_upkeep.upkeep import StoreUpkeep
+from imsd.core.stores.image_moves import ImageMoves
+from imsd.core.stores.store_list import Stores
 from imsd.core.sweeper import Sweeper
 from imsd.core.trace_services import trace_services
 from imsd.core.uploads import Uploads
@@ -77,6 +79,7 @@ from imsd.core.workflows.change_members import AddMembers, RemoveMembers, Update
 from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.export_image import ExportImage
+from imsd.core.workflows.move_image import MoveImage
 from imsd.core.workflows.rotate_key import RotateKey
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
@@ -157,11 +160,13 @@ class Daemon:
                 jobs=self._jobs,
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),
                 copies=ImageCopies(runtime, self._dispatcher),
+                moves=ImageMoves(runtime, self._dispatcher),
                 exports=ImageExports(runtime, self._dispatcher, around.buckets, policy),
                 members=Members(runtime, self._dispatcher),
                 buckets=around.buckets,
                 objects=BucketObjects(runtime, around.buckets, targets),
                 drivers=around.drivers,
+                stores=Stores(runtime),
                 access=access,
                 policy_checks=PolicyChecks(runtime, access, self._identity.principals, policy),
                 identity=self._identity,
@@ -230,6 +235,7 @@ def _workflows(
         JobKind.CREATE_IMAGE: CreateImage(uploads, sweeper, Fetching(sources), maker),
         JobKind.VERIFY_IMAGE: VerifyImage(sweeper),
         JobKind.COPY_IMAGE: CopyImage(sweeper, maker),
+        JobKind.MOVE_IMAGE: MoveImage(sweeper),
         JobKind.ADD_MEMBERS: AddMembers(),
         JobKind.UPDATE_MEMBERS: UpdateMembers(),
         JobKind.REMOVE_MEMBERS: RemoveMembers(),

@@ -17,6 +17,7 @@ from .keys import KeyCalls
 from .members import MemberCalls
 from .policies import PolicyCalls
 from .quotas import QuotaCalls
+from .stores import StoreCalls
 from .tags import TagCalls
 from .traces import TraceCalls
 from .uploads import UploadCalls
@@ -37,6 +38,7 @@ class ImsClient:
         self.buckets = BucketCalls(connection)
         self.drivers = DriverCalls(connection)
         self.keys = KeyCalls(connection)
+        self.stores = StoreCalls(connection)
         self.tags = TagCalls(connection)
         self.identity = IdentityCalls(connection)
         self.quotas = QuotaCalls(connection)

@@ -176,6 +176,12 @@ class ImageCalls:
         found: pb.ProjectSpace = await self._connection.call(self._stub.GetProjectSpace, request)
         return found
 
+    async def move(self, request: pb.MoveImageRequest) -> job_pb2.Job:
+        """Start the job that moves an image into another store; the project of this client is filled in."""
+        request.project_id = self._project_id
+        job: job_pb2.Job = await self._connection.call(self._stub.MoveImage, request)
+        return job
+
     async def export(self, request: pb.ExportImageRequest) -> job_pb2.Job:
         """Start the job that writes an image into a bucket; the project of this client is filled in."""
         request.project_id = self._project_id

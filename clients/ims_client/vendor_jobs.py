@@ -19,6 +19,7 @@ JOB_TYPES: Mapping[int, str] = {
     # That service has no such jobs.
     job_pb2.JOB_KIND_VERIFY_IMAGE: "imsVerifyImageJob",
     job_pb2.JOB_KIND_ROTATE_KEY: "imsRotateKeyJob",
+    job_pb2.JOB_KIND_MOVE_IMAGE: "imsMoveImageJob",
 }
 OVA_JOB_TYPE = "imsImportOvaImageJob"
 DATA_JOB_TYPE = "imsImportDataImageJob"

@@ -39,6 +39,7 @@ GROUPS = {
     "quota": "imsctl.quota_group",
     "limit": "imsctl.limit_group",
     "usage": "imsctl.usage_group",
+    "store": "imsctl.store_group",
     "driver": "imsctl.driver_group",
     "format": "imsctl.format_group",
     "os-version": "imsctl.os_version_group",

@@ -19,6 +19,7 @@ from . import (
     image_import,
     image_inspect,
     image_list,
+    image_move,
     image_register,
     image_set,
     image_space,
@@ -41,7 +42,7 @@ from .output import print_fields, print_json
 from .session import FAILED, Session
 
 # These add their commands to the group.
-ADDED = (image_list, image_set, image_space, image_state)
+ADDED = (image_list, image_move, image_set, image_space, image_state)
 
 IMPORT_HELP = (
     "A disk image, or an https:// URL that the daemon fetches; - is standard input, whose end is taken "

@@ -79,6 +79,7 @@ def job_fields(job: job_pb2.Job) -> Fields:
         "member_results": [_member_result(result) for result in job.member_results],
         "export_report": _export_report(job),
         "rotation_report": _rotation_report(job),
+        "move_report": _move_report(job),
         "project_id": job.project_id,
         "attempt": job.attempt,
         "created_at": wording.rfc3339(job.created_at),
@@ -212,6 +213,18 @@ def _member_result(result: job_pb2.MemberResult) -> Fields:
         "project_id": result.project_id,
         "done": result.is_done,
         "error": None if result.is_done else _error(result.error),
+    }
+
+
+def _move_report(job: job_pb2.Job) -> Fields | None:
+    if not job.HasField("move_report"):
+        return None
+    report = job.move_report
+    return {
+        "store": report.store,
+        "from_store": report.from_store,
+        "stored_bytes": report.stored_bytes,
+        "copied_bytes": report.copied_bytes,
     }
 
 

@@ -146,6 +146,7 @@ _IMAGES = {
     "SetImageVisibility": _changes("setImageVisibility", "ims:images:publicize", **_IMAGE),
     "PublishImage": _changes("publishImage", "ims:images:publish", **_IMAGE),
     "CopyImage": _changes("copyImage", "ims:images:copy", **_IMAGE, also=_OF_A_COPY),
+    "MoveImage": _changes("moveImage", "ims:images:update", **_IMAGE),
     "ExportImage": _changes("exportImage", "ims:images:export", **_IMAGE),
     # The bytes leave the service, as by an export.
     "DownloadImage": _reads("ims:images:export", **_IMAGE),
@@ -261,6 +262,11 @@ _KEYS = {
 
 _DRIVERS = {"ListDrivers": _reads("ims:drivers:list", "driver")}
 
+_STORES = {
+    "ListStores": _reads("ims:stores:get", "store"),
+    "GetStoreUsage": _reads("ims:stores:get", "store", "store"),
+}
+
 _SERVICES = {
     "ImageService": _IMAGES,
     "UploadService": _UPLOADS,
@@ -275,6 +281,7 @@ _SERVICES = {
     "CatalogService": _CATALOG,
     "DriverService": _DRIVERS,
     "KeyService": _KEYS,
+    "StoreService": _STORES,
 }
 
 # By the name of the call, as "imsd.v1.ImageService/GetImage".

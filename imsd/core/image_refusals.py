@@ -106,6 +106,7 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "ReactivateImage": _OWN_AND_USED,
     "DeprecateImage": _OWN_AND_USED,
     "VerifyImage": (_owner, _active),
+    "MoveImage": (_owner, _active),
     "SetImageTags": _OWN_AND_UPDATABLE,
     "DeleteImageTags": _OWN_AND_UPDATABLE,
     "DeleteImage": (_owner, lambda asked: require_deletable(asked.image, has_job=asked.has_job)),

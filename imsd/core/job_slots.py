@@ -20,6 +20,9 @@ MAX_RUNNING_VERIFY_JOBS = 4
 MAX_RUNNING_EXPORT_JOBS = 4
 MAX_RUNNING_EXPORT_JOBS_OF_PROJECT = 2
 
+# They wait for stores more than for this machine, and each keeps some packs open.
+MAX_RUNNING_MOVE_JOBS = 2
+
 # Jobs of one transaction each: they would wait for each other anyway.
 MAX_RUNNING_MEMBER_JOBS = 4
 
@@ -55,6 +58,7 @@ def slot_rules(limits: ServiceLimits) -> Mapping[JobKind, SlotRule]:
         # A copy that is cut anew is as much work as an import.
         JobKind.COPY_IMAGE: SlotRule(limits.max_running_create_jobs, limits.max_copy_jobs_per_project),
         JobKind.EXPORT_IMAGE: SlotRule(MAX_RUNNING_EXPORT_JOBS, MAX_RUNNING_EXPORT_JOBS_OF_PROJECT),
+        JobKind.MOVE_IMAGE: SlotRule(MAX_RUNNING_MOVE_JOBS),
         JobKind.ADD_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
         JobKind.UPDATE_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
         JobKind.REMOVE_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),

@@ -39,12 +39,7 @@ class StorePool:
         """
         name = name or self.default_name
         if name not in self._by_name:
-            raise NotFound(
-                f"there is no store {name[:MAX_NAME]!r}",
-                reason="STORE_NOT_FOUND",
-                field="store",
-                hint=f"the stores are {', '.join(self._by_name)}",
-            )
+            raise store_not_found(name, self.names())
         if (found := self._by_name[name]).store is None:
             raise Unavailable(
                 f"the store {name!r} is {found.state}: {found.detail}",
@@ -54,9 +49,22 @@ class StorePool:
             )
         return name
 
+    def names(self) -> list[str]:
+        """The names of all configured stores, in the order of the configuration."""
+        return list(self._by_name)
+
     def ready_names(self) -> list[str]:
         """The names of the stores that are open, in the order of the configuration."""
         return [each.configured.name for each in self.opened if each.store is not None]
+
+
+def store_not_found(name: str, known: Sequence[str]) -> NotFound:
+    return NotFound(
+        f"there is no store {name[:MAX_NAME]!r}",
+        reason="STORE_NOT_FOUND",
+        field="store",
+        hint=f"the stores are {', '.join(known)}",
+    )
 
 
 @asynccontextmanager

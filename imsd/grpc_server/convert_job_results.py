@@ -28,6 +28,8 @@ def add_results(message: job_pb2.Job, record: JobRecord) -> None:
         message.export_report.CopyFrom(job_pb2.ExportReport(**record.result))
     if record.kind is JobKind.ROTATE_KEY:
         message.rotation_report.CopyFrom(job_pb2.RotationReport(**record.result))
+    if record.kind is JobKind.MOVE_IMAGE:
+        message.move_report.CopyFrom(job_pb2.MoveReport(**record.result))
     if record.kind in (JobKind.ADD_MEMBERS, JobKind.UPDATE_MEMBERS, JobKind.REMOVE_MEMBERS):
         message.member_results.extend(map(_member_result_to_pb, record.result["members"]))
 

@@ -17,6 +17,7 @@ from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
 from imsd.core.store_upkeep.space import Space
+from imsd.core.stores.image_moves import ImageMoves, NewMove
 from imsd.guest_messages import guest_to_pb
 from imsd.v1 import guest_pb2, job_pb2
 from imsd.v1 import image_pb2 as pb
@@ -50,6 +51,8 @@ class ImageCore(Protocol):
     @property
     def exports(self) -> ImageExports: ...
     @property
+    def moves(self) -> ImageMoves: ...
+    @property
     def updates(self) -> ImageUpdates: ...
     @property
     def states(self) -> ImageStates: ...
@@ -66,6 +69,7 @@ class ImageServicer(ImageServiceServicer):
         self._images = core.images
         self._copies = core.copies
         self._exports = core.exports
+        self._moves = core.moves
         self._inspection = core.inspection
         self._image_jobs = core.image_jobs
         self._downloads = core.downloads
@@ -135,6 +139,11 @@ class ImageServicer(ImageServiceServicer):
     async def CopyImage(self, request: pb.CopyImageRequest, _: Context) -> job_pb2.Job:
         key = convert.request_key(request, request.project_id, request.request_id)
         job_id = await self._copies.start(key, convert_image.new_copy_from_pb(request))
+        return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
+
+    async def MoveImage(self, request: pb.MoveImageRequest, _: Context) -> job_pb2.Job:
+        key = convert.request_key(request, request.project_id, request.request_id)
+        job_id = await self._moves.start(key, NewMove(image_ref_from_pb(request), request.store))
         return convert.job_to_pb(await self._jobs.get(key.project_id, job_id))
 
     async def ExportImage(self, request: pb.ExportImageRequest, _: Context) -> job_pb2.Job:

@@ -40,6 +40,8 @@ from imsd.core.objects.bucket_objects import BucketObjects
 from imsd.core.policy_checks import PolicyChecks
 from imsd.core.runtime import Runtime
 from imsd.core.store_upkeep.space import Space
+from imsd.core.stores.image_moves import ImageMoves
+from imsd.core.stores.store_list import Stores
 from imsd.core.tags import Tags
 from imsd.core.trace_services import TraceServices
 from imsd.core.uploads import Uploads
@@ -65,6 +67,8 @@ from imsd.v1 import (
     policy_pb2_grpc,
     quota_pb2,
     quota_pb2_grpc,
+    store_pb2,
+    store_pb2_grpc,
     tag_pb2,
     tag_pb2_grpc,
     trace_pb2,
@@ -88,6 +92,7 @@ from .member_servicer import MemberServicer
 from .policy_servicer import PolicyServicer
 from .quota_servicer import QuotaServicer
 from .server_pair import ServerPair
+from .store_servicer import StoreServicer
 from .tag_servicer import TagServicer
 from .trace_servicer import TraceServicer
 from .upload_servicer import UploadServicer
@@ -108,6 +113,7 @@ SERVICES = tuple(
         (job_pb2, "JobService"),
         (catalog_pb2, "CatalogService"),
         (driver_pb2, "DriverService"),
+        (store_pb2, "StoreService"),
         (member_pb2, "MemberService"),
         (tag_pb2, "TagService"),
         (quota_pb2, "QuotaService"),
@@ -137,12 +143,14 @@ class Core:
     inspection: GuestInspection
     copies: ImageCopies
     exports: ImageExports
+    moves: ImageMoves
     members: Members
     access: Access
     identity: IdentityServices
     buckets: Buckets
     objects: BucketObjects
     drivers: DriverList
+    stores: Stores
     usage: Usage
     traces: TraceServices
     keys: Keys
@@ -248,6 +256,7 @@ def _add_servicers(servers: ServerPair, core: Core, files: HandedFiles, max_uplo
     add(member_pb2_grpc.add_MemberServiceServicer_to_server, MemberServicer(core.members, core.jobs))
     add(catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogServicer(runtime))
     add(driver_pb2_grpc.add_DriverServiceServicer_to_server, DriverServicer(core.drivers))
+    add(store_pb2_grpc.add_StoreServiceServicer_to_server, StoreServicer(core.stores))
     add(tag_pb2_grpc.add_TagServiceServicer_to_server, TagServicer(Tags(runtime)))
     add(quota_pb2_grpc.add_QuotaServiceServicer_to_server, QuotaServicer(runtime, core.usage))
     add(policy_pb2_grpc.add_PolicyServiceServicer_to_server, PolicyServicer(core.policy_checks))

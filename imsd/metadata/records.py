@@ -68,6 +68,7 @@ class JobKind(StrEnum):
     UPDATE_MEMBERS = "update_members"
     REMOVE_MEMBERS = "remove_members"
     ROTATE_KEY = "rotate_key"
+    MOVE_IMAGE = "move_image"
 
 
 class UploadState(StrEnum):

@@ -2310,6 +2310,42 @@ class CopyImageRequest(_message.Message):
 Global___CopyImageRequest: _TypeAlias = CopyImageRequest  # noqa: Y015
 
 @_typing.final
+class MoveImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    request_id: _builtins.str
+    """1..128 printable ASCII characters without spaces; empty: none"""
+    image_id: _builtins.str
+    """UUID"""
+    store: _builtins.str
+    """the configured name of another store, 1..64 characters, see StoreService"""
+    etag: _builtins.str
+    """Image.etag as it was read; empty: whatever the state is"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        store: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "image_id", b"image_id", "project_id", b"project_id", "request_id", b"request_id", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveImageRequest: _TypeAlias = MoveImageRequest  # noqa: Y015
+
+@_typing.final
 class ExportImageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

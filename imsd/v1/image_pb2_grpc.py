@@ -125,6 +125,11 @@ class ImageServiceStub:
                 request_serializer=imsd_dot_v1_dot_image__pb2.CopyImageRequest.SerializeToString,
                 response_deserializer=imsd_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
+        self.MoveImage = channel.unary_unary(
+                '/imsd.v1.ImageService/MoveImage',
+                request_serializer=imsd_dot_v1_dot_image__pb2.MoveImageRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
         self.ExportImage = channel.unary_unary(
                 '/imsd.v1.ImageService/ExportImage',
                 request_serializer=imsd_dot_v1_dot_image__pb2.ExportImageRequest.SerializeToString,
@@ -348,6 +353,19 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveImage(self, request, context):
+        """MoveImage starts a job that moves the bytes of an image of the project into another store, and returns the job. The image stays
+        what it is, under its id, and is used as ever meanwhile: who reads it is not disturbed. Copies of it stay where they are. Its
+        bytes are copied as they are stored; then one transaction lets the image have those, and the old ones go when nobody needs them.
+        A job that is cancelled or fails leaves the image where it is, and nothing elsewhere.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), NOT_OWNER, IMAGE_NOT_ACTIVE, STORE_NOT_FOUND, DRIVER_NOT_READY (either store), FAILED_PRECONDITION
+        (it lies there already, or another job moves it), REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND (the image was deleted meanwhile),
+        DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportImage(self, request, context):
         """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
         is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
@@ -501,6 +519,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
             'CopyImage': grpc.unary_unary_rpc_method_handler(
                     servicer.CopyImage,
                     request_deserializer=imsd_dot_v1_dot_image__pb2.CopyImageRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'MoveImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveImage,
+                    request_deserializer=imsd_dot_v1_dot_image__pb2.MoveImageRequest.FromString,
                     response_serializer=imsd_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
             'ExportImage': grpc.unary_unary_rpc_method_handler(
@@ -996,6 +1019,33 @@ class ImageService:
             target,
             '/imsd.v1.ImageService/CopyImage',
             imsd_dot_v1_dot_image__pb2.CopyImageRequest.SerializeToString,
+            imsd_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.ImageService/MoveImage',
+            imsd_dot_v1_dot_image__pb2.MoveImageRequest.SerializeToString,
             imsd_dot_v1_dot_job__pb2.Job.FromString,
             options,
             channel_credentials,

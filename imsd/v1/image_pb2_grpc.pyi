@@ -155,6 +155,15 @@ class ImageServiceStub:
     SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
     DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
     """
+    MoveImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.MoveImageRequest, _job_pb2.Job]
+    """MoveImage starts a job that moves the bytes of an image of the project into another store, and returns the job. The image stays
+    what it is, under its id, and is used as ever meanwhile: who reads it is not disturbed. Copies of it stay where they are. Its
+    bytes are copied as they are stored; then one transaction lets the image have those, and the old ones go when nobody needs them.
+    A job that is cancelled or fails leaves the image where it is, and nothing elsewhere.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), NOT_OWNER, IMAGE_NOT_ACTIVE, STORE_NOT_FOUND, DRIVER_NOT_READY (either store), FAILED_PRECONDITION
+    (it lies there already, or another job moves it), REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND (the image was deleted meanwhile),
+    DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
+    """
     ExportImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.ExportImageRequest, _job_pb2.Job]
     """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
     is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
@@ -323,6 +332,15 @@ class ImageServiceAsyncStub(ImageServiceStub):
     the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
     SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
     DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
+    """
+    MoveImage: _aio.UnaryUnaryMultiCallable[_image_pb2.MoveImageRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """MoveImage starts a job that moves the bytes of an image of the project into another store, and returns the job. The image stays
+    what it is, under its id, and is used as ever meanwhile: who reads it is not disturbed. Copies of it stay where they are. Its
+    bytes are copied as they are stored; then one transaction lets the image have those, and the old ones go when nobody needs them.
+    A job that is cancelled or fails leaves the image where it is, and nothing elsewhere.
+    Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), NOT_OWNER, IMAGE_NOT_ACTIVE, STORE_NOT_FOUND, DRIVER_NOT_READY (either store), FAILED_PRECONDITION
+    (it lies there already, or another job moves it), REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND (the image was deleted meanwhile),
+    DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
     """
     ExportImage: _aio.UnaryUnaryMultiCallable[_image_pb2.ExportImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
@@ -591,6 +609,21 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
         SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
         DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
+        """
+
+    @_abc_1.abstractmethod
+    def MoveImage(
+        self,
+        request: _image_pb2.MoveImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """MoveImage starts a job that moves the bytes of an image of the project into another store, and returns the job. The image stays
+        what it is, under its id, and is used as ever meanwhile: who reads it is not disturbed. Copies of it stay where they are. Its
+        bytes are copied as they are stored; then one transaction lets the image have those, and the old ones go when nobody needs them.
+        A job that is cancelled or fails leaves the image where it is, and nothing elsewhere.
+        Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), NOT_OWNER, IMAGE_NOT_ACTIVE, STORE_NOT_FOUND, DRIVER_NOT_READY (either store), FAILED_PRECONDITION
+        (it lies there already, or another job moves it), REQUEST_ID_REUSED. The job itself may fail with NOT_FOUND (the image was deleted meanwhile),
+        DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED, DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Retry: safe with the same request_id.
         """
 
     @_abc_1.abstractmethod

@@ -71,6 +71,7 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     JOB_KIND_UPDATE_MEMBERS: _JobKind.ValueType  # 6
     JOB_KIND_REMOVE_MEMBERS: _JobKind.ValueType  # 7
     JOB_KIND_ROTATE_KEY: _JobKind.ValueType  # 8
+    JOB_KIND_MOVE_IMAGE: _JobKind.ValueType  # 12
 
 class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper): ...
 
@@ -83,6 +84,7 @@ JOB_KIND_ADD_MEMBERS: JobKind.ValueType  # 5
 JOB_KIND_UPDATE_MEMBERS: JobKind.ValueType  # 6
 JOB_KIND_REMOVE_MEMBERS: JobKind.ValueType  # 7
 JOB_KIND_ROTATE_KEY: JobKind.ValueType  # 8
+JOB_KIND_MOVE_IMAGE: JobKind.ValueType  # 12
 Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 @_typing.final
@@ -99,7 +101,7 @@ class Progress(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """one word: queued, fetch, unpack, inspect, checksum, store, guest, measure, export, commit, verify, copy, share, wrap, clean-up, done; when FAIL: where it failed"""
+    """one word: queued, fetch, unpack, inspect, checksum, store, guest, measure, export, commit, verify, copy, move, share, wrap, clean-up, done; when FAIL: where it failed"""
     bytes_done: _builtins.int
     """bytes of the phase's input (unpack: of the packed file) done so far, 0 or more; when done: of the last phase that counted any"""
     bytes_total: _builtins.int
@@ -261,6 +263,7 @@ class Job(_message.Message):
     MEMBER_RESULTS_FIELD_NUMBER: _builtins.int
     EXPORT_REPORT_FIELD_NUMBER: _builtins.int
     ROTATION_REPORT_FIELD_NUMBER: _builtins.int
+    MOVE_REPORT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID in lower case"""
     project_id: _builtins.str
@@ -321,6 +324,10 @@ class Job(_message.Message):
     def rotation_report(self) -> Global___RotationReport:
         """set by ROTATE_KEY when SUCCESS"""
 
+    @_builtins.property
+    def move_report(self) -> Global___MoveReport:
+        """set by MOVE_IMAGE when SUCCESS"""
+
     def __init__(
         self,
         *,
@@ -342,10 +349,11 @@ class Job(_message.Message):
         member_results: _abc.Iterable[Global___MemberResult] | None = ...,
         export_report: Global___ExportReport | None = ...,
         rotation_report: Global___RotationReport | None = ...,
+        move_report: Global___MoveReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "progress", b"progress", "rotation_report", b"rotation_report", "started_at", b"started_at", "verify_report", b"verify_report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "move_report", b"move_report", "progress", b"progress", "rotation_report", b"rotation_report", "started_at", b"started_at", "verify_report", b"verify_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "id", b"id", "image_ids", b"image_ids", "kind", b"kind", "member_results", b"member_results", "parent_job_id", b"parent_job_id", "progress", b"progress", "project_id", b"project_id", "rotation_report", b"rotation_report", "started_at", b"started_at", "state", b"state", "sub_job_ids", b"sub_job_ids", "upload_ids", b"upload_ids", "verify_report", b"verify_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "id", b"id", "image_ids", b"image_ids", "kind", b"kind", "member_results", b"member_results", "move_report", b"move_report", "parent_job_id", b"parent_job_id", "progress", b"progress", "project_id", b"project_id", "rotation_report", b"rotation_report", "started_at", b"started_at", "state", b"state", "sub_job_ids", b"sub_job_ids", "upload_ids", b"upload_ids", "verify_report", b"verify_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -446,6 +454,40 @@ class RotationReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotationReport: _TypeAlias = RotationReport  # noqa: Y015
+
+@_typing.final
+class MoveReport(_message.Message):
+    """MoveReport is the result of a MOVE_IMAGE job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    FROM_STORE_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    COPIED_BYTES_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """where the bytes of the image are now, 1..64 characters"""
+    from_store: _builtins.str
+    """where they were, 1..64 characters"""
+    stored_bytes: _builtins.int
+    """of its chunks, 0 or more"""
+    copied_bytes: _builtins.int
+    """of them, those that the store did not have, 0 or more"""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        from_store: _builtins.str = ...,
+        stored_bytes: _builtins.int = ...,
+        copied_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied_bytes", b"copied_bytes", "from_store", b"from_store", "store", b"store", "stored_bytes", b"stored_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveReport: _TypeAlias = MoveReport  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):

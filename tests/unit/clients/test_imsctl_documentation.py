@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import typer
-from imsctl import identity_json, image_json, json_fields, trace_json
+from imsctl import identity_json, image_json, json_fields, store_json, trace_json
 from imsctl.command import CommonOptions
 from imsctl.command_line import GROUPS, app
 from imsctl.image_output import CSV_COLUMNS
@@ -25,6 +25,7 @@ from imsd.v1 import (
     image_pb2,
     job_pb2,
     key_pb2,
+    store_pb2,
     trace_pb2,
     upload_pb2,
 )
@@ -41,6 +42,7 @@ DOCUMENTED = {
     "job": json_fields.job_fields(job_pb2.Job()),
     "upload": json_fields.upload_fields(upload_pb2.Upload()),
     "key": json_fields.key_fields(key_pb2.Key()),
+    "store": store_json.store_fields(store_pb2.Store()),
     "driver": json_fields.driver_fields(driver_pb2.Driver()),
     "format": json_fields.format_fields(catalog_pb2.Format()),
     "service": json_fields.service_fields(catalog_pb2.ServiceInfo()),

@@ -27,11 +27,13 @@ from imsd.core.jobs import Jobs, JobView
 from imsd.core.new_image import NewImage
 from imsd.core.requests import RequestKey
 from imsd.core.runtime import Runtime
+from imsd.core.stores.image_moves import ImageMoves
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import NewUpload, Uploads
 from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.export_image import ExportImage
+from imsd.core.workflows.move_image import MoveImage
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.guest.inspector import GuestInspector, Read
 from imsd.guest.report import GuestReport, not_inspected
@@ -78,6 +80,7 @@ class ImportService:
         workflows: dict[JobKind, Workflow] = {
             JobKind.CREATE_IMAGE: workflow,
             JobKind.COPY_IMAGE: CopyImage(self.sweeper, ImageMaker(self.inspector)),
+            JobKind.MOVE_IMAGE: MoveImage(self.sweeper),
             JobKind.VERIFY_IMAGE: VerifyImage(self.sweeper),
         }
         outlet = Outlet(runtime, self.sweeper, SpoolFolder(None, MIB))
@@ -87,6 +90,7 @@ class ImportService:
         self.jobs = Jobs(runtime, board, self.dispatcher)
         self.exports = ImageExports(runtime, self.dispatcher, buckets, policy)
         self.copies = ImageCopies(runtime, self.dispatcher)
+        self.moves = ImageMoves(runtime, self.dispatcher)
         self.images = ImageJobs(runtime, self.dispatcher, self.uploads, sources)
 
     async def send(self, file: bytes, **wanted: Any) -> str:

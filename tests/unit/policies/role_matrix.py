@@ -59,6 +59,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         "ImageService/ReactivateImage",
         "ImageService/DeprecateImage",
         "ImageService/VerifyImage",
+        "ImageService/MoveImage",
         "TagService/SetImageTags",
         "TagService/DeleteImageTags",
     ),
@@ -119,6 +120,8 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         "IdentityService/RevokeRole",
         "IdentityService/ListRoleGrants",
         "DriverService/ListDrivers",
+        "StoreService/ListStores",
+        "StoreService/GetStoreUsage",
     ),
     OPEN: (
         "IdentityService/GetCaller",

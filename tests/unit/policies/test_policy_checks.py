@@ -279,7 +279,10 @@ def told(action: str, about: ImageRecord, project_id: str = "blue", *, has_job: 
 
 QUEUED = image(status=ImageStatus.QUEUED, is_prepared=True)
 DEACTIVATED = image(status=ImageStatus.DEACTIVATED)
-NOT_ACTIVE = "UpdateImage, VerifyImage, SetImageTags, DeleteImageTags: image 'web' is deactivated, not active"
+NOT_ACTIVE = (
+    "UpdateImage, MoveImage, VerifyImage, SetImageTags, DeleteImageTags: "
+    "image 'web' is deactivated, not active"
+)
 
 
 @pytest.mark.parametrize(
