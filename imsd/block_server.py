@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import fcntl
 import grp
 import os
@@ -31,6 +30,7 @@ from imsd.contract import BlobStore, FailedPrecondition, ImsError, InvalidReques
 from imsd.core.opened_stores import open_configured, ready_store
 from imsd.core.plugin_registry import load_plugins
 from imsd.core.store_sections import ConfiguredStore, configured_stores
+from imsd.core_dumps import leave_no_dumps
 from imsd.logging_setup import set_up_logging
 from imsd.nbd.access_trace import TraceFiles
 from imsd.nbd.attachment import SocketRules
@@ -48,9 +48,6 @@ log = structlog.get_logger(__name__)
 
 # A store that did not open is tried again, at most so often.
 REOPEN_SECONDS = 1.0
-
-# Of prctl(2).
-PR_SET_DUMPABLE = 4
 
 FOLDER_MODE, SOCKETS_FOLDER_MODE = 0o700, 0o750
 
@@ -166,7 +163,7 @@ def run_command_line() -> None:
     try:
         config = load_config(options.config, flags).config
         set_up_logging(config.log_format, config.log_level)
-        _leave_no_dumps()
+        leave_no_dumps()
         _take_descriptors()
         asyncio.run(_serve(config))
     except ImsError as error:
@@ -174,13 +171,6 @@ def run_command_line() -> None:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(2 if error.field.startswith("--") else 1)
-
-
-def _leave_no_dumps() -> None:
-    """Data keys are in this memory only: neither a core dump nor a debugger of the same user gets them."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _take_descriptors() -> None:

@@ -104,9 +104,12 @@ def serve(
     loaded = _load(config, state_dir, listen, log_format)
     # Imported late: `imsd version` and a wrong configuration need none of it.
     from imsd import daemon
+    from imsd.core_dumps import leave_no_dumps
     from imsd.logging_setup import set_up_logging
 
     set_up_logging(loaded.config.log_format, loaded.config.log_level)
+    if loaded.config.key_services:
+        leave_no_dumps()
     daemon.run(loaded.config)
 
 

@@ -62,6 +62,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.config_loading": ("imsd.contract", "imsd.config"),
     "imsd.logging_setup": (),
     "imsd.allocator": (),
+    "imsd.core_dumps": (),
     "imsd.service_notify": (),
     "imsd.__main__": ("imsd.allocator", "imsd.command_line"),
     "imsd.command_line": (
@@ -72,12 +73,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.core.bucket_sections",
         "imsd.core.keys",
         "imsd.core.store_sections",
+        "imsd.core_dumps",
         "imsd.logging_setup",
         "imsd.own_places",
         "imsd.daemon",
     ),
     "imsd.block_server": (
         "imsd.allocator",
+        "imsd.core_dumps",
         "imsd.chunks.decode_pool",
         "imsd.config",
         "imsd.config_block_server",
