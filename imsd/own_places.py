@@ -1,4 +1,4 @@
-"""What is the daemon's own on this machine, kept apart from what its users reach.
+"""What is the daemon's own, kept apart from what its users reach.
 
 Whoever may use a bucket may name every file in its directory. With the database, a key or a store in there,
 each project could read what is the others'; and a bucket inside a store would lie among the blobs of images.
@@ -29,6 +29,7 @@ def own_places(
     places += [(f"the store {store.name!r}", path) for store in stores for path in store.directories()]
     for each in key_services:
         places += [(f"a file of the key service {each.name!r}", path) for path in each.files()]
+    places += [(f"the key of the store {store.name!r}", path) for store in stores for path in store.files()]
     database = make_url(config.database_url)
     if database.get_backend_name() == "sqlite" and database.database:
         places += [("the database", path) for path in _files_of_sqlite(Path(database.database))]
@@ -50,7 +51,8 @@ def closed_places(
 ) -> Sequence[Path]:
     """What no import reads by its path: the daemon's own, and buckets, which only their projects may read."""
     own = [place for _, place in own_places(config, stores, key_services)]
-    return [*own, *(path for bucket in buckets for path in bucket.store.directories())]
+    of_buckets = [(*bucket.store.directories(), *bucket.store.files()) for bucket in buckets]
+    return [*own, *(path for paths in of_buckets for path in paths)]
 
 
 def require_apart(
@@ -62,14 +64,29 @@ def require_apart(
     """Raises InvalidRequest (INVALID_CONFIGURATION) for a bucket that holds what is the daemon's, or lies in
     a store. Blocks.
     """
-    own = own_places(config, stores, key_services)
+    own = [*own_places(config, stores, key_services)]
     for bucket in buckets:
+        name = bucket.store.name
+        own += [(f"the key of the bucket {name!r}", path) for path in bucket.store.files()]
+    for bucket in buckets:
+        _require_apart_elsewhere(bucket, stores)
         for directory in bucket.store.directories():
             for what, place in own:
                 if lies_in(place, directory):
                     raise _invalid(bucket, f"holds {what}, {place}: its projects could read that")
             for store in stores:
                 if any(lies_in(directory, place) for place in store.directories()):
+                    raise _invalid(bucket, f"lies in the store {store.name!r}, among the blobs of images")
+
+
+def _require_apart_elsewhere(bucket: ConfiguredBucket, stores: Sequence[ConfiguredStore]) -> None:
+    """The same beyond this machine, as far as names tell."""
+    for inner in bucket.store.places():
+        for store in stores:
+            for place in store.places():
+                if place.startswith(inner):
+                    raise _invalid(bucket, f"holds the store {store.name!r}: its projects could read that")
+                if inner.startswith(place):
                     raise _invalid(bucket, f"lies in the store {store.name!r}, among the blobs of images")
 
 
@@ -80,9 +97,10 @@ def _files_of_sqlite(database: Path) -> Sequence[Path]:
 
 
 def _invalid(bucket: ConfiguredBucket, what: str) -> InvalidRequest:
+    kind = "directory" if bucket.store.directories() else "place"
     return InvalidRequest(
-        f"the directory of the bucket {bucket.store.name!r} {what}",
+        f"the {kind} of the bucket {bucket.store.name!r} {what}",
         reason="INVALID_CONFIGURATION",
         field=bucket.store.section_name,
-        hint="give the bucket a directory of its own",
+        hint="give the bucket a directory of its own, or a bucket or prefix of its own in its service",
     )

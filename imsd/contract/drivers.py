@@ -27,6 +27,10 @@ def _nothing(options: object) -> Sequence[Path]:
     return ()
 
 
+def _nowhere(options: object) -> Sequence[str]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreDriver(Generic[OptionsT]):
     """A kind of blob store that this daemon can open.
@@ -36,8 +40,10 @@ class StoreDriver(Generic[OptionsT]):
     InvalidRequest (INVALID_CONFIGURATION). ``open`` acquires and releases in one function.
 
     ``directories``: those of this machine in which the store keeps its blobs, so that nothing else is put
-    there by mistake. ``bucket_options``: the options of a store that is a bucket, if some have other defaults
-    there: a subclass of ``options``.
+    there by mistake. ``places``: the same beyond this machine, as texts with a slash at the end; one that
+    begins with another lies in it. ``files``: those of this machine that hold secrets, so that none is
+    imported. ``bucket_options``: the options of a store that is a bucket, if some have other defaults there:
+    a subclass of ``options``.
     """
 
     name: str
@@ -45,6 +51,8 @@ class StoreDriver(Generic[OptionsT]):
     options: type[OptionsT]
     open: Callable[[OptionsT], AbstractAsyncContextManager[BlobStore]]
     directories: Callable[[OptionsT], Sequence[Path]] = _nothing
+    places: Callable[[OptionsT], Sequence[str]] = _nowhere
+    files: Callable[[OptionsT], Sequence[Path]] = _nothing
     bucket_options: type[OptionsT] | None = None
     contract_version: int = CONTRACT_VERSION
 

@@ -61,6 +61,14 @@ class ConfiguredStore:
         """Those of this machine in which it keeps its blobs."""
         return self.declared.driver.directories(self.options)
 
+    def places(self) -> Sequence[str]:
+        """Where it keeps its blobs beyond this machine; one that begins with another lies in it."""
+        return self.declared.driver.places(self.options)
+
+    def files(self) -> Sequence[Path]:
+        """Those of this machine that hold secrets of it."""
+        return self.declared.driver.files(self.options)
+
     def section(self) -> dict[str, Any]:
         """Every key of the section with the value that holds, defaults included."""
         options = {field.name: getattr(self.options, field.name) for field in fields(self.options)}

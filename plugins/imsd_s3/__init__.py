@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from imsd.contract import StoreDriver, hookimpl
 
+from .keys import files_of_keys
 from .options import S3BucketOptions, S3StoreOptions
 from .store import open_s3_store
 
@@ -18,6 +19,8 @@ def imsd_blob_stores() -> Sequence[StoreDriver[S3StoreOptions]]:
             summary="a bucket of an S3 service",
             options=S3StoreOptions,
             open=open_s3_store,
+            places=lambda options: [options.place],
+            files=files_of_keys,
             bucket_options=S3BucketOptions,
         )
     ]

@@ -56,6 +56,14 @@ def read_key(options: S3StoreOptions, environment: Mapping[str, str] = os.enviro
     return _checked(found, "keys_file", "the environment")
 
 
+def files_of_keys(options: S3StoreOptions) -> list[Path]:
+    """The files on this machine that hold the secret."""
+    if options.keys_file is not None:
+        return [options.keys_file]
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return [Path(folder, options.systemd_keys)] if options.systemd_keys and folder else []
+
+
 def _of_file(path: Path, profile: str, option: str) -> AccessKey:
     parser = configparser.RawConfigParser()
     try:

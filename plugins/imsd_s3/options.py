@@ -136,6 +136,14 @@ class S3StoreOptions:
         """The service, without the bucket."""
         return (self.endpoint or f"https://s3.{self.s3_region}.amazonaws.com").rstrip("/")
 
+    @property
+    def place(self) -> str:
+        """The service, the bucket and the prefix, the same for two that are the same."""
+        parts = urlsplit(self.url)
+        host = "localhost" if is_loopback(parts.hostname or "") else parts.hostname
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        return f"s3://{host}:{port}/{self.bucket}/{self.key('').lstrip('/')}"
+
     def key(self, blob: str) -> str:
         """The key of the object that holds a blob, or the beginning of one."""
         return f"{self.prefix}/{blob}" if self.prefix else blob

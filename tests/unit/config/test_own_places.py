@@ -127,3 +127,59 @@ def test_the_files_beside_the_database_are_as_closed_as_it_is(tmp_path: Path) ->
     found = closed(tmp_path, database_url=f"sqlite+aiosqlite:///{tmp_path}/link")
     beside = {tmp_path / "db" / f"real{suffix}" for suffix in ("-wal", "-shm", "-journal")}
     assert {tmp_path / "link"} | beside <= found
+
+
+def check_s3(folder: Path, **bucket: Any) -> list[Path]:
+    """A store in the bucket ``images`` of a service, below ``imsd``, and a bucket of the users."""
+    service = {"driver": "s3", "endpoint": "https://s3.example.org"}
+    values: dict[str, Any] = {
+        "state_dir": folder / "state",
+        "stores": {
+            "main": {**service, "bucket": "images", "prefix": "imsd", "keys_file": str(folder / "keys")}
+        },
+        "buckets": {"b": {**service, **bucket}},
+    }
+    config = load_config(None, values).config
+    registry = load_plugins()
+    stores = configured_stores(registry, config.stores, config.default_store)
+    buckets = configured_buckets(registry, config.buckets, config.region)
+    require_apart(config, stores, buckets)
+    return list(closed_places(config, stores, buckets))
+
+
+@pytest.mark.parametrize(
+    ("bucket", "said"),
+    [
+        ({"bucket": "images"}, "holds the store 'main'"),
+        ({"bucket": "images", "prefix": "imsd"}, "holds the store 'main'"),
+        ({"bucket": "images", "prefix": "imsd/packs"}, "lies in the store 'main'"),
+        ({"bucket": "images", "endpoint": "https://S3.example.org:443/"}, "holds the store 'main'"),
+    ],
+)
+def test_a_bucket_of_a_service_does_not_share_objects_with_a_store(
+    tmp_path: Path, bucket: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_s3(tmp_path, **bucket)
+    assert (refused.value.reason, refused.value.field) == ("INVALID_CONFIGURATION", "buckets.b")
+    assert said in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "bucket",
+    [
+        {"bucket": "images", "prefix": "imsd-web"},
+        {"bucket": "images", "prefix": "web"},
+        {"bucket": "image"},
+        {"bucket": "images", "endpoint": "https://other.example.org"},
+    ],
+)
+def test_a_bucket_beside_a_store_in_a_service_is_taken(tmp_path: Path, bucket: dict[str, Any]) -> None:
+    assert tmp_path / "keys" in check_s3(tmp_path, **bucket)
+
+
+def test_a_bucket_does_not_hold_the_keys_of_a_service(tmp_path: Path) -> None:
+    keys = tmp_path / "b" / "keys"
+    store = {"driver": "s3", "bucket": "images", "endpoint": "https://s3.example.org", "keys_file": str(keys)}
+    stores = {"main": {"driver": "localfs", "path": str(tmp_path / "images" / "store")}, "s3": store}
+    assert "the key of the store 's3'" in refusal(tmp_path, "b", stores=stores)
