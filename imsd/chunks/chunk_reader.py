@@ -176,6 +176,15 @@ class ChunkReader(FrameSource):
         frames = (frame for chunk in chunks for frame in self._frames(chunk))
         return [frame for frame in frames if frame.start < end and frame.start + frame.length > start]
 
+    def require_chunks(self, chunks: Sequence[StoredChunk]) -> None:
+        """As `require`, for one or more chunks in order that were looked up before."""
+        self._require(chunks[0].start, chunks[-1].end - chunks[0].start, chunks)
+
+    def frames_of(self, chunks: Sequence[StoredChunk]) -> Sequence[Frame]:
+        """As `frames`, of one or more chunks in order that were looked up before: a look-up costs 20 µs."""
+        self.require_chunks(chunks)
+        return [frame for chunk in chunks for frame in self._frames(chunk)]
+
     def check_chunk(self, chunk: StoredChunk) -> None:
         """Decode one chunk and compare it with its digest. Raises `NeedBytes`, DataLoss."""
         self._require(chunk.start, chunk.length, [chunk])

@@ -230,7 +230,7 @@ class Attachments:
         prefetcher = None
         if self._disks.is_kept(description.store):
             prefetcher = Prefetcher(lambda: attachment.disk, self._prefetching, self._disks.is_busy)
-        room = self._disks.memory.chunks.limit // 4
+        room = self._disks.memory.chunks.limit // 2
         attachment = Attachment(description, disk, room, prefetcher)
         return attachment
 

@@ -1,7 +1,7 @@
 """A stored image as a disk that is read by several clients: loaded once for all, decoded, read ahead.
 
-Where chunks lie on the disk is looked up a region at a time and remembered; what the clients of one turn of
-the event loop lack is loaded together, in runs of neighbours. Everything here runs on the event loop, but for
+Where chunks lie on the disk is looked up a region at a time and remembered; chunks are loaded in runs of
+neighbours. Everything here runs on the event loop, but for
 what is given to the decode pool.
 """
 
@@ -17,20 +17,22 @@ from typing import NamedTuple, TypeVar
 
 from imsd.chunks.chunk_reader import ChunkReader
 from imsd.chunks.decode_pool import ByteBudget, DecodePool
+from imsd.chunks.manifest_reader import StoredChunk
 from imsd.contract import Buffer, ImsError, Unavailable
-from imsd.formats.output import Zeros
-from imsd.formats.source import Extent
+from imsd.formats.source import Extent, NeedBytes
 
 from .decoded_chunks import DecodedChunks
+from .decoding import decoded
 
 R = TypeVar("R")
 
-# The places of chunks are looked up for so much of a disk at once, and so many of these are remembered.
-REGION_BYTES = 16 << 20
-REGIONS_KEPT = 256
+# The places of chunks are looked up for so much of a disk at once, and so many of these are remembered: with
+# chunks of average length that is 27 KiB each.
+REGION_BYTES = 8 << 20
+REGIONS_KEPT = 128
 
 # What is loaded and decoded in one go.
-MAX_RUN_BYTES = 1 << 20
+MAX_RUN_BYTES = 2 << 20
 
 # A look at the allocation of a disk goes so far at most.
 MAX_STATUS_BYTES = 1 << 30
@@ -41,10 +43,11 @@ ReaderOpening = Callable[[], Awaitable[ChunkReader]]
 
 
 class Region(NamedTuple):
-    """Where the chunks that touch a part of a disk begin and end, in order."""
+    """The chunks that touch a part of a disk, in order, and where they begin and end."""
 
     starts: list[int]
     ends: list[int]
+    chunks: list[StoredChunk]
 
 
 @dataclass(slots=True)
@@ -96,7 +99,6 @@ class Disk:
         self._regions: OrderedDict[int, Region] = OrderedDict()
         self._asked: dict[int, asyncio.Task[None]] = {}  # regions that are looked up
         self._loading: dict[int, asyncio.Future[None]] = {}  # by the chunk's start
-        self._wanted: dict[int, int] = {}  # start and end of what this turn of the loop lacks
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -146,16 +148,24 @@ class Disk:
         places = self._places_asked(start, length)
         if places:
             return places
-        return [
-            future for first, end in self._chunks(start, length) if (future := self._wait_for(first, end))
-        ]
+        chunks = self._memory.chunks
+        loading: dict[asyncio.Future[None], None] = {}
+        missing: list[StoredChunk] = []
+        for chunk in self._chunks(start, length):
+            if (self.number, chunk.start) in chunks:
+                self.stats.memory_hits += 1
+            elif future := self._loading.get(chunk.start):
+                loading[future] = None
+            else:
+                missing.append(chunk)
+        self.stats.memory_misses += len(missing)
+        return [*loading, *(self._begin_loading(run) for run in runs(missing))]
 
     def load_ahead(self, start: int, length: int) -> None:
         """As `lacking`, for somebody who does not wait; nothing when others wait for memory."""
         length = min(length, self.size_bytes - start)
         if length > 0 and not self._store_budget.waiting and not self._memory.pool.budget.waiting:
-            for future in self.lacking(start, length):
-                future.add_done_callback(_retrieved)
+            self.lacking(start, length)
 
     def at_hand(self, start: int, length: int) -> list[Buffer | int] | None:
         """The range in pieces: bytes, or so many zeros; None when something is lacking."""
@@ -164,7 +174,8 @@ class Disk:
         for number in range(start // REGION_BYTES, (end - 1) // REGION_BYTES + 1):
             if number not in self._regions:
                 return None
-        for first, last in self._chunks(start, length):
+        for chunk in self._chunks(start, length):
+            first, last = chunk.start, chunk.end
             content = self._memory.chunks.get((self.number, first))
             if content is None:
                 return None
@@ -248,81 +259,65 @@ class Disk:
         length = min(REGION_BYTES, self.size_bytes - start)
         return await self._memory.pool.run(_region, reader, start, length)
 
-    def _chunks(self, start: int, length: int) -> Iterable[tuple[int, int]]:
-        """(start, end) of the chunks that touch the range, whose regions are known."""
+    def _chunks(self, start: int, length: int) -> Iterable[StoredChunk]:
+        """Those that touch the range, whose regions are known."""
         end = start + length
         seen = -1
         for number in range(start // REGION_BYTES, (end - 1) // REGION_BYTES + 1):
             region = self._regions[number]
             for index in range(bisect_right(region.ends, start), bisect_left(region.starts, end)):
-                first = region.starts[index]
-                if first > seen:  # one that crosses a border is in both regions
-                    seen = first
-                    yield first, region.ends[index]
+                chunk = region.chunks[index]
+                if chunk.start > seen:  # one that crosses a border is in both regions
+                    seen = chunk.start
+                    yield chunk
 
     # -- loading --------------------------------------------------------------------------------------------
 
-    def _wait_for(self, first: int, end: int) -> asyncio.Future[None] | None:
-        if (self.number, first) in self._memory.chunks:
-            self.stats.memory_hits += 1
-            return None
-        self.stats.memory_misses += 1
-        future = self._loading.get(first)
-        if future is None:
-            loop = asyncio.get_running_loop()
-            future = self._loading[first] = loop.create_future()
-            if not self._wanted:
-                loop.call_soon(self._start_loading)
-            self._wanted[first] = end
+    def _begin_loading(self, run: Sequence[StoredChunk]) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for chunk in run:
+            self._loading[chunk.start] = future
+        task = asyncio.ensure_future(self._load(run, future))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return future
 
-    def _start_loading(self) -> None:
-        wanted, self._wanted = sorted(self._wanted.items()), {}
-        for run in runs(wanted):
-            task = asyncio.ensure_future(self._load(run))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _load(self, run: Sequence[tuple[int, int]]) -> None:
+    async def _load(self, run: Sequence[StoredChunk], future: asyncio.Future[None]) -> None:
         """Load neighbours, and tell those who wait."""
-        futures = [self._loading[first] for first, _ in run]
+        error: Exception | None = ImsError("reading the disk failed: see the log of the block server")
         try:
             contents = await self.patiently(self._contents, run)
-            for (first, _), content in zip(run, contents, strict=True):
-                self._memory.chunks.put((self.number, first), content)
-        except ImsError as error:
-            self.stats.last_error = error.message
-            self._settle(run, futures, error)
+            for chunk, content in zip(run, contents, strict=True):
+                self._memory.chunks.put((self.number, chunk.start), content)
+            error = None
+        except ImsError as known:
+            self.stats.last_error = known.message
+            error = known
         except asyncio.CancelledError:
-            self._settle(run, futures, Unavailable("the block server stops, or the disk is detached"))
+            error = Unavailable("the block server stops, or the disk is detached")
             raise
-        except Exception:
-            self._settle(run, futures, ImsError("reading the disk failed: see the log of the block server"))
-            raise
-        else:
-            self._settle(run, futures, None)
-
-    def _settle(
-        self,
-        run: Sequence[tuple[int, int]],
-        futures: Sequence[asyncio.Future[None]],
-        error: Exception | None,
-    ) -> None:
-        for (first, _), future in zip(run, futures, strict=True):
-            del self._loading[first]
-            if future.done():
-                continue
+        finally:
+            for chunk in run:
+                del self._loading[chunk.start]
             if error is None:
                 future.set_result(None)
             else:
                 future.set_exception(error)
-                future.exception()  # retrieved: perhaps nobody waits any more
+                future.exception()  # retrieved: perhaps nobody waits
 
-    async def _contents(self, run: Sequence[tuple[int, int]]) -> list[Buffer]:
+    async def _contents(self, run: Sequence[StoredChunk]) -> list[Buffer]:
         reader = await self.open()
         # As much again for what is stored, which has to be at hand to be decoded.
-        async with self._room(2 * sum(end - first for first, end in run)):
-            return await self._memory.pool.run(_decode, reader, run)
+        async with self._room(2 * sum(chunk.length for chunk in run)):
+            try:
+                # Asked here and not in a thread first: a turn of a thread costs more than the look.
+                reader.require_chunks(run)
+            except NeedBytes as need:
+                source, ranges = need.source, need.ranges
+            else:
+                return await self._memory.pool.run(decoded, reader, run)
+            async with source.fetching(ranges):
+                return await self._memory.pool.run(decoded, reader, run)
 
     @asynccontextmanager
     async def _room(self, size_bytes: int) -> AsyncIterator[None]:
@@ -331,41 +326,22 @@ class Disk:
             yield
 
 
-def runs(wanted: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Chunks (start, end) in order, those without a gap between them together, up to `MAX_RUN_BYTES`."""
-    found: list[list[tuple[int, int]]] = []
-    for first, end in wanted:
+def runs(chunks: Sequence[StoredChunk]) -> list[list[StoredChunk]]:
+    """Chunks in order, those without a gap between them together, up to `MAX_RUN_BYTES`."""
+    found: list[list[StoredChunk]] = []
+    for chunk in chunks:
         last = found[-1] if found else []
-        if last and last[-1][1] == first and end - last[0][0] <= MAX_RUN_BYTES:
-            last.append((first, end))
+        if last and last[-1].end == chunk.start and chunk.end - last[0].start <= MAX_RUN_BYTES:
+            last.append(chunk)
         else:
-            found.append([(first, end)])
+            found.append([chunk])
     return found
 
 
 def _region(reader: ChunkReader, start: int, length: int) -> Region:
     """In a thread."""
     found = reader.manifest.chunks(start, length)
-    return Region([chunk.start for chunk in found], [chunk.end for chunk in found])
-
-
-def _decode(reader: ChunkReader, run: Sequence[tuple[int, int]]) -> list[Buffer]:
-    """The content of each chunk of a run, in a thread."""
-    first, last = run[0][0], run[-1][1]
-    pieces = iter(reader.read(first, last - first))
-    contents: list[Buffer] = []
-    for start, end in run:
-        content: list[Buffer] = []
-        missing = end - start
-        while missing:
-            piece = next(pieces)
-            if isinstance(piece, Zeros):
-                raise ValueError("a chunk begins where there is none")
-            # A view is of bytes as they were fetched, which would all be kept with it.
-            content.append(piece if isinstance(piece, bytes) else bytes(piece))
-            missing -= len(piece)
-        contents.append(content[0] if len(content) == 1 else b"".join(content))
-    return contents
+    return Region([chunk.start for chunk in found], [chunk.end for chunk in found], found)
 
 
 def _retrieved(future: asyncio.Future[None]) -> None:

@@ -4,10 +4,10 @@ A file for each blob, in which records follow one another::
 
     magic, name of the blob | head, bytes | head, bytes | ...
 
-A head says where in the blob the bytes belong, how many they are, and has their check: a record that was torn
-or altered does not have it, and is forgotten. Which blob was used last is the time of its file. When there is
-no more room, files go whole, those not used for longest first. No id of a blob is ever used for other bytes,
-so nothing here gets old.
+A head says where in the blob the bytes belong, how many they are, and has their check: a record that was
+torn or altered does not have it, and its file is forgotten. Which blob was used last is the time of its file.
+When there is no more room, files go whole, those not used for longest first. No id of a blob is ever used for
+other bytes, so nothing here gets old.
 
 All methods block, and may be called in several threads. None raises: where the disk fails, there is no cache.
 """
@@ -120,7 +120,7 @@ class StoredBytes:
         try:
             with cached.lock:
                 if cached.records is None:
-                    cached.records = _records(fd, blob)
+                    cached.records, cached.size_bytes = _records(fd, blob)
                     os.utime(fd)
             return [_piece(fd, cached, wanted) for wanted in ranges]
         except (OSError, ValueError):
@@ -166,7 +166,7 @@ class StoredBytes:
                     cached.records = []
                 elif cached.records is None:
                     try:
-                        cached.records = _records(fd, blob)
+                        cached.records, cached.size_bytes = _records(fd, blob)
                     except ValueError:
                         cached.size_bytes, cached.records = _begin(fd, blob), []
                 for offset, content in pieces:
@@ -219,8 +219,8 @@ def _check(offset: int, content: Buffer) -> bytes:
     return blake3(_PLACE.pack(offset, len(content))).update(content).digest(_CHECK_BYTES)
 
 
-def _records(fd: int, blob: BlobId) -> list[tuple[int, int, int]]:
-    """Those that the file has; what follows the last whole one is cut off. Raises ValueError, OSError."""
+def _records(fd: int, blob: BlobId) -> tuple[list[tuple[int, int, int]], int]:
+    """Those of the file, and where the last ends: what follows is cut off. Raises ValueError, OSError."""
     if os.pread(fd, _FILE_HEAD, 0) != _file_head(blob):
         raise ValueError("the file is of another blob")
     size = os.fstat(fd).st_size
@@ -234,7 +234,7 @@ def _records(fd: int, blob: BlobId) -> list[tuple[int, int, int]]:
         position = end
     if position < size:
         os.ftruncate(fd, position)
-    return sorted(found)
+    return sorted(found), position
 
 
 def _write_record(fd: int, cached: _CachedBlob, offset: int, content: memoryview) -> None:
@@ -248,7 +248,7 @@ def _write_record(fd: int, cached: _CachedBlob, offset: int, content: memoryview
 
 
 def _piece(fd: int, cached: _CachedBlob, wanted: ByteRange) -> bytes | None:
-    """The bytes of a range, if records cover it and have their checks."""
+    """The bytes of a range, if records cover it. Raises ValueError when one does not have its check."""
     pieces: list[Buffer] = []
     position = wanted.offset
     while position < wanted.end:
@@ -257,10 +257,6 @@ def _piece(fd: int, cached: _CachedBlob, wanted: ByteRange) -> bytes | None:
             return None
         offset, end, _ = record
         content = _proved(fd, record)
-        if content is None:
-            with cached.lock, suppress(ValueError):
-                (cached.records or []).remove(record)
-            return None
         pieces.append(memoryview(content)[position - offset : wanted.end - offset])
         position = end
     return b"".join(pieces)
@@ -278,10 +274,10 @@ def _record_at(cached: _CachedBlob, position: int) -> tuple[int, int, int] | Non
     return None
 
 
-def _proved(fd: int, record: tuple[int, int, int]) -> bytes | None:
+def _proved(fd: int, record: tuple[int, int, int]) -> bytes:
     offset, end, place = record
     raw = os.pread(fd, _HEAD.size + end - offset, place)
     content = raw[_HEAD.size :]
     if len(content) != end - offset or _HEAD.unpack_from(raw)[3] != _check(offset, content):
-        return None
+        raise ValueError("a record was altered")
     return content
