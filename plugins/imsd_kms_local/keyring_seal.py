@@ -44,7 +44,7 @@ class WrongPassphrase(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ScryptCost:
-    """32 MiB for a moment, a quarter of a second: what OWASP asks of scrypt (n 2^15, r 8, p 3)."""
+    """32 MiB and up to a second: what OWASP asks of scrypt (n 2^15, r 8, p 3)."""
 
     n: int = 1 << 15
     p: int = 3
@@ -70,7 +70,7 @@ class SealKey:
 
 
 def derive(passphrase: bytes, cost: ScryptCost | None = None, salt: bytes | None = None) -> SealKey:
-    """With a new salt, unless it is given. Blocks for a quarter of a second."""
+    """With a new salt, unless it is given. Blocks for up to a second."""
     cost, salt = cost or COST, salt or os.urandom(SALT_BYTES)
     made = Scrypt(salt, KEY_BYTES + CHECK_BYTES, cost.n, BLOCK_SIZE, cost.p).derive(passphrase)
     return SealKey(cost, salt, made[:KEY_BYTES], made[KEY_BYTES:])

@@ -16,11 +16,12 @@ from .wrapping import pack, plain, text, unpack
 # Of a key that wrapped nothing of what it is given.
 MISMATCHES = ("message authentication failed", "invalid ciphertext", "too new")
 
-TOO_OLD = "too old"
+# Of a version below ``min_decryption_version``, and of a key that somebody soft-deleted.
+NOT_USED = ("too old", "soft-deleted")
 
 
-class TooOld(Exception):
-    """The version that wrapped a data key is below ``min_decryption_version``."""
+class NotUsed(Exception):
+    """The engine does not use the key, or the version of it that wrapped a data key."""
 
 
 class Engine:
@@ -71,6 +72,11 @@ class Engine:
         answer = await self._ask("POST", f"keys/{self._prefix}{key_id}/config", settings)
         self._yes_or_gone(answer, key_id)
 
+    async def restore(self, key_id: str) -> None:
+        """Undo a soft deletion."""
+        answer = await self._ask("POST", f"keys/{self._prefix}{key_id}/soft-delete-restore", {})
+        self._yes_or_gone(answer, key_id)
+
     async def delete(self, key_id: str) -> None:
         """For ever; one that is not there is no error."""
         await self._delete(key_id)
@@ -82,16 +88,16 @@ class Engine:
         await self._delete(marker.suffix)
 
     async def encrypt(self, key_id: str, version: int, data_key: bytes, context: bytes) -> bytes | None:
-        """The wrapped data key; None if the version is below ``min_encryption_version``."""
+        """The wrapped data key; None if the engine does not use the version any more, or the key."""
         body = {"plaintext": text(data_key), "context": text(context), "key_version": version}
         answer = await self._ask("POST", f"encrypt/{self._prefix}{key_id}", body)
-        if answer.says("less than the minimum encryption key version"):
+        if answer.says("less than the minimum encryption key version", *NOT_USED):
             return None
         self._yes_or_gone(answer, key_id)
         return self._packed(answer)
 
     async def decrypt(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
-        """Raises TooOld, NotFound (KEY_NOT_FOUND), DataLoss (KEY_MISMATCH)."""
+        """Raises NotUsed, NotFound (KEY_NOT_FOUND), DataLoss (KEY_MISMATCH)."""
         body = {"ciphertext": self._unpacked(key_id, wrapped), "context": text(context)}
         answer = await self._ask("POST", f"decrypt/{self._prefix}{key_id}", body)
         self._decrypted(answer, key_id)
@@ -137,8 +143,8 @@ class Engine:
         _yes(answer)
 
     def _decrypted(self, answer: Answer, key_id: str) -> None:
-        if answer.says(TOO_OLD):
-            raise TooOld
+        if answer.says(*NOT_USED):
+            raise NotUsed
         if answer.says(*MISMATCHES):
             raise key_mismatch(key_id)
         self._yes_or_gone(answer, key_id)

@@ -12,8 +12,9 @@ What is to be known again then stands in the name of a *marker*, another transit
     imsd-abc.off.1.1795815481               disabled; min_decryption_version was 1; made at that second
     imsd-abc.del.1.1795815481.1798407481    and to be deleted at that second
 
-A key that is enabled has no marker, or one that a crash left and that counts for nothing. Of several markers
-``off`` counts before ``del``, and a later deletion before an earlier one: in doubt nothing is deleted.
+A key that is not disabled in this way has no marker, or one that a crash left and that counts for nothing. Of
+several markers ``off`` counts before ``del``, and a later deletion before an earlier one: in doubt nothing is
+deleted.
 """
 
 from __future__ import annotations
@@ -64,16 +65,22 @@ class TransitKey:
     min_encryption_version: int
     oldest_created_at: int
     min_available_version: int
+    is_soft_deleted: bool
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was disabled as above; then a marker counts."""
+        return self.min_encryption_version > 0
 
     @property
     def is_enabled(self) -> bool:
-        return self.min_encryption_version == 0
+        return not self.is_closed and not self.is_soft_deleted
 
     def described(self, marker: Marker | None) -> KeyDescription:
-        """``marker``: the one that counts, of a key that is not enabled."""
+        """``marker``: the one that counts, of a key that is closed."""
         created_at, delete_at = self.oldest_created_at, None
         state = KeyState.ENABLED if self.is_enabled else KeyState.DISABLED
-        if marker is not None and not self.is_enabled:
+        if marker is not None and self.is_closed:
             created_at = marker.created_at
             if marker.delete_at is not None:
                 state, delete_at = KeyState.PENDING_DELETION, time_of(marker.delete_at)
@@ -91,6 +98,7 @@ def parse_key(key_id: str, data: Mapping[str, Any]) -> TransitKey | None:
         min_encryption_version=int(data["min_encryption_version"]),
         oldest_created_at=min(int(created) for created in data["keys"].values()),
         min_available_version=int(data.get("min_available_version", 0)),
+        is_soft_deleted=bool(data.get("soft_deleted")),  # which only OpenBao has
     )
 
 
@@ -122,7 +130,7 @@ def parse_marker(suffix: str) -> Marker | None:
 
 
 def counting(markers: Iterable[Marker]) -> Marker | None:
-    """The marker that counts, of a key that is not enabled."""
+    """The marker that counts, of a key that is closed."""
     return max(markers, key=_weight, default=None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
@@ -30,7 +30,7 @@ from imsd.contract import (
     settle,
 )
 
-from .engine import Engine, TooOld
+from .engine import Engine, NotUsed
 from .login import new_login
 from .options import TransitOptions
 from .records import Marker, TransitKey, counting, seconds_of
@@ -87,7 +87,7 @@ class TransitKeys(KeyService):
         check_context(context)
         try:
             return await self._engine.decrypt(key_id, wrapped, context)
-        except (TooOld, DataLoss) as error:
+        except (NotUsed, DataLoss) as error:
             await self._explain(key_id, error)
             raise
 
@@ -105,16 +105,17 @@ class TransitKeys(KeyService):
         version = (await self._usable(key_id)).newest_version
         try:
             return await self._engine.rewrap(key_id, version, wrapped, context)
-        except (TooOld, DataLoss) as error:
+        except (NotUsed, DataLoss) as error:
             await self._explain(key_id, error)
             raise
 
     async def list(self) -> AsyncIterator[KeyDescription]:
-        ids, _ = await self._engine.names()
+        ids, markers = await self._engine.names()
         names = sorted(ids)
         for start in range(0, len(names), LIST_WINDOW):
             window = names[start : start + LIST_WINDOW]
-            for told in await asyncio.gather(*(self._described_or_gone(key_id) for key_id in window)):
+            calls = [self._described_or_gone(key_id, markers.get(key_id)) for key_id in window]
+            for told in await asyncio.gather(*calls):
                 if told is not None:
                     yield told
 
@@ -153,18 +154,28 @@ class TransitKeys(KeyService):
             except TimeoutError:
                 continue
 
-    async def _described_or_gone(self, key_id: str) -> KeyDescription | None:
+    async def _described_or_gone(
+        self, key_id: str, markers: Sequence[Marker] | None
+    ) -> KeyDescription | None:
         try:
-            return await self.describe(key_id)
+            key, marker = await self._find(key_id, markers)
         except NotFound:
             return None
+        return key.described(marker)
 
-    async def _find(self, key_id: str) -> tuple[TransitKey, Marker | None]:
-        """The key, and the marker that counts if it is not enabled. Raises NotFound (KEY_NOT_FOUND)."""
+    async def _find(
+        self, key_id: str, markers: Sequence[Marker] | None = None
+    ) -> tuple[TransitKey, Marker | None]:
+        """The key, and the marker that counts if it is closed. Raises NotFound (KEY_NOT_FOUND).
+
+        ``markers``: those that were seen a moment ago, if there were any.
+        """
         key = await self._engine.get(key_id)
-        if key.is_enabled:
+        if not key.is_closed:
             return key, None
-        marker = counting((await self._engine.names())[1].get(key_id, ()))
+        if not markers:
+            markers = (await self._engine.names())[1].get(key_id, [])
+        marker = counting(markers)
         if marker is not None and marker.is_overdue(self._clock()):
             raise key_not_found(key_id)
         return key, marker
@@ -177,7 +188,7 @@ class TransitKeys(KeyService):
     async def _explain(self, key_id: str, error: Exception) -> None:
         """Why nothing was decrypted, if it is not ``error``: the state of the key."""
         await self._usable(key_id)
-        if isinstance(error, TooOld):
+        if isinstance(error, NotUsed):
             raise FailedPrecondition(
                 f"the version of the key {key_id} that wrapped the data key is disabled in the key service",
                 reason="KEY_DISABLED",
@@ -213,7 +224,9 @@ class TransitKeys(KeyService):
 
     async def _enable(self, key_id: str) -> KeyDescription:
         key, marker = await self._find(key_id)
-        if not key.is_enabled:
+        if key.is_soft_deleted:
+            await self._engine.restore(key_id)
+        if key.is_closed:
             lowest = marker.min_version if marker else max(1, key.min_available_version)
             await self._engine.configure(key_id, min_decryption_version=lowest, min_encryption_version=0)
             await self._unmark((await self._engine.names())[1].get(key_id, ()))
@@ -225,14 +238,18 @@ class TransitKeys(KeyService):
     async def _close(self, key_id: str, delete_at: int | None) -> KeyDescription:
         """Disabled, and to be deleted at that second if it is given; what was so counts no more."""
         key, counted = await self._find(key_id)
+        if key.is_soft_deleted:
+            if delete_at is None and not key.is_closed:
+                return key.described(None)  # somebody else disabled it in his own way
+            await self._engine.restore(key_id)
         others = (await self._engine.names())[1].get(key_id, [])
         made, lowest = key.oldest_created_at, key.min_decryption_version
         if counted is not None:
             made, lowest = counted.created_at, counted.min_version
-        elif not key.is_enabled:
+        elif key.is_closed:
             lowest = max(1, key.min_available_version)
         wanted = Marker(key_id, lowest, made, delete_at)
-        if key.is_enabled:
+        if not key.is_closed:
             await self._unmark(marker for marker in others if marker != wanted)  # which a crash left
             await self._engine.mark(wanted)
             await self._make_useless(key)
@@ -243,7 +260,7 @@ class TransitKeys(KeyService):
 
     async def _make_useless(self, key: TransitKey) -> None:
         """First nobody wraps with the key any more, so nobody does with the version that is made then."""
-        while key.is_enabled:
+        while not key.is_closed:
             await self._engine.configure(key.key_id, min_encryption_version=key.newest_version)
             await self._engine.rotate(key.key_id, is_repeatable=True)
             key = await self._engine.get(key.key_id)
@@ -255,7 +272,9 @@ class TransitKeys(KeyService):
         key = await self._engine.get(key_id)
         markers = (await self._engine.names())[1].get(key_id, [])
         marker = counting(markers)
-        if marker is not None and not key.is_enabled and marker.is_overdue(self._clock()):
+        if marker is not None and key.is_closed and marker.is_overdue(self._clock()):
+            if key.is_soft_deleted:
+                await self._engine.restore(key_id)
             await self._engine.delete(key_id)
             await self._unmark(markers)
             log.info("erased the key %s, whose time was over", key_id)

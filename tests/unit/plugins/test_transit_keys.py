@@ -91,13 +91,11 @@ async def test_states_hold_for_every_daemon(keys: KeyService, others: KeyService
     for call in (keys.wrap("a", DATA_KEY, CONTEXT), keys.unwrap("a", wrapped, CONTEXT)):
         with pytest.raises(FailedPrecondition, match="is disabled"):
             await call
-    await keys.schedule_deletion("a", in_days(3))
+    at = in_days(3)
+    await keys.schedule_deletion("a", at)
     told = await others.describe("a")
-    assert (told.state, told.delete_at, told.created_at) == (
-        KeyState.PENDING_DELETION,
-        in_days(3),
-        made.created_at,
-    )
+    assert (told.state, told.delete_at) == (KeyState.PENDING_DELETION, at)
+    assert told.created_at == made.created_at
     await others.set_state("a", KeyState.ENABLED)
     assert await keys.unwrap("a", wrapped, CONTEXT) == DATA_KEY
     with pytest.raises(AlreadyExists):
@@ -236,6 +234,49 @@ async def test_a_key_that_an_operator_disabled_can_be_enabled(
     assert (await keys.describe("a")).state is KeyState.DISABLED
     await keys.set_state("a", KeyState.ENABLED)
     assert await keys.unwrap("a", wrapped, CONTEXT) == DATA_KEY
+
+
+async def test_a_key_that_an_operator_soft_deleted_is_disabled(
+    keys: KeyService, engine: Callable[..., Answered]
+) -> None:
+    made = await keys.create("a")
+    wrapped = await keys.wrap("a", DATA_KEY, CONTEXT)
+    engine("POST", f"keys/imsd-a.del.1.{int(made.created_at.timestamp())}.1795815482")  # which counts not
+    for _ in range(2):
+        engine("DELETE", "keys/imsd-a/soft-delete")
+        told = await keys.describe("a")
+        assert (told.state, told.delete_at) == (KeyState.DISABLED, None)
+        for call in (
+            lambda: keys.wrap("a", DATA_KEY, CONTEXT),
+            lambda: keys.unwrap("a", wrapped, CONTEXT),
+            lambda: keys.rewrap("a", wrapped, CONTEXT),
+            lambda: keys.rotate("a"),
+        ):
+            with pytest.raises(FailedPrecondition) as caught:
+                await call()
+            assert caught.value.reason == "KEY_DISABLED"
+        assert await keys.set_state("a", KeyState.DISABLED) == told
+        assert (await keys.set_state("a", KeyState.ENABLED)).state is KeyState.ENABLED
+        assert await keys.unwrap("a", wrapped, CONTEXT) == DATA_KEY
+
+
+async def test_a_key_that_is_soft_deleted_is_deleted_as_others_are(
+    keys: KeyService, engine: Callable[..., Answered]
+) -> None:
+    for key_id in ("a", "b"):
+        await keys.create(key_id)
+    wrapped = await keys.wrap("a", DATA_KEY, CONTEXT)
+    engine("DELETE", "keys/imsd-a/soft-delete")
+    at = in_days(3)
+    assert (await keys.schedule_deletion("a", at)).delete_at == at
+    engine("DELETE", "keys/imsd-a/soft-delete")
+    assert (await keys.describe("a")).state is KeyState.PENDING_DELETION
+    await keys.set_state("a", KeyState.ENABLED)
+    assert await keys.unwrap("a", wrapped, CONTEXT) == DATA_KEY
+    await keys.schedule_deletion("a", in_days(3))
+    engine("DELETE", "keys/imsd-a/soft-delete")
+    await keys.schedule_deletion("a", in_days(-1))
+    assert names(engine) == ["imsd-b"]
 
 
 async def test_keys_of_others_are_not_ours(
