@@ -101,7 +101,10 @@ class KeyService(ABC):
 
     @abstractmethod
     async def create(self, key_id: str) -> KeyDescription:
-        """Make a key, enabled and at version 1. Raises AlreadyExists."""
+        """Make a key, enabled and at version 1. Raises AlreadyExists.
+
+        After an Unavailable the outcome is unknown: the core asks again, and takes AlreadyExists for a yes.
+        """
 
     @abstractmethod
     async def describe(self, key_id: str) -> KeyDescription:

@@ -64,11 +64,23 @@ class Login(ABC):
         return lease.token
 
     async def another(self, refused: str) -> str | None:
-        """A token instead of one that the server refused; None if there is no other."""
+        """A token instead of one that the server refused; None if there is no other, or it is good.
+
+        One that is good is refused for its policy: another one would have the same.
+        """
         async with self._entering:
             if self._lease is None or self._lease.token == refused:
+                if await self._is_known(refused):
+                    return None
                 self._lease = await self._enter()
             return None if self._lease.token == refused else self._lease.token
+
+    async def _is_known(self, token: str) -> bool:
+        """Whether the server has the token, as far as its policy lets it say so."""
+        try:
+            return (await self._server.ask("GET", "auth/token/lookup-self", token=token)).is_yes
+        except PermissionDenied:
+            return False
 
     @abstractmethod
     async def _enter(self) -> Lease:

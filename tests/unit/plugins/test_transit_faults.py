@@ -249,17 +249,36 @@ async def test_a_role_logs_in_again_when_the_time_of_its_token_is_over(
     assert await keys._engine._login.token() != first
 
 
+def tokens_of(server: OpenBao, options: TransitOptions) -> list[str]:
+    """The accessors of all tokens that the role has."""
+    found = []
+    for accessor in server.ask("GET", "auth/token/accessors?list=true").data["keys"]:
+        told = server.ask("POST", "auth/token/lookup-accessor", {"accessor": accessor})
+        if told.status == 200 and told.data["path"] == f"auth/{options.approle_mount}/login":
+            found.append(accessor)
+    return found
+
+
 async def test_a_role_whose_token_was_revoked_logs_in_again(openbao: OpenBao, tmp_path: Path) -> None:
     options = approle_options(openbao, tmp_path)
     async with open_transit_keys(options) as keys:
         await keys.create("a")
-        path = "auth/token/accessors?list=true"
-        assert openbao.ask("GET", path).status == 200
-        for accessor in openbao.ask("GET", path).data["keys"]:
-            told = openbao.ask("POST", "auth/token/lookup-accessor", {"accessor": accessor})
-            if told.data["path"] == f"auth/{options.approle_mount}/login":
-                openbao.ask("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+        (token,) = tokens_of(openbao, options)
+        openbao.ask("POST", "auth/token/revoke-accessor", {"accessor": token})
         await asyncio.gather(*(there_and_back(keys) for _ in range(8)))
+        assert len(tokens_of(openbao, options)) == 1
+
+
+async def test_a_role_whose_policy_is_too_narrow_does_not_log_in_again_and_again(
+    openbao: OpenBao, tmp_path: Path
+) -> None:
+    options = approle_options(openbao, tmp_path)
+    async with open_transit_keys(options) as keys:
+        openbao.write_policy(options.mount, f'path "{options.mount}/keys" {{ capabilities = ["list"] }}')
+        for _ in range(3):
+            with pytest.raises(PermissionDenied):
+                await keys.create("a")
+        assert len(tokens_of(openbao, options)) == 1
 
 
 async def test_a_role_that_is_not_let_in_is_told_at_the_start(openbao: OpenBao, tmp_path: Path) -> None:
