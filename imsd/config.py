@@ -235,6 +235,14 @@ class Config(BaseSettings):
     # How often unreferenced packs and expired uploads are looked for.
     sweep_interval_seconds: float = Field(300.0, gt=0, le=7 * 86400)
 
+    # After so many days every stored byte is read again (0: only when asked), at most so many bytes a second
+    # (0: no limit).
+    scrub_interval_days: float = Field(0.0, ge=0, le=3660)
+    scrub_bytes_per_second: ByteSize = Field(ByteSize(64 * MIB), ge=0, le=TIB)
+
+    # Packs of which at least so much is needed by no image any more are repacked; 0: only when asked.
+    repack_dead_percent: int = Field(60, ge=0, le=99)
+
     # One line of JSON or of text for each event, on standard error; from which level on.
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -64,9 +64,8 @@ from imsd.core.sources import Sources
 from imsd.core.state_directory import locked_state_directory, token_secret, trace_secret
 from imsd.core.store_pool import open_store_pool
 from imsd.core.store_sections import configured_stores
-from imsd.core.store_upkeep.counting import PackCounting
-from imsd.core.store_upkeep.space import Space
-from imsd.core.store_upkeep.upkeep import StoreUpkeep
+from imsd.core.store_upkeep.scrub_jobs import ScrubSettings
+from imsd.core.store_upkeep.upkeep import StoreUpkeep, UpkeepSettings
 from imsd.core.stores.image_moves import ImageMoves
 from imsd.core.stores.store_list import Stores
 from imsd.core.sweeper import Sweeper
@@ -80,7 +79,9 @@ from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.export_image import ExportImage
 from imsd.core.workflows.move_image import MoveImage
+from imsd.core.workflows.repack_store import RepackStore
 from imsd.core.workflows.rotate_key import RotateKey
+from imsd.core.workflows.scrub_store import ScrubStore
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.grpc_server.server import Core, GrpcServer, check_addresses
 from imsd.guest.inspector import GuestInspector
@@ -144,8 +145,7 @@ class Daemon:
         self._reloading = asyncio.Lock()
         images = Images(runtime)
         self._deletion = ImageDeletion(runtime, self._sweeper)
-        counting = PackCounting(runtime)
-        self._upkeep = StoreUpkeep(runtime, counting.count_store)
+        self._upkeep = StoreUpkeep(runtime, self._dispatcher, _upkeep_settings(config))
         self._server = GrpcServer(
             Core(
                 runtime=runtime,
@@ -153,7 +153,7 @@ class Daemon:
                 updates=ImageUpdates(runtime),
                 states=ImageStates(runtime),
                 deletion=self._deletion,
-                space=Space(runtime, counting),
+                upkeep=self._upkeep,
                 image_jobs=ImageJobs(runtime, self._dispatcher, self.uploads, sources),
                 downloads=Downloads(runtime, images, outlet),
                 uploads=self.uploads,
@@ -234,6 +234,8 @@ def _workflows(
     return {
         JobKind.CREATE_IMAGE: CreateImage(uploads, sweeper, Fetching(sources), maker),
         JobKind.VERIFY_IMAGE: VerifyImage(sweeper),
+        JobKind.SCRUB_STORE: ScrubStore(),
+        JobKind.REPACK_STORE: RepackStore(sweeper),
         JobKind.COPY_IMAGE: CopyImage(sweeper, maker),
         JobKind.MOVE_IMAGE: MoveImage(sweeper),
         JobKind.ADD_MEMBERS: AddMembers(),
@@ -380,6 +382,11 @@ def _limits(config: Config) -> ServiceLimits:
         quotas=dict(config.quotas),
         **dict(config.limits),
     )
+
+
+def _upkeep_settings(config: Config) -> UpkeepSettings:
+    every, rate = timedelta(days=config.scrub_interval_days), config.scrub_bytes_per_second
+    return UpkeepSettings(scrubs=ScrubSettings(every, rate), dead_percent=config.repack_dead_percent)
 
 
 def _now() -> datetime:

@@ -17,6 +17,7 @@ from .keys import KeyCalls
 from .members import MemberCalls
 from .policies import PolicyCalls
 from .quotas import QuotaCalls
+from .store_upkeep import StoreUpkeepCalls
 from .stores import StoreCalls
 from .tags import TagCalls
 from .traces import TraceCalls
@@ -39,6 +40,7 @@ class ImsClient:
         self.drivers = DriverCalls(connection)
         self.keys = KeyCalls(connection)
         self.stores = StoreCalls(connection)
+        self.store_upkeep = StoreUpkeepCalls(connection)
         self.tags = TagCalls(connection)
         self.identity = IdentityCalls(connection)
         self.quotas = QuotaCalls(connection)

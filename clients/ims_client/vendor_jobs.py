@@ -20,6 +20,8 @@ JOB_TYPES: Mapping[int, str] = {
     job_pb2.JOB_KIND_VERIFY_IMAGE: "imsVerifyImageJob",
     job_pb2.JOB_KIND_ROTATE_KEY: "imsRotateKeyJob",
     job_pb2.JOB_KIND_MOVE_IMAGE: "imsMoveImageJob",
+    job_pb2.JOB_KIND_SCRUB_STORE: "imsScrubStoreJob",
+    job_pb2.JOB_KIND_REPACK_STORE: "imsRepackStoreJob",
 }
 OVA_JOB_TYPE = "imsImportOvaImageJob"
 DATA_JOB_TYPE = "imsImportDataImageJob"

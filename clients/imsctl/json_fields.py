@@ -78,6 +78,8 @@ def job_fields(job: job_pb2.Job) -> Fields:
         "verify_report": _verify_report(job),
         "member_results": [_member_result(result) for result in job.member_results],
         "export_report": _export_report(job),
+        "scrub_report": _report(job, "scrub_report"),
+        "repack_report": _report(job, "repack_report"),
         "rotation_report": _rotation_report(job),
         "move_report": _move_report(job),
         "project_id": job.project_id,
@@ -240,6 +242,14 @@ def _rotation_report(job: job_pb2.Job) -> Fields | None:
         return None
     report = job.rotation_report
     return {"key_id": report.key_id, "version": report.version, "images": report.image_count}
+
+
+def _report(job: job_pb2.Job, name: str) -> Fields | None:
+    """A report as it is on the wire."""
+    if not job.HasField(name):  # type: ignore[arg-type]
+        return None
+    report = getattr(job, name)
+    return {field.name: getattr(report, field.name) for field in report.DESCRIPTOR.fields}
 
 
 def _verify_report(job: job_pb2.Job) -> Fields | None:

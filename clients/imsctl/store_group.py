@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
 from ims_client import ClientError
 
 from imsd.v1 import driver_pb2, store_pb2
 
-from . import wording
-from .command import command, group
+from . import store_upkeep, wording
+from .command import command
 from .json_fields import enum_text
 from .output import print_fields, print_json, print_table
 from .session import Session
+from .store_app import OptionalStore, StoreArgument
+from .store_app import app as app
 from .store_json import store_fields, store_usage_fields
 
-app = group("Stores, in which images lie: for operators.", "imsctl store list")
-
-StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The configured name of a store.")]
-# Whoever names none means the default one.
-OptionalStore = Annotated[
-    str, typer.Argument(metavar="[STORE]", help="The configured name of a store; else the default one.")
-]
+# These add their commands to the group.
+ADDED = (store_upkeep,)
 
 
 @command(app, "list", example="imsctl store list -o json")

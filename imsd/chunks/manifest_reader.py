@@ -141,6 +141,11 @@ class ManifestPart:
     proved: bytes = b""
     proof: bytes = b""
 
+    def belongs_to(self, other: ManifestPart) -> bool:
+        """Whether both are parts of one manifest."""
+        mine, others = ((part.entries, part.size_bytes, part.tree_digest) for part in (self, other))
+        return mine == others
+
     def page_range(self, number: int) -> ByteRange:
         stride = PAGE_ENTRIES * self.entry.itemsize
         return ByteRange(number * stride, int(self.pages["entries"][number]) * self.entry.itemsize)
@@ -261,11 +266,7 @@ async def open_manifest(
     """
     content = await open_content(store, manifest_id, pool)
     locations = await open_locations(store, manifest_id, pool, generation)
-    if (
-        content.entries != locations.entries
-        or content.size_bytes != locations.size_bytes
-        or content.tree_digest != locations.tree_digest
-    ):
+    if not content.belongs_to(locations):
         raise _damaged(locations.blob, f"it does not belong to {content.blob}, or one of them was altered")
     starts = content.pages["first_start"]
     if len(starts) and not ((starts[1:] > starts[:-1]).all() and starts[-1] < content.size_bytes):

@@ -18,7 +18,7 @@ from imsd.contract import BlobStore, DataLoss
 from .decode_pool import DecodePool
 from .entry_rows import Rows
 from .index import PackUse
-from .layout import CHECK_BYTES, MAX_PACK_BYTES
+from .layout import CHECK_BYTES, LOCATION_ENTRY, MAX_PACK_BYTES
 from .manifest_reader import ManifestPart, open_locations
 
 # A pack has 500 chunks on average and 16,384 at most; each takes 32 bytes here.
@@ -108,9 +108,24 @@ class PackChunks:
             fresh["length"], fresh["check"] = taken["stored_length"], taken["check"]
             self.chunks = np.insert(self.chunks, places[~is_known], fresh)
 
+    def add_indexed(self, pack_id: str, places: Sequence[tuple[int, int, bytes]]) -> None:
+        """Chunks that a look-up may find, whoever has them: offset, stored length and check of each."""
+        rows = np.zeros(len(places), LOCATION_ENTRY)
+        if places:
+            offsets, lengths, checks = zip(*places, strict=True)
+            rows["offset"], rows["stored_length"] = offsets, lengths
+            rows["check"] = np.frombuffer(b"".join(checks), rows["check"].dtype)
+        numbers = np.full(len(places), self._numbers[pack_id], np.int64)
+        self.add(rows, numbers, len(self.manifest_ids))
+
     def _share(self, places: NDArray[np.intp], owner: int) -> None:
         owners = self.chunks["owner"]
         owners[places] = np.where(owners[places] == owner, owner, SHARED)
+
+
+def offsets_of(chunks: Rows) -> NDArray[np.int64]:
+    """Where rows of `CHUNK` lie in their packs."""
+    return (chunks["key"] & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 def _first_keys(*numbers: int) -> NDArray[np.uint64]:
@@ -125,3 +140,16 @@ async def count_packs(
     group = PackChunks(listed)
     await group.gather(store, pool)
     return await pool.run(group.uses)
+
+
+async def having_chunks(
+    store: BlobStore, pool: DecodePool, pack_id: str, offsets: Collection[int], manifests: Sequence[str]
+) -> Sequence[str]:
+    """Those of ``manifests`` that have one of the chunks at ``offsets`` of a pack. Raises Unavailable."""
+    wanted, found = np.array(sorted(offsets), np.int64), []
+    for manifest_id in manifests:
+        group = PackChunks({pack_id: [manifest_id]})
+        await group.gather(store, pool)
+        if np.isin(offsets_of(group.chunks), wanted).any():
+            found.append(manifest_id)
+    return found

@@ -260,6 +260,14 @@ _KEYS = {
     "CancelKeyDeletion": _changes("cancelKeyDeletion", "ims:keys:manage", **_KEY),
 }
 
+# "ims:stores:get" tells of all projects; so does what is done for a store.
+_STORE_UPKEEP = {
+    "GetStoreSpace": _reads("ims:stores:get", "store", "store"),
+    "ScrubStore": _changes("scrubStore", "ims:stores:manage", "store", "store"),
+    "ListScrubDamage": _reads("ims:stores:get", "store", "store"),
+    "RepackStore": _changes("repackStore", "ims:stores:manage", "store", "store"),
+}
+
 _DRIVERS = {"ListDrivers": _reads("ims:drivers:list", "driver")}
 
 _STORES = {
@@ -280,6 +288,7 @@ _SERVICES = {
     "TraceService": _TRACES,
     "CatalogService": _CATALOG,
     "DriverService": _DRIVERS,
+    "StoreUpkeepService": _STORE_UPKEEP,
     "KeyService": _KEYS,
     "StoreService": _STORES,
 }

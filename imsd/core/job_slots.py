@@ -22,6 +22,8 @@ MAX_RUNNING_EXPORT_JOBS_OF_PROJECT = 2
 
 # They wait for stores more than for this machine, and each keeps some packs open.
 MAX_RUNNING_MOVE_JOBS = 2
+# Work on whole stores, one job a store at a time: in the background, so few of them at once.
+MAX_RUNNING_STORE_JOBS = 2
 
 # Jobs of one transaction each: they would wait for each other anyway.
 MAX_RUNNING_MEMBER_JOBS = 4
@@ -59,6 +61,8 @@ def slot_rules(limits: ServiceLimits) -> Mapping[JobKind, SlotRule]:
         JobKind.COPY_IMAGE: SlotRule(limits.max_running_create_jobs, limits.max_copy_jobs_per_project),
         JobKind.EXPORT_IMAGE: SlotRule(MAX_RUNNING_EXPORT_JOBS, MAX_RUNNING_EXPORT_JOBS_OF_PROJECT),
         JobKind.MOVE_IMAGE: SlotRule(MAX_RUNNING_MOVE_JOBS),
+        JobKind.SCRUB_STORE: SlotRule(MAX_RUNNING_STORE_JOBS),
+        JobKind.REPACK_STORE: SlotRule(MAX_RUNNING_STORE_JOBS),
         JobKind.ADD_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
         JobKind.UPDATE_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),
         JobKind.REMOVE_MEMBERS: SlotRule(MAX_RUNNING_MEMBER_JOBS),

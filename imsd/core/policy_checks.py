@@ -32,7 +32,15 @@ _ABOUT_ONESELF: Final = frozenset(
 )
 # Actions that are about no project.
 _OF_NO_PROJECT: Final = frozenset(
-    {"ims:identity:get", "ims:identity:manage", "ims:drivers:list", SERVICE_TRACES, OPEN}
+    {
+        "ims:identity:get",
+        "ims:identity:manage",
+        "ims:drivers:list",
+        "ims:stores:get",
+        "ims:stores:manage",
+        SERVICE_TRACES,
+        OPEN,
+    }
 )
 
 _UNKNOWN_GROUPS: Final = "is no user here: groups that its OpenID Connect tokens may name are not counted"

@@ -14,8 +14,11 @@ from imsd.core.policies.entities import Uid, caller_uid, user_uid
 
 # Calls about one user, whom ``user_id`` names; empty: the caller itself.
 _OF_USERS: Final = frozenset({"ims:tokens:create", "ims:tokens:list", "ims:policies:check"})
-# Users, groups, grants and their traces are of all projects, also where a request names one.
-_OF_NO_PROJECT: Final = frozenset({"ims:identity:get", "ims:identity:manage", SERVICE_TRACES})
+# Users, groups, grants and their traces are of all projects, also where a request names one; so is what lies
+# in a store, where a request names the project of its job.
+_OF_NO_PROJECT: Final = frozenset(
+    {"ims:identity:get", "ims:identity:manage", "ims:stores:get", "ims:stores:manage", SERVICE_TRACES}
+)
 # Of a token's or a certificate's owner; the tables hold no longer ones.
 MAX_PRINCIPAL: Final = 255
 

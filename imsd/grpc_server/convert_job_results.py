@@ -30,6 +30,10 @@ def add_results(message: job_pb2.Job, record: JobRecord) -> None:
         message.rotation_report.CopyFrom(job_pb2.RotationReport(**record.result))
     if record.kind is JobKind.MOVE_IMAGE:
         message.move_report.CopyFrom(job_pb2.MoveReport(**record.result))
+    if record.kind is JobKind.SCRUB_STORE:
+        message.scrub_report.CopyFrom(job_pb2.ScrubReport(**record.result))
+    if record.kind is JobKind.REPACK_STORE:
+        message.repack_report.CopyFrom(job_pb2.RepackReport(**record.result))
     if record.kind in (JobKind.ADD_MEMBERS, JobKind.UPDATE_MEMBERS, JobKind.REMOVE_MEMBERS):
         message.member_results.extend(map(_member_result_to_pb, record.result["members"]))
 

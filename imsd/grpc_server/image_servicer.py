@@ -16,7 +16,7 @@ from imsd.core.image_states import ImageStates
 from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
-from imsd.core.store_upkeep.space import Space
+from imsd.core.store_upkeep.upkeep import StoreUpkeep
 from imsd.core.stores.image_moves import ImageMoves, NewMove
 from imsd.guest_messages import guest_to_pb
 from imsd.v1 import guest_pb2, job_pb2
@@ -59,7 +59,7 @@ class ImageCore(Protocol):
     @property
     def deletion(self) -> ImageDeletion: ...
     @property
-    def space(self) -> Space: ...
+    def upkeep(self) -> StoreUpkeep: ...
 
 
 class ImageServicer(ImageServiceServicer):
@@ -77,7 +77,7 @@ class ImageServicer(ImageServiceServicer):
         self._updates = core.updates
         self._states = core.states
         self._deletion = core.deletion
-        self._space = core.space
+        self._space = core.upkeep.space
 
     async def CreateImage(self, request: pb.CreateImageRequest, _: Context) -> job_pb2.Job:
         key = convert.request_key(request, request.project_id, request.request_id)

@@ -39,7 +39,7 @@ from imsd.core.members import Members
 from imsd.core.objects.bucket_objects import BucketObjects
 from imsd.core.policy_checks import PolicyChecks
 from imsd.core.runtime import Runtime
-from imsd.core.store_upkeep.space import Space
+from imsd.core.store_upkeep.upkeep import StoreUpkeep
 from imsd.core.stores.image_moves import ImageMoves
 from imsd.core.stores.store_list import Stores
 from imsd.core.tags import Tags
@@ -69,6 +69,8 @@ from imsd.v1 import (
     quota_pb2_grpc,
     store_pb2,
     store_pb2_grpc,
+    store_upkeep_pb2,
+    store_upkeep_pb2_grpc,
     tag_pb2,
     tag_pb2_grpc,
     trace_pb2,
@@ -93,6 +95,7 @@ from .policy_servicer import PolicyServicer
 from .quota_servicer import QuotaServicer
 from .server_pair import ServerPair
 from .store_servicer import StoreServicer
+from .store_upkeep_servicer import StoreUpkeepServicer
 from .tag_servicer import TagServicer
 from .trace_servicer import TraceServicer
 from .upload_servicer import UploadServicer
@@ -121,6 +124,7 @@ SERVICES = tuple(
         (bucket_pb2, "BucketService"),
         (policy_pb2, "PolicyService"),
         (trace_pb2, "TraceService"),
+        (store_upkeep_pb2, "StoreUpkeepService"),
         (key_pb2, "KeyService"),
     )
 )
@@ -136,7 +140,7 @@ class Core:
     updates: ImageUpdates
     states: ImageStates
     deletion: ImageDeletion
-    space: Space
+    upkeep: StoreUpkeep
     downloads: Downloads
     uploads: Uploads
     jobs: Jobs
@@ -251,6 +255,8 @@ def _add_servicers(servers: ServerPair, core: Core, files: HandedFiles, max_uplo
     add = servers.add
     add(image_pb2_grpc.add_ImageServiceServicer_to_server, ImageServicer(core))
     add(upload_pb2_grpc.add_UploadServiceServicer_to_server, uploads)
+    upkeep = StoreUpkeepServicer(core.upkeep, core.jobs, core.access)
+    add(store_upkeep_pb2_grpc.add_StoreUpkeepServiceServicer_to_server, upkeep)
     add(bucket_pb2_grpc.add_BucketServiceServicer_to_server, buckets)
     add(job_pb2_grpc.add_JobServiceServicer_to_server, JobServicer(core.jobs))
     add(member_pb2_grpc.add_MemberServiceServicer_to_server, MemberServicer(core.members, core.jobs))

@@ -91,9 +91,11 @@ async def sub_jobs(c: AsyncConnection, parent_ids: Collection[str]) -> list[JobR
     return found
 
 
-async def unfinished_jobs(c: AsyncConnection) -> list[JobRecord]:
-    """The jobs of all projects that are not in a final state, the oldest first."""
+async def unfinished_jobs(c: AsyncConnection, kind: JobKind | None = None) -> list[JobRecord]:
+    """The jobs of all projects that are not in a final state, the oldest first; of a kind, or of all."""
     rows = select(job).where(job.c.state.in_(UNFINISHED_STATES)).order_by(job.c.created_at, job.c.id)
+    if kind is not None:
+        rows = rows.where(job.c.kind == kind)
     return [_known(row) for row in await c.execute(rows)]
 
 

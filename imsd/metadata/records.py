@@ -64,6 +64,8 @@ class JobKind(StrEnum):
     VERIFY_IMAGE = "verify_image"
     COPY_IMAGE = "copy_image"
     EXPORT_IMAGE = "export_image"
+    SCRUB_STORE = "scrub_store"
+    REPACK_STORE = "repack_store"
     ADD_MEMBERS = "add_members"
     UPDATE_MEMBERS = "update_members"
     REMOVE_MEMBERS = "remove_members"

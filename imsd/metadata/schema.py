@@ -30,6 +30,7 @@ REVISIONS = (
     "0014",
     "0015",
     "0016",
+    "0017",
 )
 
 VERSION_TABLE = "alembic_version"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, String, Table
+from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, String, Table, Text
 
 from .columns import ID, UtcDateTime, metadata
 
@@ -28,4 +28,18 @@ store_scrub = Table(
     Column("finished_at", UtcDateTime),
     Column("last_report", JSON, nullable=False),
     Column("last_finished_at", UtcDateTime),
+)
+
+# What a scrub found, by the manifests that need what is damaged; manifest_id empty: none does, but a look-up
+# might have found it.
+scrub_damage = Table(
+    "scrub_damage",
+    metadata,
+    Column("store", String(64), primary_key=True),
+    Column("blob", String(255), primary_key=True),
+    Column("manifest_id", String(32), primary_key=True),
+    Column("chunk_count", Integer, nullable=False),
+    Column("damaged_bytes", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("found_at", UtcDateTime, nullable=False),
 )

@@ -31,7 +31,7 @@ from .identity_tables import (
 )
 from .key_tables import data_key, encryption_key
 from .quota_tables import quota_override, usage_record
-from .space_tables import pack_use, store_scrub
+from .space_tables import pack_use, scrub_damage, store_scrub
 from .trace_tables import trace, trace_chain, trace_intent, trace_seal
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "quota_override",
     "request",
     "role_grant",
+    "scrub_damage",
     "service",
     "store_scrub",
     "trace",

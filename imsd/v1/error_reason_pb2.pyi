@@ -175,6 +175,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DRIVER_NOT_READY: _ErrorReason.ValueType  # 63
     ERROR_REASON_STORE_DENIED: _ErrorReason.ValueType  # 64
     """the store refuses the daemon's key: for its operator"""
+    ERROR_REASON_SCRUB_RUNNING: _ErrorReason.ValueType  # 68
+    """a job scrubs the store already"""
+    ERROR_REASON_REPACK_RUNNING: _ErrorReason.ValueType  # 69
+    """a job repacks the store already"""
     ERROR_REASON_STORE_NOT_FOUND: _ErrorReason.ValueType  # 65
     """no store of this name is configured"""
     ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 150
@@ -372,6 +376,10 @@ ERROR_REASON_STORE_READ_ONLY: ErrorReason.ValueType  # 62
 ERROR_REASON_DRIVER_NOT_READY: ErrorReason.ValueType  # 63
 ERROR_REASON_STORE_DENIED: ErrorReason.ValueType  # 64
 """the store refuses the daemon's key: for its operator"""
+ERROR_REASON_SCRUB_RUNNING: ErrorReason.ValueType  # 68
+"""a job scrubs the store already"""
+ERROR_REASON_REPACK_RUNNING: ErrorReason.ValueType  # 69
+"""a job repacks the store already"""
 ERROR_REASON_STORE_NOT_FOUND: ErrorReason.ValueType  # 65
 """no store of this name is configured"""
 ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 150

@@ -72,6 +72,8 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     JOB_KIND_REMOVE_MEMBERS: _JobKind.ValueType  # 7
     JOB_KIND_ROTATE_KEY: _JobKind.ValueType  # 8
     JOB_KIND_MOVE_IMAGE: _JobKind.ValueType  # 12
+    JOB_KIND_SCRUB_STORE: _JobKind.ValueType  # 13
+    JOB_KIND_REPACK_STORE: _JobKind.ValueType  # 14
 
 class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper): ...
 
@@ -85,6 +87,8 @@ JOB_KIND_UPDATE_MEMBERS: JobKind.ValueType  # 6
 JOB_KIND_REMOVE_MEMBERS: JobKind.ValueType  # 7
 JOB_KIND_ROTATE_KEY: JobKind.ValueType  # 8
 JOB_KIND_MOVE_IMAGE: JobKind.ValueType  # 12
+JOB_KIND_SCRUB_STORE: JobKind.ValueType  # 13
+JOB_KIND_REPACK_STORE: JobKind.ValueType  # 14
 Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 @_typing.final
@@ -101,7 +105,7 @@ class Progress(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """one word: queued, fetch, unpack, inspect, checksum, store, guest, measure, export, commit, verify, copy, move, share, wrap, clean-up, done; when FAIL: where it failed"""
+    """one word: queued, fetch, unpack, inspect, checksum, store, guest, measure, export, commit, verify, copy, move, share, wrap, scrub, count, repack, clean-up, done; when FAIL: where it failed"""
     bytes_done: _builtins.int
     """bytes of the phase's input (unpack: of the packed file) done so far, 0 or more; when done: of the last phase that counted any"""
     bytes_total: _builtins.int
@@ -264,6 +268,8 @@ class Job(_message.Message):
     EXPORT_REPORT_FIELD_NUMBER: _builtins.int
     ROTATION_REPORT_FIELD_NUMBER: _builtins.int
     MOVE_REPORT_FIELD_NUMBER: _builtins.int
+    SCRUB_REPORT_FIELD_NUMBER: _builtins.int
+    REPACK_REPORT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID in lower case"""
     project_id: _builtins.str
@@ -328,6 +334,14 @@ class Job(_message.Message):
     def move_report(self) -> Global___MoveReport:
         """set by MOVE_IMAGE when SUCCESS"""
 
+    @_builtins.property
+    def scrub_report(self) -> Global___ScrubReport:
+        """set by SCRUB_STORE when SUCCESS"""
+
+    @_builtins.property
+    def repack_report(self) -> Global___RepackReport:
+        """set by REPACK_STORE when SUCCESS"""
+
     def __init__(
         self,
         *,
@@ -350,10 +364,12 @@ class Job(_message.Message):
         export_report: Global___ExportReport | None = ...,
         rotation_report: Global___RotationReport | None = ...,
         move_report: Global___MoveReport | None = ...,
+        scrub_report: Global___ScrubReport | None = ...,
+        repack_report: Global___RepackReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "move_report", b"move_report", "progress", b"progress", "rotation_report", b"rotation_report", "started_at", b"started_at", "verify_report", b"verify_report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "move_report", b"move_report", "progress", b"progress", "repack_report", b"repack_report", "rotation_report", b"rotation_report", "scrub_report", b"scrub_report", "started_at", b"started_at", "verify_report", b"verify_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "id", b"id", "image_ids", b"image_ids", "kind", b"kind", "member_results", b"member_results", "move_report", b"move_report", "parent_job_id", b"parent_job_id", "progress", b"progress", "project_id", b"project_id", "rotation_report", b"rotation_report", "started_at", b"started_at", "state", b"state", "sub_job_ids", b"sub_job_ids", "upload_ids", b"upload_ids", "verify_report", b"verify_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "id", b"id", "image_ids", b"image_ids", "kind", b"kind", "member_results", b"member_results", "move_report", b"move_report", "parent_job_id", b"parent_job_id", "progress", b"progress", "project_id", b"project_id", "repack_report", b"repack_report", "rotation_report", b"rotation_report", "scrub_report", b"scrub_report", "started_at", b"started_at", "state", b"state", "sub_job_ids", b"sub_job_ids", "upload_ids", b"upload_ids", "verify_report", b"verify_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -488,6 +504,110 @@ class MoveReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MoveReport: _TypeAlias = MoveReport  # noqa: Y015
+
+@_typing.final
+class ScrubReport(_message.Message):
+    """ScrubReport is what a scrub of a store read and found, by all the jobs that worked on it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    MANIFESTS_FIELD_NUMBER: _builtins.int
+    PACKS_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    READ_BYTES_FIELD_NUMBER: _builtins.int
+    PACK_BYTES_FIELD_NUMBER: _builtins.int
+    DAMAGED_BLOBS_FIELD_NUMBER: _builtins.int
+    AFFECTED_IMAGES_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """1..64 characters"""
+    manifests: _builtins.int
+    """that were read, 0 or more"""
+    packs: _builtins.int
+    """that were read, 0 or more"""
+    chunks: _builtins.int
+    """of these packs, 0 or more"""
+    read_bytes: _builtins.int
+    """bytes of the store that were read, 0 or more"""
+    pack_bytes: _builtins.int
+    """of these packs, with what nobody needs and is not read, 0 or more"""
+    damaged_blobs: _builtins.int
+    """0 or more; StoreUpkeepService.ListScrubDamage tells which, and whom it affects"""
+    affected_images: _builtins.int
+    """images that need something damaged, deleted ones until they are purged, 0 or more"""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        manifests: _builtins.int = ...,
+        packs: _builtins.int = ...,
+        chunks: _builtins.int = ...,
+        read_bytes: _builtins.int = ...,
+        pack_bytes: _builtins.int = ...,
+        damaged_blobs: _builtins.int = ...,
+        affected_images: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_images", b"affected_images", "chunks", b"chunks", "damaged_blobs", b"damaged_blobs", "manifests", b"manifests", "pack_bytes", b"pack_bytes", "packs", b"packs", "read_bytes", b"read_bytes", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScrubReport: _TypeAlias = ScrubReport  # noqa: Y015
+
+@_typing.final
+class RepackReport(_message.Message):
+    """RepackReport is what a repacking of a store did, or would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    IS_DRY_RUN_FIELD_NUMBER: _builtins.int
+    PACK_COUNT_FIELD_NUMBER: _builtins.int
+    PACK_BYTES_FIELD_NUMBER: _builtins.int
+    DEAD_BYTES_FIELD_NUMBER: _builtins.int
+    MANIFESTS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    COPIED_BYTES_FIELD_NUMBER: _builtins.int
+    SKIPPED_MANIFESTS_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """1..64 characters"""
+    is_dry_run: _builtins.bool
+    """it was only counted"""
+    pack_count: _builtins.int
+    """packs that are mostly dead, 0 or more"""
+    pack_bytes: _builtins.int
+    """of these, 0 or more"""
+    dead_bytes: _builtins.int
+    """of these, needed by nobody: what the store gets back, 0 or more"""
+    manifests: _builtins.int
+    """written anew, or to be, 0 or more"""
+    images: _builtins.int
+    """that were moved to these, 0 or more; 0 of a dry run"""
+    copied_bytes: _builtins.int
+    """as stored, 0 or more"""
+    skipped_manifests: _builtins.int
+    """that are damaged and keep their packs, 0 or more"""
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        is_dry_run: _builtins.bool = ...,
+        pack_count: _builtins.int = ...,
+        pack_bytes: _builtins.int = ...,
+        dead_bytes: _builtins.int = ...,
+        manifests: _builtins.int = ...,
+        images: _builtins.int = ...,
+        copied_bytes: _builtins.int = ...,
+        skipped_manifests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied_bytes", b"copied_bytes", "dead_bytes", b"dead_bytes", "images", b"images", "is_dry_run", b"is_dry_run", "manifests", b"manifests", "pack_bytes", b"pack_bytes", "pack_count", b"pack_count", "skipped_manifests", b"skipped_manifests", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepackReport: _TypeAlias = RepackReport  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):

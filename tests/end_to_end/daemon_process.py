@@ -28,6 +28,7 @@ from imsd.v1 import (
     member_pb2_grpc,
     policy_pb2_grpc,
     quota_pb2_grpc,
+    store_upkeep_pb2_grpc,
     tag_pb2_grpc,
     trace_pb2_grpc,
     upload_pb2_grpc,
@@ -35,6 +36,7 @@ from imsd.v1 import (
 
 # Tables whose rows stay when an image is gone.
 NOT_OF_IMAGES = {"alembic_version", "encryption_key", "job", "project", "request", "service", "usage_record"}
+NOT_OF_IMAGES |= {"store_scrub", "scrub_damage"}
 NOT_OF_IMAGES |= {name for name in metadata.tables if name.startswith("trace")}
 
 START_SECONDS = 30.0
@@ -176,4 +178,5 @@ class Stubs:
         self.buckets: Any = bucket_pb2_grpc.BucketServiceStub(channel)
         self.identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
         self.policies: Any = policy_pb2_grpc.PolicyServiceStub(channel)
+        self.store_upkeep: Any = store_upkeep_pb2_grpc.StoreUpkeepServiceStub(channel)
         self.traces: Any = trace_pb2_grpc.TraceServiceStub(channel)

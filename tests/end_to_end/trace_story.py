@@ -15,6 +15,7 @@ from imsd.v1 import (
     job_pb2,
     member_pb2,
     quota_pb2,
+    store_upkeep_pb2,
     tag_pb2,
     upload_pb2,
 )
@@ -74,6 +75,7 @@ class Step:
 
 
 _STUBS = {
+    "StoreUpkeepService": "store_upkeep",
     "ImageService": "images",
     "UploadService": "uploads",
     "JobService": "jobs",
@@ -326,6 +328,18 @@ STEPS = [
         "BucketService/DeleteObject",
         lambda s: bucket_pb2.DeleteObjectRequest(project_id="blue", object="main:f"),
         _named("main:f"),
+    ),
+    Step(
+        "StoreUpkeepService/ScrubStore",
+        lambda s: store_upkeep_pb2.ScrubStoreRequest(project_id="blue", store="main", is_anew=True),
+        _named("main"),
+        details={"is_anew": "true"},
+    ),
+    Step(
+        "StoreUpkeepService/RepackStore",
+        lambda s: store_upkeep_pb2.RepackStoreRequest(project_id="blue", store="main", is_dry_run=True),
+        _named("main"),
+        details={"is_dry_run": "true"},
     ),
     Step(
         "IdentityService/DeleteProject",

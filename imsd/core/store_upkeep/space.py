@@ -12,7 +12,7 @@ from imsd.core import checks
 from imsd.core.image_access import owned_image, require_active
 from imsd.core.runtime import Runtime
 from imsd.metadata import pack_space
-from imsd.metadata.pack_space import ProjectSpace
+from imsd.metadata.pack_space import PackedSpace, ProjectSpace
 from imsd.metadata.quotas import COUNTED_STATUSES
 from imsd.metadata.records import ImageRecord, ImageStatus
 
@@ -73,6 +73,11 @@ class Space:
             found.counted_at if found.pack_count else runtime.clock(),
             found.due_packs == 0,
         )
+
+    async def of_store(self, store_name: str) -> PackedSpace:
+        """What the packs of a store take, and how much of it was needed when that was counted last."""
+        async with self._runtime.database.reading() as c:
+            return await pack_space.packed_space(c, store_name)
 
     async def of_project(self, project_id: str) -> ProjectSpace:
         """What the images of a project take now. Raises InvalidRequest."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import structlog
 
 from imsd.contract import ImsError
+from imsd.core.dispatcher import Dispatcher
 from imsd.core.runtime import Runtime
+
+from .counting import PackCounting
+from .repack_jobs import RepackJobs
+from .scrub_jobs import ScrubJobs, ScrubSettings
+from .space import Space
 
 log = structlog.get_logger(__name__)
 
@@ -16,13 +23,28 @@ log = structlog.get_logger(__name__)
 Chore = Callable[[str], Awaitable[object]]
 
 
-class StoreUpkeep:
-    """Does ``chores``, in this order, for one ready store after the other."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpkeepSettings:
+    """``dead_percent``: packs of which so much is dead are repacked by themselves; 0: none."""
 
-    def __init__(self, runtime: Runtime, *chores: Chore) -> None:
+    scrubs: ScrubSettings
+    dead_percent: int
+
+
+class StoreUpkeep:
+    """Counts, scrubs and repacks one ready store after the other, when that is due."""
+
+    def __init__(self, runtime: Runtime, dispatcher: Dispatcher, settings: UpkeepSettings) -> None:
         self._runtime = runtime
-        self._chores = chores
+        self._counting = PackCounting(runtime)
+        self.space = Space(runtime, self._counting)
+        self.scrubs = ScrubJobs(runtime, dispatcher, settings.scrubs)
+        self.repacking = RepackJobs(runtime, dispatcher, settings.dead_percent)
         self._periodic: asyncio.Task[None] | None = None
+
+    def choose(self, store_name: str) -> str:
+        """The store that a request names, or the default one. Raises NotFound, Unavailable."""
+        return self._runtime.stores.choose(store_name)
 
     def start(self, interval_seconds: float) -> None:
         """Begin now, and again every ``interval_seconds``."""
@@ -35,8 +57,9 @@ class StoreUpkeep:
 
     async def tick(self) -> None:
         """One round."""
+        chores = (self._counting.count_store, self.scrubs.start_if_due, self.repacking.start_if_due)
         for store_name in self._runtime.stores.ready_names():
-            for chore in self._chores:
+            for chore in chores:
                 await _attempt(store_name, chore)
 
     async def _forever(self, interval_seconds: float) -> None:

@@ -34,6 +34,8 @@ from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.export_image import ExportImage
 from imsd.core.workflows.move_image import MoveImage
+from imsd.core.workflows.repack_store import RepackStore
+from imsd.core.workflows.scrub_store import ScrubStore
 from imsd.core.workflows.verify_image import VerifyImage
 from imsd.guest.inspector import GuestInspector, Read
 from imsd.guest.report import GuestReport, not_inspected
@@ -82,6 +84,8 @@ class ImportService:
             JobKind.COPY_IMAGE: CopyImage(self.sweeper, ImageMaker(self.inspector)),
             JobKind.MOVE_IMAGE: MoveImage(self.sweeper),
             JobKind.VERIFY_IMAGE: VerifyImage(self.sweeper),
+            JobKind.SCRUB_STORE: ScrubStore(),
+            JobKind.REPACK_STORE: RepackStore(self.sweeper),
         }
         outlet = Outlet(runtime, self.sweeper, SpoolFolder(None, MIB))
         policy = ExportPolicy(runtime.limits, ("Ubuntu",))

@@ -1,0 +1,117 @@
+"""Which packs are mostly dead, which manifests list them, and how images come to another manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, false, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from imsd.chunks.index import Holder, HolderKind
+from imsd.contract import Conflict
+
+from . import chunk_index
+from .pack_space import LIVE
+from .rows import in_batches
+from .tables import chunk, image, manifest_holder, pack, pack_reference
+
+
+class DeadShare(NamedTuple):
+    """Packs that are mostly dead: how many, their bytes, and how many of these nobody needs."""
+
+    pack_count: int
+    pack_bytes: int
+    dead_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image that has a manifest. ``data_size``: of its disk, in bytes."""
+
+    id: str
+    project_id: str
+    data_size: int
+
+
+async def dead_share(c: AsyncConnection, store: str, dead_percent: int) -> DeadShare:
+    """Of packs of which at least ``dead_percent`` is needed by nobody, if that is counted and current."""
+    size, live = func.sum(pack.c.size_bytes), func.sum(pack.c.live_bytes)
+    query = select(func.count(), func.coalesce(size, 0), func.coalesce(size - live, 0))
+    row = (await c.execute(query.where(*_is_dead(store, dead_percent)))).one()
+    return DeadShare(*(int(value) for value in row))
+
+
+async def dead_packs(c: AsyncConnection, store: str, dead_percent: int, limit: int) -> Sequence[str]:
+    """These packs, those with the least that is needed first."""
+    query = select(pack.c.id).where(*_is_dead(store, dead_percent))
+    return (await c.execute(query.order_by(pack.c.live_bytes, pack.c.id).limit(limit))).scalars().all()
+
+
+async def manifests_listing(c: AsyncConnection, packs: Collection[str]) -> Sequence[str]:
+    """The manifests that list any of these packs."""
+    found: set[str] = set()
+    for batch in in_batches(list(packs)):
+        query = select(pack_reference.c.holder_id).where(
+            pack_reference.c.holder_kind == HolderKind.MANIFEST, pack_reference.c.pack_id.in_(batch)
+        )
+        found.update((await c.execute(query)).scalars())
+    return sorted(found)
+
+
+async def images_with(c: AsyncConnection, manifest_id: str) -> Sequence[ListedImage]:
+    """The images that hold a manifest, the oldest first."""
+    query = (
+        select(image.c.id, image.c.project_id, image.c.data_size)
+        .join(manifest_holder, manifest_holder.c.holder_id == image.c.id)
+        .where(
+            manifest_holder.c.manifest_id == manifest_id,
+            manifest_holder.c.holder_kind == HolderKind.IMAGE,
+        )
+        .order_by(image.c.created_at, image.c.id)
+    )
+    return [ListedImage(*row) for row in await c.execute(query)]
+
+
+async def domain_of(c: AsyncConnection, packs: Collection[str]) -> str:
+    """In which domain chunks of these packs are found; empty when none is."""
+    for batch in in_batches(sorted(packs)):
+        query = select(chunk.c.domain).where(chunk.c.pack_id.in_(batch)).limit(1)
+        if found := (await c.execute(query)).scalar():
+            return str(found)
+    return ""
+
+
+async def switch_images(
+    c: AsyncConnection, from_manifest: str, to_manifest: str, writer: Holder, packs: Collection[str]
+) -> int:
+    """Let every image that holds a manifest hold another one of the same disk; returns how many there are.
+
+    None changes anything. Raises Conflict, as `chunk_index.switch_manifest`.
+    """
+    ids = [each.id for each in await images_with(c, from_manifest)]
+    if not ids:
+        return 0
+    await chunk_index.switch_manifest(
+        c,
+        from_manifest=from_manifest,
+        to_manifest=to_manifest,
+        writer=writer,
+        packs=packs,
+        image_ids=ids,
+    )
+    for batch in in_batches(ids):
+        change = update(image).where(image.c.id.in_(batch), image.c.manifest_id == from_manifest)
+        if (await c.execute(change.values(manifest_id=to_manifest))).rowcount != len(batch):
+            raise Conflict(f"an image does not have the manifest {from_manifest} that it holds")
+    return len(ids)
+
+
+def _is_dead(store: str, dead_percent: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        pack.c.store == store,
+        pack.c.state == LIVE,
+        pack.c.is_count_due == false(),
+        pack.c.live_bytes * 100 <= pack.c.size_bytes * (100 - dead_percent),
+    )
