@@ -79,7 +79,7 @@ class S3StoreOptions:
     part_bytes: int = 8 * MIB
 
     # Parts of all ingests that are on their way at once, 1 to 64; each takes memory besides.
-    parts_at_once: int = 6
+    parts_at_once: int = 4
 
     # Requests that read, of the whole store, 1 to 256.
     requests_at_once: int = 16

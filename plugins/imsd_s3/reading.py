@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_GAP_BYTES: Final = 64 << 10
 
 # Of one request. What breaks is asked for again as a whole.
-MAX_REQUEST_BYTES: Final = 8 << 20
+MAX_REQUEST_BYTES: Final = 4 << 20
 
 # A blob that somebody replaces while it is read is read again so often.
 MAX_VERSIONS: Final = 3

@@ -16,7 +16,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmark import conversions, dedup, delta, downloads, imports, inspection, limits, lists, report
+from tests.benchmark import (
+    conversions,
+    dedup,
+    delta,
+    downloads,
+    imports,
+    inspection,
+    limits,
+    lists,
+    report,
+    s3,
+)
 from tests.benchmark.disks import ROOT, Disks, describe
 from tests.benchmark.report import Row
 from tests.benchmark.stopwatch import Times
@@ -38,6 +49,7 @@ GROUPS: dict[str, Group] = {
     "latency": limits.latency,
     "inspect": inspection.stored_image,
     "lists": lists.lists,
+    "s3": s3.s3_import,
 }
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,14 @@ def our_environment() -> dict[str, str]:
 
 
 class OurDaemon:
-    """`imsd serve` on embedded defaults with its state in ``folder``, which is made and removed."""
+    """`imsd serve` on embedded defaults with its state in ``folder``, which is made and removed.
 
-    def __init__(self, folder: Path) -> None:
+    ``settings``: variables of its environment, beside those.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self._settings = dict(settings or {})
         self.process: subprocess.Popen[bytes] | None = None
         self._socket_folder = Path(tempfile.mkdtemp(prefix="imsd-bench."))
         self.address = f"unix:{self._socket_folder}/imsd.sock"
@@ -97,7 +101,7 @@ class OurDaemon:
     def environment(self) -> dict[str, str]:
         """Defaults only, whatever this machine's own configuration says; but for how many images may be."""
         settings = {"IMSD_CONFIG": os.devnull, "IMSD_QUOTAS__IMAGES": "-1"}
-        return {**our_environment(), "IMSD_ADDRESS": self.address, **settings}
+        return {**our_environment(), "IMSD_ADDRESS": self.address, **settings, **self._settings}
 
     def peak_memory_bytes(self) -> int:
         """The most memory the daemon held at once so far (VmHWM, see proc(5))."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -33,6 +34,7 @@ from imsd.contract import (
     ImsError,
     InvalidRequest,
     LimitExceeded,
+    MissingLibrary,
     Unavailable,
 )
 from tests.faulty_way import Fault, faulty_way, status_answer
@@ -335,6 +337,16 @@ async def test_a_service_that_is_full_is_told(
                 await put(store, content)
             assert caught.value.reason == "CAPACITY_EXHAUSTED"
             assert caught.value.hint
+
+
+async def test_without_the_library_the_store_is_skipped(
+    options: S3StoreOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(MissingLibrary) as caught:
+        async with open_s3_store(options):
+            pass
+    assert "imsd[s3]" in str(caught.value)
 
 
 async def test_a_key_that_was_replaced_is_read_again(
