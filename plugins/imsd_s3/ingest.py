@@ -39,8 +39,8 @@ LATER_SIZES: Final = 4
 # How long an ingest that is left waits for the service to forget its parts.
 ABORT_SECONDS: Final = 10.0
 
-# How long a commit that is cancelled waits for the answer to what was sent: the service may well have it, and
-# who looks next should see how it ended.
+# How long who is cancelled waits for the answer to what was sent: the service may well have it. Who looks
+# next should see how a commit ended, and an upload that was begun has to be aborted.
 LINGER_SECONDS: Final = 10.0
 
 
@@ -156,16 +156,15 @@ class S3Ingest(Ingest):
                 hint="set part_bytes of the store higher",
             )
         if not self._upload_id:
-            self._upload_id = await self._begin()
+            await _lingering(asyncio.create_task(self._begin()))
         units = await self._room.take(self._units())
         part, self._part = self._part, bytearray()
         number = len(self._sending) + 1
         self._sending.append(asyncio.create_task(self._send(number, part, units)))
 
-    async def _begin(self) -> str:
-        upload_id = await objects.begin_upload(self._connection, self._key, self._headers())
-        self._running.ids.add(upload_id)
-        return upload_id
+    async def _begin(self) -> None:
+        self._upload_id = await objects.begin_upload(self._connection, self._key, self._headers())
+        self._running.ids.add(self._upload_id)
 
     async def _send(self, number: int, part: bytearray, units: int) -> str:
         try:
@@ -239,14 +238,14 @@ class S3Ingest(Ingest):
                 self._running.ids.discard(self._upload_id)
 
 
-async def _lingering(commit: asyncio.Task[None]) -> None:
-    """Wait for ``commit``; who is cancelled meanwhile waits a little longer."""
+async def _lingering(sent: asyncio.Task[None]) -> None:
+    """Wait for the answer to what was ``sent``; who is cancelled meanwhile waits a little longer."""
     try:
-        await asyncio.shield(commit)
+        await asyncio.shield(sent)
     except asyncio.CancelledError:
-        late = asyncio.get_running_loop().call_later(LINGER_SECONDS, commit.cancel)
-        await wait_through([commit])
+        late = asyncio.get_running_loop().call_later(LINGER_SECONDS, sent.cancel)
+        await wait_through([sent])
         late.cancel()
-        if not commit.cancelled():
-            commit.exception()  # retrieved here, or asyncio logs it as lost
+        if not sent.cancelled():
+            sent.exception()  # retrieved here, or asyncio logs it as lost
         raise

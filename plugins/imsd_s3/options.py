@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from imsd.contract import BLOB_ID, InvalidRequest
+from imsd.contract import InvalidRequest
 
 MIB: Final = 1 << 20
 
@@ -17,6 +17,7 @@ MIB: Final = 1 << 20
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}\Z")
+_FOLDERS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*\Z")
 _CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}\Z")
 
 # Keys of S3 have at most 1,024 bytes, ids of blobs up to 255.
@@ -100,7 +101,7 @@ class S3StoreOptions:
     def __post_init__(self) -> None:
         _check(_BUCKET.match(self.bucket), "bucket", f"{self.bucket[:80]!r} is no name of a bucket")
         _check(_REGION.match(self.s3_region), "s3_region", f"{self.s3_region[:80]!r} is no region")
-        is_path = not self.prefix or (BLOB_ID.match(self.prefix[:255]) and len(self.prefix) <= _MAX_PREFIX)
+        is_path = not self.prefix or (_FOLDERS.match(self.prefix) and len(self.prefix) <= _MAX_PREFIX)
         _check(is_path, "prefix", f"{self.prefix[:80]!r} is no prefix: folders, without a slash at the ends")
         for key, (lowest, highest) in _RANGES.items():
             value = getattr(self, key)

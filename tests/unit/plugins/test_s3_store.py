@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import ssl
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from imsd_s3 import connection as connection_module
+from imsd_s3 import ingest as ingest_module
 from imsd_s3 import objects, stale_uploads
 from imsd_s3.connection import opened_connection
 from imsd_s3.ingest import RunningUploads
@@ -115,6 +117,7 @@ GOOD: dict[str, Any] = {"bucket": "images", "endpoint": "https://s3.example.org"
         ("prefix", "images/"),
         ("prefix", "../images"),
         ("prefix", "a" * 800),
+        ("prefix", "a" * 300 + "/../b"),
         ("s3_region", "eu west"),
         ("part_bytes", 1),
         ("part_bytes", 1 << 40),
@@ -430,6 +433,37 @@ async def test_an_ingest_that_is_left_leaves_no_upload(options: S3StoreOptions, 
         await ingest.write([bytes(12 * MIB)])
     async with opened_connection(options) as connection:
         assert await _uploads(connection) == []
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_an_ingest_that_is_cancelled_when_its_upload_begins_leaves_none(
+    options: S3StoreOptions, store: BlobStore, turns: int
+) -> None:
+    async def write() -> None:
+        async with store.begin(BLOB) as ingest:
+            await ingest.write([bytes(6 * MIB)])
+
+    writing = asyncio.create_task(write())
+    for _ in range(turns):
+        await asyncio.sleep(0.001)
+    writing.cancel()
+    await asyncio.wait([writing])
+    async with opened_connection(options) as connection:
+        assert await _uploads(connection) == []
+
+
+async def test_a_long_blob_has_larger_parts_and_one_that_is_too_long_an_error(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "PARTS_OF_ONE_SIZE", 1)
+    monkeypatch.setattr(ingest_module, "MAX_PARTS", 2)
+    content = random.Random(31).randbytes(25 * MIB)  # a part of 5 MiB and one of 20
+    await put(store, content)
+    assert await store.read(BLOB, [ByteRange(0, len(content))]) == [content]
+    with pytest.raises(LimitExceeded) as caught:
+        await put(store, bytes(46 * MIB), "longer")
+    assert caught.value.reason == "CAPACITY_EXHAUSTED"
+    assert "part_bytes" in caught.value.hint
 
 
 async def test_the_environment_of_the_programs_of_aws_changes_nothing(
