@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -190,16 +189,7 @@ async def opened_connection(options: S3StoreOptions) -> AsyncIterator[Connection
     authorities = await run_blocking(_authorities, options)
     trusted = await run_blocking(_trusting, authorities)
     timeouts = aiohttp.ClientTimeout(total=None, sock_connect=options.connect_seconds)
-
-    def opened_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-        opened = socket.socket(*address[:3])
-        # A connection that is closed still sends what it has; when nobody takes that, the kernel ends it.
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * options.stall_seconds))
-        return opened
-
-    connector = aiohttp.TCPConnector(
-        limit=0, ssl=trusted, keepalive_timeout=KEEPALIVE_SECONDS, socket_factory=opened_socket
-    )
+    connector = aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=KEEPALIVE_SECONDS)
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=timeouts,

@@ -290,7 +290,7 @@ def open_connections(port: int) -> int:
 async def test_a_cancelled_ingest_leaves_nothing_and_touches_no_buffer(
     open_store: OpenStore, way: FaultyWay
 ) -> None:
-    async with open_store(stall_seconds=3.0, retries=0, parts_at_once=1) as store:
+    async with open_store(stall_seconds=60.0, retries=0, parts_at_once=1) as store:
         way.add(Fault(fits=is_part, stall_request_after=MIB, times=None))
         buffer = bytearray(6 * MIB)
 
