@@ -34,6 +34,9 @@ OTHER_PREFIXES = ("IMSD_TEST_", "IMSD_BENCH_", "IMSD_DEMO_")
 # A key of which one of these words is a part has a value that is not shown.
 SECRET_WORDS = ("secret", "password", "token", "credential")
 
+# Of keys that say where a secret is kept.
+PLACE_ENDINGS = ("_file", "_credential")
+
 HIDDEN = "********"
 
 DEFAULT = "default"
@@ -227,7 +230,8 @@ def _as_text(key: Sequence[str], value: Any) -> str:
 
 
 def _is_secret(key: Sequence[str]) -> bool:
-    return any(word in key[-1].lower() for word in SECRET_WORDS)
+    name = key[-1].lower()
+    return any(word in name for word in SECRET_WORDS) and not name.endswith(PLACE_ENDINGS)
 
 
 def _size(value: int) -> str:

@@ -179,6 +179,18 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     assert "hush" not in str(shown)
 
 
+def test_where_a_secret_is_kept_is_no_secret(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        '[key_services.bao]\ndriver = "transit"\nsecret_id_file = "/etc/imsd/id"\n'
+        'token_credential = "imsd-bao"\ntoken = "hush"\nsecret_file_key = "hush"\n',
+    )
+    shown = values(load_config(file))
+    assert shown["key_services.bao.secret_id_file"] == "/etc/imsd/id"
+    assert shown["key_services.bao.token_credential"] == "imsd-bao"
+    assert "hush" not in str(shown)
+
+
 def test_every_key_is_a_row(tmp_path: Path) -> None:
     shown = values(load_config(flags={"state_dir": tmp_path}))
     assert {key.split(".")[0] for key in shown} == set(Config.model_fields)
