@@ -125,7 +125,7 @@ async def open_block_server(config: Config) -> AsyncIterator[BlockServerPlaces]:
         files = DescriptionFiles(places.state / "attachments")
         attachments = Attachments(disks, files, TraceFiles(places.state / "traces"), rules)
         stack.push_async_callback(attachments.close)
-        control = Control(attachments, version_of("imsd"))
+        control = Control(attachments, version_of("imsd"), str(places.state))
         stack.push_async_callback(control.close)
         try:
             restored = await attachments.start()

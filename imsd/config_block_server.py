@@ -19,6 +19,9 @@ class BlockServer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
+    # Whether the daemon starts it when it is needed and does not run. No where systemd does.
+    autostart: bool = True
+
     # The directory of its sockets; none: /run/imsd-nbd for root, else in the user's runtime directory or the
     # state directory.
     run_dir: OptionalPath = None

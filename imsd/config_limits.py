@@ -50,6 +50,7 @@ class Limits(BaseModel):
 
     # Tags of an image.
     max_tags_per_image: int = _limit("max_tags_per_image")
+    max_attachments_per_project: int = _limit("max_attachments_per_project")
 
     @model_validator(mode="after")
     def _smallest_is_not_above_largest(self) -> Self:

@@ -6,22 +6,23 @@ import asyncio
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 import imsd
 from imsd.allocator import keep_loaded_objects
+from imsd.block_server_start import block_server_of
 from imsd.chunks.decode_pool import DecodePool
 from imsd.chunks.spool import SpoolFolder
 from imsd.config import Config
 from imsd.contract import ImsError, run_blocking
 from imsd.core.access import Access
+from imsd.core.attachments.attachment_services import attachment_services
 from imsd.core.background import Background
 from imsd.core.bucket_sections import configured_buckets
 from imsd.core.bucket_usage import BucketUsage
@@ -42,7 +43,6 @@ from imsd.core.image_making import ImageMaker
 from imsd.core.image_states import ImageStates
 from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
-from imsd.core.import_roots import ImportRoots
 from imsd.core.job_board import JobBoard
 from imsd.core.job_run import Workflow
 from imsd.core.jobs import Jobs
@@ -69,10 +69,8 @@ from imsd.core.store_upkeep.upkeep import StoreUpkeep, UpkeepSettings
 from imsd.core.stores.image_moves import ImageMoves
 from imsd.core.stores.store_list import Stores
 from imsd.core.sweeper import Sweeper
-from imsd.core.trace_services import trace_services
+from imsd.core.trace_services import TraceServices, trace_services
 from imsd.core.uploads import Uploads
-from imsd.core.url_policy import UrlPolicy
-from imsd.core.url_settings import UrlLimits, UrlSettings, trusted_authorities
 from imsd.core.usage import Usage
 from imsd.core.workflows.change_members import AddMembers, RemoveMembers, UpdateMembers
 from imsd.core.workflows.copy_image import CopyImage
@@ -92,6 +90,7 @@ from imsd.metadata.database import open_database
 from imsd.metadata.records import JobKind
 from imsd.metadata.service import service_id
 from imsd.network_access import oidc_tokens, server_tls
+from imsd.opened_sources import open_sources
 from imsd.own_places import closed_places, require_apart
 from imsd.service_notify import notify
 
@@ -139,10 +138,9 @@ class Daemon:
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
         self._bucket_usage = BucketUsage(runtime, around.buckets)
         self._access = access = Access(runtime.database, around.policies)
-        self._traces = trace_services(
-            runtime, around.trace_secret, config.state_dir / "trace-ends", config.trace_retention_days
-        )
+        self._traces = _trace_services(runtime, around, config)
         self._reloading = asyncio.Lock()
+        self._disks = attachment_services(runtime, self._sweeper, block_server_of(config), config.state_dir)
         images = Images(runtime)
         self._deletion = ImageDeletion(runtime, self._sweeper)
         self._upkeep = StoreUpkeep(runtime, self._dispatcher, _upkeep_settings(config))
@@ -165,6 +163,7 @@ class Daemon:
                 members=Members(runtime, self._dispatcher),
                 buckets=around.buckets,
                 objects=BucketObjects(runtime, around.buckets, targets),
+                attachments=self._disks.attachments,
                 drivers=around.drivers,
                 stores=Stores(runtime),
                 access=access,
@@ -191,8 +190,10 @@ class Daemon:
             self.uploads.expire,
             self._deletion.purge_due,
             self._keys.look_after,
+            self._disks.keeper.tidy,
         )
         self._upkeep.start(self._config.sweep_interval_seconds)
+        self._disks.keeper.start()
         self._usage.start()
         self._bucket_usage.start()
         await self._server.start(self._config.socket_mode, self._config.socket_group)
@@ -218,6 +219,7 @@ class Daemon:
         drain = self._config.drain_seconds
         self._jobs.stop_watching()
         await asyncio.gather(self._server.drain(drain), self._dispatcher.stop(drain))
+        await self._disks.keeper.stop()
         await self.uploads.close()
         await self._sweeper.stop()
         await self._upkeep.stop()
@@ -243,6 +245,11 @@ def _workflows(
         JobKind.REMOVE_MEMBERS: RemoveMembers(),
         JobKind.ROTATE_KEY: RotateKey(keys),
     }
+
+
+def _trace_services(runtime: Runtime, around: Surroundings, config: Config) -> TraceServices:
+    ends = config.state_dir / "trace-ends"
+    return trace_services(runtime, around.trace_secret, ends, config.trace_retention_days)
 
 
 @asynccontextmanager
@@ -289,7 +296,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
         )
         inspector = await stack.enter_async_context(_open_inspector())
         closed = await run_blocking(closed_places, config, own_stores, own_buckets, own_keys)
-        sources = await stack.enter_async_context(_open_sources(config, closed, buckets, pool))
+        sources = await stack.enter_async_context(open_sources(config, closed, buckets, pool))
         around = Surroundings(
             sources=sources,
             buckets=buckets,
@@ -320,34 +327,6 @@ async def _open_inspector() -> AsyncIterator[GuestInspector]:
         yield inspector
     finally:
         await inspector.close()
-
-
-@asynccontextmanager
-async def _open_sources(
-    config: Config, closed: Sequence[Path], buckets: Buckets, pool: DecodePool
-) -> AsyncIterator[Sources]:
-    """``closed``: as of `ImportRoots`. Raises InvalidRequest (INVALID_CONFIGURATION)."""
-    said = config.url_import
-    policy = UrlPolicy(
-        allow_http=said.allow_http,
-        ports=said.ports,
-        allowed_networks=map(str, said.allowed_networks),
-    )
-    url_limits = UrlLimits(
-        connections=said.connections,
-        max_connections=said.max_connections,
-        connect_seconds=said.connect_seconds,
-        stall_seconds=said.stall_seconds,
-        retry_seconds=said.retry_seconds,
-    )
-    projects = {Path(root): projects for root, projects in config.import_root_projects.items()}
-    roots = ImportRoots(config.import_roots, closed, projects)
-    urls = UrlSettings(policy, url_limits, trusted_authorities(said.ca_file))
-    sources = Sources(urls, roots, buckets, pool, config.upload_part_bytes)
-    try:
-        yield sources
-    finally:
-        await sources.close()
 
 
 def run(config: Config) -> None:

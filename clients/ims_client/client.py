@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from .address import default_address, parse_address
+from .attachments import AttachmentCalls
 from .buckets import BucketCalls
 from .catalog import CatalogCalls, DriverCalls
 from .channel import Credentials, open_channel
@@ -37,6 +38,7 @@ class ImsClient:
         self.members = MemberCalls(connection)
         self.catalog = CatalogCalls(connection)
         self.buckets = BucketCalls(connection)
+        self.attachments = AttachmentCalls(connection)
         self.drivers = DriverCalls(connection)
         self.keys = KeyCalls(connection)
         self.stores = StoreCalls(connection)

@@ -33,6 +33,7 @@ GROUPS = {
     "upload": "imsctl.upload_group",
     "member": "imsctl.member_group",
     "tag": "imsctl.tag_group",
+    "attachment": "imsctl.attachment_group",
     "bucket": "imsctl.bucket_group",
     "object": "imsctl.object_group",
     "key": "imsctl.key_group",

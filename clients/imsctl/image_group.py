@@ -10,6 +10,7 @@ from ims_client import vendor_names
 from imsd.v1 import image_pb2, job_pb2
 
 from . import (
+    image_attach,
     image_convert,
     image_copy,
     image_digest,
@@ -42,7 +43,7 @@ from .output import print_fields, print_json
 from .session import FAILED, Session
 
 # These add their commands to the group.
-ADDED = (image_list, image_move, image_set, image_space, image_state)
+ADDED = (image_attach, image_list, image_move, image_set, image_space, image_state)
 
 IMPORT_HELP = (
     "A disk image, or an https:// URL that the daemon fetches; - is standard input, whose end is taken "

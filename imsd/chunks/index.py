@@ -6,9 +6,9 @@
 * Every pack that anything needs has a reference: by the job or upload that writes or found it, later by
   the manifest that lists it. A *dedup hit is a hint*: `find` returns a chunk only from a pack that is
   `live`, and inserts the caller's reference in the same transaction.
-* Manifests are held by images, jobs and readers. A manifest without holder is condemned, and with it go
-  its references to packs; a pack without reference is condemned, and with it go its index rows, all in
-  one transaction, and only then the bytes.
+* Manifests are held by images, jobs, readers and attachments. A manifest without holder is condemned, and
+  with it go its references to packs; a pack without reference is condemned, and with it go its index rows,
+  all in one transaction, and only then the bytes.
 * A holder with a fence (a job's run, an upload's writer) is checked in the same transaction: a zombie
   gets `Conflict` and changes nothing.
 """
@@ -46,6 +46,7 @@ class HolderKind(StrEnum):
     MANIFEST = "manifest"
     IMAGE = "image"
     READER = "reader"
+    ATTACHMENT = "attachment"
 
 
 @dataclass(frozen=True, slots=True)

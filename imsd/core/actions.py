@@ -206,6 +206,14 @@ _BUCKETS = {
     "DeleteObject": _changes("deleteObject", "ims:objects:delete", "object", "object"),
 }
 
+_ATTACHMENTS = {
+    # The bytes leave the service, as by a download.
+    "AttachImage": _changes("attachImage", "ims:images:export", **_IMAGE),
+    "GetAttachment": _reads("ims:images:get", "attachment", "attachment_id"),
+    "ListAttachments": _reads("ims:images:list", "attachment"),
+    "DetachImage": _changes("detachImage", "ims:images:export", "attachment", "attachment_id"),
+}
+
 _IDENTITY = {
     "GetCaller": _reads(OPEN, "caller"),
     "CreateProject": _changes("createProject", "ims:identity:manage", "project", "id"),
@@ -283,6 +291,7 @@ _SERVICES = {
     "TagService": _TAGS,
     "QuotaService": _QUOTAS,
     "BucketService": _BUCKETS,
+    "AttachmentService": _ATTACHMENTS,
     "IdentityService": _IDENTITY,
     "PolicyService": _POLICIES,
     "TraceService": _TRACES,

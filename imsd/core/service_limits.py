@@ -143,6 +143,9 @@ class ServiceLimits:
         "Tags of an image.",
         "Table 5-6, Maximum number of tags that can be added to a private image",
     )
+    max_attachments_per_project: int = _count(
+        100, "attachments", 10_000, "Images of a project that are attached at once.", ""
+    )
     # What a project may have unless it has a quota of its own, by resource: see `quotas`.
     quotas: Mapping[str, int] = field(default_factory=dict)
 

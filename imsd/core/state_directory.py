@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from imsd.contract import FailedPrecondition, InvalidRequest
+
+from .limits import UUID
 
 _SECRET_BYTES = 32
 
@@ -66,6 +69,24 @@ def token_secret(path: Path) -> bytes:
         secret = secrets.token_bytes(_SECRET_BYTES)
         out.write(secret)
     return secret
+
+
+def host_id(path: Path) -> str:
+    """The id of this state directory, made once: of the machine, for what is on one machine only.
+
+    Raises FailedPrecondition (INVALID_CONFIGURATION) for a file that holds none.
+    """
+    file = path / "host-id"
+    if not file.exists():
+        write_durably(file, f"{uuid.uuid4()}\n".encode())
+    found = file.read_bytes().decode(errors="replace").strip()
+    if not UUID.match(found):
+        raise FailedPrecondition(
+            f"{file} holds no id",
+            reason="INVALID_CONFIGURATION",
+            hint="restore it from a backup, or remove it: what was attached is on another machine then",
+        )
+    return found
 
 
 def trace_secret(path: Path) -> bytes:

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from imsd.contract import InvalidRequest, run_blocking
 from imsd.core.access import Access
+from imsd.core.attachments.attachments import Attachments
 from imsd.core.buckets import BucketPages, Buckets
 from imsd.core.downloads import Downloads
 from imsd.core.driver_list import DriverList
@@ -47,6 +48,8 @@ from imsd.core.trace_services import TraceServices
 from imsd.core.uploads import Uploads
 from imsd.core.usage import Usage
 from imsd.v1 import (
+    attachment_pb2,
+    attachment_pb2_grpc,
     bucket_pb2,
     bucket_pb2_grpc,
     catalog_pb2,
@@ -79,6 +82,7 @@ from imsd.v1 import (
     upload_pb2_grpc,
 )
 
+from .attachment_servicer import AttachmentServicer
 from .bucket_servicer import BucketServicer
 from .call_trace import CallTraces
 from .catalog_servicer import CatalogServicer
@@ -122,6 +126,7 @@ SERVICES = tuple(
         (quota_pb2, "QuotaService"),
         (identity_pb2, "IdentityService"),
         (bucket_pb2, "BucketService"),
+        (attachment_pb2, "AttachmentService"),
         (policy_pb2, "PolicyService"),
         (trace_pb2, "TraceService"),
         (store_upkeep_pb2, "StoreUpkeepService"),
@@ -153,6 +158,7 @@ class Core:
     identity: IdentityServices
     buckets: Buckets
     objects: BucketObjects
+    attachments: Attachments
     drivers: DriverList
     stores: Stores
     usage: Usage
@@ -258,6 +264,7 @@ def _add_servicers(servers: ServerPair, core: Core, files: HandedFiles, max_uplo
     upkeep = StoreUpkeepServicer(core.upkeep, core.jobs, core.access)
     add(store_upkeep_pb2_grpc.add_StoreUpkeepServiceServicer_to_server, upkeep)
     add(bucket_pb2_grpc.add_BucketServiceServicer_to_server, buckets)
+    add(attachment_pb2_grpc.add_AttachmentServiceServicer_to_server, AttachmentServicer(core.attachments))
     add(job_pb2_grpc.add_JobServiceServicer_to_server, JobServicer(core.jobs))
     add(member_pb2_grpc.add_MemberServiceServicer_to_server, MemberServicer(core.members, core.jobs))
     add(catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogServicer(runtime))

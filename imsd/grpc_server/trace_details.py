@@ -34,6 +34,7 @@ TRACED: Final = (
     "is_protected",
     "is_final",
     "is_withdrawn",
+    "force",
     "replacement_image_id",
     "visibility",
     "product_code",

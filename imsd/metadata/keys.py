@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, RowMapping, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .attachment_tables import attachment
 from .key_tables import data_key, encryption_key
 from .rows import Marker, beyond, in_batches, to_row
 from .tables import image, upload
@@ -193,7 +194,7 @@ async def replace_wrapped(
 
 
 async def forget_data_key(c: AsyncConnection, image_id: str) -> None:
-    """Forget the data key of an image that is gone, unless an upload is still to become that image.
+    """Forget the data key of an image that is gone, unless an upload is still to become it or it is attached.
 
     What is under it is lost from then on.
     """
@@ -202,6 +203,7 @@ async def forget_data_key(c: AsyncConnection, image_id: str) -> None:
             data_key.c.image_id == image_id,
             ~exists().where(image.c.id == image_id),
             ~exists().where(upload.c.image_id == image_id),
+            ~exists().where(attachment.c.binding == image_id),
         )
     )
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     true,
 )
 
+from .attachment_tables import attachment
 from .columns import ID, PROJECT_ID, UtcDateTime, metadata
 from .identity_tables import (
     api_token,
@@ -37,6 +38,7 @@ from .trace_tables import trace, trace_chain, trace_intent, trace_seal
 __all__ = [
     "UtcDateTime",
     "api_token",
+    "attachment",
     "chunk",
     "data_key",
     "deleted_project",
@@ -339,7 +341,7 @@ pack_reference = Table(
     Index(None, "holder_kind", "holder_id"),
 )
 
-# Who holds a manifest: images, jobs, readers.
+# Who holds a manifest: images, jobs, readers, attachments.
 manifest_holder = Table(
     "manifest_holder",
     metadata,

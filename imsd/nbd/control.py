@@ -52,11 +52,12 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
 
 
 class Control:
-    """Answers messages about ``attachments``; ``release``: the version of the program."""
+    """Answers messages about ``attachments``; ``release``: of the program, ``state_dir``: its own."""
 
-    def __init__(self, attachments: Attachments, release: str) -> None:
+    def __init__(self, attachments: Attachments, release: str, state_dir: str = "") -> None:
         self._attachments = attachments
         self._release = release
+        self._state_dir = state_dir
         self._instance = uuid.uuid4().hex
         self._listening: Listening | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -143,6 +144,7 @@ class Control:
             "release": self._release,
             "pid": os.getpid(),
             "instance": self._instance,
+            "state_dir": self._state_dir,
         }
 
     async def _attach(self, message: Mapping[str, Any]) -> Answer:

@@ -198,6 +198,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """the key service that has the key cannot do that"""
     ERROR_REASON_KEY_SERVICE_DENIED: _ErrorReason.ValueType  # 155
     """the key service refuses the daemon: for its operator"""
+    ERROR_REASON_BLOCK_SERVER_UNAVAILABLE: _ErrorReason.ValueType  # 170
+    """The block server.
+    it does not run, does not answer, or is not the daemon's
+    """
     ERROR_REASON_URL_REFUSED: _ErrorReason.ValueType  # 80
     """The source that a request names.
     not a URL that may be fetched, or an answer of which no image can come
@@ -399,6 +403,10 @@ ERROR_REASON_KEY_OPERATION_UNSUPPORTED: ErrorReason.ValueType  # 157
 """the key service that has the key cannot do that"""
 ERROR_REASON_KEY_SERVICE_DENIED: ErrorReason.ValueType  # 155
 """the key service refuses the daemon: for its operator"""
+ERROR_REASON_BLOCK_SERVER_UNAVAILABLE: ErrorReason.ValueType  # 170
+"""The block server.
+it does not run, does not answer, or is not the daemon's
+"""
 ERROR_REASON_URL_REFUSED: ErrorReason.ValueType  # 80
 """The source that a request names.
 not a URL that may be fetched, or an answer of which no image can come

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from imsd.core.actions import OPERATIONS
 from imsd.v1 import (
+    attachment_pb2,
     bucket_pb2,
     catalog_pb2,
     driver_pb2,
@@ -22,6 +23,7 @@ from imsd.v1 import (
 )
 
 FILES = (
+    attachment_pb2,
     bucket_pb2,
     catalog_pb2,
     driver_pb2,
@@ -68,7 +70,7 @@ def test_what_names_a_resource_is_a_field_of_the_request() -> None:
 
 def test_what_changes_an_image_takes_the_etag_that_was_read() -> None:
     """So that nobody undoes what another one did meanwhile. The others make something, or only look."""
-    making = {"CopyImage", "ExportImage", "VerifyImage"}
+    making = {"AttachImage", "CopyImage", "ExportImage", "VerifyImage"}
     without = {
         name.rpartition("/")[2]
         for name, operation in OPERATIONS.items()

@@ -56,6 +56,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.config_access": ("imsd.config_values",),
     "imsd.config_values": (),
     "imsd.network_access": ("imsd.config", "imsd.core", "imsd.grpc_server"),
+    "imsd.block_server_start": (
+        "imsd.contract",
+        "imsd.config",
+        "imsd.config_block_server",
+        "imsd.core",
+    ),
+    "imsd.opened_sources": ("imsd.config", "imsd.core", "imsd.chunks"),
     "imsd.own_places": ("imsd.contract", "imsd.config", "imsd.core"),
     # Numbers and where they come from; these two modules of the core import nothing.
     "imsd.config_limits": ("imsd.core.service_limits", "imsd.core.quota_rules"),
@@ -103,7 +110,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.grpc_server",
         "imsd.guest",
         "imsd.metadata",
+        "imsd.block_server_start",
         "imsd.network_access",
+        "imsd.opened_sources",
         "imsd.own_places",
         "imsd.service_notify",
         "imsd.trace_chain",

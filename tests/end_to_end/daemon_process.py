@@ -19,6 +19,7 @@ import grpc
 from imsd.core.store_ownership import OWNER_BLOB
 from imsd.metadata.tables import metadata
 from imsd.v1 import (
+    attachment_pb2_grpc,
     bucket_pb2_grpc,
     catalog_pb2_grpc,
     driver_pb2_grpc,
@@ -175,6 +176,7 @@ class Stubs:
         self.members: Any = member_pb2_grpc.MemberServiceStub(channel)
         self.tags: Any = tag_pb2_grpc.TagServiceStub(channel)
         self.quotas: Any = quota_pb2_grpc.QuotaServiceStub(channel)
+        self.attachments: Any = attachment_pb2_grpc.AttachmentServiceStub(channel)
         self.buckets: Any = bucket_pb2_grpc.BucketServiceStub(channel)
         self.identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
         self.policies: Any = policy_pb2_grpc.PolicyServiceStub(channel)

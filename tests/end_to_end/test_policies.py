@@ -108,7 +108,7 @@ def harmless(method: str) -> Any:
     if METHODS[method].client_streaming:
         descriptor = descriptor.fields_by_name["header"].message_type
     request = descriptor._concrete_class()
-    ids = dict.fromkeys(("image_id", "upload_id", "job_id", "token_id", "trace_id"), NIL)
+    ids = dict.fromkeys(("image_id", "upload_id", "job_id", "token_id", "trace_id", "attachment_id"), NIL)
     for field, value in {"project_id": "blue", **ids}.items():
         if field in descriptor.fields_by_name:
             setattr(request, field, value)

@@ -15,6 +15,7 @@ from imsd.grpc_server.image_servicer import ImageServicer
 from imsd.v1 import identity_pb2, image_pb2, tag_pb2, trace_pb2
 from tests.contract.test_actions import METHODS
 from tests.end_to_end import wire
+from tests.end_to_end.block_server_process import BlockServerProcess
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
 from tests.end_to_end.test_policies import harmless, make_user, reason_of_call
 from tests.end_to_end.trace_story import DISK, STEPS, Step, Story
@@ -31,10 +32,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     config = folder / "imsd.toml"
     bucket = f'driver = "localfs"\npath = "{folder}/bucket"\nprojects = ["blue"]'
     config.write_text(f"[buckets.main]\n{bucket}\n")
-    daemon = DaemonProcess(folder, config=config)
+    block_server = BlockServerProcess()
+    daemon = DaemonProcess(folder, config=config, block_server__run_dir=block_server.run_dir)
     daemon.start()
     yield daemon
     assert daemon.stop() == 0
+    block_server.close()
 
 
 @pytest.fixture

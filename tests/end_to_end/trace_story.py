@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf import field_mask_pb2
 
 from imsd.v1 import (
+    attachment_pb2,
     bucket_pb2,
     identity_pb2,
     image_pb2,
@@ -83,6 +84,7 @@ _STUBS = {
     "TagService": "tags",
     "QuotaService": "quotas",
     "BucketService": "buckets",
+    "AttachmentService": "attachments",
     "IdentityService": "identity",
 }
 
@@ -304,6 +306,17 @@ STEPS = [
         ),
         _image,
         details={"visibility": "private"},
+    ),
+    Step(
+        "AttachmentService/AttachImage", lambda s: s.image_request(attachment_pb2.AttachImageRequest), _image
+    ),
+    Step(
+        "AttachmentService/DetachImage",
+        lambda s: attachment_pb2.DetachImageRequest(
+            project_id="blue", attachment_id=s.answers["AttachImage"].id, force=True
+        ),
+        _of_answer("AttachImage"),
+        details={"force": "true"},
     ),
     Step("ImageService/DeprecateImage", lambda s: s.image_request(image_pb2.DeprecateImageRequest), _image),
     Step("ImageService/DeleteImage", lambda s: s.image_request(image_pb2.DeleteImageRequest), _image),

@@ -19,14 +19,17 @@ def verify(unit: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """The unit with a program that exists here, because systemd looks for it."""
-    text = (SYSTEMD / "imsd.service").read_text()
-    assert "ExecStart=/opt/imsd/bin/imsd serve " in text
-    copy = tmp_path / "imsd.service"
-    copy.write_text(text.replace("/opt/imsd/bin/imsd", sys.executable))
-    return copy
+PROGRAMS = {"imsd.service": "/opt/imsd/bin/imsd serve ", "imsd-nbd.service": "/opt/imsd/bin/imsd-nbd "}
+
+
+@pytest.fixture(params=PROGRAMS)
+def unit(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The unit with a program that exists here, because systemd looks for it; the other one beside it."""
+    for name, program in PROGRAMS.items():
+        text = (SYSTEMD / name).read_text()
+        assert f"ExecStart={program}" in text
+        (tmp_path / name).write_text(text.replace(program.split()[0], sys.executable))
+    return tmp_path / str(request.param)
 
 
 def test_systemd_understands_every_line_of_the_unit(unit: Path) -> None:
@@ -61,13 +64,18 @@ def test_the_example_configuration_is_accepted(tmp_path: Path) -> None:
     assert config.listen == ("unix:/run/imsd/imsd.sock",)
     assert config.socket_mode == 0o660
     assert config.stores[config.default_store]["path"] == f"{config.state_dir}/store"
+    # What the daemon starts belongs to its unit, and would end with it.
+    assert not config.block_server.autostart
+    assert str(config.block_server.run_dir) == "/run/imsd-nbd"
+    assert "RuntimeDirectory=imsd-nbd\n" in (SYSTEMD / "imsd-nbd.service").read_text()
 
 
-def test_the_sandbox_lets_the_daemon_give_its_socket_to_the_group() -> None:
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_sandbox_lets_the_daemon_give_its_socket_to_the_group(name: str) -> None:
     """@privileged, which is forbidden, contains @chown: without the later line no daemon starts."""
     filters = [
         line.partition("=")[2]
-        for line in (SYSTEMD / "imsd.service").read_text().splitlines()
+        for line in (SYSTEMD / name).read_text().splitlines()
         if line.startswith("SystemCallFilter=")
     ]
     forbidden = next(number for number, line in enumerate(filters) if "@privileged" in line)

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import typer
-from imsctl import identity_json, image_json, json_fields, store_json, trace_json
+from imsctl import attachment_json, identity_json, image_json, json_fields, store_json, trace_json
 from imsctl.command import CommonOptions
 from imsctl.command_line import GROUPS, app
 from imsctl.image_output import CSV_COLUMNS
 from typer.testing import CliRunner
 
 from imsd.v1 import (
+    attachment_pb2,
     catalog_pb2,
     driver_pb2,
     guest_pb2,
@@ -39,6 +40,7 @@ PAGES = ("README.md", "SECURITY.md", "clients/README.md", "imsd/README.md", "sys
 DOCUMENTED = {
     "image": image_json.image_fields(image_pb2.Image()),
     "guest": image_json.guest_fields(guest_pb2.GuestReport()),
+    "attachment": attachment_json.attachment_fields(attachment_pb2.Attachment()),
     "job": json_fields.job_fields(job_pb2.Job()),
     "upload": json_fields.upload_fields(upload_pb2.Upload()),
     "key": json_fields.key_fields(key_pb2.Key()),

@@ -52,6 +52,8 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         "TagService/CountImagesByTags",
         "QuotaService/GetQuotas",
         "QuotaService/ListUsage",
+        "AttachmentService/GetAttachment",
+        "AttachmentService/ListAttachments",
     ),
     UPDATING: (
         "ImageService/UpdateImage",
@@ -82,6 +84,8 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         "BucketService/ListBuckets",
         "BucketService/ListObjects",
         "BucketService/StatObject",
+        "AttachmentService/AttachImage",
+        "AttachmentService/DetachImage",
         "BucketService/GetObject",
         "BucketService/PutObject",
         "BucketService/DeleteObject",
@@ -186,6 +190,8 @@ OPERATOR_QUERIES = frozenset(
         "imsd.v1.TagService/CountImagesByTags",
         "imsd.v1.QuotaService/GetQuotas",
         "imsd.v1.QuotaService/ListUsage",
+        "imsd.v1.AttachmentService/GetAttachment",
+        "imsd.v1.AttachmentService/ListAttachments",
     }
 )
 

@@ -1,0 +1,1 @@
+"""Images offered as disks by the block server, a process beside the daemon."""
