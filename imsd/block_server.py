@@ -100,7 +100,8 @@ async def open_block_server(config: Config) -> AsyncIterator[BlockServerPlaces]:
     _make_folders(places)
     async with AsyncExitStack() as stack:
         stack.callback(os.close, _locked(places.state))
-        stores = LazyStores(stack, configured)
+        # A stack of their own, which is unwound last: they are opened while all else runs.
+        stores = LazyStores(await stack.enter_async_context(AsyncExitStack()), configured)
         pool = DecodePool(config.decode_threads or None, section.memory_bytes // 2, is_nice=False)
         stack.callback(pool.close)
         cache = StoredBytes(places.cache, section.cache_bytes)
