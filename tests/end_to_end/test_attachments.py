@@ -377,3 +377,29 @@ def test_each_attach_and_detach_leaves_a_trace(daemon: DaemonProcess, file: Path
     told = {each["name"]: each["resource_id"] for each in traces}
     assert told["attachImage"] == made["image_id"]
     assert told["detachImage"] == made["id"]
+
+
+def test_a_disk_that_is_moved_is_read_from_its_new_place(
+    start: StartDaemon, file: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "imsd.toml"
+    main, other = tmp_path / "main", tmp_path / "other"
+    sections = (f'[stores.{path.name}]\ndriver = "localfs"\npath = "{path}"\n' for path in (main, other))
+    config.write_text("\n".join(sections))
+    daemon = start(config=config, sweep_interval_seconds=0.5)
+    file.write_bytes(random_disk(40 * MIB))
+    made = attached(daemon, file)
+    reader = subprocess.Popen(["nbdcopy", made["uri"], "-"], stdout=subprocess.PIPE)
+    assert reader.stdout is not None
+    begin = reader.stdout.read(MIB)
+    daemon.imsctl("image", "move", "disk", "--to", "other")
+    until(
+        lambda: not [path for path in main.rglob("*") if path.is_file() and "packs" in path.parts],
+        "the bytes stay where the disk was",
+    )
+    assert begin + reader.stdout.read() == file.read_bytes()
+    assert reader.wait() == 0
+    reader.stdout.close()
+    assert is_same(file, made["uri"])
+    assert daemon.value("select store from attachment") == "other"
+    assert daemon.value("select count(*) from manifest_holder where holder_kind = 'attachment'") == 1
