@@ -66,8 +66,7 @@ from imsd.core.store_pool import open_store_pool
 from imsd.core.store_sections import configured_stores
 from imsd.core.store_upkeep.scrub_jobs import ScrubSettings
 from imsd.core.store_upkeep.upkeep import StoreUpkeep, UpkeepSettings
-from imsd.core.stores.image_moves import ImageMoves
-from imsd.core.stores.store_list import Stores
+from imsd.core.stores.store_services import store_services, store_workflows
 from imsd.core.sweeper import Sweeper
 from imsd.core.trace_services import TraceServices, trace_services
 from imsd.core.uploads import Uploads
@@ -76,7 +75,6 @@ from imsd.core.workflows.change_members import AddMembers, RemoveMembers, Update
 from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.export_image import ExportImage
-from imsd.core.workflows.move_image import MoveImage
 from imsd.core.workflows.repack_store import RepackStore
 from imsd.core.workflows.rotate_key import RotateKey
 from imsd.core.workflows.scrub_store import ScrubStore
@@ -158,14 +156,13 @@ class Daemon:
                 jobs=self._jobs,
                 inspection=GuestInspection(runtime, self._sweeper, images, inspector),
                 copies=ImageCopies(runtime, self._dispatcher),
-                moves=ImageMoves(runtime, self._dispatcher),
                 exports=ImageExports(runtime, self._dispatcher, around.buckets, policy),
                 members=Members(runtime, self._dispatcher),
                 buckets=around.buckets,
                 objects=BucketObjects(runtime, around.buckets, targets),
                 attachments=self._disks.attachments,
                 drivers=around.drivers,
-                stores=Stores(runtime),
+                stores=store_services(runtime, self._dispatcher),
                 access=access,
                 policy_checks=PolicyChecks(runtime, access, self._identity.principals, policy),
                 identity=self._identity,
@@ -239,7 +236,7 @@ def _workflows(
         JobKind.SCRUB_STORE: ScrubStore(),
         JobKind.REPACK_STORE: RepackStore(sweeper),
         JobKind.COPY_IMAGE: CopyImage(sweeper, maker),
-        JobKind.MOVE_IMAGE: MoveImage(sweeper),
+        **store_workflows(sweeper),
         JobKind.ADD_MEMBERS: AddMembers(),
         JobKind.UPDATE_MEMBERS: UpdateMembers(),
         JobKind.REMOVE_MEMBERS: RemoveMembers(),

@@ -22,6 +22,7 @@ JOB_TYPES: Mapping[int, str] = {
     job_pb2.JOB_KIND_MOVE_IMAGE: "imsMoveImageJob",
     job_pb2.JOB_KIND_SCRUB_STORE: "imsScrubStoreJob",
     job_pb2.JOB_KIND_REPACK_STORE: "imsRepackStoreJob",
+    job_pb2.JOB_KIND_CHECK_STORE: "imsCheckStoreJob",
 }
 OVA_JOB_TYPE = "imsImportOvaImageJob"
 DATA_JOB_TYPE = "imsImportDataImageJob"

@@ -82,6 +82,7 @@ def job_fields(job: job_pb2.Job) -> Fields:
         "repack_report": _report(job, "repack_report"),
         "rotation_report": _rotation_report(job),
         "move_report": _move_report(job),
+        "store_report": _store_report(job),
         "project_id": job.project_id,
         "attempt": job.attempt,
         "created_at": wording.rfc3339(job.created_at),
@@ -215,6 +216,28 @@ def _member_result(result: job_pb2.MemberResult) -> Fields:
         "project_id": result.project_id,
         "done": result.is_done,
         "error": None if result.is_done else _error(result.error),
+    }
+
+
+def _store_report(job: job_pb2.Job) -> Fields | None:
+    if not job.HasField("store_report"):
+        return None
+    report, rates = job.store_report, job.store_report.rates
+    return {
+        "store": report.store,
+        "promises": [
+            {
+                "name": each.name,
+                "summary": each.summary,
+                "outcome": enum_text(job_pb2.TriedPromise.Outcome, each.outcome),
+                "detail": each.detail,
+                "seconds": each.seconds,
+            }
+            for each in report.promises
+        ],
+        "rates": {field.name: getattr(rates, field.name) for field in rates.DESCRIPTOR.fields}
+        if report.HasField("rates")
+        else None,
     }
 
 

@@ -6,7 +6,7 @@ from ims_client import ClientError
 
 from imsd.v1 import driver_pb2, store_pb2
 
-from . import store_upkeep, wording
+from . import store_check, store_upkeep, wording
 from .command import command
 from .json_fields import enum_text
 from .output import print_fields, print_json, print_table
@@ -16,7 +16,7 @@ from .store_app import app as app
 from .store_json import store_fields, store_usage_fields
 
 # These add their commands to the group.
-ADDED = (store_upkeep,)
+ADDED = (store_check, store_upkeep)
 
 
 @command(app, "list", example="imsctl store list -o json")

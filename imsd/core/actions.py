@@ -281,6 +281,7 @@ _DRIVERS = {"ListDrivers": _reads("ims:drivers:list", "driver")}
 _STORES = {
     "ListStores": _reads("ims:stores:get", "store"),
     "GetStoreUsage": _reads("ims:stores:get", "store", "store"),
+    "CheckStore": _changes("checkStore", "ims:stores:manage", "store", "store"),
 }
 
 _SERVICES = {

@@ -25,6 +25,9 @@ MAX_RUNNING_MOVE_JOBS = 2
 # Work on whole stores, one job a store at a time: in the background, so few of them at once.
 MAX_RUNNING_STORE_JOBS = 2
 
+# Each is there to see how fast a store is.
+MAX_RUNNING_CHECK_JOBS = 1
+
 # Jobs of one transaction each: they would wait for each other anyway.
 MAX_RUNNING_MEMBER_JOBS = 4
 
@@ -60,6 +63,7 @@ def slot_rules(limits: ServiceLimits) -> Mapping[JobKind, SlotRule]:
         # A copy that is cut anew is as much work as an import.
         JobKind.COPY_IMAGE: SlotRule(limits.max_running_create_jobs, limits.max_copy_jobs_per_project),
         JobKind.EXPORT_IMAGE: SlotRule(MAX_RUNNING_EXPORT_JOBS, MAX_RUNNING_EXPORT_JOBS_OF_PROJECT),
+        JobKind.CHECK_STORE: SlotRule(MAX_RUNNING_CHECK_JOBS),
         JobKind.MOVE_IMAGE: SlotRule(MAX_RUNNING_MOVE_JOBS),
         JobKind.SCRUB_STORE: SlotRule(MAX_RUNNING_STORE_JOBS),
         JobKind.REPACK_STORE: SlotRule(MAX_RUNNING_STORE_JOBS),

@@ -175,6 +175,8 @@ def listed_job_to_pb(view: JobView) -> job_pb2.Job:
     """A job without its results for members, of which there may be a thousand."""
     message = job_to_pb(view)
     message.ClearField("member_results")
+    if message.HasField("store_report"):
+        message.store_report.ClearField("promises")
     return message
 
 

@@ -28,6 +28,8 @@ def add_results(message: job_pb2.Job, record: JobRecord) -> None:
         message.export_report.CopyFrom(job_pb2.ExportReport(**record.result))
     if record.kind is JobKind.ROTATE_KEY:
         message.rotation_report.CopyFrom(job_pb2.RotationReport(**record.result))
+    if record.kind is JobKind.CHECK_STORE:
+        message.store_report.CopyFrom(_store_report_to_pb(record.result))
     if record.kind is JobKind.MOVE_IMAGE:
         message.move_report.CopyFrom(job_pb2.MoveReport(**record.result))
     if record.kind is JobKind.SCRUB_STORE:
@@ -47,6 +49,16 @@ def _member_result_to_pb(result: Mapping[str, str]) -> job_pb2.MemberResult:
         code = IMG_CODES_OF_SHARING.get(reason) or img_code(reason, field)
         message.error.CopyFrom(job_pb2.JobError(**why_not, img_code=code))
     return message
+
+
+def _store_report_to_pb(result: Mapping[str, Any]) -> job_pb2.StoreReport:
+    report = job_pb2.StoreReport(store=result["store"])
+    for tried in result["promises"]:
+        outcome = job_pb2.TriedPromise.Outcome.Value(f"OUTCOME_{tried['outcome'].upper()}")
+        report.promises.append(job_pb2.TriedPromise(**{**tried, "outcome": outcome}))
+    if result["rates"]:
+        report.rates.CopyFrom(job_pb2.StoreRates(**result["rates"]))
+    return report
 
 
 def _report_to_pb(result: dict[str, Any]) -> job_pb2.VerifyReport:

@@ -17,7 +17,8 @@ from imsd.core.image_update import ImageUpdates
 from imsd.core.images import Images
 from imsd.core.jobs import Jobs
 from imsd.core.store_upkeep.upkeep import StoreUpkeep
-from imsd.core.stores.image_moves import ImageMoves, NewMove
+from imsd.core.stores.image_moves import NewMove
+from imsd.core.stores.store_services import StoreServices
 from imsd.guest_messages import guest_to_pb
 from imsd.v1 import guest_pb2, job_pb2
 from imsd.v1 import image_pb2 as pb
@@ -51,7 +52,7 @@ class ImageCore(Protocol):
     @property
     def exports(self) -> ImageExports: ...
     @property
-    def moves(self) -> ImageMoves: ...
+    def stores(self) -> StoreServices: ...
     @property
     def updates(self) -> ImageUpdates: ...
     @property
@@ -69,7 +70,7 @@ class ImageServicer(ImageServiceServicer):
         self._images = core.images
         self._copies = core.copies
         self._exports = core.exports
-        self._moves = core.moves
+        self._moves = core.stores.moves
         self._inspection = core.inspection
         self._image_jobs = core.image_jobs
         self._downloads = core.downloads

@@ -41,8 +41,7 @@ from imsd.core.objects.bucket_objects import BucketObjects
 from imsd.core.policy_checks import PolicyChecks
 from imsd.core.runtime import Runtime
 from imsd.core.store_upkeep.upkeep import StoreUpkeep
-from imsd.core.stores.image_moves import ImageMoves
-from imsd.core.stores.store_list import Stores
+from imsd.core.stores.store_services import StoreServices
 from imsd.core.tags import Tags
 from imsd.core.trace_services import TraceServices
 from imsd.core.uploads import Uploads
@@ -152,7 +151,6 @@ class Core:
     inspection: GuestInspection
     copies: ImageCopies
     exports: ImageExports
-    moves: ImageMoves
     members: Members
     access: Access
     identity: IdentityServices
@@ -160,7 +158,7 @@ class Core:
     objects: BucketObjects
     attachments: Attachments
     drivers: DriverList
-    stores: Stores
+    stores: StoreServices
     usage: Usage
     traces: TraceServices
     keys: Keys
@@ -257,6 +255,7 @@ class GrpcServer:
 def _add_servicers(servers: ServerPair, core: Core, files: HandedFiles, max_upload_streams: int) -> None:
     runtime = core.runtime
     uploads = UploadServicer(core.uploads, files, runtime, max_upload_streams)
+    stores = StoreServicer(core.stores, core.jobs)
     buckets = BucketServicer(core.buckets, BucketPages(core.buckets, runtime.tokens), core.objects)
     add = servers.add
     add(image_pb2_grpc.add_ImageServiceServicer_to_server, ImageServicer(core))
@@ -269,7 +268,7 @@ def _add_servicers(servers: ServerPair, core: Core, files: HandedFiles, max_uplo
     add(member_pb2_grpc.add_MemberServiceServicer_to_server, MemberServicer(core.members, core.jobs))
     add(catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogServicer(runtime))
     add(driver_pb2_grpc.add_DriverServiceServicer_to_server, DriverServicer(core.drivers))
-    add(store_pb2_grpc.add_StoreServiceServicer_to_server, StoreServicer(core.stores))
+    add(store_pb2_grpc.add_StoreServiceServicer_to_server, stores)
     add(tag_pb2_grpc.add_TagServiceServicer_to_server, TagServicer(Tags(runtime)))
     add(quota_pb2_grpc.add_QuotaServiceServicer_to_server, QuotaServicer(runtime, core.usage))
     add(policy_pb2_grpc.add_PolicyServiceServicer_to_server, PolicyServicer(core.policy_checks))

@@ -71,6 +71,7 @@ class JobKind(StrEnum):
     REMOVE_MEMBERS = "remove_members"
     ROTATE_KEY = "rotate_key"
     MOVE_IMAGE = "move_image"
+    CHECK_STORE = "check_store"
 
 
 class UploadState(StrEnum):

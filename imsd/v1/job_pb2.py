@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11imsd/v1/job.proto\x12\x07imsd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x01\n\x08Progress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x12\n\nbytes_done\x18\x02 \x01(\x03\x12\x13\n\x0b\x62ytes_total\x18\x03 \x01(\x03\x12\x0f\n\x07percent\x18\x04 \x01(\x01\x12\x1d\n\x15rate_bytes_per_second\x18\x05 \x01(\x03\x12\x13\n\x0b\x65ta_seconds\x18\x06 \x01(\x03\x12\x16\n\x0equeue_position\x18\x07 \x01(\x05\"K\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x10\n\x08img_code\x18\x04 \x01(\t\"P\n\x06\x44\x61mage\x12\x14\n\x0cguest_offset\x18\x01 \x01(\x03\x12\x0e\n\x06length\x18\x02 \x01(\x03\x12\x0f\n\x07\x62lob_id\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x8b\x01\n\x0cVerifyReport\x12\x16\n\x0e\x63hunks_checked\x18\x01 \x01(\x03\x12\x1c\n\x14stored_bytes_checked\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x1f\n\x06\x64\x61mage\x18\x04 \x03(\x0b\x32\x0f.imsd.v1.Damage\x12\x14\n\x0c\x64\x61mage_count\x18\x05 \x01(\x03\"\xe4\x05\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x1e\n\x04kind\x18\x03 \x01(\x0e\x32\x10.imsd.v1.JobKind\x12 \n\x05state\x18\x04 \x01(\x0e\x32\x11.imsd.v1.JobState\x12#\n\x08progress\x18\x05 \x01(\x0b\x32\x11.imsd.v1.Progress\x12\x11\n\timage_ids\x18\x06 \x03(\t\x12\x12\n\nupload_ids\x18\x07 \x03(\t\x12\x13\n\x0bsub_job_ids\x18\x08 \x03(\t\x12\x15\n\rparent_job_id\x18\t \x01(\t\x12 \n\x05\x65rror\x18\n \x01(\x0b\x32\x11.imsd.v1.JobError\x12,\n\rverify_report\x18\x0b \x01(\x0b\x32\x15.imsd.v1.VerifyReport\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x0f \x01(\x05\x12-\n\x0emember_results\x18\x10 \x03(\x0b\x32\x15.imsd.v1.MemberResult\x12,\n\rexport_report\x18\x11 \x01(\x0b\x32\x15.imsd.v1.ExportReport\x12\x30\n\x0frotation_report\x18\x12 \x01(\x0b\x32\x17.imsd.v1.RotationReport\x12(\n\x0bmove_report\x18\x16 \x01(\x0b\x32\x13.imsd.v1.MoveReport\x12*\n\x0cscrub_report\x18\x17 \x01(\x0b\x32\x14.imsd.v1.ScrubReport\x12,\n\rrepack_report\x18\x18 \x01(\x0b\x32\x15.imsd.v1.RepackReport\"g\n\x0cMemberResult\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0f\n\x07is_done\x18\x03 \x01(\x08\x12 \n\x05\x65rror\x18\x04 \x01(\x0b\x32\x11.imsd.v1.JobError\"B\n\x0c\x45xportReport\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"F\n\x0eRotationReport\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x13\n\x0bimage_count\x18\x03 \x01(\x03\"[\n\nMoveReport\x12\r\n\x05store\x18\x01 \x01(\t\x12\x12\n\nfrom_store\x18\x02 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x03\x12\x14\n\x0c\x63opied_bytes\x18\x04 \x01(\x03\"\xa6\x01\n\x0bScrubReport\x12\r\n\x05store\x18\x01 \x01(\t\x12\x11\n\tmanifests\x18\x02 \x01(\x03\x12\r\n\x05packs\x18\x03 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x04 \x01(\x03\x12\x12\n\nread_bytes\x18\x05 \x01(\x03\x12\x12\n\npack_bytes\x18\x06 \x01(\x03\x12\x15\n\rdamaged_blobs\x18\x07 \x01(\x03\x12\x17\n\x0f\x61\x66\x66\x65\x63ted_images\x18\x08 \x01(\x03\"\xc1\x01\n\x0cRepackReport\x12\r\n\x05store\x18\x01 \x01(\t\x12\x12\n\nis_dry_run\x18\x02 \x01(\x08\x12\x12\n\npack_count\x18\x03 \x01(\x03\x12\x12\n\npack_bytes\x18\x04 \x01(\x03\x12\x12\n\ndead_bytes\x18\x05 \x01(\x03\x12\x11\n\tmanifests\x18\x06 \x01(\x03\x12\x0e\n\x06images\x18\x07 \x01(\x03\x12\x14\n\x0c\x63opied_bytes\x18\x08 \x01(\x03\x12\x19\n\x11skipped_manifests\x18\t \x01(\x03\"3\n\rGetJobRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"\xa2\x01\n\x0fListJobsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12!\n\x06states\x18\x04 \x03(\x0e\x32\x11.imsd.v1.JobState\x12\x1f\n\x05kinds\x18\x05 \x03(\x0e\x32\x10.imsd.v1.JobKind\x12\x10\n\x08image_id\x18\x06 \x01(\t\"G\n\x10ListJobsResponse\x12\x1a\n\x04jobs\x18\x01 \x03(\x0b\x32\x0c.imsd.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x0fWatchJobRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"6\n\x10\x43\x61ncelJobRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t*\xae\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_STATE_INIT\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x15\n\x11JOB_STATE_SUCCESS\x10\x03\x12\x12\n\x0eJOB_STATE_FAIL\x10\x04\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06*\xc8\x02\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15JOB_KIND_CREATE_IMAGE\x10\x01\x12\x19\n\x15JOB_KIND_VERIFY_IMAGE\x10\x02\x12\x17\n\x13JOB_KIND_COPY_IMAGE\x10\x03\x12\x19\n\x15JOB_KIND_EXPORT_IMAGE\x10\x04\x12\x18\n\x14JOB_KIND_ADD_MEMBERS\x10\x05\x12\x1b\n\x17JOB_KIND_UPDATE_MEMBERS\x10\x06\x12\x1b\n\x17JOB_KIND_REMOVE_MEMBERS\x10\x07\x12\x17\n\x13JOB_KIND_ROTATE_KEY\x10\x08\x12\x17\n\x13JOB_KIND_MOVE_IMAGE\x10\x0c\x12\x18\n\x14JOB_KIND_SCRUB_STORE\x10\r\x12\x19\n\x15JOB_KIND_REPACK_STORE\x10\x0e\x32\xe9\x01\n\nJobService\x12.\n\x06GetJob\x12\x16.imsd.v1.GetJobRequest\x1a\x0c.imsd.v1.Job\x12?\n\x08ListJobs\x12\x18.imsd.v1.ListJobsRequest\x1a\x19.imsd.v1.ListJobsResponse\x12\x34\n\x08WatchJob\x12\x18.imsd.v1.WatchJobRequest\x1a\x0c.imsd.v1.Job0\x01\x12\x34\n\tCancelJob\x12\x19.imsd.v1.CancelJobRequest\x1a\x0c.imsd.v1.Jobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11imsd/v1/job.proto\x12\x07imsd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x01\n\x08Progress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x12\n\nbytes_done\x18\x02 \x01(\x03\x12\x13\n\x0b\x62ytes_total\x18\x03 \x01(\x03\x12\x0f\n\x07percent\x18\x04 \x01(\x01\x12\x1d\n\x15rate_bytes_per_second\x18\x05 \x01(\x03\x12\x13\n\x0b\x65ta_seconds\x18\x06 \x01(\x03\x12\x16\n\x0equeue_position\x18\x07 \x01(\x05\"K\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x10\n\x08img_code\x18\x04 \x01(\t\"P\n\x06\x44\x61mage\x12\x14\n\x0cguest_offset\x18\x01 \x01(\x03\x12\x0e\n\x06length\x18\x02 \x01(\x03\x12\x0f\n\x07\x62lob_id\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x8b\x01\n\x0cVerifyReport\x12\x16\n\x0e\x63hunks_checked\x18\x01 \x01(\x03\x12\x1c\n\x14stored_bytes_checked\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x1f\n\x06\x64\x61mage\x18\x04 \x03(\x0b\x32\x0f.imsd.v1.Damage\x12\x14\n\x0c\x64\x61mage_count\x18\x05 \x01(\x03\"\x90\x06\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x1e\n\x04kind\x18\x03 \x01(\x0e\x32\x10.imsd.v1.JobKind\x12 \n\x05state\x18\x04 \x01(\x0e\x32\x11.imsd.v1.JobState\x12#\n\x08progress\x18\x05 \x01(\x0b\x32\x11.imsd.v1.Progress\x12\x11\n\timage_ids\x18\x06 \x03(\t\x12\x12\n\nupload_ids\x18\x07 \x03(\t\x12\x13\n\x0bsub_job_ids\x18\x08 \x03(\t\x12\x15\n\rparent_job_id\x18\t \x01(\t\x12 \n\x05\x65rror\x18\n \x01(\x0b\x32\x11.imsd.v1.JobError\x12,\n\rverify_report\x18\x0b \x01(\x0b\x32\x15.imsd.v1.VerifyReport\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x0f \x01(\x05\x12-\n\x0emember_results\x18\x10 \x03(\x0b\x32\x15.imsd.v1.MemberResult\x12,\n\rexport_report\x18\x11 \x01(\x0b\x32\x15.imsd.v1.ExportReport\x12\x30\n\x0frotation_report\x18\x12 \x01(\x0b\x32\x17.imsd.v1.RotationReport\x12(\n\x0bmove_report\x18\x16 \x01(\x0b\x32\x13.imsd.v1.MoveReport\x12*\n\x0cscrub_report\x18\x17 \x01(\x0b\x32\x14.imsd.v1.ScrubReport\x12,\n\rrepack_report\x18\x18 \x01(\x0b\x32\x15.imsd.v1.RepackReport\x12*\n\x0cstore_report\x18\x19 \x01(\x0b\x32\x14.imsd.v1.StoreReport\"g\n\x0cMemberResult\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0f\n\x07is_done\x18\x03 \x01(\x08\x12 \n\x05\x65rror\x18\x04 \x01(\x0b\x32\x11.imsd.v1.JobError\"B\n\x0c\x45xportReport\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"F\n\x0eRotationReport\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x13\n\x0bimage_count\x18\x03 \x01(\x03\"[\n\nMoveReport\x12\r\n\x05store\x18\x01 \x01(\t\x12\x12\n\nfrom_store\x18\x02 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x03\x12\x14\n\x0c\x63opied_bytes\x18\x04 \x01(\x03\"\xa6\x01\n\x0bScrubReport\x12\r\n\x05store\x18\x01 \x01(\t\x12\x11\n\tmanifests\x18\x02 \x01(\x03\x12\r\n\x05packs\x18\x03 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x04 \x01(\x03\x12\x12\n\nread_bytes\x18\x05 \x01(\x03\x12\x12\n\npack_bytes\x18\x06 \x01(\x03\x12\x15\n\rdamaged_blobs\x18\x07 \x01(\x03\x12\x17\n\x0f\x61\x66\x66\x65\x63ted_images\x18\x08 \x01(\x03\"\xc1\x01\n\x0cRepackReport\x12\r\n\x05store\x18\x01 \x01(\t\x12\x12\n\nis_dry_run\x18\x02 \x01(\x08\x12\x12\n\npack_count\x18\x03 \x01(\x03\x12\x12\n\npack_bytes\x18\x04 \x01(\x03\x12\x12\n\ndead_bytes\x18\x05 \x01(\x03\x12\x11\n\tmanifests\x18\x06 \x01(\x03\x12\x0e\n\x06images\x18\x07 \x01(\x03\x12\x14\n\x0c\x63opied_bytes\x18\x08 \x01(\x03\x12\x19\n\x11skipped_manifests\x18\t \x01(\x03\"i\n\x0bStoreReport\x12\r\n\x05store\x18\x01 \x01(\t\x12\'\n\x08promises\x18\x02 \x03(\x0b\x32\x15.imsd.v1.TriedPromise\x12\"\n\x05rates\x18\x03 \x01(\x0b\x32\x13.imsd.v1.StoreRates\"\xdd\x01\n\x0cTriedPromise\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12.\n\x07outcome\x18\x03 \x01(\x0e\x32\x1d.imsd.v1.TriedPromise.Outcome\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"]\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_KEPT\x10\x01\x12\x12\n\x0eOUTCOME_BROKEN\x10\x02\x12\x13\n\x0fOUTCOME_SKIPPED\x10\x03\"\x8f\x01\n\nStoreRates\x12\x1e\n\x16write_bytes_per_second\x18\x01 \x01(\x03\x12\x1d\n\x15read_bytes_per_second\x18\x02 \x01(\x03\x12\x16\n\x0e\x63ommit_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cstat_seconds\x18\x04 \x01(\x01\x12\x14\n\x0cread_seconds\x18\x05 \x01(\x01\"3\n\rGetJobRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"\xa2\x01\n\x0fListJobsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12!\n\x06states\x18\x04 \x03(\x0e\x32\x11.imsd.v1.JobState\x12\x1f\n\x05kinds\x18\x05 \x03(\x0e\x32\x10.imsd.v1.JobKind\x12\x10\n\x08image_id\x18\x06 \x01(\t\"G\n\x10ListJobsResponse\x12\x1a\n\x04jobs\x18\x01 \x03(\x0b\x32\x0c.imsd.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x0fWatchJobRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"6\n\x10\x43\x61ncelJobRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t*\xae\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_STATE_INIT\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x15\n\x11JOB_STATE_SUCCESS\x10\x03\x12\x12\n\x0eJOB_STATE_FAIL\x10\x04\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06*\xe2\x02\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15JOB_KIND_CREATE_IMAGE\x10\x01\x12\x19\n\x15JOB_KIND_VERIFY_IMAGE\x10\x02\x12\x17\n\x13JOB_KIND_COPY_IMAGE\x10\x03\x12\x19\n\x15JOB_KIND_EXPORT_IMAGE\x10\x04\x12\x18\n\x14JOB_KIND_ADD_MEMBERS\x10\x05\x12\x1b\n\x17JOB_KIND_UPDATE_MEMBERS\x10\x06\x12\x1b\n\x17JOB_KIND_REMOVE_MEMBERS\x10\x07\x12\x17\n\x13JOB_KIND_ROTATE_KEY\x10\x08\x12\x17\n\x13JOB_KIND_MOVE_IMAGE\x10\x0c\x12\x18\n\x14JOB_KIND_SCRUB_STORE\x10\r\x12\x19\n\x15JOB_KIND_REPACK_STORE\x10\x0e\x12\x18\n\x14JOB_KIND_CHECK_STORE\x10\x0f\x32\xe9\x01\n\nJobService\x12.\n\x06GetJob\x12\x16.imsd.v1.GetJobRequest\x1a\x0c.imsd.v1.Job\x12?\n\x08ListJobs\x12\x18.imsd.v1.ListJobsRequest\x1a\x19.imsd.v1.ListJobsResponse\x12\x34\n\x08WatchJob\x12\x18.imsd.v1.WatchJobRequest\x1a\x0c.imsd.v1.Job0\x01\x12\x34\n\tCancelJob\x12\x19.imsd.v1.CancelJobRequest\x1a\x0c.imsd.v1.Jobb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imsd.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=2375
-  _globals['_JOBSTATE']._serialized_end=2549
-  _globals['_JOBKIND']._serialized_start=2552
-  _globals['_JOBKIND']._serialized_end=2880
+  _globals['_JOBSTATE']._serialized_start=2896
+  _globals['_JOBSTATE']._serialized_end=3070
+  _globals['_JOBKIND']._serialized_start=3073
+  _globals['_JOBKIND']._serialized_end=3427
   _globals['_PROGRESS']._serialized_start=64
   _globals['_PROGRESS']._serialized_end=223
   _globals['_JOBERROR']._serialized_start=225
@@ -45,29 +45,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFYREPORT']._serialized_start=385
   _globals['_VERIFYREPORT']._serialized_end=524
   _globals['_JOB']._serialized_start=527
-  _globals['_JOB']._serialized_end=1267
-  _globals['_MEMBERRESULT']._serialized_start=1269
-  _globals['_MEMBERRESULT']._serialized_end=1372
-  _globals['_EXPORTREPORT']._serialized_start=1374
-  _globals['_EXPORTREPORT']._serialized_end=1440
-  _globals['_ROTATIONREPORT']._serialized_start=1442
-  _globals['_ROTATIONREPORT']._serialized_end=1512
-  _globals['_MOVEREPORT']._serialized_start=1514
-  _globals['_MOVEREPORT']._serialized_end=1605
-  _globals['_SCRUBREPORT']._serialized_start=1608
-  _globals['_SCRUBREPORT']._serialized_end=1774
-  _globals['_REPACKREPORT']._serialized_start=1777
-  _globals['_REPACKREPORT']._serialized_end=1970
-  _globals['_GETJOBREQUEST']._serialized_start=1972
-  _globals['_GETJOBREQUEST']._serialized_end=2023
-  _globals['_LISTJOBSREQUEST']._serialized_start=2026
-  _globals['_LISTJOBSREQUEST']._serialized_end=2188
-  _globals['_LISTJOBSRESPONSE']._serialized_start=2190
-  _globals['_LISTJOBSRESPONSE']._serialized_end=2261
-  _globals['_WATCHJOBREQUEST']._serialized_start=2263
-  _globals['_WATCHJOBREQUEST']._serialized_end=2316
-  _globals['_CANCELJOBREQUEST']._serialized_start=2318
-  _globals['_CANCELJOBREQUEST']._serialized_end=2372
-  _globals['_JOBSERVICE']._serialized_start=2883
-  _globals['_JOBSERVICE']._serialized_end=3116
+  _globals['_JOB']._serialized_end=1311
+  _globals['_MEMBERRESULT']._serialized_start=1313
+  _globals['_MEMBERRESULT']._serialized_end=1416
+  _globals['_EXPORTREPORT']._serialized_start=1418
+  _globals['_EXPORTREPORT']._serialized_end=1484
+  _globals['_ROTATIONREPORT']._serialized_start=1486
+  _globals['_ROTATIONREPORT']._serialized_end=1556
+  _globals['_MOVEREPORT']._serialized_start=1558
+  _globals['_MOVEREPORT']._serialized_end=1649
+  _globals['_SCRUBREPORT']._serialized_start=1652
+  _globals['_SCRUBREPORT']._serialized_end=1818
+  _globals['_REPACKREPORT']._serialized_start=1821
+  _globals['_REPACKREPORT']._serialized_end=2014
+  _globals['_STOREREPORT']._serialized_start=2016
+  _globals['_STOREREPORT']._serialized_end=2121
+  _globals['_TRIEDPROMISE']._serialized_start=2124
+  _globals['_TRIEDPROMISE']._serialized_end=2345
+  _globals['_TRIEDPROMISE_OUTCOME']._serialized_start=2252
+  _globals['_TRIEDPROMISE_OUTCOME']._serialized_end=2345
+  _globals['_STORERATES']._serialized_start=2348
+  _globals['_STORERATES']._serialized_end=2491
+  _globals['_GETJOBREQUEST']._serialized_start=2493
+  _globals['_GETJOBREQUEST']._serialized_end=2544
+  _globals['_LISTJOBSREQUEST']._serialized_start=2547
+  _globals['_LISTJOBSREQUEST']._serialized_end=2709
+  _globals['_LISTJOBSRESPONSE']._serialized_start=2711
+  _globals['_LISTJOBSRESPONSE']._serialized_end=2782
+  _globals['_WATCHJOBREQUEST']._serialized_start=2784
+  _globals['_WATCHJOBREQUEST']._serialized_end=2837
+  _globals['_CANCELJOBREQUEST']._serialized_start=2839
+  _globals['_CANCELJOBREQUEST']._serialized_end=2893
+  _globals['_JOBSERVICE']._serialized_start=3430
+  _globals['_JOBSERVICE']._serialized_end=3663
 # @@protoc_insertion_point(module_scope)

@@ -74,6 +74,7 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     JOB_KIND_MOVE_IMAGE: _JobKind.ValueType  # 12
     JOB_KIND_SCRUB_STORE: _JobKind.ValueType  # 13
     JOB_KIND_REPACK_STORE: _JobKind.ValueType  # 14
+    JOB_KIND_CHECK_STORE: _JobKind.ValueType  # 15
 
 class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper): ...
 
@@ -89,6 +90,7 @@ JOB_KIND_ROTATE_KEY: JobKind.ValueType  # 8
 JOB_KIND_MOVE_IMAGE: JobKind.ValueType  # 12
 JOB_KIND_SCRUB_STORE: JobKind.ValueType  # 13
 JOB_KIND_REPACK_STORE: JobKind.ValueType  # 14
+JOB_KIND_CHECK_STORE: JobKind.ValueType  # 15
 Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 @_typing.final
@@ -105,7 +107,7 @@ class Progress(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """one word: queued, fetch, unpack, inspect, checksum, store, guest, measure, export, commit, verify, copy, move, share, wrap, scrub, count, repack, clean-up, done; when FAIL: where it failed"""
+    """one word: queued, fetch, unpack, inspect, checksum, store, guest, measure, export, commit, verify, copy, move, check, share, wrap, scrub, count, repack, clean-up, done; when FAIL: where it failed"""
     bytes_done: _builtins.int
     """bytes of the phase's input (unpack: of the packed file) done so far, 0 or more; when done: of the last phase that counted any"""
     bytes_total: _builtins.int
@@ -270,6 +272,7 @@ class Job(_message.Message):
     MOVE_REPORT_FIELD_NUMBER: _builtins.int
     SCRUB_REPORT_FIELD_NUMBER: _builtins.int
     REPACK_REPORT_FIELD_NUMBER: _builtins.int
+    STORE_REPORT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID in lower case"""
     project_id: _builtins.str
@@ -342,6 +345,10 @@ class Job(_message.Message):
     def repack_report(self) -> Global___RepackReport:
         """set by REPACK_STORE when SUCCESS"""
 
+    @_builtins.property
+    def store_report(self) -> Global___StoreReport:
+        """set by CHECK_STORE when SUCCESS"""
+
     def __init__(
         self,
         *,
@@ -366,10 +373,11 @@ class Job(_message.Message):
         move_report: Global___MoveReport | None = ...,
         scrub_report: Global___ScrubReport | None = ...,
         repack_report: Global___RepackReport | None = ...,
+        store_report: Global___StoreReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "move_report", b"move_report", "progress", b"progress", "repack_report", b"repack_report", "rotation_report", b"rotation_report", "scrub_report", b"scrub_report", "started_at", b"started_at", "verify_report", b"verify_report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "move_report", b"move_report", "progress", b"progress", "repack_report", b"repack_report", "rotation_report", b"rotation_report", "scrub_report", b"scrub_report", "started_at", b"started_at", "store_report", b"store_report", "verify_report", b"verify_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "id", b"id", "image_ids", b"image_ids", "kind", b"kind", "member_results", b"member_results", "move_report", b"move_report", "parent_job_id", b"parent_job_id", "progress", b"progress", "project_id", b"project_id", "repack_report", b"repack_report", "rotation_report", b"rotation_report", "scrub_report", b"scrub_report", "started_at", b"started_at", "state", b"state", "sub_job_ids", b"sub_job_ids", "upload_ids", b"upload_ids", "verify_report", b"verify_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "created_at", b"created_at", "error", b"error", "export_report", b"export_report", "finished_at", b"finished_at", "id", b"id", "image_ids", b"image_ids", "kind", b"kind", "member_results", b"member_results", "move_report", b"move_report", "parent_job_id", b"parent_job_id", "progress", b"progress", "project_id", b"project_id", "repack_report", b"repack_report", "rotation_report", b"rotation_report", "scrub_report", b"scrub_report", "started_at", b"started_at", "state", b"state", "store_report", b"store_report", "sub_job_ids", b"sub_job_ids", "upload_ids", b"upload_ids", "verify_report", b"verify_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -608,6 +616,141 @@ class RepackReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RepackReport: _TypeAlias = RepackReport  # noqa: Y015
+
+@_typing.final
+class StoreReport(_message.Message):
+    """StoreReport is the result of a CHECK_STORE job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    PROMISES_FIELD_NUMBER: _builtins.int
+    RATES_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """the configured name, 1..64 characters"""
+    @_builtins.property
+    def promises(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriedPromise]:
+        """in the order in which they were tried, 1 or more; empty in lists"""
+
+    @_builtins.property
+    def rates(self) -> Global___StoreRates:
+        """unset when the store does not take blobs"""
+
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        promises: _abc.Iterable[Global___TriedPromise] | None = ...,
+        rates: Global___StoreRates | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rates", b"rates"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["promises", b"promises", "rates", b"rates", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreReport: _TypeAlias = StoreReport  # noqa: Y015
+
+@_typing.final
+class TriedPromise(_message.Message):
+    """TriedPromise is what became of one promise of the contract of stores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TriedPromise._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: TriedPromise._Outcome.ValueType  # 0
+        """never told"""
+        OUTCOME_KEPT: TriedPromise._Outcome.ValueType  # 1
+        """the store does what it must"""
+        OUTCOME_BROKEN: TriedPromise._Outcome.ValueType  # 2
+        """the store does otherwise: `detail` says what"""
+        OUTCOME_SKIPPED: TriedPromise._Outcome.ValueType  # 3
+        """it is not offered or cannot be tried here: `detail` says why"""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
+    OUTCOME_UNSPECIFIED: TriedPromise.Outcome.ValueType  # 0
+    """never told"""
+    OUTCOME_KEPT: TriedPromise.Outcome.ValueType  # 1
+    """the store does what it must"""
+    OUTCOME_BROKEN: TriedPromise.Outcome.ValueType  # 2
+    """the store does otherwise: `detail` says what"""
+    OUTCOME_SKIPPED: TriedPromise.Outcome.ValueType  # 3
+    """it is not offered or cannot be tried here: `detail` says why"""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """words of a-z, 0-9 and _, the same in every version"""
+    summary: _builtins.str
+    """a sentence"""
+    outcome: Global___TriedPromise.Outcome.ValueType
+    """never unspecified"""
+    detail: _builtins.str
+    """one sentence or empty"""
+    seconds: _builtins.float
+    """that it took, 0 or more"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        summary: _builtins.str = ...,
+        outcome: Global___TriedPromise.Outcome.ValueType = ...,
+        detail: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "outcome", b"outcome", "seconds", b"seconds", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriedPromise: _TypeAlias = TriedPromise  # noqa: Y015
+
+@_typing.final
+class StoreRates(_message.Message):
+    """StoreRates is what was measured once, for people: it is no promise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRITE_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    READ_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    COMMIT_SECONDS_FIELD_NUMBER: _builtins.int
+    STAT_SECONDS_FIELD_NUMBER: _builtins.int
+    READ_SECONDS_FIELD_NUMBER: _builtins.int
+    write_bytes_per_second: _builtins.int
+    """one blob of 64 MiB, 1 or more"""
+    read_bytes_per_second: _builtins.int
+    """the same, 4 MiB after 4 MiB, 1 or more"""
+    commit_seconds: _builtins.float
+    """of a blob of 4 KiB, from begin to commit: the median of nine"""
+    stat_seconds: _builtins.float
+    """the median of nine"""
+    read_seconds: _builtins.float
+    """of 4 KiB: the median of nine"""
+    def __init__(
+        self,
+        *,
+        write_bytes_per_second: _builtins.int = ...,
+        read_bytes_per_second: _builtins.int = ...,
+        commit_seconds: _builtins.float = ...,
+        stat_seconds: _builtins.float = ...,
+        read_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_seconds", b"commit_seconds", "read_bytes_per_second", b"read_bytes_per_second", "read_seconds", b"read_seconds", "stat_seconds", b"stat_seconds", "write_bytes_per_second", b"write_bytes_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreRates: _TypeAlias = StoreRates  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):

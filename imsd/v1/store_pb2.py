@@ -23,27 +23,30 @@ _sym_db = _symbol_database.Default()
 
 
 from imsd.v1 import driver_pb2 as imsd_dot_v1_dot_driver__pb2
+from imsd.v1 import job_pb2 as imsd_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13imsd/v1/store.proto\x12\x07imsd.v1\x1a\x14imsd/v1/driver.proto\"\xd7\x01\n\x05Store\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64river\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.imsd.v1.DriverState\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x12\n\nused_bytes\x18\x07 \x01(\x03\x12\x12\n\nfree_bytes\x18\x08 \x01(\x03\x12\x13\n\x0bimage_count\x18\t \x01(\x03\x12\x14\n\x0cstored_bytes\x18\n \x01(\x03\"\x13\n\x11ListStoresRequest\"4\n\x12ListStoresResponse\x12\x1e\n\x06stores\x18\x01 \x03(\x0b\x32\x0e.imsd.v1.Store\"%\n\x14GetStoreUsageRequest\x12\r\n\x05store\x18\x01 \x01(\t\"\xaf\x02\n\nStoreUsage\x12\r\n\x05store\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x03\x12\x12\n\npack_count\x18\x03 \x01(\x03\x12\x12\n\npack_bytes\x18\x04 \x01(\x03\x12\x1c\n\x14\x63ondemned_pack_count\x18\x05 \x01(\x03\x12\x17\n\x0f\x63ondemned_bytes\x18\x06 \x01(\x03\x12\x1a\n\x12writing_pack_count\x18\x07 \x01(\x03\x12\x16\n\x0emanifest_count\x18\x08 \x01(\x03\x12\x14\n\x0cupload_count\x18\t \x01(\x03\x12\x14\n\x0cstaged_bytes\x18\n \x01(\x03\x12\'\n\x08projects\x18\x0b \x03(\x0b\x32\x15.imsd.v1.ProjectShare\x12\x15\n\rproject_count\x18\x0c \x01(\x05\"M\n\x0cProjectShare\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x03\x32\x9a\x01\n\x0cStoreService\x12\x45\n\nListStores\x12\x1a.imsd.v1.ListStoresRequest\x1a\x1b.imsd.v1.ListStoresResponse\x12\x43\n\rGetStoreUsage\x12\x1d.imsd.v1.GetStoreUsageRequest\x1a\x13.imsd.v1.StoreUsageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13imsd/v1/store.proto\x12\x07imsd.v1\x1a\x14imsd/v1/driver.proto\x1a\x11imsd/v1/job.proto\"\xd7\x01\n\x05Store\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64river\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.imsd.v1.DriverState\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x12\n\nused_bytes\x18\x07 \x01(\x03\x12\x12\n\nfree_bytes\x18\x08 \x01(\x03\x12\x13\n\x0bimage_count\x18\t \x01(\x03\x12\x14\n\x0cstored_bytes\x18\n \x01(\x03\"\x13\n\x11ListStoresRequest\"4\n\x12ListStoresResponse\x12\x1e\n\x06stores\x18\x01 \x03(\x0b\x32\x0e.imsd.v1.Store\"%\n\x14GetStoreUsageRequest\x12\r\n\x05store\x18\x01 \x01(\t\"\xaf\x02\n\nStoreUsage\x12\r\n\x05store\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x03\x12\x12\n\npack_count\x18\x03 \x01(\x03\x12\x12\n\npack_bytes\x18\x04 \x01(\x03\x12\x1c\n\x14\x63ondemned_pack_count\x18\x05 \x01(\x03\x12\x17\n\x0f\x63ondemned_bytes\x18\x06 \x01(\x03\x12\x1a\n\x12writing_pack_count\x18\x07 \x01(\x03\x12\x16\n\x0emanifest_count\x18\x08 \x01(\x03\x12\x14\n\x0cupload_count\x18\t \x01(\x03\x12\x14\n\x0cstaged_bytes\x18\n \x01(\x03\x12\'\n\x08projects\x18\x0b \x03(\x0b\x32\x15.imsd.v1.ProjectShare\x12\x15\n\rproject_count\x18\x0c \x01(\x05\"J\n\x11\x43heckStoreRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\r\n\x05store\x18\x03 \x01(\t\"M\n\x0cProjectShare\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x03\x32\xd2\x01\n\x0cStoreService\x12\x45\n\nListStores\x12\x1a.imsd.v1.ListStoresRequest\x1a\x1b.imsd.v1.ListStoresResponse\x12\x43\n\rGetStoreUsage\x12\x1d.imsd.v1.GetStoreUsageRequest\x1a\x13.imsd.v1.StoreUsage\x12\x36\n\nCheckStore\x12\x1a.imsd.v1.CheckStoreRequest\x1a\x0c.imsd.v1.Jobb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imsd.v1.store_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STORE']._serialized_start=55
-  _globals['_STORE']._serialized_end=270
-  _globals['_LISTSTORESREQUEST']._serialized_start=272
-  _globals['_LISTSTORESREQUEST']._serialized_end=291
-  _globals['_LISTSTORESRESPONSE']._serialized_start=293
-  _globals['_LISTSTORESRESPONSE']._serialized_end=345
-  _globals['_GETSTOREUSAGEREQUEST']._serialized_start=347
-  _globals['_GETSTOREUSAGEREQUEST']._serialized_end=384
-  _globals['_STOREUSAGE']._serialized_start=387
-  _globals['_STOREUSAGE']._serialized_end=690
-  _globals['_PROJECTSHARE']._serialized_start=692
-  _globals['_PROJECTSHARE']._serialized_end=769
-  _globals['_STORESERVICE']._serialized_start=772
-  _globals['_STORESERVICE']._serialized_end=926
+  _globals['_STORE']._serialized_start=74
+  _globals['_STORE']._serialized_end=289
+  _globals['_LISTSTORESREQUEST']._serialized_start=291
+  _globals['_LISTSTORESREQUEST']._serialized_end=310
+  _globals['_LISTSTORESRESPONSE']._serialized_start=312
+  _globals['_LISTSTORESRESPONSE']._serialized_end=364
+  _globals['_GETSTOREUSAGEREQUEST']._serialized_start=366
+  _globals['_GETSTOREUSAGEREQUEST']._serialized_end=403
+  _globals['_STOREUSAGE']._serialized_start=406
+  _globals['_STOREUSAGE']._serialized_end=709
+  _globals['_CHECKSTOREREQUEST']._serialized_start=711
+  _globals['_CHECKSTOREREQUEST']._serialized_end=785
+  _globals['_PROJECTSHARE']._serialized_start=787
+  _globals['_PROJECTSHARE']._serialized_end=864
+  _globals['_STORESERVICE']._serialized_start=867
+  _globals['_STORESERVICE']._serialized_end=1077
 # @@protoc_insertion_point(module_scope)

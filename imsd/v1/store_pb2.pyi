@@ -203,6 +203,34 @@ class StoreUsage(_message.Message):
 Global___StoreUsage: _TypeAlias = StoreUsage  # noqa: Y015
 
 @_typing.final
+class CheckStoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """whose job it is; 1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
+    request_id: _builtins.str
+    """1..128 printable ASCII characters without spaces; empty: none"""
+    store: _builtins.str
+    """the configured name; empty: the default store"""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        store: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_id", b"project_id", "request_id", b"request_id", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckStoreRequest: _TypeAlias = CheckStoreRequest  # noqa: Y015
+
+@_typing.final
 class ProjectShare(_message.Message):
     """ProjectShare is what one project has in a store. Chunks that several images have are counted with each."""
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from imsd.v1 import job_pb2 as imsd_dot_v1_dot_job__pb2
 from imsd.v1 import store_pb2 as imsd_dot_v1_dot_store__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -45,6 +46,11 @@ class StoreServiceStub:
                 request_serializer=imsd_dot_v1_dot_store__pb2.GetStoreUsageRequest.SerializeToString,
                 response_deserializer=imsd_dot_v1_dot_store__pb2.StoreUsage.FromString,
                 _registered_method=True)
+        self.CheckStore = channel.unary_unary(
+                '/imsd.v1.StoreService/CheckStore',
+                request_serializer=imsd_dot_v1_dot_store__pb2.CheckStoreRequest.SerializeToString,
+                response_deserializer=imsd_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
 
 
 class StoreServiceServicer:
@@ -68,6 +74,18 @@ class StoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckStore(self, request, context):
+        """CheckStore starts a job that tries on a store in use whatever a driver promises to imsd (visibility, durability as far as it can be
+        seen, commits that race, ranges, lists, deletions, ids at their limits, ingests that end early), measures how fast it is, and
+        returns the job. Nothing of images is touched: all is written below a prefix of the job's own, some 200 MiB one after the other, and
+        deleted, also when the job is cancelled or the daemon dies. A promise that is broken is a result, no failure of the job.
+        Reasons: INVALID_REQUEST, STORE_NOT_FOUND, DRIVER_NOT_READY, FAILED_PRECONDITION (it is being checked), REQUEST_ID_REUSED. The job
+        itself may fail with STORE_* (what was written cannot be deleted). Retry: safe with the same request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StoreServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -80,6 +98,11 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.GetStoreUsage,
                     request_deserializer=imsd_dot_v1_dot_store__pb2.GetStoreUsageRequest.FromString,
                     response_serializer=imsd_dot_v1_dot_store__pb2.StoreUsage.SerializeToString,
+            ),
+            'CheckStore': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckStore,
+                    request_deserializer=imsd_dot_v1_dot_store__pb2.CheckStoreRequest.FromString,
+                    response_serializer=imsd_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +160,33 @@ class StoreService:
             '/imsd.v1.StoreService/GetStoreUsage',
             imsd_dot_v1_dot_store__pb2.GetStoreUsageRequest.SerializeToString,
             imsd_dot_v1_dot_store__pb2.StoreUsage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imsd.v1.StoreService/CheckStore',
+            imsd_dot_v1_dot_store__pb2.CheckStoreRequest.SerializeToString,
+            imsd_dot_v1_dot_job__pb2.Job.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from imsd.v1 import job_pb2 as _job_pb2
 from imsd.v1 import store_pb2 as _store_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -42,6 +43,14 @@ class StoreServiceStub:
     """GetStoreUsage says what imsd keeps in a store, by the daemon's own records: the store is not asked, and need not be ready.
     Reasons: STORE_NOT_FOUND. Retry: safe.
     """
+    CheckStore: _grpc.UnaryUnaryMultiCallable[_store_pb2.CheckStoreRequest, _job_pb2.Job]
+    """CheckStore starts a job that tries on a store in use whatever a driver promises to imsd (visibility, durability as far as it can be
+    seen, commits that race, ranges, lists, deletions, ids at their limits, ingests that end early), measures how fast it is, and
+    returns the job. Nothing of images is touched: all is written below a prefix of the job's own, some 200 MiB one after the other, and
+    deleted, also when the job is cancelled or the daemon dies. A promise that is broken is a result, no failure of the job.
+    Reasons: INVALID_REQUEST, STORE_NOT_FOUND, DRIVER_NOT_READY, FAILED_PRECONDITION (it is being checked), REQUEST_ID_REUSED. The job
+    itself may fail with STORE_* (what was written cannot be deleted). Retry: safe with the same request_id.
+    """
 
 @_typing.type_check_only
 class StoreServiceAsyncStub(StoreServiceStub):
@@ -56,6 +65,14 @@ class StoreServiceAsyncStub(StoreServiceStub):
     GetStoreUsage: _aio.UnaryUnaryMultiCallable[_store_pb2.GetStoreUsageRequest, _store_pb2.StoreUsage]  # type: ignore[assignment]
     """GetStoreUsage says what imsd keeps in a store, by the daemon's own records: the store is not asked, and need not be ready.
     Reasons: STORE_NOT_FOUND. Retry: safe.
+    """
+    CheckStore: _aio.UnaryUnaryMultiCallable[_store_pb2.CheckStoreRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """CheckStore starts a job that tries on a store in use whatever a driver promises to imsd (visibility, durability as far as it can be
+    seen, commits that race, ranges, lists, deletions, ids at their limits, ingests that end early), measures how fast it is, and
+    returns the job. Nothing of images is touched: all is written below a prefix of the job's own, some 200 MiB one after the other, and
+    deleted, also when the job is cancelled or the daemon dies. A promise that is broken is a result, no failure of the job.
+    Reasons: INVALID_REQUEST, STORE_NOT_FOUND, DRIVER_NOT_READY, FAILED_PRECONDITION (it is being checked), REQUEST_ID_REUSED. The job
+    itself may fail with STORE_* (what was written cannot be deleted). Retry: safe with the same request_id.
     """
 
 class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -80,6 +97,20 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_store_pb2.StoreUsage, _abc.Awaitable[_store_pb2.StoreUsage]]:
         """GetStoreUsage says what imsd keeps in a store, by the daemon's own records: the store is not asked, and need not be ready.
         Reasons: STORE_NOT_FOUND. Retry: safe.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckStore(
+        self,
+        request: _store_pb2.CheckStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """CheckStore starts a job that tries on a store in use whatever a driver promises to imsd (visibility, durability as far as it can be
+        seen, commits that race, ranges, lists, deletions, ids at their limits, ingests that end early), measures how fast it is, and
+        returns the job. Nothing of images is touched: all is written below a prefix of the job's own, some 200 MiB one after the other, and
+        deleted, also when the job is cancelled or the daemon dies. A promise that is broken is a result, no failure of the job.
+        Reasons: INVALID_REQUEST, STORE_NOT_FOUND, DRIVER_NOT_READY, FAILED_PRECONDITION (it is being checked), REQUEST_ID_REUSED. The job
+        itself may fail with STORE_* (what was written cannot be deleted). Retry: safe with the same request_id.
         """
 
 def add_StoreServiceServicer_to_server(servicer: StoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

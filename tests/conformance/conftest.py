@@ -3,8 +3,6 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    "imsd.testing.blob_store_suite",
-    "imsd.testing.ingest_checks",
     "imsd.testing.key_service_suite",
     "imsd.testing.key_wrapping_checks",
     "imsd.testing.key_deletion_checks",

@@ -11,6 +11,7 @@ from tests.contract.source_tree import ROOT, Module, modules
 # A room is the longest prefix that fits a module's name; a room may always import itself.
 LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.contract": (),
+    "imsd.promises": ("imsd.contract",),
     "imsd.formats": ("imsd.contract",),
     "imsd.guest": ("imsd.contract", "imsd.formats"),
     "imsd.chunks": ("imsd.contract", "imsd.formats"),
@@ -23,6 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "imsd.guest_messages": ("imsd.v1", "imsd.guest"),
     "imsd.core": (
         "imsd.contract",
+        "imsd.promises",
         "imsd.formats",
         "imsd.guest",
         "imsd.chunks",
@@ -43,7 +45,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "imsd.trace_check",
         "imsd.core",
     ),
-    "imsd.testing": ("imsd.contract",),
+    "imsd.testing": ("imsd.contract", "imsd.promises"),
     "imsd.testing.memory_index": ("imsd.contract", "imsd.chunks.index"),
     # The daemon's shell: what the process is told, how it logs, how it allocates.
     "imsd.config": (

@@ -28,8 +28,10 @@ from imsd.core.new_image import NewImage
 from imsd.core.requests import RequestKey
 from imsd.core.runtime import Runtime
 from imsd.core.stores.image_moves import ImageMoves
+from imsd.core.stores.store_checks import StoreChecks
 from imsd.core.sweeper import Sweeper
 from imsd.core.uploads import NewUpload, Uploads
+from imsd.core.workflows.check_store import CheckStore
 from imsd.core.workflows.copy_image import CopyImage
 from imsd.core.workflows.create_image import CreateImage
 from imsd.core.workflows.export_image import ExportImage
@@ -82,6 +84,7 @@ class ImportService:
         workflows: dict[JobKind, Workflow] = {
             JobKind.CREATE_IMAGE: workflow,
             JobKind.COPY_IMAGE: CopyImage(self.sweeper, ImageMaker(self.inspector)),
+            JobKind.CHECK_STORE: CheckStore(),
             JobKind.MOVE_IMAGE: MoveImage(self.sweeper),
             JobKind.VERIFY_IMAGE: VerifyImage(self.sweeper),
             JobKind.SCRUB_STORE: ScrubStore(),
@@ -94,6 +97,7 @@ class ImportService:
         self.jobs = Jobs(runtime, board, self.dispatcher)
         self.exports = ImageExports(runtime, self.dispatcher, buckets, policy)
         self.copies = ImageCopies(runtime, self.dispatcher)
+        self.store_checks = StoreChecks(runtime, self.dispatcher)
         self.moves = ImageMoves(runtime, self.dispatcher)
         self.images = ImageJobs(runtime, self.dispatcher, self.uploads, sources)
 

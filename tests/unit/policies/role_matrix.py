@@ -130,6 +130,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         "StoreUpkeepService/ListScrubDamage",
         "StoreUpkeepService/ScrubStore",
         "StoreUpkeepService/RepackStore",
+        "StoreService/CheckStore",
     ),
     OPEN: (
         "IdentityService/GetCaller",

@@ -1,0 +1,1 @@
+"""What the contracts promise, as checks without a test framework: for suites, and for a store in use."""
