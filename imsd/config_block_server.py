@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from blake3 import blake3
 from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
 from .config_values import OptionalPath
@@ -22,8 +23,8 @@ class BlockServer(BaseModel):
     # Whether the daemon starts it when it is needed and does not run. No where systemd does.
     autostart: bool = True
 
-    # The directory of its sockets; none: /run/imsd-nbd for root, else in the user's runtime directory or the
-    # state directory.
+    # The directory of its sockets; none: imsd-nbd and a mark of the state directory, in /run for root, else in
+    # the user's runtime directory; without one, in the state directory.
     run_dir: OptionalPath = None
 
     # Where it keeps stored bytes it fetched, as they are stored; none: nbd/cache in the state directory.
@@ -68,7 +69,9 @@ def block_server_places(section: BlockServer, state_dir: Path) -> BlockServerPla
 
 
 def _default_run_dir(state_dir: Path) -> Path:
-    if os.geteuid() == 0:
-        return Path("/run/imsd-nbd")
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "imsd-nbd" if runtime else state_dir / "nbd"
+    """One for each state directory: a daemon that is only tried leaves that of the host alone."""
+    runtime = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR")
+    if not runtime:
+        return state_dir / "nbd"
+    mark = blake3(os.fsencode(os.path.realpath(state_dir))).hexdigest(4)
+    return Path(runtime) / f"imsd-nbd-{mark}"
