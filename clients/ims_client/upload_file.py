@@ -26,6 +26,7 @@ class UploadOptions:
     read the file itself. ``is_fast``: for an image that asks for fast import too. ``delta``: whether a
     file is compared with what the project has before it is sent, for who can do that; None: if it seems
     worth it. ``store``: the configured name of a store, empty for the default one.
+    ``key``: the id or name of a key under which file and image are encrypted in the store, empty for none.
     """
 
     request_id: str = ""
@@ -36,6 +37,7 @@ class UploadOptions:
     is_fast: bool = False
     delta: bool | None = None
     store: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ async def open_upload(
         fingerprint=source.fingerprint,
         is_fast=options.is_fast,
         store=options.store,
+        key=options.key,
     )
     upload = await client.uploads.create(request)
     return OpenedUpload(upload, is_resumed=upload.committed_offset > 0)
@@ -113,6 +116,7 @@ def _fits(upload: pb.Upload, source: UploadSource, options: UploadOptions) -> bo
         upload.size_bytes == source.size_bytes
         and upload.expected_sha256 == options.expected_sha256
         and upload.is_fast == options.is_fast
+        and upload.is_encrypted == bool(options.key)
         and options.store in ("", upload.store)
         and options.disk_format in (undeclared, upload.disk_format)
     )

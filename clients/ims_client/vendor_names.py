@@ -270,7 +270,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     _missing("__whole_image", _IS_MADE_BY_A_LATER_PART),
     _says("__lazyloading", lambda image: "true" if image.digest else None, "digest"),
     _missing("__sequence_num", _IS_MADE_BY_A_LATER_PART),
-    _missing("__system__cmkid", "images are not encrypted yet"),
+    _field("__system__cmkid", "key_id", lambda value: value or None),
     _flag("__is_config_init", "is_guest_configured"),
     _field("__productcode", "product_code", lambda value: value or None),
     _missing("__account_code", "nothing is charged here"),

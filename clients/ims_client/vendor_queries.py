@@ -193,6 +193,11 @@ def _read_enterprise_project(query: _Query, value: str) -> None:
     query.filter.enterprise_project_id = "" if value == ALL_ENTERPRISE_PROJECTS else value
 
 
+def _read_key(query: _Query, value: str) -> None:
+    query.is_empty |= len(value) != 36  # no key has such an id
+    query.filter.key_id = "" if query.is_empty else value.lower()
+
+
 def _read_tag(query: _Query, value: str) -> None:
     for key, content in values.read_tags([value]).items():
         before = query.filter.tags.get(key, "")
@@ -299,8 +304,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     _constant("__whole_image", "false", "servers are not part of this service yet"),
     Parameter(
         name="__system__cmkid",
-        read=lambda query, _: setattr(query, "is_empty", True),
-        note="images are not encrypted yet",
+        fields=("key_id",),
+        read=_read_key,
     ),
     Parameter(
         name="tag",

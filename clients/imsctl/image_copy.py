@@ -29,6 +29,12 @@ class CopyOptions:
     store: Annotated[
         str, typer.Option(metavar="NAME", help="Where the copy is to lie; else where the image does.")
     ] = ""
+    encrypt_with: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY", help="Id or name of a key: the copy is encrypted under it; without, it is not."
+        ),
+    ] = ""
     detach: Annotated[bool, typer.Option("--detach", help="Return when the job is started; print it.")] = (
         False
     )
@@ -44,6 +50,7 @@ async def copy_image(session: Session, image: str, options: CopyOptions) -> None
         description=options.description,
         tags=choice.key_values(options.tag, "--tag"),
         enterprise_project_id=options.enterprise_project,
+        key=options.encrypt_with,
         store=options.store,
         request_id=options.request_id or f"imsctl-{uuid.uuid4()}",
     )

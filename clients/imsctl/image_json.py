@@ -61,6 +61,8 @@ def _service_fields(image: image_pb2.Image) -> Fields:
         "origin": image.origin,
         "fast_imported": image.is_fast_imported,
         "enterprise_project_id": image.enterprise_project_id,
+        "encrypted": image.is_encrypted,
+        "key_id": image.key_id,
         "member_status": enum_text(image_pb2.MemberStatus, image.member_status),
     }
 

@@ -82,6 +82,10 @@ class ChoiceOptions:
     published: Annotated[
         bool | None, typer.Option("--published/--unpublished", help="Whether in the marketplace.")
     ] = None
+    encrypted: Annotated[
+        bool | None, typer.Option("--encrypted/--not-encrypted", help="Whether their bytes are encrypted.")
+    ] = None
+    encrypted_with: Annotated[str, typer.Option(metavar="ID", help="Only under the key with this id.")] = ""
     created: Annotated[list[str], typer.Option(metavar="OP:TIME", help=TIME_HELP)] = field(
         default_factory=list
     )
@@ -117,6 +121,8 @@ class ChoiceOptions:
             is_protected=self.protected,
             is_deprecated=self.deprecated,
             is_published=self.published,
+            is_encrypted=self.encrypted,
+            key_id=self.encrypted_with,
             created_at=[image_choice.time_filter(text, "--created") for text in self.created],
             updated_at=[image_choice.time_filter(text, "--updated") for text in self.updated],
         )

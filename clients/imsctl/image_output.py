@@ -83,6 +83,7 @@ def print_image(session: Session, image: image_pb2.Image) -> None:
             "came from": _origin(image),
             "enterprise project": "" if image.enterprise_project_id == "0" else image.enterprise_project_id,
             "store": image.store,
+            "encrypted": f"yes, under the key {image.key_id}" if image.is_encrypted else "",
             "job": image.job_id,
             "created": wording.local_time(image.created_at),
             "updated": wording.local_time(image.updated_at),

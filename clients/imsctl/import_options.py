@@ -57,7 +57,7 @@ class FileOptions:
         return self.on_server or self.from_bucket
 
     def upload_options(
-        self, disk_format: image_pb2.DiskFormat.ValueType, *, is_fast: bool = False
+        self, disk_format: image_pb2.DiskFormat.ValueType, *, is_fast: bool = False, key: str = ""
     ) -> UploadOptions:
         """Raises typer.BadParameter."""
         from imsd.chunks.tree_digest import TreeHasher
@@ -71,6 +71,7 @@ class FileOptions:
             is_fast=is_fast,
             delta=self.delta,
             store=self.store,
+            key=key,
         )
 
 
@@ -141,6 +142,14 @@ class ImportOptions(FileOptions):
         str, typer.Option(metavar="ID", help="0 or a UUID: a label for billing.")
     ] = ""
 
+    encrypt_with: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY",
+            help="Id or name of a key: the image is encrypted in the store; ims/default is the usual one.",
+        ),
+    ] = ""
+
     def image_request(self) -> image_pb2.CreateImageRequest:
         """The request for the image, but for its upload. Raises typer.BadParameter."""
         return image_pb2.CreateImageRequest(
@@ -164,6 +173,7 @@ class ImportOptions(FileOptions):
             enterprise_project_id=self.enterprise_project,
             is_fast=self.fast,
             store=self.store,
+            key=self.encrypt_with,
         )
 
     def disk_format(self) -> image_pb2.DiskFormat.ValueType:
@@ -171,4 +181,4 @@ class ImportOptions(FileOptions):
 
     def options_of_upload(self) -> UploadOptions:
         """Raises typer.BadParameter."""
-        return self.upload_options(self.disk_format(), is_fast=self.fast)
+        return self.upload_options(self.disk_format(), is_fast=self.fast, key=self.encrypt_with)

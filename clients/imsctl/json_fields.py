@@ -103,6 +103,7 @@ def upload_fields(upload: upload_pb2.Upload) -> Fields:
         "staged_bytes": upload.staged_bytes,
         "expected_sha256": upload.expected_sha256,
         "is_fast": upload.is_fast,
+        "is_encrypted": upload.is_encrypted,
         "store": upload.store,
         "fingerprint": upload.fingerprint,
         "digest": upload.digest,

@@ -92,6 +92,14 @@ _CREATION: Final = Choice((_SERVER_IMAGE, _DATA_IMAGE), _creation)
 _OF_A_REGISTRATION: Final = (Also("ims:images:get"), Also("ims:images:update"))
 
 
+def _encrypts(request: Any) -> bool:
+    return bool(request.key)
+
+
+# Contract §2: who makes an encrypted image must have the actions of KMS himself.
+_OF_A_KEY: Final = (Also("ims:keys:use", _encrypts, is_of_image=False),)
+
+
 def _moves(request: Any) -> bool:
     return "enterprise_project_id" in request.update_mask.paths
 
@@ -129,7 +137,7 @@ def _changes(
 _IMAGE: Final[Mapping[str, Any]] = {"id_field": "image_id"}
 
 _IMAGES = {
-    "CreateImage": Operation(action=_CREATION, trace="createImage"),
+    "CreateImage": Operation(action=_CREATION, trace="createImage", also=_OF_A_KEY),
     "CreateQueuedImage": _changes("createImage", "ims:images:create"),
     "RegisterImage": _changes("updateImage", "ims:images:upload", **_IMAGE, also=_OF_A_REGISTRATION),
     "GetImage": _reads("ims:images:get", **_IMAGE),
@@ -145,7 +153,7 @@ _IMAGES = {
     "DeprecateImage": _changes("deprecateImage", "ims:images:update", **_IMAGE),
     "SetImageVisibility": _changes("setImageVisibility", "ims:images:publicize", **_IMAGE),
     "PublishImage": _changes("publishImage", "ims:images:publish", **_IMAGE),
-    "CopyImage": _changes("copyImage", "ims:images:copy", **_IMAGE, also=_OF_A_COPY),
+    "CopyImage": _changes("copyImage", "ims:images:copy", **_IMAGE, also=(*_OF_A_COPY, *_OF_A_KEY)),
     "MoveImage": _changes("moveImage", "ims:images:update", **_IMAGE),
     "ExportImage": _changes("exportImage", "ims:images:export", **_IMAGE),
     # The bytes leave the service, as by an export.
@@ -157,7 +165,7 @@ _IMAGES = {
 }
 
 _UPLOADS = {
-    "CreateUpload": _changes("createUpload", "ims:images:upload", "upload"),
+    "CreateUpload": _changes("createUpload", "ims:images:upload", "upload", also=_OF_A_KEY),
     "GetUpload": _reads("ims:images:get", "upload", "upload_id"),
     "ListUploads": _reads("ims:images:list", "upload"),
     "FindUploadChunks": _reads("ims:images:upload", "upload", "upload_id"),

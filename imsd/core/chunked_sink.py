@@ -22,6 +22,7 @@ from imsd.chunks.staged_source import staging_blob
 from imsd.formats.reader import Finding
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord
 
+from .keys.encryption import ingest_target
 from .runtime import Runtime
 from .upload_progress import UploadProgress
 from .upload_sink import UploadSink
@@ -71,7 +72,7 @@ class ChunkedSink(UploadSink, Generic[IngestT]):
         self._counted_bytes = state.new_size if state else 0  # of the chunks that segments tell of
         self._store = runtime.stores.get(record.store)
         self._segment = SegmentSink()
-        target = IngestTarget(self._store, record.store, runtime.index, record.project_id, progress.holder)
+        target = ingest_target(runtime, record.store, record.project_id, progress.holder, progress.cipher)
         self._ingest = self._begin_ingest(target, state)
         self._is_saved = True
 
@@ -147,9 +148,10 @@ class ChunkedSink(UploadSink, Generic[IngestT]):
         """``new_size``: bytes of all chunks so far that the store did not have before."""
         if not entries:
             return None
-        content = encode_segment(entries)
         number = self._progress.next_number()
-        async with self._store.begin(staging_blob(self._progress.record.id, number)) as ingest:
+        blob = staging_blob(self._progress.record.id, number)
+        content = encode_segment(entries, self._progress.cipher, blob)
+        async with self._store.begin(blob) as ingest:
             await ingest.write([content])
             await ingest.commit()
         stored, self._counted_bytes = new_size - self._counted_bytes, new_size

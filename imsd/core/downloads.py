@@ -19,6 +19,7 @@ from imsd.metadata.records import ImageRecord
 
 from . import checks, usage
 from .images import Images
+from .keys.encryption import cipher_of_image
 from .runtime import Runtime
 from .sweeper import Sweeper
 
@@ -116,11 +117,15 @@ async def open_image_reader(
 ) -> AsyncIterator[ChunkReader]:
     """A reader of an active image's disk, which keeps its bytes even when the image is deleted or moved.
 
-    ``digests``, ``on_read``: as in `ChunkReader`. Raises NotFound, DataLoss, Unavailable.
+    ``digests``, ``on_read``: as in `ChunkReader`. Raises NotFound, DataLoss, Unavailable, and what unwrapping
+    the data key of an encrypted image raises.
     """
     async with held_image(runtime, sweeper, image) as held:
         store = runtime.stores.get(held.store)
-        opening = open_chunk_reader(store, held.manifest_id, runtime.pool, digests=digests, on_read=on_read)
+        cipher = await cipher_of_image(runtime, held)
+        opening = open_chunk_reader(
+            store, held.manifest_id, runtime.pool, digests=digests, on_read=on_read, cipher=cipher
+        )
         async with opening as reader:
             yield reader
 

@@ -15,6 +15,7 @@ from imsd.contract import FailedPrecondition, InvalidRequest, LimitExceeded
 from imsd.metadata.records import ImageKind, ImageRecord, Visibility
 
 from .image_access import require_active, require_owner
+from .keys.encryption import require_unencrypted
 from .service_limits import ServiceLimits
 
 # Table 5-5, row "Formats of exported image files"; ZVHD2 is what a fast export writes (contract §3.6).
@@ -61,8 +62,8 @@ def export_format(disk_format: str, *, is_fast: bool) -> str:
 def require_exportable(project_id: str, image: ImageRecord, disk_format: str, policy: ExportPolicy) -> None:
     """``image``: as the project sees it.
 
-    Raises FailedPrecondition (IMAGE_PUBLIC, IMAGE_PUBLISHED, IMAGE_KIND_UNSUITED, EXPORT_REFUSED; not
-    active), PermissionDenied (NOT_OWNER), LimitExceeded (EXPORT_TOO_LARGE).
+    Raises FailedPrecondition (IMAGE_PUBLIC, IMAGE_PUBLISHED, IMAGE_KIND_UNSUITED, EXPORT_REFUSED,
+    ENCRYPTED_IMAGE_UNSUITED; not active), PermissionDenied (NOT_OWNER), LimitExceeded (EXPORT_TOO_LARGE).
     """
     if image.visibility is Visibility.PUBLIC:
         raise _refused(image, "is public", "IMAGE_PUBLIC", "copy it, and export what you made of the copy")
@@ -71,6 +72,8 @@ def require_exportable(project_id: str, image: ImageRecord, disk_format: str, po
     if image.is_published or image.is_market_derived:
         what = "is published in the marketplace" if image.is_published else "descends from a published image"
         raise _refused(image, what, "IMAGE_PUBLISHED", "ask who published it for the file")
+    if disk_format == FAST_FORMAT:
+        require_unencrypted(image, "exported fast", "export it in another format, which decrypts it")
     if image.kind is ImageKind.ISO:
         raise _refused(
             image, "is an ISO", "IMAGE_KIND_UNSUITED", "download it, or keep the file it came from"

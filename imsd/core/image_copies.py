@@ -13,6 +13,8 @@ from typing import Any
 from imsd.contract import FailedPrecondition, LimitExceeded
 from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
+from imsd.metadata import keys as key_rows
+from imsd.metadata.keys import DataKeyRecord
 from imsd.metadata.records import (
     ImageKind,
     ImageRecord,
@@ -25,6 +27,8 @@ from imsd.metadata.records import (
 from . import attribute_checks, checks, quotas, requests
 from .dispatcher import Dispatcher
 from .image_access import usable_image
+from .keys.encryption import require_encryptable, require_readable
+from .keys.project_keys import ProjectKeys
 from .lineage import lineage_of
 from .quota_rules import IMAGES
 from .requests import RequestKey
@@ -33,7 +37,10 @@ from .runtime import Runtime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCopy:
-    """What a caller wants of a copy; all else is as the other image has it, an empty ``store`` too."""
+    """What a caller wants of a copy; all else is as the other image has it, an empty ``store`` too.
+
+    ``key``: id or name of the key under which the copy is encrypted; empty: it is not, whatever the other is.
+    """
 
     image_id: str
     name: str
@@ -41,19 +48,29 @@ class NewCopy:
     enterprise_project_id: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     store: str = ""
+    key: str = ""
 
 
 class ImageCopies:
     def __init__(self, runtime: Runtime, dispatcher: Dispatcher) -> None:
         self._runtime = runtime
         self._dispatcher = dispatcher
+        self._keys = ProjectKeys(runtime)
 
     async def start(self, key: RequestKey, new: NewCopy) -> str:
         """Start a COPY_IMAGE job and return its id; the first one's when ``key`` was used before.
 
-        Raises InvalidRequest, NotFound, FailedPrecondition, LimitExceeded.
+        Raises InvalidRequest, NotFound, FailedPrecondition (also KEY_UNCHANGED), LimitExceeded, and what keys
+        raise: `ProjectKeys.for_encrypting`, `DataKeys.make` and `DataKeys.unwrapped`.
         """
         new = _checked(new, self._runtime.limits.max_tags_per_image)
+        async with self._runtime.database.reading() as c:
+            if earlier := await requests.recall(c, key):
+                return earlier
+            source = await usable_image(c, key.project_id, new.image_id)
+        require_copyable(source, self._runtime.limits.max_copy_bytes)
+        await require_readable(self._runtime, source)
+        data_key = await self._data_key(key.project_id, new, source) if new.key else None
         async with self._runtime.database.transaction() as c:
             if earlier := await requests.recall(c, key):
                 return earlier
@@ -62,12 +79,28 @@ class ImageCopies:
             await quotas.reserve(c, self._runtime, key.project_id, IMAGES)
             store = self._runtime.stores.choose(new.store) if new.store else source.store
             copy = queued_copy(self._runtime, key.project_id, replace(new, store=store), source)
+            if data_key:
+                copy = replace(copy, id=data_key.image_id, key_id=data_key.key_id)
+                await key_rows.insert_data_key(c, data_key)
             job = _job(copy)
             await job_rows.insert_job(c, job)
             await image_rows.insert_image(c, copy)
             await requests.remember(c, self._runtime, key, job.id)
             self._dispatcher.dispatch(job)
         return job.id
+
+    async def _data_key(self, project_id: str, new: NewCopy, source: ImageRecord) -> DataKeyRecord:
+        """Of the copy. Another key is wanted than that of the other image (contract §3.7, IMG.0096)."""
+        require_encryptable(is_fast=False, kind=source.kind, disk_format="", server_kind=source.server_kind)
+        found = await self._keys.for_encrypting(project_id, new.key)
+        if found.id == source.key_id:
+            raise FailedPrecondition(
+                f"image {source.name!r} is encrypted under the key {found.name!r} already",
+                reason="KEY_UNCHANGED",
+                field="key",
+                hint="name another key, or none for a copy that is not encrypted",
+            )
+        return await self._runtime.data_keys.make(found, self._runtime.new_id())
 
 
 def require_copyable(source: ImageRecord, max_bytes: int) -> None:

@@ -13,6 +13,7 @@ from .dispatcher import Dispatcher
 from .export_rules import ExportPolicy, export_format, require_exportable
 from .export_target import FIELD, require_free
 from .image_access import seen_image
+from .keys.encryption import require_readable
 from .object_place import ObjectPlace
 from .requests import RequestKey
 from .runtime import Runtime
@@ -51,6 +52,7 @@ class ImageExports:
                 return earlier  # whatever has become of image and target
             image = await seen_image(c, key.project_id, image_id)
         require_exportable(key.project_id, image, disk_format, self._policy)
+        await require_readable(self._runtime, image)
         await require_free(self._buckets.target(key.project_id, place, FIELD), place)
         return await self._insert(key, image_id, {"target": str(place), "disk_format": disk_format})
 

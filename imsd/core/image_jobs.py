@@ -6,20 +6,21 @@ from dataclasses import replace
 
 from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
-from imsd.metadata.records import ImageRecord, JobKind, JobRecord, JobState, UploadRecord
+from imsd.metadata.records import ImageRecord, JobKind, JobRecord, JobState
 
 from . import quotas, requests
 from .dispatcher import Dispatcher
 from .image_changes import ImageRef, change, changed_meanwhile
 from .image_file import ImageFile, ImageFiles, check_file, spec_of
-from .image_registration import filled_by, filling_job, waiting_image
+from .image_registration import filled_by, filling_job, require_plain, waiting_image
+from .keys.encryption import require_encryptable
 from .lineage import origin_of
 from .new_image import NewImage, checked, queued_image, require_system_of_iso
 from .quota_rules import IMAGES
 from .requests import RequestKey
 from .runtime import Runtime
 from .sources import Sources
-from .uploads import Uploads
+from .uploads import PreparedUpload, Uploads
 
 
 class ImageJobs:
@@ -69,9 +70,10 @@ class ImageJobs:
             if image.disk_format != file.disk_format:
                 raise changed_meanwhile(image)
             upload = own or await self._files.committed(c, key.project_id, file)
-            job = filling_job(self._runtime, image, file, upload)
+            require_plain(upload.record)
+            job = filling_job(self._runtime, image, file, upload.record)
             await job_rows.insert_job(c, job)
-            await change(c, self._runtime, image, filled_by(job, file, upload))
+            await change(c, self._runtime, image, filled_by(job, file, upload.record))
             await self._files.give(c, upload, job.id)
             await requests.remember(c, self._runtime, key, job.id)
             self._dispatcher.dispatch(job)
@@ -126,13 +128,25 @@ class ImageJobs:
             self._dispatcher.dispatch(job)
         return job.id
 
-    def _records(self, project_id: str, new: NewImage, upload: UploadRecord) -> tuple[ImageRecord, JobRecord]:
+    def _records(
+        self, project_id: str, new: NewImage, prepared: PreparedUpload
+    ) -> tuple[ImageRecord, JobRecord]:
+        upload, data_key = prepared.record, prepared.data_key
         job_id = upload.job_id or self._runtime.new_id()
         declared = replace(new, disk_format=new.disk_format or upload.disk_format)
         require_system_of_iso(declared)
+        if data_key:
+            require_encryptable(
+                is_fast=declared.is_fast,
+                kind=declared.kind,
+                disk_format=declared.disk_format,
+                server_kind=declared.server_kind,
+            )
         image = queued_image(self._runtime, project_id, declared, upload.store, job_id)
         origin_kind, origin = origin_of(new.source, upload.file_name)
         image = replace(image, origin_kind=origin_kind, origin=origin)
+        if data_key:
+            image = replace(image, id=data_key.image_id, key_id=data_key.key_id)
         job = JobRecord(
             id=job_id,
             project_id=project_id,

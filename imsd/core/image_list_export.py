@@ -51,7 +51,7 @@ _COMMON: tuple[Column, ...] = (
     ("Created", lambda image: _time(image.created_at)),
 )
 
-# No image here has a disk that servers share, and none is encrypted yet.
+# No image here has a disk that servers share.
 PRIVATE_COLUMNS: tuple[Column, ...] = (
     ("Name", lambda image: image.name),
     ("ID", lambda image: image.id),
@@ -59,7 +59,7 @@ PRIVATE_COLUMNS: tuple[Column, ...] = (
     ("Disk Capacity (GB)", lambda image: image.min_disk_gb),
     ("Shared Disk", lambda _: "No"),
     ("Image Size (bytes)", lambda image: image.stored_size),
-    ("Encrypted", lambda _: "No"),
+    ("Encrypted", lambda image: "Yes" if image.key_id else "No"),
     ("Minimum Memory (MB)", lambda image: image.min_ram_mb),
 )
 

@@ -19,6 +19,7 @@ from imsd.metadata.records import ImageRecord, ImageStatus, UploadState
 
 from .guest_inspection import Declared, System, decide, declared_system, inspect_blocks
 from .job_run import JobRun
+from .keys.encryption import cipher_of_image, require_no_disc
 from .kind_rules import check_server_kind, min_disk, proved_kind
 from .limits import MAX_OS_VERSION
 from .opened_upload import StoredDisk, open_upload
@@ -46,6 +47,7 @@ class ImageMaker:
         image = await _begin(run, found.upload.id)
         run.enter("inspect", 0, (0.0, 1.0))
         async with open_upload(run, found, str(spec["disk_format"])) as opened:
+            require_no_disc(opened.image.format_name, is_encrypted=bool(image.key_id))
             kind = proved_kind(str(spec.get("kind", "")), opened.image.format_name)
             check_server_kind(image.server_kind, kind)
             asked_gb, size = image.min_disk_gb, opened.virtual_size_bytes
@@ -59,7 +61,8 @@ class ImageMaker:
         """What system is on the disk that was stored. It never fails the job."""
         run.enter("guest", 0, (98.0, 99.0))
         store, pool = run.runtime.stores.get(image.store), run.runtime.pool
-        async with open_chunk_reader(store, disk.manifest_id, pool) as reader:
+        cipher = await cipher_of_image(run.runtime, image)
+        async with open_chunk_reader(store, disk.manifest_id, pool, cipher=cipher) as reader:
             report = await inspect_blocks(pool, self._inspector, reader)
         return decide(Declared.of_image(image, str(run.record.spec.get("described_os", ""))), report)
 

@@ -14,7 +14,7 @@ from imsd.contract import ImsError
 from imsd.metadata.records import ImageRecord, Visibility
 
 from .actions import OPERATIONS, PACKAGE
-from .export_rules import FAST_FORMAT, ExportPolicy, require_exportable
+from .export_rules import FAST_FORMAT, FORMATS, ExportPolicy, require_exportable
 from .image_access import require_active, require_owner, require_usable
 from .image_copies import require_copyable
 from .image_deletion import require_deletable
@@ -74,8 +74,9 @@ def _copyable(asked: Asked) -> None:
 
 
 def _exportable(asked: Asked) -> None:
-    """What forbids every export: by a fast one the largest images go."""
-    require_exportable(asked.project_id, asked.image, FAST_FORMAT, asked.exports)
+    """What forbids every export: by a fast one the largest images go, unless they are encrypted."""
+    disk_format = FORMATS[0] if asked.image.key_id else FAST_FORMAT
+    require_exportable(asked.project_id, asked.image, disk_format, asked.exports)
 
 
 def _visible(asked: Asked) -> None:

@@ -53,6 +53,16 @@ def require_waiting(image: ImageRecord, *, has_job: bool) -> None:
         raise FailedPrecondition(f"image {image.name!r} {said}", field="image_id", hint=hint)
 
 
+def require_plain(upload: UploadRecord) -> None:
+    """What is encrypted is so for the image that its upload will be. Raises FailedPrecondition."""
+    if upload.image_id:
+        raise FailedPrecondition(
+            "an encrypted upload becomes an image of its own, and fills no other",
+            field="upload_id",
+            hint="make an image of it with CreateImage, or copy the image under a key when it is filled",
+        )
+
+
 def filling_job(runtime: Runtime, image: ImageRecord, file: ImageFile, upload: UploadRecord) -> JobRecord:
     """The job that fills ``image``."""
     # Every image has a kind. An ISO is one, whatever it was prepared as, unless that was a data disk.

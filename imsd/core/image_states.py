@@ -9,6 +9,7 @@ from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, Visibilit
 from . import attribute_checks, checks, quotas
 from .image_access import seen_image
 from .image_changes import ImageRef, change, image_at, require_status
+from .keys.encryption import COPY_PLAIN, require_unencrypted
 from .kind_rules import WORDS
 from .quota_rules import IMAGES
 from .runtime import Runtime
@@ -125,6 +126,7 @@ def require_visible(image: ImageRecord, visibility: str) -> None:
         return
     _require_unshared(image)
     if visibility == Visibility.PUBLIC:
+        require_unencrypted(image, "made public", COPY_PLAIN)
         _require_system_disk(image, "made public")
         _require_unpublished(image)
 
@@ -134,6 +136,7 @@ def require_publishable(image: ImageRecord) -> None:
     require_status(image, [ImageStatus.ACTIVE])
     if image.visibility is Visibility.PUBLIC:
         raise _refused(image, "public", "IMAGE_PUBLIC", "make it private first")
+    require_unencrypted(image, "published", COPY_PLAIN)
     _require_unshared(image)
     _require_system_disk(image, "published")
 

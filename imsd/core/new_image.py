@@ -11,6 +11,7 @@ from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, ServerKin
 from . import attribute_checks, checks
 from .fast_import import check_declared
 from .image_file import ImageFile, check_file
+from .keys.encryption import require_encryptable
 from .kind_rules import (
     WORDS,
     check_license,
@@ -92,6 +93,10 @@ def checked_attributes(new: NewImage, service: ServiceLimits) -> NewImage:
         server_support=attribute_checks.server_support(new.server_support),
         enterprise_project_id=attribute_checks.enterprise_project(new.enterprise_project_id),
     )
+    if kept.key:
+        require_encryptable(
+            is_fast=kept.is_fast, kind=kept.kind, disk_format=kept.disk_format, server_kind=kept.server_kind
+        )
     if kept.is_fast:
         check_declared(kept.disk_format, kept.kind, kept.os_version)
         # Of another import, what is found in the disk counts, and not what is declared.

@@ -17,7 +17,7 @@ from imsd.chunks.pack_writer import IngestTarget
 from imsd.chunks.record_ingest import RecordIngest
 from imsd.chunks.segment import decode_segment
 from imsd.chunks.staged_source import staging_blob
-from imsd.contract import BlobStore, ByteRange
+from imsd.contract import ByteRange
 from imsd.formats.detect import open_image, require_declared
 from imsd.formats.reader import Finding, OpenedImage
 from imsd.formats.registry import RECORD_DECODERS, is_streamable
@@ -30,7 +30,9 @@ from .data_bound import BoundedDisk
 from .decoded_sink import give_records
 from .fast_import import require_suited
 from .job_run import JobRun
+from .keys.encryption import ingest_target
 from .staged_file import FoundFile, check_file, upload_parts
+from .upload_progress import opened_state
 
 STORE_SPAN = (20.0, 98.0)
 
@@ -167,7 +169,7 @@ async def _open_staged(
     if not found.is_proved:
         await check_file(run, file, found.upload)
     image = await _open_image(run, file, declared)
-    target = _target(run, found.upload, run.runtime.stores.get(found.upload.store))
+    target = await _target(run, found.upload)
     if found.upload.is_fast:
         require_suited(image.format_name)
         yield RecordedUpload(file, image, target)
@@ -177,14 +179,14 @@ async def _open_staged(
 
 @asynccontextmanager
 async def _open_direct(run: JobRun, upload: UploadRecord, declared: str) -> AsyncIterator[OpenedUpload]:
-    store = run.runtime.stores.get(upload.store)
-    target = _target(run, upload, store)
-    sealed = SealedDisk.from_bytes(upload.tree_state)
+    target = await _target(run, upload)
+    store, cipher = target.store, target.cipher
+    sealed = SealedDisk.from_bytes(opened_state(upload, cipher))
     async with ManifestWriter(target) as manifest:
-        async for rows in _segments(store, upload, await upload_parts(run, upload)):
+        async for rows in _segments(target, upload, await upload_parts(run, upload)):
             await manifest.add_rows(rows)
         written = await manifest.commit(sealed.result.size_bytes, sealed.result.digest)
-    async with open_chunk_reader(store, written.manifest_id, run.runtime.pool) as reader:
+    async with open_chunk_reader(store, written.manifest_id, run.runtime.pool, cipher=cipher) as reader:
         if sealed.format_name:  # decoded while it arrived, and judged then
             require_declared(declared, sealed.format_name)
             image = OpenedImage(sealed.format_name, reader, sealed.findings)
@@ -220,12 +222,12 @@ async def _decoded(pool: DecodePool, file: ByteSource, decoder: StreamDecoder) -
 
 
 async def _segments(
-    store: BlobStore, upload: UploadRecord, parts: Sequence[PartRecord]
+    target: IngestTarget, upload: UploadRecord, parts: Sequence[PartRecord]
 ) -> AsyncIterator[EntryRows]:
     for part in parts:
-        blob = await store.stat(staging_blob(upload.id, part.number))
-        content = await store.read(blob.id, [ByteRange(0, blob.size_bytes)])
-        yield decode_segment(content[0])
+        blob = await target.store.stat(staging_blob(upload.id, part.number))
+        content = await target.store.read(blob.id, [ByteRange(0, blob.size_bytes)])
+        yield decode_segment(content[0], target.cipher, blob.id)
 
 
 async def _open_image(run: JobRun, file: ByteSource, declared: str) -> OpenedImage:
@@ -233,5 +235,7 @@ async def _open_image(run: JobRun, file: ByteSource, declared: str) -> OpenedIma
     return await run.runtime.pool.run(open_image, file, declared or None, limit)
 
 
-def _target(run: JobRun, upload: UploadRecord, store: BlobStore) -> IngestTarget:
-    return IngestTarget(store, upload.store, run.runtime.index, upload.project_id, run.holder)
+async def _target(run: JobRun, upload: UploadRecord) -> IngestTarget:
+    """For the image of the job, which is another than that of the upload, if this is a package."""
+    cipher = await run.runtime.data_keys.cipher(run.record.image_id) if upload.image_id else None
+    return ingest_target(run.runtime, upload.store, upload.project_id, run.holder, cipher)

@@ -25,6 +25,8 @@ from imsd.guest.report import clean
 from imsd.metadata import chunk_index
 from imsd.metadata import images as image_rows
 from imsd.metadata import jobs as job_rows
+from imsd.metadata import keys as key_rows
+from imsd.metadata.keys import DataKeyRecord
 from imsd.metadata.records import ImageRecord, ImageStatus, JobKind, JobRecord, JobState, UploadRecord
 
 from .file_digest import PartDigest
@@ -141,9 +143,25 @@ async def _sub_jobs(run: JobRun, opened: OpenedPackage) -> Sequence[JobRecord]:
     if found:
         return sorted(found, key=number_of)
     await _prove(run, opened)
+    data_keys = await _data_keys(run, opened)
     async with run.runtime.database.transaction() as c:
         await run.require_fence(c)
-        return await _insert_sub_jobs(c, run, opened.package)
+        for data_key in data_keys:
+            await key_rows.insert_data_key(c, data_key)
+        return await _insert_sub_jobs(c, run, opened.package, [each.image_id for each in data_keys])
+
+
+async def _data_keys(run: JobRun, opened: OpenedPackage) -> Sequence[DataKeyRecord]:
+    """Of an encrypted package, one for each disk but the first, whose own encrypts the package, too."""
+    if not opened.upload.image_id:
+        return []
+    runtime = run.runtime
+    async with runtime.database.reading() as c:
+        first = await key_rows.get_data_key(c, opened.upload.image_id)
+        key = await key_rows.get_key(c, first.key_id) if first else None
+    if key is None:
+        raise FailedPrecondition("the key of this job is gone", reason="KEY_NOT_FOUND")
+    return [await runtime.data_keys.make(key, runtime.new_id()) for _ in opened.package.disks[1:]]
 
 
 async def _member(run: JobRun, opened: OpenedPackage, disk: PackagedDisk) -> FoundFile:
@@ -172,14 +190,18 @@ def _part(member: TarMember, checksum: Checksum) -> PartDigest:
     return PartDigest(member.offset, member.offset + member.size_bytes, hasher)
 
 
-async def _insert_sub_jobs(c: AsyncConnection, run: JobRun, package: Package) -> Sequence[JobRecord]:
+async def _insert_sub_jobs(
+    c: AsyncConnection, run: JobRun, package: Package, reserved_ids: Sequence[str]
+) -> Sequence[JobRecord]:
+    """``reserved_ids``: of the images but the first, if they are encrypted."""
     first = await _first_image(c, run, package)
     described_os = clean(package.descriptor.system, MAX_OS_VERSION)
     await reserve(c, run.runtime, run.record.project_id, IMAGES, len(package.disks) - 1)
     made = []
     for number in range(1, len(package.disks) + 1):
         job_id = run.runtime.new_id()
-        image_id = first.id if number == 1 else run.runtime.new_id()
+        other_id = reserved_ids[number - 2] if reserved_ids else run.runtime.new_id()
+        image_id = first.id if number == 1 else other_id
         record = JobRecord(
             id=job_id,
             project_id=run.record.project_id,

@@ -14,6 +14,7 @@ from imsd.metadata.members import MemberChange
 from imsd.metadata.records import ImageKind, ImageRecord, ImageStatus, MemberStatus, Visibility
 
 from .image_access import no_image, not_active, require_owner
+from .keys.encryption import COPY_PLAIN, require_unencrypted
 
 
 @dataclass(slots=True)
@@ -140,6 +141,7 @@ def require_shareable(project_id: str, image: ImageRecord) -> None:
             field="image_ids",
             hint="whoever needs it gets it from the marketplace",
         )
+    require_unencrypted(image, "shared", COPY_PLAIN, "image_ids")
     if image.kind is ImageKind.ISO:
         # Table 5-3 says with how many tenants an image is shared, by kind, and knows no ISO images.
         raise FailedPrecondition(

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from imsd.chunks.sealed_parts import SealedParts
 from imsd.chunks.staged_source import StagedPart, StagedSource
 from imsd.contract import DataLoss, FailedPrecondition, InvalidRequest
 from imsd.formats.detect import PACKAGES, detect, find_wrapper, require_declared
@@ -15,6 +16,7 @@ from imsd.metadata.records import PartKind, PartRecord, UploadRecord, UploadStat
 
 from .file_digest import PartDigest, digest_of
 from .job_run import JobRun
+from .keys.encryption import cipher_of_upload
 
 # Of the percent of a job; more when a digest takes the bytes one after the other.
 TREE_SPAN, ORDERED_SPAN = (0.0, 5.0), (0.0, 20.0)
@@ -53,7 +55,8 @@ async def upload_parts(run: JobRun, upload: UploadRecord) -> list[PartRecord]:
 async def find_file(run: JobRun, upload_id: str) -> FoundFile:
     """The file of a committed upload.
 
-    Raises FailedPrecondition, ImageRefused (IMAGE_EMPTY, FORMAT_*), DataLoss, Unavailable.
+    Raises FailedPrecondition, ImageRefused (IMAGE_EMPTY, FORMAT_*), DataLoss, Unavailable, and what
+    unwrapping a data key raises.
     """
     upload = await committed_upload(run, upload_id)
     if upload.is_direct:
@@ -62,7 +65,9 @@ async def find_file(run: JobRun, upload_id: str) -> FoundFile:
         StagedPart(part.number, part.start, part.length, part.kind is PartKind.ZERO)
         for part in await upload_parts(run, upload)
     ]
-    file = StagedSource(run.runtime.stores.get(upload.store), upload.id, parts)
+    cipher = await cipher_of_upload(run.runtime, upload)
+    sealed = SealedParts(cipher, upload.id) if cipher else None
+    file = StagedSource(run.runtime.stores.get(upload.store), upload.id, parts, sealed)
     wrapper, is_package = await run.runtime.pool.run(_look, file, str(run.record.spec["disk_format"]))
     return FoundFile(upload, upload.file_name, file, wrapper, is_package)
 

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
+from imsd.chunks.sealed_parts import PartSealer, SealedParts, sealed_length
 from imsd.chunks.staged_source import staging_blob
 from imsd.chunks.tree_digest import TreeHasher
 from imsd.contract import BlobStore, Buffer, Conflict, Ingest, settle
@@ -24,17 +25,23 @@ _ZEROS = bytes(ZERO_PART_BYTES)
 
 @dataclass(slots=True)
 class _Part:
-    """A part that is being written to ``ingest``, which ``undo`` leaves."""
+    """A part that is being written to ``ingest``, which ``undo`` leaves.
+
+    ``room_bytes``: of the file, that may still come; ``reserved_bytes``: of the quota, for all of it as it is
+    stored. ``sealer``: of an encrypted upload.
+    """
 
     number: int
     ingest: Ingest
     undo: AsyncExitStack
+    room_bytes: int
     reserved_bytes: int
+    sealer: PartSealer | None
     length: int = 0
 
-    @property
-    def room_bytes(self) -> int:
-        return self.reserved_bytes - self.length
+    def stored_bytes(self, length: int) -> int:
+        """What ``length`` bytes of the file take in the store."""
+        return sealed_length(length) if self.sealer else length
 
 
 class StagedSink(UploadSink):
@@ -45,6 +52,7 @@ class StagedSink(UploadSink):
         self._progress = progress
         self._hasher = hasher
         self._store: BlobStore = runtime.stores.get(progress.record.store)
+        self._sealed = SealedParts(progress.cipher, progress.record.id) if progress.cipher else None
         self._part: _Part | None = None
         self._zeros = 0  # a run that follows what was written, not yet a part
         self._position = progress.record.committed_offset
@@ -60,13 +68,20 @@ class StagedSink(UploadSink):
         part = self._part = self._part or await self._begin_part(len(data))
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(part.ingest.write([data]))
+                both.create_task(self._write(part, data))
                 both.create_task(self._runtime.pool.run(self._hasher.update, data))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         part.length += len(data)
+        part.room_bytes -= len(data)
         self.unsaved_bytes += len(data)
         self._position += len(data)
+
+    async def _write(self, part: _Part, data: Buffer) -> None:
+        if part.sealer is None:
+            await part.ingest.write([data])
+        elif sealed := await self._runtime.pool.run(part.sealer.update, data):
+            await part.ingest.write([sealed])
 
     async def write_zeros(self, length: int) -> None:
         if length < ZERO_PART_BYTES and not self._zeros:
@@ -80,8 +95,9 @@ class StagedSink(UploadSink):
     def _save(self) -> Coroutine[Any, Any, None] | None:
         if part := self._part:
             self._part = None
-            self._progress.shrink(part.room_bytes)
-            part.reserved_bytes = part.length
+            used = part.stored_bytes(part.length)
+            self._progress.shrink(part.reserved_bytes - used)
+            part.reserved_bytes = used
             return self._save_part(part, self._hasher.state())
         if length := self._zeros:
             self._zeros = 0
@@ -104,7 +120,8 @@ class StagedSink(UploadSink):
         """A part with room for ``length`` bytes at least, which are about to come."""
         record, part_bytes = self._progress.record, self._runtime.limits.upload_part_bytes
         left = record.size_bytes - self._position if record.size_bytes else part_bytes
-        reserved = max(min(left, part_bytes), length)
+        room = max(min(left, part_bytes), length)
+        reserved = sealed_length(room) if self._sealed else room
         number = self._progress.next_number()
         await self._progress.reserve(reserved)
         undo = AsyncExitStack()
@@ -113,11 +130,14 @@ class StagedSink(UploadSink):
         except BaseException:
             await self._progress.give_back(reserved)
             raise
-        return _Part(number, ingest, undo, reserved)
+        sealer = self._sealed.sealer(number) if self._sealed else None
+        return _Part(number, ingest, undo, room, reserved, sealer)
 
     async def _save_part(self, part: _Part, tree_state: bytes) -> None:
         try:
             try:
+                if part.sealer:
+                    await part.ingest.write([await self._runtime.pool.run(part.sealer.finish)])
                 stored = await part.ingest.commit()
             finally:
                 await part.undo.aclose()

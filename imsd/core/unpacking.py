@@ -40,7 +40,7 @@ class Unpacking:
         """
         if found.file is None or not found.wrapper:
             return found
-        inner = await self._own_upload(run, found.name)
+        inner = await self._own_upload(run, found)
         if inner.state is UploadState.OPEN:
             if not found.is_proved:
                 await check_file(run, found.file, found.upload)
@@ -53,11 +53,11 @@ class Unpacking:
     def _feed(self, runtime: Runtime, wrapped: WrappedFile) -> UnpackFeed:
         return UnpackFeed(runtime.pool, wrapped, runtime.limits.max_upload_size_bytes, self._places)
 
-    async def _own_upload(self, run: JobRun, file_name: str) -> UploadRecord:
+    async def _own_upload(self, run: JobRun, found: FoundFile) -> UploadRecord:
         """The upload into which the job unpacks; that of an earlier run, if there is one."""
         record, upload_id = run.record, unpacked_upload_id(run.record.id)
         wanted = NewUpload(
-            file_name=file_name,
+            file_name=found.name,
             disk_format=str(record.spec["disk_format"]),
             store=str(record.spec["store"]),
         )
@@ -65,7 +65,9 @@ class Unpacking:
             await run.require_fence(c)
             upload = await upload_rows.get_upload(c, record.project_id, upload_id)
             if upload is None:
-                new = self._uploads.prepare(record.project_id, wanted, record.id)
-                upload = replace(new, id=upload_id)
+                new = self._uploads.record(record.project_id, wanted, record.id)
+                # What is encrypted has its data key since the packed file came.
+                image_id = record.image_id if found.upload.image_id else ""
+                upload = replace(new, id=upload_id, image_id=image_id)
                 await upload_rows.insert_upload(c, upload)
         return upload

@@ -8,12 +8,14 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import Conflict, LimitExceeded
 from imsd.metadata import uploads as upload_rows
 from imsd.metadata.records import PartKind, PartRecord, UploadRecord, UploadState
 
 from . import quotas
+from .keys.encryption import cipher_of_upload, state_label
 from .quota_rules import STAGED_BYTES
 from .runtime import Runtime
 
@@ -27,9 +29,14 @@ NUMBERS_OF_A_WRITER = 1 << 20
 
 
 class UploadProgress:
-    """``record`` is what a crash would leave."""
+    """``record`` is what a crash would leave; ``cipher``: of an encrypted upload.
 
-    def __init__(self, runtime: Runtime, record: UploadRecord, part_count: int) -> None:
+    The state of an encrypted one is sealed in its row, and plain in ``record``.
+    """
+
+    def __init__(
+        self, runtime: Runtime, record: UploadRecord, part_count: int, cipher: ChunkCipher | None = None
+    ) -> None:
         self._runtime = runtime
         self._part_count = part_count
         self._next_number = record.fence * NUMBERS_OF_A_WRITER
@@ -37,13 +44,19 @@ class UploadProgress:
         # A part is recorded while the next one reserves: each change sees what the one before left.
         self._changing = asyncio.Lock()
         self.record = record
+        self.cipher = cipher
         self.holder = Holder(HolderKind.UPLOAD, record.id, record.fence)
 
     @classmethod
     async def load(cls, runtime: Runtime, record: UploadRecord) -> UploadProgress:
-        """``record``: the row as it was when this writer took over."""
+        """``record``: the row as it was when this writer took over.
+
+        Raises what unwrapping the data key of an encrypted one raises, see `DataKeys.unwrapped`.
+        """
+        cipher = await cipher_of_upload(runtime, record)
+        record = replace(record, tree_state=opened_state(record, cipher))
         async with runtime.database.reading() as c:
-            return cls(runtime, record, await upload_rows.count_parts(c, record.id))
+            return cls(runtime, record, await upload_rows.count_parts(c, record.id), cipher)
 
     async def describe(self, size_bytes: int, fingerprint: str) -> None:
         """Note what became known of the file, before its bytes come; ``size_bytes`` 0: not known.
@@ -113,7 +126,7 @@ class UploadProgress:
         stored = part.stored_bytes if part else 0
         values = {
             "committed_offset": committed_offset,
-            "tree_state": tree_state,
+            "tree_state": self._sealed(tree_state),
             "is_direct": is_direct,
             "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
         }
@@ -127,6 +140,11 @@ class UploadProgress:
             # The state may be megabytes: it is read from the row by whoever goes on.
             kept = values | {"tree_state": b""}
             self.record = replace(self.record, staged_bytes=staged, **kept)  # type: ignore[arg-type]
+
+    def _sealed(self, tree_state: bytes) -> bytes:
+        if self.cipher is None or not tree_state:
+            return tree_state
+        return self.cipher.seal(state_label(self.record.id), tree_state)
 
     @property
     def _staged_bytes(self) -> int:
@@ -152,7 +170,7 @@ class UploadProgress:
         """OPEN to COMMITTED, together with the last ``part``. Raises Conflict (UPLOAD_TAKEN_OVER)."""
         values = {
             "digest": digest,
-            "tree_state": tree_state,
+            "tree_state": self._sealed(tree_state),
             "size_bytes": self.record.committed_offset,
             "staged_bytes": self._staged_bytes + (part.stored_bytes if part else 0),
             "expires_at": self._runtime.clock() + self._runtime.limits.upload_expiry,
@@ -172,6 +190,13 @@ class UploadProgress:
             raise taken_over()
         self.record = sealed
         return sealed
+
+
+def opened_state(record: UploadRecord, cipher: ChunkCipher | None) -> bytes:
+    """What the row of an upload keeps of its state. Raises DataLoss (KEY_MISMATCH)."""
+    if cipher is None or not record.tree_state:
+        return record.tree_state
+    return cipher.open(state_label(record.id), record.tree_state)
 
 
 def taken_over() -> Conflict:

@@ -33,6 +33,7 @@ from .direct_sink import DirectSink
 from .file_blocks import BLOCK_BYTES, FileBlocks, FileRange
 from .file_limits import require_file_size
 from .in_place_sink import FileBytes, FinishedSink, InPlaceSink, is_finished, is_in_place
+from .keys.encryption import require_no_disc
 from .runtime import Runtime
 from .staged_sink import StagedSink
 from .upload_progress import UploadProgress, taken_over
@@ -228,6 +229,7 @@ class UploadSession:
     async def _decide(self) -> None:
         head, record = bytes(self._head), self._progress.record
         found = begins_as(head, record.disk_format)
+        require_no_disc(found, is_encrypted=bool(record.image_id))
         if record.is_fast:
             self._sink = await fast_import.begin_sink(self._runtime, self._progress, found)
             await self._sink.write(head)

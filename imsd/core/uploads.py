@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,12 +20,16 @@ from imsd.contract import (
     NotFound,
 )
 from imsd.metadata import chunk_index
+from imsd.metadata import keys as key_rows
 from imsd.metadata import uploads as upload_rows
+from imsd.metadata.keys import DataKeyRecord
 from imsd.metadata.records import UploadRecord, UploadState
 
 from . import checks, limits, quotas, requests
 from .fast_import import check_declared
 from .file_limits import require_file_size
+from .keys.encryption import require_encryptable
+from .keys.project_keys import ProjectKeys
 from .quota_rules import UPLOADS
 from .requests import RequestKey
 from .runtime import Runtime
@@ -43,6 +47,7 @@ class NewUpload:
     """``size_bytes`` 0: not known. ``disk_format`` empty: recognised from the bytes.
 
     ``is_fast``: for a fast import. ``store``: where its bytes are to lie, empty for the default store.
+    ``key``: id or name of the key under which its image is to be encrypted, empty for none.
     """
 
     size_bytes: int = 0
@@ -52,6 +57,15 @@ class NewUpload:
     fingerprint: str = ""
     is_fast: bool = False
     store: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedUpload:
+    """An upload without a row yet; ``data_key``: of its image, if that is to be encrypted."""
+
+    record: UploadRecord
+    data_key: DataKeyRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +80,48 @@ class Uploads:
     def __init__(self, runtime: Runtime, sweeper: Sweeper) -> None:
         self._runtime = runtime
         self._sweeper = sweeper
+        self._keys = ProjectKeys(runtime)
         self._sessions: dict[str, UploadSession] = {}
 
     async def create(self, key: RequestKey, new: NewUpload) -> UploadRecord | GoneUpload:
-        """Open an upload; the first one, whatever became of it, when ``key`` was used before."""
-        record = self.prepare(key.project_id, new)
-        async with self._runtime.database.transaction() as c:
-            earlier = await requests.recall(c, key)
-            if earlier:
-                found = await upload_rows.get_upload(c, key.project_id, earlier)
-                return found or GoneUpload(earlier, key.project_id)
-            await self.insert(c, record)
-            await requests.remember(c, self._runtime, key, record.id)
-        return record
+        """Open an upload; the first one, whatever became of it, when ``key`` was used before.
 
-    def prepare(self, project_id: str, new: NewUpload, job_id: str = "") -> UploadRecord:
+        Raises as `prepare`, LimitExceeded.
+        """
+        if new.key:
+            async with self._runtime.database.reading() as c:
+                if earlier := await self._earlier(c, key):
+                    return earlier
+        prepared = await self.prepare(key.project_id, new)
+        async with self._runtime.database.transaction() as c:
+            if earlier := await self._earlier(c, key):
+                return earlier
+            await self.insert(c, prepared)
+            await requests.remember(c, self._runtime, key, prepared.record.id)
+        return prepared.record
+
+    async def _earlier(self, c: AsyncConnection, key: RequestKey) -> UploadRecord | GoneUpload | None:
+        earlier = await requests.recall(c, key)
+        if earlier is None:
+            return None
+        found = await upload_rows.get_upload(c, key.project_id, earlier)
+        return found or GoneUpload(earlier, key.project_id)
+
+    async def prepare(self, project_id: str, new: NewUpload, job_id: str = "") -> PreparedUpload:
+        """The record of a new upload, and the data key of its image; see `record`.
+
+        The id of an encrypted image is given now, and its data key made and wrapped: before its first byte.
+        Raises as `record`, and what `ProjectKeys.for_encrypting` and `DataKeys.make` raise.
+        """
+        record = self.record(project_id, new, job_id)
+        if not new.key:
+            return PreparedUpload(record)
+        require_encryptable(is_fast=new.is_fast, kind="", disk_format=new.disk_format)
+        key = await self._keys.for_encrypting(project_id, new.key)
+        data_key = await self._runtime.data_keys.make(key, self._runtime.new_id())
+        return PreparedUpload(replace(record, image_id=data_key.image_id), data_key)
+
+    def record(self, project_id: str, new: NewUpload, job_id: str = "") -> UploadRecord:
         """The record of a new upload; with ``job_id`` only that job writes it.
 
         Raises InvalidRequest, NotFound (STORE_NOT_FOUND), Unavailable (DRIVER_NOT_READY).
@@ -104,10 +145,12 @@ class Uploads:
             job_id=job_id,
         )
 
-    async def insert(self, c: AsyncConnection, record: UploadRecord) -> None:
+    async def insert(self, c: AsyncConnection, prepared: PreparedUpload) -> None:
         """Raises LimitExceeded (QUOTA_EXCEEDED)."""
-        await quotas.reserve(c, self._runtime, record.project_id, UPLOADS)
-        await upload_rows.insert_upload(c, record)
+        await quotas.reserve(c, self._runtime, prepared.record.project_id, UPLOADS)
+        await upload_rows.insert_upload(c, prepared.record)
+        if prepared.data_key:
+            await key_rows.insert_data_key(c, prepared.data_key)
 
     async def get(self, project_id: str, upload_id: str) -> UploadRecord:
         project_id, upload_id = checks.project_id(project_id), checks.uuid("upload_id", upload_id)

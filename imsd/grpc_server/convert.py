@@ -129,6 +129,7 @@ def upload_to_pb(record: UploadRecord, part_size_bytes: int) -> upload_pb2.Uploa
         expires_at=time_to_pb(record.expires_at),
         digest=record.digest,
         is_fast=record.is_fast,
+        is_encrypted=bool(record.image_id),
         store=record.store,
     )
 

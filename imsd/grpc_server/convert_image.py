@@ -40,6 +40,7 @@ def new_image_from_pb(request: pb.CreateImageRequest) -> NewImage:
         enterprise_project_id=request.enterprise_project_id,
         is_fast=request.is_fast,
         store=request.store,
+        key=request.key,
     )
 
 
@@ -51,6 +52,7 @@ def new_copy_from_pb(request: pb.CopyImageRequest) -> NewCopy:
         enterprise_project_id=request.enterprise_project_id,
         tags=dict(request.tags),
         store=request.store,
+        key=request.key,
     )
 
 

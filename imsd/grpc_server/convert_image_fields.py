@@ -73,6 +73,8 @@ def _fields(record: ImageRecord) -> dict[str, Any]:
     said = vars(record)
     fields = {name: value for name, column in _AS_THEY_ARE if (value := said[column])}
     fields |= {name: numbers[value] for name, numbers in _NUMBERS if (value := said[name])}
+    if record.key_id:
+        fields["is_encrypted"] = True
     return {**fields, "etag": str(record.version), "server_support": record.server_support}
 
 
@@ -111,7 +113,7 @@ _NUMBERS: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("license_type", LICENSE_TYPES),
     ("member_status", MEMBER_STATUSES),
 )
-_MADE_APART = {"etag", "server_support", "deprecation", "guest", "tags", "properties"}
+_MADE_APART = {"etag", "is_encrypted", "server_support", "deprecation", "guest", "tags", "properties"}
 _MADE_APART |= {*_TIMES, *(name for name, _ in _NUMBERS)}
 _AS_THEY_ARE: Sequence[tuple[str, str]] = tuple(
     (name, _OTHER_NAMES.get(name, name))

@@ -50,6 +50,7 @@ def image_query_from_pb(request: pb.ListImagesRequest) -> ImageQuery:
         any_of=tuple(_any_of(wanted)),
         exactly=tuple(_exactly(wanted)),
         is_deprecated=wanted.is_deprecated if wanted.HasField("is_deprecated") else None,
+        is_encrypted=wanted.is_encrypted if wanted.HasField("is_encrypted") else None,
         support=_support(wanted.server_support) if wanted.HasField("server_support") else (),
         times=(*_times("created_at", wanted.created_at), *_times("updated_at", wanted.updated_at)),
         server_type=checks.text("filter.server_type", wanted.server_type, limits.MAX_SERVER_TYPE),
@@ -102,6 +103,8 @@ def _exactly(wanted: pb.ImageFilter) -> Iterator[tuple[str, str | int | bool]]:
         )
     if wanted.family:
         yield "family", attribute_checks.family(wanted.family)
+    if wanted.key_id:
+        yield "key_id", checks.uuid("filter.key_id", wanted.key_id)
     if wanted.enterprise_project_id:
         yield "enterprise_project_id", filters.enterprise_project(wanted.enterprise_project_id)
     for name in ("is_protected", "is_published", "min_disk_gb", "min_ram_mb"):

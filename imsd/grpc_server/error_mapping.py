@@ -35,6 +35,8 @@ IMG_CODES = {
     "BUCKET_UNSUITED": "IMG.0058",
     "DESCRIPTION_INVALID": "IMG.0054",
     "DESCRIPTION_TOO_LONG": "IMG.0004",
+    "ENCRYPTED_IMAGE_UNSUITED": "IMG.0098",
+    "ENCRYPTION_UNSUITED": "IMG.0118",
     "EXPORT_REFUSED": "IMG.0079",
     "EXPORT_TOO_LARGE": "IMG.0160",
     "FAST_IMPORT_UNSUITED": "IMG.0158",
@@ -48,6 +50,7 @@ IMG_CODES = {
     "IMAGE_NOT_ACTIVE": "IMG.0046",
     "IMAGE_PROTECTED": "IMG.0091",
     "ISO_OS_VERSION_REQUIRED": "IMG.0166",
+    "KEY_UNCHANGED": "IMG.0096",
     "MIN_DISK_TOO_SMALL": "IMG.0055",
     "NOT_OWNER": "IMG.0047",
     "OBJECT_EXISTS": "IMG.0070",
@@ -71,6 +74,9 @@ IMG_CODES = {
 }
 # Of reasons for which calls have codes of their own, by the call.
 IMG_CODES_OF_CALLS = {
+    ("CreateImage", "IMAGE_KIND_UNSUITED"): "IMG.0167",
+    ("CreateUpload", "IMAGE_KIND_UNSUITED"): "IMG.0167",
+    ("ExportImage", "ENCRYPTED_IMAGE_UNSUITED"): "IMG.0071",
     ("ExportImage", "IMAGE_KIND_UNSUITED"): "IMG.0167",
     ("ExportImage", "IMAGE_PUBLIC"): "IMG.0077",
     ("ExportImage", "IMAGE_PUBLISHED"): "IMG.0078",
@@ -120,6 +126,11 @@ IMG_CODES_BY_FIELD = {
         "replacement_image_id": "IMG.0027",
     },
     "QUOTA_EXCEEDED": IMG_CODES_OF_QUOTAS,
+    # Of the key that is to encrypt, and of the one that an image has.
+    "KEY_DISABLED": {"key": "IMG.0097", "image_id": "IMG.0102"},
+    "KEY_NOT_FOUND": {"key": "IMG.0095", "image_id": "IMG.0101"},
+    "KEY_PENDING_DELETION": {"key": "IMG.0097", "image_id": "IMG.0102"},
+    "KEY_SERVICE_DENIED": {"key": "IMG.0099", "image_id": "IMG.0103"},
 }
 
 

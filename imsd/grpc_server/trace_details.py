@@ -46,6 +46,7 @@ TRACED: Final = (
     "lifetime_seconds",
     "add_user_ids",
     "remove_user_ids",
+    "key",
     "key_service",
     "pending_days",
     "file_name",

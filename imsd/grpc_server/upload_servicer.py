@@ -56,6 +56,7 @@ class UploadServicer(UploadServiceServicer):
             fingerprint=request.fingerprint,
             is_fast=request.is_fast,
             store=request.store,
+            key=request.key,
         )
         upload = await self._uploads.create(key, new)
         if isinstance(upload, GoneUpload):

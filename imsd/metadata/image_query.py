@@ -80,6 +80,7 @@ class ImageQuery:
     any_of: Sequence[tuple[str, Sequence[str | int]]] = ()
     exactly: Sequence[tuple[str, str | int | bool]] = ()
     is_deprecated: bool | None = None
+    is_encrypted: bool | None = None
     support: Sequence[tuple[str, str]] = ()
     times: Sequence[TimeRange] = ()
     server_type: str = ""
@@ -111,6 +112,7 @@ EXACTLY = (
     "min_ram_mb",
     "family",
     "enterprise_project_id",
+    "key_id",
 )
 
 
@@ -150,6 +152,8 @@ def _columns(query: ImageQuery, project: ColumnElement[str]) -> Iterator[ColumnE
         yield _has_label(project, value) if name == "enterprise_project_id" else image.c[name] == value
     if query.is_deprecated is not None:
         yield image.c.deprecated_at.is_not(None) if query.is_deprecated else image.c.deprecated_at.is_(None)
+    if query.is_encrypted is not None:
+        yield image.c.key_id != "" if query.is_encrypted else image.c.key_id == ""
     for asked in query.times:
         column = image.c[asked.column]
         bounds = []

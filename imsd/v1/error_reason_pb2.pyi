@@ -196,6 +196,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """no key service is configured, or not the one that is named, or none is the default"""
     ERROR_REASON_KEY_OPERATION_UNSUPPORTED: _ErrorReason.ValueType  # 157
     """the key service that has the key cannot do that"""
+    ERROR_REASON_KEY_UNCHANGED: _ErrorReason.ValueType  # 158
+    """the copy is to be encrypted under the key that the image has"""
+    ERROR_REASON_ENCRYPTION_UNSUITED: _ErrorReason.ValueType  # 159
+    """an image of this kind cannot be encrypted"""
+    ERROR_REASON_ENCRYPTED_IMAGE_UNSUITED: _ErrorReason.ValueType  # 160
+    """not with an image that is encrypted"""
     ERROR_REASON_KEY_SERVICE_DENIED: _ErrorReason.ValueType  # 155
     """the key service refuses the daemon: for its operator"""
     ERROR_REASON_BLOCK_SERVER_UNAVAILABLE: _ErrorReason.ValueType  # 170
@@ -401,6 +407,12 @@ ERROR_REASON_KEY_SERVICE_MISSING: ErrorReason.ValueType  # 156
 """no key service is configured, or not the one that is named, or none is the default"""
 ERROR_REASON_KEY_OPERATION_UNSUPPORTED: ErrorReason.ValueType  # 157
 """the key service that has the key cannot do that"""
+ERROR_REASON_KEY_UNCHANGED: ErrorReason.ValueType  # 158
+"""the copy is to be encrypted under the key that the image has"""
+ERROR_REASON_ENCRYPTION_UNSUITED: ErrorReason.ValueType  # 159
+"""an image of this kind cannot be encrypted"""
+ERROR_REASON_ENCRYPTED_IMAGE_UNSUITED: ErrorReason.ValueType  # 160
+"""not with an image that is encrypted"""
 ERROR_REASON_KEY_SERVICE_DENIED: ErrorReason.ValueType  # 155
 """the key service refuses the daemon: for its operator"""
 ERROR_REASON_BLOCK_SERVER_UNAVAILABLE: ErrorReason.ValueType  # 170

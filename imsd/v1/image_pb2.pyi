@@ -523,6 +523,8 @@ class Image(_message.Message):
     AGENTS_FIELD_NUMBER: _builtins.int
     OS_FEATURES_FIELD_NUMBER: _builtins.int
     HAS_NO_CREDENTIAL_INJECTION_FIELD_NUMBER: _builtins.int
+    IS_ENCRYPTED_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv4 in lower case"""
     project_id: _builtins.str
@@ -548,7 +550,7 @@ class Image(_message.Message):
     new_size_bytes: _builtins.int
     """of them, new to the store when it came: 0..stored_size_bytes"""
     digest: _builtins.str
-    """tree digest of the disk, "b3t:<64 hex>"; the same for every format; empty until ACTIVE"""
+    """tree digest of the disk, "b3t:<64 hex>"; the same for every format; of an encrypted image "b3k:<64 hex>", which tells nothing without its data key; empty until ACTIVE"""
     min_disk_gb: _builtins.int
     """GiB, 1..1048576, within the limits of its kind; at least the virtual size; until ACTIVE as asked for, 0 too"""
     min_ram_mb: _builtins.int
@@ -609,6 +611,10 @@ class Image(_message.Message):
     """0..4096 characters: the advanced features of the system, as JSON text"""
     has_no_credential_injection: _builtins.bool
     """cloud-init cannot set password and keys"""
+    is_encrypted: _builtins.bool
+    """its bytes lie encrypted in the store"""
+    key_id: _builtins.str
+    """UUID of the key under which it is encrypted, see KeyService; it never changes; empty: it is not encrypted"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """at most 10; key 1..36 letters, digits, _ or -; value 0..43, also ."""
@@ -715,10 +721,12 @@ class Image(_message.Message):
         agents: _abc.Iterable[_builtins.str] | None = ...,
         os_features: _builtins.str = ...,
         has_no_credential_injection: _builtins.bool = ...,
+        is_encrypted: _builtins.bool = ...,
+        key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "created_at", b"created_at", "deleted_at", b"deleted_at", "deprecation", b"deprecation", "guest", b"guest", "purge_at", b"purge_at", "server_support", b"server_support", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "agents", b"agents", "architecture", b"architecture", "boot_mode", b"boot_mode", "created_at", b"created_at", "data_size_bytes", b"data_size_bytes", "deleted_at", b"deleted_at", "deprecation", b"deprecation", "description", b"description", "digest", b"digest", "disk_format", b"disk_format", "enterprise_project_id", b"enterprise_project_id", "etag", b"etag", "family", b"family", "findings", b"findings", "guest", b"guest", "has_nic_multiqueue", b"has_nic_multiqueue", "has_no_credential_injection", b"has_no_credential_injection", "id", b"id", "is_fast_imported", b"is_fast_imported", "is_guest_configured", b"is_guest_configured", "is_protected", b"is_protected", "is_published", b"is_published", "job_id", b"job_id", "kind", b"kind", "license_type", b"license_type", "max_ram_mb", b"max_ram_mb", "member_status", b"member_status", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "new_size_bytes", b"new_size_bytes", "origin", b"origin", "origin_image_id", b"origin_image_id", "origin_kind", b"origin_kind", "os_bits", b"os_bits", "os_features", b"os_features", "os_type", b"os_type", "os_version", b"os_version", "platform", b"platform", "product_code", b"product_code", "project_id", b"project_id", "properties", b"properties", "purge_at", b"purge_at", "region", b"region", "server_kind", b"server_kind", "server_support", b"server_support", "shutdown_timeout_seconds", b"shutdown_timeout_seconds", "status", b"status", "store", b"store", "stored_size_bytes", b"stored_size_bytes", "tags", b"tags", "updated_at", b"updated_at", "virtual_size_bytes", b"virtual_size_bytes", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_at", b"active_at", "agents", b"agents", "architecture", b"architecture", "boot_mode", b"boot_mode", "created_at", b"created_at", "data_size_bytes", b"data_size_bytes", "deleted_at", b"deleted_at", "deprecation", b"deprecation", "description", b"description", "digest", b"digest", "disk_format", b"disk_format", "enterprise_project_id", b"enterprise_project_id", "etag", b"etag", "family", b"family", "findings", b"findings", "guest", b"guest", "has_nic_multiqueue", b"has_nic_multiqueue", "has_no_credential_injection", b"has_no_credential_injection", "id", b"id", "is_encrypted", b"is_encrypted", "is_fast_imported", b"is_fast_imported", "is_guest_configured", b"is_guest_configured", "is_protected", b"is_protected", "is_published", b"is_published", "job_id", b"job_id", "key_id", b"key_id", "kind", b"kind", "license_type", b"license_type", "max_ram_mb", b"max_ram_mb", "member_status", b"member_status", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "new_size_bytes", b"new_size_bytes", "origin", b"origin", "origin_image_id", b"origin_image_id", "origin_kind", b"origin_kind", "os_bits", b"os_bits", "os_features", b"os_features", "os_type", b"os_type", "os_version", b"os_version", "platform", b"platform", "product_code", b"product_code", "project_id", b"project_id", "properties", b"properties", "purge_at", b"purge_at", "region", b"region", "server_kind", b"server_kind", "server_support", b"server_support", "shutdown_timeout_seconds", b"shutdown_timeout_seconds", "status", b"status", "store", b"store", "stored_size_bytes", b"stored_size_bytes", "tags", b"tags", "updated_at", b"updated_at", "virtual_size_bytes", b"virtual_size_bytes", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -796,6 +804,7 @@ class CreateImageRequest(_message.Message):
     OS_TYPE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _; empty: the caller's only project, or "default" """
     request_id: _builtins.str
@@ -846,6 +855,8 @@ class CreateImageRequest(_message.Message):
     """only say whether the request would be taken; request_id counts for nothing then"""
     store: _builtins.str
     """the configured name of a store, see StoreService; empty: that of the upload, else the default store; of an upload, no other than its own"""
+    key: _builtins.str
+    """id or name of a key, see KeyService: the image is encrypted under it; empty: as the upload says, else not; of an upload, no other than its own"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """see Image.tags"""
@@ -889,10 +900,11 @@ class CreateImageRequest(_message.Message):
         os_type: _guest_pb2.OsType.ValueType = ...,
         validate_only: _builtins.bool = ...,
         store: _builtins.str = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["local_path", b"local_path", "object", b"object", "server_support", b"server_support", "source", b"source", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "enterprise_project_id", b"enterprise_project_id", "expected_sha256", b"expected_sha256", "family", b"family", "is_fast", b"is_fast", "kind", b"kind", "license_type", b"license_type", "local_path", b"local_path", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "object", b"object", "os_type", b"os_type", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "server_kind", b"server_kind", "server_support", b"server_support", "source", b"source", "store", b"store", "tags", b"tags", "upload_id", b"upload_id", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "boot_mode", b"boot_mode", "description", b"description", "disk_format", b"disk_format", "enterprise_project_id", b"enterprise_project_id", "expected_sha256", b"expected_sha256", "family", b"family", "is_fast", b"is_fast", "key", b"key", "kind", b"kind", "license_type", b"license_type", "local_path", b"local_path", "max_ram_mb", b"max_ram_mb", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "object", b"object", "os_type", b"os_type", "os_version", b"os_version", "project_id", b"project_id", "properties", b"properties", "request_id", b"request_id", "server_kind", b"server_kind", "server_support", b"server_support", "source", b"source", "store", b"store", "tags", b"tags", "upload_id", b"upload_id", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["upload_id", "url", "local_path", "object"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -1412,6 +1424,8 @@ class ImageFilter(_message.Message):
     SERVER_TYPE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    IS_ENCRYPTED_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
     STORES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """0..128 characters; "*" stands for any characters; empty: all"""
@@ -1439,6 +1453,10 @@ class ImageFilter(_message.Message):
     """"0" or a UUID; empty: all"""
     server_type: _builtins.str
     """0..64 characters: a flavour of the catalogue whose servers take the system, for example S6; empty: all"""
+    is_encrypted: _builtins.bool
+    """unset: both"""
+    key_id: _builtins.str
+    """UUID: encrypted under this key; empty: all"""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___ImageStatus.ValueType]:
         """empty: QUEUED, SAVING, ACTIVE and DEACTIVATED"""
@@ -1539,14 +1557,18 @@ class ImageFilter(_message.Message):
         server_type: _builtins.str = ...,
         created_at: _abc.Iterable[Global___TimeFilter] | None = ...,
         updated_at: _abc.Iterable[Global___TimeFilter] | None = ...,
+        is_encrypted: _builtins.bool | None = ...,
+        key_id: _builtins.str = ...,
         stores: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated", "_is_protected", b"_is_protected", "_is_published", b"_is_published", "_min_disk_gb", b"_min_disk_gb", "_min_ram_mb", b"_min_ram_mb", "is_deprecated", b"is_deprecated", "is_protected", b"is_protected", "is_published", b"is_published", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "server_support", b"server_support"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated", "_is_encrypted", b"_is_encrypted", "_is_protected", b"_is_protected", "_is_published", b"_is_published", "_min_disk_gb", b"_min_disk_gb", "_min_ram_mb", b"_min_ram_mb", "is_deprecated", b"is_deprecated", "is_encrypted", b"is_encrypted", "is_protected", b"is_protected", "is_published", b"is_published", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "server_support", b"server_support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated", "_is_protected", b"_is_protected", "_is_published", b"_is_published", "_min_disk_gb", b"_min_disk_gb", "_min_ram_mb", b"_min_ram_mb", "architectures", b"architectures", "boot_modes", b"boot_modes", "created_at", b"created_at", "disk_formats", b"disk_formats", "enterprise_project_id", b"enterprise_project_id", "family", b"family", "id", b"id", "is_deprecated", b"is_deprecated", "is_protected", b"is_protected", "is_published", b"is_published", "kinds", b"kinds", "member_statuses", b"member_statuses", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_bits", b"os_bits", "os_types", b"os_types", "os_versions", b"os_versions", "owner_project_id", b"owner_project_id", "platforms", b"platforms", "scope", b"scope", "search", b"search", "server_kinds", b"server_kinds", "server_support", b"server_support", "server_type", b"server_type", "statuses", b"statuses", "stores", b"stores", "tags", b"tags", "updated_at", b"updated_at", "visibilities", b"visibilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated", "_is_encrypted", b"_is_encrypted", "_is_protected", b"_is_protected", "_is_published", b"_is_published", "_min_disk_gb", b"_min_disk_gb", "_min_ram_mb", b"_min_ram_mb", "architectures", b"architectures", "boot_modes", b"boot_modes", "created_at", b"created_at", "disk_formats", b"disk_formats", "enterprise_project_id", b"enterprise_project_id", "family", b"family", "id", b"id", "is_deprecated", b"is_deprecated", "is_encrypted", b"is_encrypted", "is_protected", b"is_protected", "is_published", b"is_published", "key_id", b"key_id", "kinds", b"kinds", "member_statuses", b"member_statuses", "min_disk_gb", b"min_disk_gb", "min_ram_mb", b"min_ram_mb", "name", b"name", "os_bits", b"os_bits", "os_types", b"os_types", "os_versions", b"os_versions", "owner_project_id", b"owner_project_id", "platforms", b"platforms", "scope", b"scope", "search", b"search", "server_kinds", b"server_kinds", "server_support", b"server_support", "server_type", b"server_type", "statuses", b"statuses", "stores", b"stores", "tags", b"tags", "updated_at", b"updated_at", "visibilities", b"visibilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_deprecated: _TypeAlias = _typing.Literal["is_deprecated"]  # noqa: Y015
     _WhichOneofArgType__is_deprecated: _TypeAlias = _typing.Literal["_is_deprecated", b"_is_deprecated"]  # noqa: Y015
+    _WhichOneofReturnType__is_encrypted: _TypeAlias = _typing.Literal["is_encrypted"]  # noqa: Y015
+    _WhichOneofArgType__is_encrypted: _TypeAlias = _typing.Literal["_is_encrypted", b"_is_encrypted"]  # noqa: Y015
     _WhichOneofReturnType__is_protected: _TypeAlias = _typing.Literal["is_protected"]  # noqa: Y015
     _WhichOneofArgType__is_protected: _TypeAlias = _typing.Literal["_is_protected", b"_is_protected"]  # noqa: Y015
     _WhichOneofReturnType__is_published: _TypeAlias = _typing.Literal["is_published"]  # noqa: Y015
@@ -1557,6 +1579,8 @@ class ImageFilter(_message.Message):
     _WhichOneofArgType__min_ram_mb: _TypeAlias = _typing.Literal["_min_ram_mb", b"_min_ram_mb"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_deprecated) -> _WhichOneofReturnType__is_deprecated | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_encrypted) -> _WhichOneofReturnType__is_encrypted | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_protected) -> _WhichOneofReturnType__is_protected | None: ...
     @_typing.overload
@@ -2270,6 +2294,7 @@ class CopyImageRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ENTERPRISE_PROJECT_ID_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """1..64 ASCII letters, digits, - or _: the owner of the copy; empty: the caller's only project, or "default" """
@@ -2283,6 +2308,8 @@ class CopyImageRequest(_message.Message):
     """see Image.description"""
     enterprise_project_id: _builtins.str
     """see Image; empty: "0" """
+    key: _builtins.str
+    """id or name of a key, see KeyService: the copy is encrypted under it, which is not that of the other image; empty: the copy is not encrypted"""
     store: _builtins.str
     """the configured name of the store for the copy, see StoreService; empty: that of the other image; in another one the bytes are copied"""
     @_builtins.property
@@ -2299,11 +2326,12 @@ class CopyImageRequest(_message.Message):
         description: _builtins.str = ...,
         enterprise_project_id: _builtins.str = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        key: _builtins.str = ...,
         store: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "enterprise_project_id", b"enterprise_project_id", "image_id", b"image_id", "name", b"name", "project_id", b"project_id", "request_id", b"request_id", "store", b"store", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "enterprise_project_id", b"enterprise_project_id", "image_id", b"image_id", "key", b"key", "name", b"name", "project_id", b"project_id", "request_id", b"request_id", "store", b"store", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

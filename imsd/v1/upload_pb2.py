@@ -26,47 +26,47 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from imsd.v1 import image_pb2 as imsd_dot_v1_dot_image__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14imsd/v1/upload.proto\x12\x07imsd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13imsd/v1/image.proto\"\xb8\x03\n\x06Upload\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.imsd.v1.UploadState\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x18\n\x10\x63ommitted_offset\x18\x06 \x01(\x03\x12(\n\x0b\x64isk_format\x18\x07 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12\x17\n\x0fpart_size_bytes\x18\x08 \x01(\x03\x12\x14\n\x0cstaged_bytes\x18\t \x01(\x03\x12\x17\n\x0f\x65xpected_sha256\x18\n \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x0b \x01(\t\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64igest\x18\x0e \x01(\t\x12\x0f\n\x07is_fast\x18\x0f \x01(\x08\x12\x11\n\tproof_key\x18\x10 \x01(\x0c\x12\r\n\x05store\x18\x11 \x01(\t\"<\n\x0bUploadChunk\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06length\x18\x02 \x01(\x05\x12\r\n\x05proof\x18\x03 \x01(\x0c\"f\n\x17\x46indUploadChunksRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12$\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x14.imsd.v1.UploadChunk\")\n\x18\x46indUploadChunksResponse\x12\r\n\x05known\x18\x01 \x03(\x08\"\xdc\x01\n\x13\x43reateUploadRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12(\n\x0b\x64isk_format\x18\x05 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12\x17\n\x0f\x65xpected_sha256\x18\x06 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x0f\n\x07is_fast\x18\x08 \x01(\x08\x12\r\n\x05store\x18\t \x01(\t\"9\n\x10GetUploadRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\"d\n\x12ListUploadsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\"P\n\x13ListUploadsResponse\x12 \n\x07uploads\x18\x01 \x03(\x0b\x32\x0f.imsd.v1.Upload\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfa\x02\n\x12WriteUploadRequest\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".imsd.v1.WriteUploadRequest.HeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x15\n\x0bzero_length\x18\x03 \x01(\x03H\x00\x12\x32\n\x05\x66lush\x18\x04 \x01(\x0b\x32!.imsd.v1.WriteUploadRequest.FlushH\x00\x12\x38\n\x05known\x18\x05 \x01(\x0b\x32\'.imsd.v1.WriteUploadRequest.KnownChunksH\x00\x1aS\n\x06Header\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x12\n\nfile_token\x18\x04 \x01(\x0c\x1a\x07\n\x05\x46lush\x1a\x33\n\x0bKnownChunks\x12$\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x14.imsd.v1.UploadChunkB\x06\n\x04step\"H\n\x13WriteUploadResponse\x12\x18\n\x10\x63ommitted_offset\x18\x01 \x01(\x03\x12\x17\n\x0freceived_offset\x18\x02 \x01(\x03\"`\n\x13\x43ommitUploadRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\"<\n\x13\x44\x65leteUploadRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\"\x16\n\x14\x44\x65leteUploadResponse*u\n\x0bUploadState\x12\x1c\n\x18UPLOAD_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11UPLOAD_STATE_OPEN\x10\x01\x12\x1a\n\x16UPLOAD_STATE_COMMITTED\x10\x02\x12\x15\n\x11UPLOAD_STATE_GONE\x10\x03\x32\x84\x04\n\rUploadService\x12=\n\x0c\x43reateUpload\x12\x1c.imsd.v1.CreateUploadRequest\x1a\x0f.imsd.v1.Upload\x12\x37\n\tGetUpload\x12\x19.imsd.v1.GetUploadRequest\x1a\x0f.imsd.v1.Upload\x12H\n\x0bListUploads\x12\x1b.imsd.v1.ListUploadsRequest\x1a\x1c.imsd.v1.ListUploadsResponse\x12W\n\x10\x46indUploadChunks\x12 .imsd.v1.FindUploadChunksRequest\x1a!.imsd.v1.FindUploadChunksResponse\x12L\n\x0bWriteUpload\x12\x1b.imsd.v1.WriteUploadRequest\x1a\x1c.imsd.v1.WriteUploadResponse(\x01\x30\x01\x12=\n\x0c\x43ommitUpload\x12\x1c.imsd.v1.CommitUploadRequest\x1a\x0f.imsd.v1.Upload\x12K\n\x0c\x44\x65leteUpload\x12\x1c.imsd.v1.DeleteUploadRequest\x1a\x1d.imsd.v1.DeleteUploadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14imsd/v1/upload.proto\x12\x07imsd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13imsd/v1/image.proto\"\xce\x03\n\x06Upload\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.imsd.v1.UploadState\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x18\n\x10\x63ommitted_offset\x18\x06 \x01(\x03\x12(\n\x0b\x64isk_format\x18\x07 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12\x17\n\x0fpart_size_bytes\x18\x08 \x01(\x03\x12\x14\n\x0cstaged_bytes\x18\t \x01(\x03\x12\x17\n\x0f\x65xpected_sha256\x18\n \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x0b \x01(\t\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64igest\x18\x0e \x01(\t\x12\x0f\n\x07is_fast\x18\x0f \x01(\x08\x12\x11\n\tproof_key\x18\x10 \x01(\x0c\x12\r\n\x05store\x18\x11 \x01(\t\x12\x14\n\x0cis_encrypted\x18\x12 \x01(\x08\"<\n\x0bUploadChunk\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06length\x18\x02 \x01(\x05\x12\r\n\x05proof\x18\x03 \x01(\x0c\"f\n\x17\x46indUploadChunksRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12$\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x14.imsd.v1.UploadChunk\")\n\x18\x46indUploadChunksResponse\x12\r\n\x05known\x18\x01 \x03(\x08\"\xe9\x01\n\x13\x43reateUploadRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12(\n\x0b\x64isk_format\x18\x05 \x01(\x0e\x32\x13.imsd.v1.DiskFormat\x12\x17\n\x0f\x65xpected_sha256\x18\x06 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x0f\n\x07is_fast\x18\x08 \x01(\x08\x12\r\n\x05store\x18\t \x01(\t\x12\x0b\n\x03key\x18\n \x01(\t\"9\n\x10GetUploadRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\"d\n\x12ListUploadsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t\"P\n\x13ListUploadsResponse\x12 \n\x07uploads\x18\x01 \x03(\x0b\x32\x0f.imsd.v1.Upload\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfa\x02\n\x12WriteUploadRequest\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".imsd.v1.WriteUploadRequest.HeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x15\n\x0bzero_length\x18\x03 \x01(\x03H\x00\x12\x32\n\x05\x66lush\x18\x04 \x01(\x0b\x32!.imsd.v1.WriteUploadRequest.FlushH\x00\x12\x38\n\x05known\x18\x05 \x01(\x0b\x32\'.imsd.v1.WriteUploadRequest.KnownChunksH\x00\x1aS\n\x06Header\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x12\n\nfile_token\x18\x04 \x01(\x0c\x1a\x07\n\x05\x46lush\x1a\x33\n\x0bKnownChunks\x12$\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x14.imsd.v1.UploadChunkB\x06\n\x04step\"H\n\x13WriteUploadResponse\x12\x18\n\x10\x63ommitted_offset\x18\x01 \x01(\x03\x12\x17\n\x0freceived_offset\x18\x02 \x01(\x03\"`\n\x13\x43ommitUploadRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\"<\n\x13\x44\x65leteUploadRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\"\x16\n\x14\x44\x65leteUploadResponse*u\n\x0bUploadState\x12\x1c\n\x18UPLOAD_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11UPLOAD_STATE_OPEN\x10\x01\x12\x1a\n\x16UPLOAD_STATE_COMMITTED\x10\x02\x12\x15\n\x11UPLOAD_STATE_GONE\x10\x03\x32\x84\x04\n\rUploadService\x12=\n\x0c\x43reateUpload\x12\x1c.imsd.v1.CreateUploadRequest\x1a\x0f.imsd.v1.Upload\x12\x37\n\tGetUpload\x12\x19.imsd.v1.GetUploadRequest\x1a\x0f.imsd.v1.Upload\x12H\n\x0bListUploads\x12\x1b.imsd.v1.ListUploadsRequest\x1a\x1c.imsd.v1.ListUploadsResponse\x12W\n\x10\x46indUploadChunks\x12 .imsd.v1.FindUploadChunksRequest\x1a!.imsd.v1.FindUploadChunksResponse\x12L\n\x0bWriteUpload\x12\x1b.imsd.v1.WriteUploadRequest\x1a\x1c.imsd.v1.WriteUploadResponse(\x01\x30\x01\x12=\n\x0c\x43ommitUpload\x12\x1c.imsd.v1.CommitUploadRequest\x1a\x0f.imsd.v1.Upload\x12K\n\x0c\x44\x65leteUpload\x12\x1c.imsd.v1.DeleteUploadRequest\x1a\x1d.imsd.v1.DeleteUploadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imsd.v1.upload_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UPLOADSTATE']._serialized_start=1844
-  _globals['_UPLOADSTATE']._serialized_end=1961
+  _globals['_UPLOADSTATE']._serialized_start=1879
+  _globals['_UPLOADSTATE']._serialized_end=1996
   _globals['_UPLOAD']._serialized_start=88
-  _globals['_UPLOAD']._serialized_end=528
-  _globals['_UPLOADCHUNK']._serialized_start=530
-  _globals['_UPLOADCHUNK']._serialized_end=590
-  _globals['_FINDUPLOADCHUNKSREQUEST']._serialized_start=592
-  _globals['_FINDUPLOADCHUNKSREQUEST']._serialized_end=694
-  _globals['_FINDUPLOADCHUNKSRESPONSE']._serialized_start=696
-  _globals['_FINDUPLOADCHUNKSRESPONSE']._serialized_end=737
-  _globals['_CREATEUPLOADREQUEST']._serialized_start=740
-  _globals['_CREATEUPLOADREQUEST']._serialized_end=960
-  _globals['_GETUPLOADREQUEST']._serialized_start=962
-  _globals['_GETUPLOADREQUEST']._serialized_end=1019
-  _globals['_LISTUPLOADSREQUEST']._serialized_start=1021
-  _globals['_LISTUPLOADSREQUEST']._serialized_end=1121
-  _globals['_LISTUPLOADSRESPONSE']._serialized_start=1123
-  _globals['_LISTUPLOADSRESPONSE']._serialized_end=1203
-  _globals['_WRITEUPLOADREQUEST']._serialized_start=1206
-  _globals['_WRITEUPLOADREQUEST']._serialized_end=1584
-  _globals['_WRITEUPLOADREQUEST_HEADER']._serialized_start=1431
-  _globals['_WRITEUPLOADREQUEST_HEADER']._serialized_end=1514
-  _globals['_WRITEUPLOADREQUEST_FLUSH']._serialized_start=1516
-  _globals['_WRITEUPLOADREQUEST_FLUSH']._serialized_end=1523
-  _globals['_WRITEUPLOADREQUEST_KNOWNCHUNKS']._serialized_start=1525
-  _globals['_WRITEUPLOADREQUEST_KNOWNCHUNKS']._serialized_end=1576
-  _globals['_WRITEUPLOADRESPONSE']._serialized_start=1586
-  _globals['_WRITEUPLOADRESPONSE']._serialized_end=1658
-  _globals['_COMMITUPLOADREQUEST']._serialized_start=1660
-  _globals['_COMMITUPLOADREQUEST']._serialized_end=1756
-  _globals['_DELETEUPLOADREQUEST']._serialized_start=1758
-  _globals['_DELETEUPLOADREQUEST']._serialized_end=1818
-  _globals['_DELETEUPLOADRESPONSE']._serialized_start=1820
-  _globals['_DELETEUPLOADRESPONSE']._serialized_end=1842
-  _globals['_UPLOADSERVICE']._serialized_start=1964
-  _globals['_UPLOADSERVICE']._serialized_end=2480
+  _globals['_UPLOAD']._serialized_end=550
+  _globals['_UPLOADCHUNK']._serialized_start=552
+  _globals['_UPLOADCHUNK']._serialized_end=612
+  _globals['_FINDUPLOADCHUNKSREQUEST']._serialized_start=614
+  _globals['_FINDUPLOADCHUNKSREQUEST']._serialized_end=716
+  _globals['_FINDUPLOADCHUNKSRESPONSE']._serialized_start=718
+  _globals['_FINDUPLOADCHUNKSRESPONSE']._serialized_end=759
+  _globals['_CREATEUPLOADREQUEST']._serialized_start=762
+  _globals['_CREATEUPLOADREQUEST']._serialized_end=995
+  _globals['_GETUPLOADREQUEST']._serialized_start=997
+  _globals['_GETUPLOADREQUEST']._serialized_end=1054
+  _globals['_LISTUPLOADSREQUEST']._serialized_start=1056
+  _globals['_LISTUPLOADSREQUEST']._serialized_end=1156
+  _globals['_LISTUPLOADSRESPONSE']._serialized_start=1158
+  _globals['_LISTUPLOADSRESPONSE']._serialized_end=1238
+  _globals['_WRITEUPLOADREQUEST']._serialized_start=1241
+  _globals['_WRITEUPLOADREQUEST']._serialized_end=1619
+  _globals['_WRITEUPLOADREQUEST_HEADER']._serialized_start=1466
+  _globals['_WRITEUPLOADREQUEST_HEADER']._serialized_end=1549
+  _globals['_WRITEUPLOADREQUEST_FLUSH']._serialized_start=1551
+  _globals['_WRITEUPLOADREQUEST_FLUSH']._serialized_end=1558
+  _globals['_WRITEUPLOADREQUEST_KNOWNCHUNKS']._serialized_start=1560
+  _globals['_WRITEUPLOADREQUEST_KNOWNCHUNKS']._serialized_end=1611
+  _globals['_WRITEUPLOADRESPONSE']._serialized_start=1621
+  _globals['_WRITEUPLOADRESPONSE']._serialized_end=1693
+  _globals['_COMMITUPLOADREQUEST']._serialized_start=1695
+  _globals['_COMMITUPLOADREQUEST']._serialized_end=1791
+  _globals['_DELETEUPLOADREQUEST']._serialized_start=1793
+  _globals['_DELETEUPLOADREQUEST']._serialized_end=1853
+  _globals['_DELETEUPLOADRESPONSE']._serialized_start=1855
+  _globals['_DELETEUPLOADRESPONSE']._serialized_end=1877
+  _globals['_UPLOADSERVICE']._serialized_start=1999
+  _globals['_UPLOADSERVICE']._serialized_end=2515
 # @@protoc_insertion_point(module_scope)

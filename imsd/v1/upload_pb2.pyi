@@ -64,6 +64,7 @@ class Upload(_message.Message):
     IS_FAST_FIELD_NUMBER: _builtins.int
     PROOF_KEY_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    IS_ENCRYPTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID"""
     project_id: _builtins.str
@@ -94,6 +95,8 @@ class Upload(_message.Message):
     """32 bytes, the key of proofs of this upload (see UploadChunk); empty once it is no more open"""
     store: _builtins.str
     """the configured name of the store that has its bytes, 1..64 characters"""
+    is_encrypted: _builtins.bool
+    """its bytes lie encrypted in the store, as will those of its image"""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """UTC"""
@@ -122,10 +125,11 @@ class Upload(_message.Message):
         is_fast: _builtins.bool = ...,
         proof_key: _builtins.bytes = ...,
         store: _builtins.str = ...,
+        is_encrypted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_offset", b"committed_offset", "created_at", b"created_at", "digest", b"digest", "disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "expires_at", b"expires_at", "file_name", b"file_name", "fingerprint", b"fingerprint", "id", b"id", "is_fast", b"is_fast", "part_size_bytes", b"part_size_bytes", "project_id", b"project_id", "proof_key", b"proof_key", "size_bytes", b"size_bytes", "staged_bytes", b"staged_bytes", "state", b"state", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_offset", b"committed_offset", "created_at", b"created_at", "digest", b"digest", "disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "expires_at", b"expires_at", "file_name", b"file_name", "fingerprint", b"fingerprint", "id", b"id", "is_encrypted", b"is_encrypted", "is_fast", b"is_fast", "part_size_bytes", b"part_size_bytes", "project_id", b"project_id", "proof_key", b"proof_key", "size_bytes", b"size_bytes", "staged_bytes", b"staged_bytes", "state", b"state", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -226,6 +230,7 @@ class CreateUploadRequest(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     IS_FAST_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """empty: the caller's only project, or "default" """
     request_id: _builtins.str
@@ -244,6 +249,8 @@ class CreateUploadRequest(_message.Message):
     """for fast import: the file is RAW or ZVHD2 and is kept as it comes; CreateImageRequest.is_fast must say the same"""
     store: _builtins.str
     """the configured name of the store for the bytes and the image, see StoreService; empty: the default store"""
+    key: _builtins.str
+    """id or name of a key, see KeyService: bytes and image are encrypted under it from the first one on; empty: not encrypted; not with is_fast, nor of an ISO"""
     def __init__(
         self,
         *,
@@ -256,10 +263,11 @@ class CreateUploadRequest(_message.Message):
         fingerprint: _builtins.str = ...,
         is_fast: _builtins.bool = ...,
         store: _builtins.str = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "file_name", b"file_name", "fingerprint", b"fingerprint", "is_fast", b"is_fast", "project_id", b"project_id", "request_id", b"request_id", "size_bytes", b"size_bytes", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_format", b"disk_format", "expected_sha256", b"expected_sha256", "file_name", b"file_name", "fingerprint", b"fingerprint", "is_fast", b"is_fast", "key", b"key", "project_id", b"project_id", "request_id", b"request_id", "size_bytes", b"size_bytes", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

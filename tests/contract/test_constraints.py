@@ -25,7 +25,7 @@ from tests.contract.source_tree import ROOT
 PAGE = ROOT / "imsd" / "core" / "CONSTRAINTS.md"
 
 # Parts of the service that are yet to be built.
-PARTS = ("keys", "servers")
+PARTS = ("servers",)
 
 # Pairs of a reason and the code of the hosted service that goes with it, in some call.
 CODES = {

@@ -26,6 +26,7 @@ from imsd.v1 import (
     identity_pb2_grpc,
     image_pb2_grpc,
     job_pb2_grpc,
+    key_pb2_grpc,
     member_pb2_grpc,
     policy_pb2_grpc,
     quota_pb2_grpc,
@@ -181,4 +182,5 @@ class Stubs:
         self.identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
         self.policies: Any = policy_pb2_grpc.PolicyServiceStub(channel)
         self.store_upkeep: Any = store_upkeep_pb2_grpc.StoreUpkeepServiceStub(channel)
+        self.keys: Any = key_pb2_grpc.KeyServiceStub(channel)
         self.traces: Any = trace_pb2_grpc.TraceServiceStub(channel)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from imsd.chunks.cipher import ChunkCipher
 from imsd.contract import DATA_KEY_BYTES, DataLoss, ImsError
 from imsd.metadata import keys as key_rows
 from imsd.metadata.database import Database
@@ -78,6 +79,10 @@ class DataKeys:
             created_at=now,
             updated_at=now,
         )
+
+    async def cipher(self, image_id: str) -> ChunkCipher:
+        """What reads and writes an encrypted image, for one use of it. Raises as `unwrapped`."""
+        return ChunkCipher(await self.unwrapped(image_id), image_id)
 
     async def unwrapped(self, image_id: str) -> bytes:
         """The data key of an image.

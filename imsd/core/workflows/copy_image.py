@@ -3,9 +3,9 @@
 The story: whether the project may still use the other image is looked at when the copy begins. The copy of
 an image whose disk is cut by content holds the same manifest, in one transaction: nothing is read, nothing
 but rows is written, and neither image needs the other any more. If the copy is to lie in another store, the
-chunks are copied there as they are. The records of a fast import are read, cut by
-content into the domain of the copy's project, looked into, and published as by an import. No chunk becomes
-findable for another project than the one that stored it.
+chunks are copied there as they are. The records of a fast import, and what is encrypted or is to be, are
+read, cut by content into the domain of the copy's project, or the copy's own, looked into, and published as
+by an import. No chunk becomes findable for another project than the one that stored it.
 
 What the copy inherits of the other image's descent is looked at when it is asked for, when it begins and when
 it ends: an image that is published meanwhile has no copy that does not say so.
@@ -20,15 +20,16 @@ from collections.abc import Mapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.chunk_reader import ChunkReader
+from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.index import Holder, HolderKind
 from imsd.chunks.ingest import DiskIngest
 from imsd.chunks.manifest_writer import ManifestWriter
-from imsd.chunks.pack_writer import IngestTarget
 from imsd.contract import Conflict, DataLoss, ImsError
 from imsd.core.downloads import open_image_reader
 from imsd.core.image_access import usable_image
 from imsd.core.image_making import ImageMaker, MadeImage, publish
 from imsd.core.job_run import JobRun, Workflow
+from imsd.core.keys.encryption import cipher_of_image, ingest_target
 from imsd.core.lineage import late_marks
 from imsd.core.opened_upload import StoredDisk
 from imsd.core.stores.relocating import relocated
@@ -48,10 +49,11 @@ class CopyImage(Workflow):
         run.enter("copy", 0, (0.0, 98.0))
         async with run.runtime.database.transaction() as c:
             source, copy = await _begin(c, run)
-            if not source.is_fast_imported and source.store == copy.store:
+            is_taken = not (source.is_fast_imported or source.key_id or copy.key_id)
+            if is_taken and source.store == copy.store:
                 await _take_manifest(c, run, source)
                 return
-        if not source.is_fast_imported:
+        if is_taken:
             await self._take_chunks(run, source, copy)
             return
         made = await self._cut_anew(run, source, copy)
@@ -155,16 +157,27 @@ async def _activate(
     await run.succeed(c, {"image_id": image_id})
 
 
+async def _is_same(run: JobRun, source: ImageRecord, cipher: ChunkCipher | None, digest: str) -> bool:
+    """Whether what was stored, by ``cipher``, has the digest of the other image.
+
+    Two keyed digests tell nothing of each other: then the proofs of the chunks that were read must do.
+    """
+    other = await cipher_of_image(run.runtime, source)
+    if other is None:
+        return digest == (cipher.tree_digest(source.digest) if cipher else source.digest)
+    return cipher is not None or other.tree_digest(digest) == source.digest
+
+
 async def _store(run: JobRun, source: ImageRecord, copy: ImageRecord, reader: ChunkReader) -> StoredDisk:
     """The disk, cut by content. Raises DataLoss when it is not the disk it was."""
     runtime = run.runtime
     run.enter("copy", reader.size_bytes, (0.0, 98.0))
-    store = runtime.stores.get(copy.store)
-    target = IngestTarget(store, copy.store, runtime.index, run.record.project_id, run.holder)
+    cipher = await cipher_of_image(runtime, copy)
+    target = ingest_target(runtime, copy.store, run.record.project_id, run.holder, cipher)
     async with ManifestWriter(target) as manifest, DiskIngest(runtime.pool, target, manifest) as ingest:
         await ingest.copy_from(reader, run.advance)
         result = await ingest.finish(reader.size_bytes)
-        if result.digest != source.digest:
+        if not await _is_same(run, source, cipher, result.digest):
             raise DataLoss(
                 f"the disk of image {source.name!r} was read with another digest than it has",
                 hint="verify the image: it tells what is damaged",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imsd.chunks.spool import SpoolFolder
-from imsd.contract import BlobStore
+from imsd.contract import BlobStore, KeyService
 from imsd.core.buckets import Buckets
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.downloads import Outlet
@@ -119,7 +119,7 @@ class ImportService:
 
     async def import_file(self, file: bytes, **wanted: Any) -> JobView:
         """Send ``file`` and make an image of it; the job as it ended."""
-        about_file = {key: wanted.pop(key) for key in ("expected_sha256", "store") if key in wanted}
+        about_file = {key: wanted.pop(key) for key in ("expected_sha256", "store", "key") if key in wanted}
         upload_id = await self.send(file, disk_format=wanted.get("disk_format", ""), **about_file)
         return await self.end_of(await self.start(upload_id=upload_id, **wanted))
 
@@ -156,13 +156,18 @@ class ImportWorld:
     """Runs of a daemon's core, one after the other, on one database and the same two stores."""
 
     def __init__(
-        self, database: Database, roots: tuple[Path, ...] = (), buckets: Buckets | None = None
+        self,
+        database: Database,
+        roots: tuple[Path, ...] = (),
+        buckets: Buckets | None = None,
+        key_service: KeyService | None = None,
     ) -> None:
         self._database = database
         self.second = FaultyStore(MemoryStore())  # without a fault until a test adds one
         self._stores: dict[str, BlobStore] = {STORE: MemoryStore(), SECOND: self.second}
         self._roots = roots
         self._buckets = buckets or buckets_of()
+        self._key_service = key_service
 
     @asynccontextmanager
     async def serving(self, *, hold_at: int = 0, **limits: Any) -> AsyncIterator[ImportService]:
@@ -170,7 +175,8 @@ class ImportWorld:
 
         ``hold_at``: of the disks that are looked into, the one with which it stays.
         """
-        async with open_runtime(self._database, pool_of(**self._stores)) as runtime:
+        stores = pool_of(**self._stores)
+        async with open_runtime(self._database, stores, key_service=self._key_service) as runtime:
             runtime = replace(runtime, limits=replace(runtime.limits, **limits))
             service = ImportService(runtime, self._roots, self._buckets, hold_at)
             await service.dispatcher.start()

@@ -42,6 +42,7 @@ def test_every_attribute_comes_over_the_wire() -> None:
             guest=json.loads(not_inspected("nobody looks").to_json()),
             active_at=NOW,
             visibility=Visibility.SHARED,
+            key_id="k",
             kind=ImageKind.DATA_DISK,
             server_kind=ServerKind.BARE_METAL,
             os_type="windows",
