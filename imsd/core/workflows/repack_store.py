@@ -98,11 +98,11 @@ class RepackStore(Workflow):
             try:
                 await self._write_anew(run, report, manifest_id, packs, share)
             except NotFound:  # all its images were deleted meanwhile
-                await run.runtime.index.release(run.holder)
+                await _let_go(run)
             except DataLoss as error:
                 log.warning("a damaged manifest keeps its packs", detail=error.message)
                 report.skipped_manifests += 1
-                await run.runtime.index.release(run.holder)
+                await _let_go(run)
             share.advance(1, 1)
             # The old manifest goes now, and with the last one of a pack the pack, so that little lies twice.
             self._sweeper.wake(report.store)
@@ -117,7 +117,7 @@ class RepackStore(Workflow):
             images = await repacking.images_with(c, manifest_id)
             domain = await repacking.domain_of(c, packs)
         if not images:
-            await runtime.index.release(run.holder)
+            await _let_go(run)
             return
         store = runtime.stores.get(report.store)
         manifest = await open_manifest(store, manifest_id, runtime.pool)
@@ -140,6 +140,13 @@ class RepackStore(Workflow):
         report.manifests += bool(switched)
         report.images += switched
         report.copied_bytes += moved.copied_bytes
+
+
+async def _let_go(run: JobRun) -> None:
+    """Release what the job holds, if this is still its run: a newer one holds it by the same name."""
+    async with run.runtime.database.transaction() as c:
+        await run.require_fence(c)
+        await chunk_index.release_holder(c, run.holder)
 
 
 class _Share:

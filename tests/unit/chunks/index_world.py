@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.index import ChunkIndex, Holder, HolderKind
-from imsd.metadata import jobs
-from imsd.metadata.chunk_index import SqlChunkIndex, publish_manifest, release_holder
+from imsd.chunks.manifest_writer import WrittenManifest
+from imsd.metadata import jobs, pack_space, scrubs
+from imsd.metadata.chunk_index import SqlChunkIndex, publish_manifest, release_holder, switch_manifest
 from imsd.metadata.database import Database, open_database
 from imsd.metadata.records import JobState
 from imsd.testing.memory_index import MemoryChunkIndex
@@ -99,6 +102,34 @@ class SqlIndexWorld(IndexWorld):
         async with self._database.transaction() as c:
             await publish_manifest(c, manifest_id=manifest_id, writer=job, image_id=image.id, packs=packs)
             await self._end_job(c, job, JobState.SUCCESS)
+
+    async def switch(
+        self, job: Holder, from_manifest: str, written: WrittenManifest, image_ids: Collection[str]
+    ) -> None:
+        """Let images hold another manifest of the same disk. Raises Conflict."""
+        async with self._database.transaction() as c:
+            await switch_manifest(
+                c,
+                from_manifest=from_manifest,
+                to_manifest=written.manifest_id,
+                writer=job,
+                packs=written.packs,
+                image_ids=image_ids,
+            )
+
+    async def listed_packs(self, store: str) -> dict[str, tuple[str, ...]]:
+        """The live packs of a store that manifests list, with these."""
+        return await self._read(pack_space.listed_by, [each for each, _, _ in await self._packs(store)])
+
+    async def pack_sizes(self, store: str) -> dict[str, int]:
+        return {pack_id: size for pack_id, _, size in await self._packs(store)}
+
+    async def _packs(self, store: str) -> Sequence[tuple[str, datetime, int]]:
+        return await self._read(scrubs.packs_after, store, None, 10_000)
+
+    async def _read(self, query: Any, *args: Any) -> Any:
+        async with self._database.reading() as c:
+            return await query(c, *args)
 
     async def _end_job(self, c: AsyncConnection, job: Holder, state: JobState) -> None:
         ended = await jobs.move_job(c, job.id, [JobState.RUNNING], state, fence=job.fence, values={})

@@ -25,7 +25,7 @@ from imsd.chunks.index import Holder, HolderKind, content_blob, locations_blob, 
 from imsd.chunks.ingest import DiskIngest
 from imsd.chunks.manifest_writer import ManifestWriter
 from imsd.chunks.pack_writer import IngestTarget
-from imsd.contract import Conflict
+from imsd.contract import BlobStore, Conflict
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.chunks.index_world import IndexWorld
 from tests.unit.chunks.ingest_world import KIB, SparseDisk, noise
@@ -88,7 +88,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.chance = random.Random(1)
         self.stack = AsyncExitStack()
         self.world = type(self).make_world()
-        self.store = MemoryStore()
+        self.store: BlobStore = MemoryStore()
         self.loop.run_until_complete(self.world.open(self.stack))
         self.jobs: list[Job] = []
         self.zombies: list[Actor] = []  # runs of jobs that are final
@@ -142,6 +142,13 @@ class StoreMachine(RuleBasedStateMachine):
     async def run_sweep(self, gate: Gate) -> None:
         store, index = GatedStore(self.store, gate), GatedIndex(self.world.index, gate)
         await garbage.sweep(store, STORE, index)
+
+    def living(self) -> list[StoredImage]:
+        """What must be there."""
+        return list(self.images.values())
+
+    def store_with(self, image: StoredImage) -> BlobStore:
+        return self.store
 
     def is_current(self, holder: Holder) -> bool:
         return any(job.holder == holder for job in self.jobs)
@@ -244,8 +251,7 @@ class StoreMachine(RuleBasedStateMachine):
     def open_reader(self, choice: int) -> None:
         image = self.images[sorted(self.images)[choice % len(self.images)]]
         reader = Holder(HolderKind.READER, self.new_name())
-        held = self.loop.run_until_complete(self.world.index.hold_manifest(reader, image.manifest_id))
-        assert held == STORE
+        self.loop.run_until_complete(self.world.index.hold_manifest(reader, image.manifest_id))
         self.readers[reader] = image
 
     @precondition(lambda self: self.readers)
@@ -258,7 +264,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_referenced_is_lost(self) -> None:
         blobs = self.blobs()
-        for image in (*self.images.values(), *self.readers.values()):
+        for image in (*self.living(), *self.readers.values()):
             assert image.blobs <= blobs
 
     # -- the end -----------------------------------------------------------------------------------------
@@ -267,10 +273,15 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             self.end()
         finally:
-            self.patch.undo()
-            self.loop.run_until_complete(self.stack.aclose())
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-            self.loop.close()
+            self.close()
+
+    def close(self) -> None:
+        for actor in self.actors():
+            self.loop.run_until_complete(actor.kill())
+        self.patch.undo()
+        self.loop.run_until_complete(self.stack.aclose())
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
 
     def end(self) -> None:
         """Give every job up, sweep, let the zombies go on to their end, and sweep again."""
@@ -287,11 +298,11 @@ class StoreMachine(RuleBasedStateMachine):
             self.loop.run_until_complete(actor.finish())
             self.check_task(actor)
         self.sweep_at_once()
-        for image in self.images.values():
+        for image in self.living():
             self.read_back(image)
-        assert self.blobs() == {blob for image in self.images.values() for blob in image.blobs}
-        manifests = {image.manifest_id for image in self.images.values()}
-        packs = {pack_id for image in self.images.values() for pack_id in image.packs}
+        assert self.blobs() == {blob for image in self.living() for blob in image.blobs}
+        manifests = {image.manifest_id for image in self.living()}
+        packs = {pack_id for image in self.living() for pack_id in image.packs}
         assert self.known_rows() == (manifests, packs)
 
     def sweep_at_once(self) -> None:
@@ -322,7 +333,7 @@ class StoreMachine(RuleBasedStateMachine):
         async def read() -> bytes:
             pool = InlinePool(1)
             try:
-                async with open_chunk_reader(self.store, image.manifest_id, pool) as reader:
+                async with open_chunk_reader(self.store_with(image), image.manifest_id, pool) as reader:
                     content = bytearray(reader.size_bytes)
                     await pool.run(reader.read_into, 0, memoryview(content))
                     return bytes(content)
