@@ -201,3 +201,30 @@ def test_the_command_line_shows_stores_and_moves_images(daemon: DaemonProcess, t
     assert "the stores are main, archive" in unknown.stderr
     [trace] = daemon.imsctl_json("trace", "list", "--name", "moveImage", "--outcome", "succeeded")
     assert trace["details"]["store"] == MAIN
+
+
+async def test_a_store_that_is_configured_no_more_is_shown_with_what_lies_in_it(
+    daemon: DaemonProcess,
+) -> None:
+    disk = random_disk(4 * MIB)
+    async with connected(daemon) as stubs:
+        upload = await wire.send(stubs, disk, store=ARCHIVE)
+        image_id = (await wire.ended(stubs, await wire.start_image(stubs, upload))).image_ids[0]
+    config = daemon.folder / "imsd.toml"
+    whole = config.read_text()
+    assert daemon.stop() == 0
+    config.write_text(whole.partition(f"[stores.{ARCHIVE}]")[0])
+    daemon.restart()
+    missing = daemon.imsctl_json("store", "list")[1]
+    assert (missing["name"], missing["state"], missing["image_count"]) == (ARCHIVE, "failed", 1)
+    assert "not configured any more" in missing["detail"]
+    assert daemon.imsctl_json("store", "usage", ARCHIVE)["pack_bytes"] == missing["stored_bytes"]
+    for arguments in (["image", "move", image_id, "--to", MAIN], ["image", "download", image_id, "-o", "-"]):
+        refused = daemon.imsctl(*arguments, check=False)
+        assert refused.returncode != 0
+        assert "'archive' is not configured" in refused.stderr
+    assert daemon.stop() == 0
+    config.write_text(whole)
+    daemon.restart()
+    async with connected(daemon) as stubs:
+        assert await wire.download(stubs, image_id) == disk
