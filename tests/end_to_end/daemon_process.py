@@ -138,6 +138,11 @@ class DaemonProcess:
         with closing(sqlite3.connect(f"file:{self.state_dir}/imsd.sqlite3?mode=ro", uri=True)) as database:
             return database.execute(query).fetchone()[0]
 
+    def values(self, query: str) -> list[Any]:
+        """The first column of all rows that ``query`` finds in the database."""
+        with closing(sqlite3.connect(f"file:{self.state_dir}/imsd.sqlite3?mode=ro", uri=True)) as database:
+            return [row[0] for row in database.execute(query)]
+
     def imsctl(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the command-line client against this daemon."""
         environment = os.environ | {"IMSD_ADDRESS": self.address, "NO_COLOR": "1", "COLUMNS": "200"}

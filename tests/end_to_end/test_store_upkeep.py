@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.end_to_end.daemon_process import DaemonProcess
 from tests.end_to_end.disks import MIB, random_disk
+from tests.end_to_end.key_files import with_keys
 from tests.end_to_end.test_damage import damage
 
 
@@ -100,3 +101,20 @@ def test_a_scrub_goes_on_after_kill_9(start_daemon: Callable[..., DaemonProcess]
     packs = daemon.imsctl_json("store", "space", "main")
     assert report["scrub_report"]["packs"] == packs["pack_count"] > before
     assert report["scrub_report"]["read_bytes"] < 18 * MIB
+
+
+def test_encrypted_images_are_counted_and_scrubbed_without_their_key(
+    start_daemon: Callable[..., DaemonProcess], tmp_path: Path
+) -> None:
+    daemon = with_keys(start_daemon, tmp_path, repack_dead_percent=0, key_cache_seconds=0)
+    daemon.imsctl("key", "create", "payroll")
+    disk = tmp_path / "sealed.raw"
+    disk.write_bytes(b"".join(part(seed, MIB) + bytes(MIB) for seed in range(3)))
+    daemon.imsctl("image", "import", str(disk), "--name", "sealed", "--encrypt-with", "payroll")
+    daemon.imsctl("key", "disable", "payroll")
+    assert "intact" in daemon.imsctl("store", "scrub", "main").stdout
+    space = daemon.imsctl_json("image", "space", "sealed")
+    assert space["unique_bytes"] == space["stored_bytes"] > 3 * MIB
+    damage(daemon)
+    found = daemon.imsctl("store", "scrub", "main", check=False)
+    assert "image sealed " in found.stdout
