@@ -15,7 +15,7 @@ tests=("${common[@]}" pg_ctl=postgresql systemd-analyze=systemd sfdisk=fdisk blk
        qemu-system-x86_64=qemu-system-x86 node=nodejs npm=npm jq=jq nbdinfo=libnbd-bin)
 demo=("${common[@]}" sfdisk=fdisk extlinux=extlinux
       /usr/lib/syslinux/mbr/mbr.bin=syslinux-common)
-bench=("${demo[@]}" borg=borgbackup restic=restic casync=casync)
+bench=("${demo[@]}" borg=borgbackup restic=restic casync=casync nbdcopy=libnbd-bin)
 
 case ${1:-} in
     tests) wanted=("${tests[@]}") ;;

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.benchmark import (
+    block_serving,
     conversions,
     dedup,
     delta,
@@ -50,6 +51,7 @@ GROUPS: dict[str, Group] = {
     "inspect": inspection.stored_image,
     "lists": lists.lists,
     "s3": s3.s3_import,
+    "nbd": block_serving.served_disk,
 }
 
 
