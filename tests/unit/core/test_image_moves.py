@@ -40,7 +40,9 @@ from tests.unit.core.copy_world import (
 )
 from tests.unit.core.copy_world import started as copy_started
 from tests.unit.core.core_world import STORE, new_id
+from tests.unit.core.encrypted_world import DISK, new_key
 from tests.unit.core.import_world import MIB, PROJECT, SECOND, ImportService, ImportWorld, failed
+from tests.unit.core.key_world import Clock, CountingKeys
 
 
 @pytest.fixture
@@ -334,3 +336,21 @@ async def test_a_move_goes_on_after_a_stop_and_copies_no_pack_twice(world: Impor
         assert len([blob async for blob in world.second.list("packs/")]) == packs
         assert await blobs_of(service, STORE) == 0
         assert len(await content_of(service, await service.image(image.id))) == 3 * MIB
+
+
+# -- encrypted -------------------------------------------------------------------------------------------
+
+
+async def test_an_encrypted_image_moves_without_its_key_and_is_opened_by_it_there(database: Database) -> None:
+    key_service = CountingKeys(Clock())
+    async with ImportWorld(database, key_service=key_service).serving() as service:
+        await new_key(service, "payroll")
+        view = await service.import_file(DISK, disk_format="raw", key="payroll")
+        image = await service.image(view.record.image_id)
+        key_service.is_away = True
+        after = await moved(service, image.id)
+        key_service.is_away = False
+        assert (after.store, after.key_id, after.digest) == (SECOND, image.key_id, image.digest)
+        assert await blobs_of(service, STORE) == 0
+        assert await content_of(service, after) == DISK
+        await verified(service, after)
