@@ -47,6 +47,7 @@ from imsd.core.job_board import JobBoard
 from imsd.core.job_run import Workflow
 from imsd.core.jobs import Jobs
 from imsd.core.keys.data_keys import DataKeys
+from imsd.core.keys.descriptors import Descriptors
 from imsd.core.keys.key_pool import open_key_pool
 from imsd.core.keys.key_sections import configured_key_services
 from imsd.core.keys.keys import Keys
@@ -131,6 +132,7 @@ class Daemon:
         export = {JobKind.EXPORT_IMAGE: ExportImage(outlet, around.buckets, policy, targets)}
         self._dispatcher = Dispatcher(runtime, board, {**workflows, **export})
         self._keys = Keys(runtime, keys, self._dispatcher)
+        self._descriptors = Descriptors(runtime, self._sweeper)
         self._jobs = Jobs(runtime, board, self._dispatcher)
         self._identity = identity_services(runtime, around.oidc)
         self._usage = Usage(runtime, timedelta(days=config.usage_retention_days))
@@ -187,6 +189,7 @@ class Daemon:
             self.uploads.expire,
             self._deletion.purge_due,
             self._keys.look_after,
+            self._descriptors.keep,
             self._disks.keeper.tidy,
         )
         self._upkeep.start(self._config.sweep_interval_seconds)

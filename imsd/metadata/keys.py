@@ -175,6 +175,21 @@ async def older_data_keys(
     return [_data_key(row) for row in (await c.execute(rows)).mappings()]
 
 
+async def changed_data_keys(
+    c: AsyncConnection, since: datetime | None, limit: int, after: str
+) -> list[DataKeyRecord]:
+    """Of images with bytes which changed, or whose data key was wrapped anew, since a time (None: all).
+
+    By the id of the image, after ``after``.
+    """
+    rows = select(data_key).join(image, image.c.id == data_key.c.image_id)
+    rows = rows.where(image.c.manifest_id != "", data_key.c.image_id > after)
+    if since is not None:
+        rows = rows.where(or_(image.c.updated_at >= since, data_key.c.updated_at >= since))
+    rows = rows.order_by(data_key.c.image_id).limit(limit)
+    return [_data_key(row) for row in (await c.execute(rows)).mappings()]
+
+
 async def older_data_key_count(c: AsyncConnection, key_id: str, version: int) -> int:
     rows = select(func.count()).select_from(data_key).where(*_is_older(key_id, version))
     return int((await c.execute(rows)).scalar_one())
