@@ -74,13 +74,14 @@ async def images_with(c: AsyncConnection, manifest_id: str) -> Sequence[ListedIm
     return [ListedImage(*row) for row in await c.execute(query)]
 
 
-async def domain_of(c: AsyncConnection, packs: Collection[str]) -> str:
-    """In which domain chunks of these packs are found; empty when none is."""
-    for batch in in_batches(sorted(packs)):
-        query = select(chunk.c.domain).where(chunk.c.pack_id.in_(batch)).limit(1)
-        if found := (await c.execute(query)).scalar():
-            return str(found)
-    return ""
+async def domains_of(c: AsyncConnection, packs: Collection[str]) -> dict[str, str]:
+    """In which domain the chunks of each of these packs are found; those of which none is are left out."""
+    found: dict[str, str] = {}
+    for batch in in_batches(list(packs)):
+        query = select(chunk.c.pack_id, func.min(chunk.c.domain)).where(chunk.c.pack_id.in_(batch))
+        rows = await c.execute(query.group_by(chunk.c.pack_id))
+        found.update((str(pack_id), str(domain)) for pack_id, domain in rows)
+    return found
 
 
 async def switch_images(

@@ -10,7 +10,7 @@ Each manifest is a step of its own. A job that runs again counts again, and find
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import structlog
@@ -74,10 +74,12 @@ class RepackStore(Workflow):
                 c, report.store, percent
             )
             manifests = await repacking.manifests_listing(c, packs)
+            # Looked up before the first packs are left: then none of their chunks is found any more.
+            leaving = _Leaving(frozenset(packs), await repacking.domains_of(c, packs))
         if report.is_dry_run:
             report.manifests = len(manifests)
         else:
-            await self._repack(run, report, frozenset(packs), manifests)
+            await self._repack(run, report, leaving, manifests)
         async with database.transaction() as c:
             await chunk_index.release_holder(c, run.holder)
             await run.succeed(c, asdict(report))
@@ -90,13 +92,13 @@ class RepackStore(Workflow):
         await self._sweeper.free(str(run.record.spec["store"]))
 
     async def _repack(
-        self, run: JobRun, report: RepackReport, packs: frozenset[str], manifests: Sequence[str]
+        self, run: JobRun, report: RepackReport, leaving: _Leaving, manifests: Sequence[str]
     ) -> None:
         run.enter("repack", max(report.pack_bytes - report.dead_bytes, 1), (10.0, 100.0))
         for number, manifest_id in enumerate(manifests):
             share = _Share(run, report.pack_bytes - report.dead_bytes, number, len(manifests))
             try:
-                await self._write_anew(run, report, manifest_id, packs, share)
+                await self._write_anew(run, report, manifest_id, leaving, share)
             except NotFound:  # all its images were deleted meanwhile
                 await _let_go(run)
             except DataLoss as error:
@@ -108,24 +110,24 @@ class RepackStore(Workflow):
             self._sweeper.wake(report.store)
 
     async def _write_anew(
-        self, run: JobRun, report: RepackReport, manifest_id: str, packs: frozenset[str], share: _Share
+        self, run: JobRun, report: RepackReport, manifest_id: str, leaving: _Leaving, share: _Share
     ) -> None:
         """Raises NotFound, DataLoss, Conflict, LimitExceeded, Unavailable."""
         runtime = run.runtime
         await runtime.index.hold_manifest(run.holder, manifest_id)
         async with runtime.database.reading() as c:
             images = await repacking.images_with(c, manifest_id)
-            domain = await repacking.domain_of(c, packs)
         if not images:
             await _let_go(run)
             return
         store = runtime.stores.get(report.store)
         manifest = await open_manifest(store, manifest_id, runtime.pool)
-        if manifest.is_encrypted:  # sealed chunks are bound to their image, and known to nothing else
-            domain = f"{DOMAIN_PREFIX}{images[0].id}"
-        target = IngestTarget(store, report.store, runtime.index, domain or images[0].project_id, run.holder)
+        domain = leaving.domain_of(manifest.pack_ids)
+        if not domain:  # sealed chunks are bound to their image, and known to nothing else
+            domain = f"{DOMAIN_PREFIX}{images[0].id}" if manifest.is_encrypted else images[0].project_id
+        target = IngestTarget(store, report.store, runtime.index, domain, run.holder)
         moved = await relocate(
-            Moving(store, manifest, packs),
+            Moving(store, manifest, leaving.packs),
             runtime.pool,
             target,
             on_progress=lambda done: share.advance(done, images[0].data_size),
@@ -147,6 +149,21 @@ async def _let_go(run: JobRun) -> None:
     async with run.runtime.database.transaction() as c:
         await run.require_fence(c)
         await chunk_index.release_holder(c, run.holder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """Packs that are left; ``domains``: where their chunks were found, of each of which some were.
+
+    They are of many projects: what a manifest has of them stays in the domain that it is in.
+    """
+
+    packs: frozenset[str]
+    domains: Mapping[str, str]
+
+    def domain_of(self, listed: Sequence[str]) -> str:
+        """The domain of those packs that a manifest lists; empty when nothing of them was found."""
+        return next((self.domains[pack_id] for pack_id in listed if pack_id in self.domains), "")
 
 
 class _Share:

@@ -93,6 +93,7 @@ class ImportService:
         outlet = Outlet(runtime, self.sweeper, SpoolFolder(None, MIB))
         policy = ExportPolicy(runtime.limits, ("Ubuntu",))
         workflows[JobKind.EXPORT_IMAGE] = ExportImage(outlet, buckets, policy, ExportTargets())
+        self.project_id = PROJECT  # of all that is asked for
         self.dispatcher = Dispatcher(runtime, board, workflows)
         self.jobs = Jobs(runtime, board, self.dispatcher)
         self.exports = ImageExports(runtime, self.dispatcher, buckets, policy)
@@ -103,18 +104,18 @@ class ImportService:
 
     async def send(self, file: bytes, **wanted: Any) -> str:
         """A committed upload of ``file``."""
-        record = await self.uploads.create(RequestKey(PROJECT, "", new_id()), NewUpload(**wanted))
-        async with self.uploads.writing(PROJECT, record.id, 0) as session:
+        record = await self.uploads.create(RequestKey(self.project_id, "", new_id()), NewUpload(**wanted))
+        async with self.uploads.writing(self.project_id, record.id, 0) as session:
             for start in range(0, len(file), MIB):
                 await session.write(file[start : start + MIB])
             await session.flush()
-        await self.uploads.commit(PROJECT, record.id, len(file), "")
+        await self.uploads.commit(self.project_id, record.id, len(file), "")
         return record.id
 
     async def start(self, **wanted: Any) -> str:
         """A job that makes an image."""
         return await self.images.create(
-            RequestKey(PROJECT, "", new_id()), NewImage(**({"name": "disk"} | wanted))
+            RequestKey(self.project_id, "", new_id()), NewImage(**({"name": "disk"} | wanted))
         )
 
     async def import_file(self, file: bytes, **wanted: Any) -> JobView:
@@ -123,19 +124,20 @@ class ImportService:
         upload_id = await self.send(file, disk_format=wanted.get("disk_format", ""), **about_file)
         return await self.end_of(await self.start(upload_id=upload_id, **wanted))
 
-    async def end_of(self, job_id: str, project_id: str = PROJECT) -> JobView:
+    async def end_of(self, job_id: str, project_id: str = "") -> JobView:
+        project_id = project_id or self.project_id
         return [view async for view in self.jobs.watch(project_id, job_id)][-1]
 
     async def until(self, job_id: str, is_reached: Callable[[JobView], bool]) -> JobView:
         """Wait until a job is where a test wants it."""
-        while not is_reached(view := await self.jobs.get(PROJECT, job_id)):
+        while not is_reached(view := await self.jobs.get(self.project_id, job_id)):
             assert not view.is_final, view
             await asyncio.sleep(0.001)
         return view
 
     async def image(self, image_id: str) -> ImageRecord:
         async with self.runtime.database.reading() as c:
-            found = await image_rows.get_image(c, PROJECT, image_id)
+            found = await image_rows.get_image(c, self.project_id, image_id)
         assert found is not None
         return found
 

@@ -217,6 +217,25 @@ async def test_it_begins_by_itself_when_enough_is_dead(
         ).unique_bytes == MIB
 
 
+async def test_no_chunk_becomes_findable_for_another_project(world: ImportWorld) -> None:
+    async with world.serving() as service:
+        images = []
+        for project, parts in ((PROJECT, PARTS[:4]), ("other", PARTS[4:])):
+            service.project_id = project
+            mostly_dead = await imported(service, *parts, name="first")
+            images.append(await imported(service, parts[1], name="second"))
+            await delete(service, mostly_dead)
+        service.project_id = PROJECT
+        assert (await repacked(service, 1)).record.result["manifests"] == 2
+        async with service.runtime.database.reading() as c:
+            rows = await c.exec_driver_sql(
+                "SELECT DISTINCT image.project_id, chunk.domain FROM image"
+                " JOIN pack_reference ON pack_reference.holder_id = image.manifest_id"
+                " JOIN chunk ON chunk.pack_id = pack_reference.pack_id"
+            )
+            assert sorted(map(tuple, rows)) == sorted((each.project_id, each.project_id) for each in images)
+
+
 @pytest.mark.parametrize("percent", [0, 100, -1])
 async def test_a_share_that_cannot_be_is_refused(world: ImportWorld, percent: int) -> None:
     async with world.serving() as service:
