@@ -57,7 +57,10 @@ class KnownChunks:
         target = self._target
         digests = [each.digest for each in named]
         found = await target.index.find(target.holder, target.store_name, target.domain, digests)
-        stored = await self._stored(list(found.values()))
+        # Of those only that can be proved: who says that a long chunk is short makes nobody read it.
+        claimed = {(each.digest, each.length) for each in named}
+        wanted = [place for digest, place in found.items() if (digest, place.length) in claimed]
+        stored = await self._stored(wanted)
         damaged: set[str] = set()
 
         def prove() -> list[bytes | None]:
