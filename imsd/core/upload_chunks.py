@@ -27,7 +27,7 @@ MAX_ASKED = 512
 # What one message of a writer names.
 MAX_NAMED = 64
 
-# Plain bytes read at once; they are counted by the pool's budget while they are checked.
+# Plain bytes read at once for a question; they are counted by the pool's budget while they are checked.
 BATCH_BYTES = 4 << 20
 
 # Calls that read at once. Each reads half a gigabyte at most: others wait for it.
@@ -57,7 +57,7 @@ class UploadChunks:
             return [False] * len(named)
         known: list[bool] = []
         async with self._places:
-            for batch in _batches(named):
+            for batch in _batches(named, BATCH_BYTES):
                 size = sum(each.length for each in batch)
                 async with self._runtime.pool.budget.reserve(size):
                     plain = await self._read(record, batch)
@@ -72,7 +72,9 @@ class UploadChunks:
         Conflict.
         """
         _check(named, MAX_NAMED)
-        for batch in _batches(named):
+        # Like bytes that come, a message at a time: a writer that waited here for the budget could hold a
+        # window of it, for which others wait.
+        for batch in _batches(named, limits.MAX_WRITE_BYTES):
             for content in await self._read(record, batch):
                 if content is None:
                     raise FailedPrecondition(
@@ -91,14 +93,14 @@ class UploadChunks:
         return await KnownChunks(target, runtime.pool).read(named, self.proof_key(record))
 
 
-def _batches(named: Sequence[NamedChunk]) -> list[list[NamedChunk]]:
-    """``named`` in order, `BATCH_BYTES` at most at a time."""
+def _batches(named: Sequence[NamedChunk], most_bytes: int) -> list[list[NamedChunk]]:
+    """``named`` in order, ``most_bytes`` at a time; a chunk alone may have more."""
     batches: list[list[NamedChunk]] = []
     room = 0
     for each in named:
         if each.length > room:
             batches.append([])
-            room = BATCH_BYTES
+            room = most_bytes
         batches[-1].append(each)
         room -= each.length
     return batches
