@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
-from typing import NamedTuple
 
 from imsd.v1.upload_pb2 import UploadChunk
 
@@ -15,24 +14,63 @@ MAX_NAMED_CHUNKS = 64
 MAX_NAMED_BYTES = 8 << 20
 
 
-class KnownChunk(NamedTuple):
-    """A chunk that the daemon has, and where in the file it lies."""
+# What is known beyond is sent like all else: 76 bytes each, of half a TiB of a disk on average.
+MAX_KNOWN_CHUNKS = 4 << 20
 
-    start: int
-    chunk: UploadChunk
+_DIGEST_BYTES = 32
+
+
+class KnownChunks:
+    """Chunks of a file that the daemon has, in order; packed, because a message of each takes 640 bytes."""
+
+    def __init__(self) -> None:
+        self._starts = array("Q")
+        self._lengths = array("I")
+        self._names = bytearray()  # digest and proof of each
+        self.total_bytes = 0
 
     @property
-    def end(self) -> int:
-        return self.start + self.chunk.length
+    def is_full(self) -> bool:
+        return len(self._starts) >= MAX_KNOWN_CHUNKS
+
+    def add(self, start: int, chunk: UploadChunk) -> None:
+        """``chunk`` begins at ``start``, at the end of the last one or later."""
+        self._starts.append(start)
+        self._lengths.append(chunk.length)
+        self._names += chunk.digest
+        self._names += chunk.proof
+        self.total_bytes += chunk.length
+
+    def first_from(self, offset: int) -> int | None:
+        """Where the first chunk begins that begins at ``offset`` or later."""
+        number = bisect_left(self._starts, offset)
+        return self._starts[number] if number < len(self._starts) else None
+
+    def at(self, offset: int) -> list[UploadChunk]:
+        """Those from ``offset`` on, one after the other, as many as one message names."""
+        chunks: list[UploadChunk] = []
+        number, end = bisect_left(self._starts, offset), offset
+        while len(chunks) < MAX_NAMED_CHUNKS and number < len(self._starts):
+            if self._starts[number] != end or end + self._lengths[number] - offset > MAX_NAMED_BYTES:
+                break
+            chunks.append(self._chunk(number))
+            end += self._lengths[number]
+            number += 1
+        return chunks
+
+    def _chunk(self, number: int) -> UploadChunk:
+        at = number * 2 * _DIGEST_BYTES
+        names = bytes(self._names[at : at + 2 * _DIGEST_BYTES])
+        digest, proof = names[:_DIGEST_BYTES], names[_DIGEST_BYTES:]
+        return UploadChunk(digest=digest, length=self._lengths[number], proof=proof)
 
 
 class DeltaSource(UploadSource):
-    """``file``, of which the daemon has ``known`` chunks, in order; ``digest``: of the whole file."""
+    """``file``, of which the daemon has ``known``; ``digest``: of the whole file."""
 
-    def __init__(self, file: FileSource, known: Sequence[KnownChunk], digest: str) -> None:
+    def __init__(self, file: FileSource, known: KnownChunks, digest: str) -> None:
         self._file = file
-        self._known = list(known)
-        self._starts = [each.start for each in known]
+        self._known = known
         self._position = 0
         self._is_interrupted = False
         self.name = file.name
@@ -43,11 +81,11 @@ class DeltaSource(UploadSource):
     @property
     def known_bytes(self) -> int:
         """Bytes that are named rather than sent."""
-        return sum(each.chunk.length for each in self._known)
+        return self._known.total_bytes
 
     def seek(self, offset: int) -> None:
-        following = bisect_left(self._starts, offset)
-        self._file.stop_at = self._starts[following] if following < len(self._starts) else self.size_bytes
+        following = self._known.first_from(offset)
+        self._file.stop_at = self.size_bytes if following is None else following
         self._file.seek(offset)
         self._position = offset
 
@@ -55,7 +93,7 @@ class DeltaSource(UploadSource):
         if self._is_interrupted:
             return None
         start = self._position
-        if chunks := self._chunks_at(bisect_left(self._starts, start)):
+        if chunks := self._known.at(start):
             self.seek(start + sum(chunk.length for chunk in chunks))
             return Step(start, self._position - start, None, chunks)
         step = self._file.next_step()
@@ -67,7 +105,7 @@ class DeltaSource(UploadSource):
         self._file.forget(offset)
 
     def forget_chunks(self) -> None:
-        self._known, self._starts = [], []
+        self._known = KnownChunks()
 
     def check_unchanged(self) -> None:
         self._file.check_unchanged()
@@ -75,14 +113,3 @@ class DeltaSource(UploadSource):
     def interrupt(self) -> None:
         self._is_interrupted = True
         self._file.interrupt()
-
-    def _chunks_at(self, number: int) -> list[UploadChunk]:
-        """The known chunks from the position on, one after the other, as many as one message names."""
-        chunks: list[UploadChunk] = []
-        end = self._position
-        for each in self._known[number : number + MAX_NAMED_CHUNKS]:
-            if each.start != end or each.end - self._position > MAX_NAMED_BYTES:
-                break
-            chunks.append(each.chunk)
-            end = each.end
-        return chunks

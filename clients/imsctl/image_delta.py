@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import typer
-from ims_client import ImsClient, UploadOptions, UploadSource
-from ims_client.delta_source import DeltaSource, KnownChunk
+from ims_client import ImsClient, UploadOptions, UploadSource, patiently
+from ims_client.delta_source import DeltaSource, KnownChunks
 from ims_client.upload_source import FileSource
 from ims_client.uploads import MAX_ASKED_CHUNKS
 
@@ -67,27 +68,30 @@ async def find_known(
 ) -> DeltaSource:
     """``file`` without what images of the project hold; ``on_progress`` gets how far it was read.
 
+    It is read whole, for its digest; what the upload has already is not asked for.
+
     Raises `CallFailed`, `LocalFileFailed`.
     """
     from imsd.chunks.file_chunks import FileChunks
 
     reading = file.another()
     chunks = FileChunks(upload.proof_key)
-    batches = _batches(reading, chunks, on_progress)
-    asked: list[asyncio.Task[list[KnownChunk]]] = []
-    places = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+    batches = _batches(reading, chunks, upload.committed_offset, on_progress)
+    known = KnownChunks()
+    asked: deque[asyncio.Task[list[FileChunk]]] = deque()
     step: asyncio.Future[list[FileChunk]] | None = None
     try:
         while True:
             step = asyncio.ensure_future(asyncio.to_thread(next, batches, []))
             batch = await asyncio.shield(step)
+            # The oldest answer first, so that a refusal is told before all of the file is read.
+            while asked and (not batch or len(asked) == QUESTIONS_AT_ONCE):
+                _add(known, await asked[0])
+                asked.popleft()
             if not batch:
                 break
-            await places.acquire()
-            asking = asyncio.create_task(_ask(client, upload, batch))
-            asking.add_done_callback(lambda _: places.release())
-            asked.append(asking)
-        known = [each for task in asked for each in await task]
+            if not known.is_full:
+                asked.append(asyncio.create_task(_ask(client, upload, batch)))
     except BaseException:
         reading.interrupt()
         for task in asked:
@@ -99,11 +103,13 @@ async def find_known(
 
 
 def _batches(
-    file: FileSource, chunks: FileChunks, on_progress: Callable[[int], None]
+    file: FileSource, chunks: FileChunks, offset: int, on_progress: Callable[[int], None]
 ) -> Iterator[list[FileChunk]]:
-    """In a thread: the chunks of the file, as many at a time as one call asks for."""
+    """In a thread: the chunks of the file from ``offset`` on, as many at a time as one call asks for."""
     batch: list[FileChunk] = []
     for chunk in _chunks(file, chunks, on_progress):
+        if chunk.start < offset:
+            continue
         batch.append(chunk)
         if len(batch) == MAX_ASKED_CHUNKS:
             yield batch
@@ -119,13 +125,17 @@ def _chunks(file: FileSource, chunks: FileChunks, on_progress: Callable[[int], N
     yield from chunks.end()
 
 
-async def _ask(client: ImsClient, upload: upload_pb2.Upload, batch: list[FileChunk]) -> list[KnownChunk]:
-    named = [
-        upload_pb2.UploadChunk(digest=chunk.digest, length=chunk.length, proof=chunk.proof) for chunk in batch
-    ]
-    known = await client.uploads.find_chunks(upload.id, named)
-    return [
-        KnownChunk(chunk.start, name)
-        for chunk, name, is_known in zip(batch, named, known, strict=True)
-        if is_known
-    ]
+async def _ask(client: ImsClient, upload: upload_pb2.Upload, batch: list[FileChunk]) -> list[FileChunk]:
+    """Those that the daemon has."""
+    named = [_named(chunk) for chunk in batch]
+    known = await patiently(lambda: client.uploads.find_chunks(upload.id, named), client.backoff())
+    return [chunk for chunk, is_known in zip(batch, known, strict=True) if is_known]
+
+
+def _add(known: KnownChunks, found: list[FileChunk]) -> None:
+    for chunk in found:
+        known.add(chunk.start, _named(chunk))
+
+
+def _named(chunk: FileChunk) -> upload_pb2.UploadChunk:
+    return upload_pb2.UploadChunk(digest=chunk.digest, length=chunk.length, proof=chunk.proof)

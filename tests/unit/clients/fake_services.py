@@ -107,6 +107,10 @@ class Uploads(upload_pb2_grpc.UploadServiceServicer):
             raise Refusal(code_pb2.INVALID_ARGUMENT, "UPLOAD_TOO_LONG", "more bytes than declared")
         return step == "flush"
 
+    async def FindUploadChunks(self, request: Any, context: Any) -> upload_pb2.FindUploadChunksResponse:
+        self._state.asked_chunks += [chunk.digest for chunk in request.chunks]
+        return upload_pb2.FindUploadChunksResponse(known=[True] * len(request.chunks))
+
     async def CommitUpload(self, request: upload_pb2.CommitUploadRequest, _: Any) -> upload_pb2.Upload:
         upload = self._find(request.upload_id)
         if upload.message.state == upload_pb2.UPLOAD_STATE_COMMITTED:

@@ -57,6 +57,7 @@ class State:
     cut_download_at: int | None = None
     slow_download: bool = False
     held: asyncio.Event | None = None  # a job waits for it
+    asked_chunks: list[bytes] = field(default_factory=list)  # the digests; all are known
     job_failure: job_pb2.JobError | None = None
     damage: Sequence[job_pb2.Damage] = ()
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from imsd.chunks.index import pack_blob
+from imsd.chunks.relocate import relocate
 from imsd.contract import FailedPrecondition, InvalidRequest
 from imsd.core.downloads import open_image_reader
 from imsd.core.jobs import JobView
@@ -133,7 +134,7 @@ async def test_a_job_that_is_broken_off_is_done_again(
 ) -> None:
     import imsd.core.workflows.repack_store as workflow
 
-    real, hold, done = workflow.relocate, asyncio.Event(), [0]
+    real, hold, done = relocate, asyncio.Event(), [0]
 
     async def slow(*args: object, **options: object) -> object:
         moved = await real(*args, **options)  # type: ignore[arg-type]
@@ -164,7 +165,7 @@ async def test_one_that_is_cancelled_leaves_nothing(
 ) -> None:
     import imsd.core.workflows.repack_store as workflow
 
-    real, hold = workflow.relocate, asyncio.Event()
+    real, hold = relocate, asyncio.Event()
 
     async def endless(*args: object, **options: object) -> object:
         await real(*args, **options)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from imsd.chunks.known_chunks import KnownChunks, NamedChunk
 from imsd.core.limits import MAX_WRITE_BYTES
 from imsd.core.requests import RequestKey
 from imsd.core.upload_chunks import UploadChunks
-from imsd.core.uploads import NewUpload
+from imsd.core.uploads import GoneUpload, NewUpload
 from imsd.metadata.database import Database
 from tests.unit.core.core_world import new_id
 from tests.unit.core.import_world import MIB, PROJECT, ImportWorld
@@ -38,6 +38,7 @@ async def test_a_stream_reads_a_message_at_a_time(
         await service.import_file(disk)
         chunks = UploadChunks(service.runtime)
         upload = await service.uploads.create(RequestKey(PROJECT, "", new_id()), NewUpload())
+        assert not isinstance(upload, GoneUpload)
         cut = FileChunks(chunks.proof_key(upload))
         named = [NamedChunk(each.digest, each.length, each.proof) for each in [*cut.data(disk), *cut.end()]]
         assert len(named) <= 64
