@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
-import zstandard
 from blake3 import blake3
 
 from imsd.contract import BlobId, BlobStore, Buffer, ByteRange, DataLoss
@@ -23,48 +22,18 @@ from imsd.formats.zvhd_codec import unzstd_frames
 from .cipher import ChunkCipher
 from .codec import check_of
 from .decode_pool import DecodePool
-from .fetched_segments import SegmentSource
-from .index import Codec, pack_blob
+from .frames import check_frame_header, decode_frame
+from .index import Codec
 from .manifest_reader import ManifestReader, StoredChunk, open_manifest
+from .pack_source import PackSource
 from .sealing import open_chunk
-from .store_read import LOST_HINT, GuestFetch, read_blobs
+from .store_read import LOST_HINT, GuestFetch
 from .tree_digest import KEYED_PREFIX, PREFIX, TreeHasher, format_digest
-
-# All packs of a manifest make one address space: pack number n begins at n << PACK_SHIFT. Offsets in a
-# pack fit 32 bits and packs are far shorter, so ranges of two packs never touch.
-PACK_SHIFT = 32
 
 OnRead = Callable[[int], None]
 
 ALTERED = "its bytes are not those that were written"
 FOREIGN = "it is not what was sealed for this place of this disk"
-
-
-class PackSource(SegmentSource):
-    """The packs that a manifest lists, as one file."""
-
-    # Two chunks of one file system often lie with a chunk of something else between them.
-    coalesce_gap_bytes = 64 << 10
-
-    def __init__(self, store: BlobStore, pack_ids: Sequence[str]) -> None:
-        super().__init__(len(pack_ids) << PACK_SHIFT)
-        self._store = store
-        self._blobs = [pack_blob(pack_id) for pack_id in pack_ids]
-
-    def place(self, chunk: StoredChunk) -> ByteRange:
-        return ByteRange((chunk.pack << PACK_SHIFT) + chunk.offset, chunk.stored_length)
-
-    def blob(self, chunk: StoredChunk) -> BlobId:
-        return self._blobs[chunk.pack]
-
-    async def _load(self, ranges: Sequence[ByteRange]) -> list[bytes]:
-        wanted: dict[BlobId, list[ByteRange]] = {}
-        for place in ranges:
-            number = place.offset >> PACK_SHIFT
-            inside = ByteRange(place.offset - (number << PACK_SHIFT), place.length)
-            wanted.setdefault(self._blobs[number], []).append(inside)
-        loaded = await read_blobs(self._store, wanted)
-        return [piece for blob in wanted for piece in loaded[blob]]
 
 
 class ChunkReader(FrameSource):
@@ -365,39 +334,3 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
-
-
-class _ThreadDecoder(threading.local):
-    """One decoder a thread: it may not be shared, and costs 100 KiB to make."""
-
-    def __init__(self) -> None:
-        self.zstd = zstandard.ZstdDecompressor()
-
-
-_decoder = _ThreadDecoder()
-
-
-def check_frame_header(frame: Buffer, length: int) -> bool:
-    """Whether the zstd frame carries a checksum. Raises ValueError unless its content is ``length`` bytes.
-
-    Looked at before decoding: the decoder allocates what the header says.
-    """
-    try:
-        header = zstandard.get_frame_parameters(frame)
-    except zstandard.ZstdError:
-        raise ValueError("it is not a zstd frame") from None
-    if header.content_size != length or header.dict_id:
-        raise ValueError(f"its frame claims to hold {header.content_size} bytes")
-    return bool(header.has_checksum)
-
-
-def decode_frame(frame: Buffer, length: int) -> bytes:
-    """The content of exactly one zstd frame. Raises ValueError unless it is ``length`` bytes."""
-    check_frame_header(frame, length)
-    try:
-        plain: bytes = _decoder.zstd.decompress(frame, allow_extra_data=False)
-    except zstandard.ZstdError:
-        raise ValueError("its zstd frame is damaged") from None
-    if len(plain) != length:
-        raise ValueError(f"its frame holds {len(plain)} bytes")
-    return plain

@@ -15,9 +15,9 @@ from blake3 import blake3
 from imsd.contract import BlobId, Buffer, ByteRange, DataLoss
 from imsd.formats.zvhd_codec import unzstd_frames
 
-from .chunk_reader import decode_frame
 from .codec import check_of
 from .decode_pool import DecodePool
+from .frames import decode_frame
 from .index import Codec, Location, pack_blob
 from .pack_writer import IngestTarget
 from .store_read import read_blob

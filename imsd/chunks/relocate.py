@@ -21,7 +21,6 @@ from functools import partial
 
 from imsd.contract import BlobStore, DataLoss
 
-from .chunk_reader import PackSource
 from .codec import EncodedChunk, check_of
 from .decode_pool import DecodePool
 from .entry import ChunkEntry
@@ -30,6 +29,7 @@ from .index import Codec, Location
 from .lookup import ChunkLookup
 from .manifest_reader import ManifestReader, StoredChunk
 from .manifest_writer import WrittenManifest
+from .pack_source import PackSource
 from .pack_writer import IngestTarget, PackWriter, new_random_id
 from .relocated_manifest import RelocatedManifest
 from .render import PIECE_COST_BYTES, in_order

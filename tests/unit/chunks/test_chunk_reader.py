@@ -12,8 +12,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imsd.chunks.chunk_reader import ChunkReader, decode_frame, open_chunk_reader
+from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
 from imsd.chunks.decode_pool import DecodePool
+from imsd.chunks.frames import decode_frame
 from imsd.chunks.index import Codec
 from imsd.chunks.verify import verify
 from imsd.contract import DataLoss, Unavailable
