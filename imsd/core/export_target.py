@@ -26,6 +26,7 @@ from imsd.contract import (
     NotFound,
     StoredBlob,
     Unavailable,
+    run_blocking,
 )
 from imsd.formats.output import Output, Zeros
 from imsd.metadata import jobs as job_rows
@@ -115,9 +116,10 @@ async def is_there(store: BlobStore, place: ObjectPlace, written: ExportedObject
     for start in range(0, found.size_bytes, _READ_BYTES):
         length = min(_READ_BYTES, found.size_bytes - start)
         try:
-            hasher.update((await store.read(found.id, [ByteRange(start, length)]))[0])
+            [piece] = await store.read(found.id, [ByteRange(start, length)])
         except (NotFound, DataLoss):  # it is another one by now
             return False
+        await run_blocking(hasher.update, piece)
     return hasher.hexdigest() == written.sha256
 
 

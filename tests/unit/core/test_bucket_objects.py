@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -159,6 +160,27 @@ async def test_of_two_that_put_one_name_at_once_one_wins(objects: BucketObjects)
     assert len(won) == 1
     assert {each.reason for each in outcomes if isinstance(each, ImsError)} == {"OBJECT_EXISTS"}
     assert await read(objects) == bytes(won)
+
+
+async def test_an_object_that_is_read_again_does_not_block_the_daemon(
+    objects: BucketObjects, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, threads = hashlib.sha256, set[int]()
+
+    class Noted:
+        def __init__(self) -> None:
+            self._hasher = real()
+            self.hexdigest = self._hasher.hexdigest
+
+        def update(self, content: bytes) -> None:
+            threads.add(threading.get_ident())
+            self._hasher.update(content)
+
+    monkeypatch.setattr(hashlib, "sha256", Noted)
+    store.add(Fault(call=Call.COMMIT, kind=FaultKind.RAISE_AFTER))
+    await put(objects, bytes(range(256)) * (MIB >> 6))
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_commit_of_which_nobody_knows_is_looked_at(
