@@ -23,8 +23,8 @@ class BlockServer(BaseModel):
     # Whether the daemon starts it when it is needed and does not run. No where systemd does.
     autostart: bool = True
 
-    # The directory of its sockets; none: imsd-nbd and a mark of the state directory, in /run for root, else in
-    # the user's runtime directory; without one, in the state directory.
+    # The directory of its sockets; none: imsd-nbd and a mark of the state directory, in /run for root, else
+    # in the user's runtime directory; without one, in the state directory.
     run_dir: OptionalPath = None
 
     # Where it keeps stored bytes it fetched, as they are stored; none: nbd/cache in the state directory.

@@ -6,6 +6,7 @@ said that it offers the disk no more. What it did not say by then, `AttachmentKe
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -79,11 +80,10 @@ class Attachments:
             record = await self._made(c, key, image_id)
         try:
             await self._server.call("attach", **await description_of(record, self._runtime.data_keys))
-        except ImsError:
-            await self._give_up(record)
-            raise
-        except BaseException:
-            self._runtime.background.spawn(self._give_up(record), "end of an attachment")
+        except BaseException as error:
+            ending = self._runtime.background.spawn(self._give_up(record), "end of an attachment")
+            if isinstance(error, ImsError):  # and not a cancellation, which must not wait
+                await asyncio.shield(ending)
             raise
         # Somebody who saw it in a list may have detached it before it was there.
         now = await self._of_project(key.project_id, record.id)

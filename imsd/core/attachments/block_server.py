@@ -49,6 +49,9 @@ CONNECTIONS_AT_ONCE: Final = 8
 START_SECONDS: Final = 20.0
 START_LOOK_SECONDS: Final = 0.05
 
+# Root may read all that is here anyway.
+TRUSTED_USER: Final = 0
+
 UNAVAILABLE: Final = "BLOCK_SERVER_UNAVAILABLE"
 
 _ERRORS: Final[dict[str, type[ImsError]]] = {
@@ -90,11 +93,11 @@ class BlockLink:
         self.pid = pid
         self.instance = ""
 
-    async def call(self, op: str, **fields: Any) -> Answer:
+    async def call(self, op: str, *, patience_seconds: float = ANSWER_SECONDS, **fields: Any) -> Answer:
         """The answer. Raises what it says, and Unavailable (BLOCK_SERVER_UNAVAILABLE): then nobody knows."""
         line = json.dumps({"op": op} | fields).encode() + b"\n"
         try:
-            async with asyncio.timeout(ANSWER_SECONDS), self._turn:
+            async with asyncio.timeout(patience_seconds), self._turn:
                 self._writer.write(line)
                 await self._writer.drain()
                 answer = json.loads(await self._reader.readline())
@@ -196,11 +199,13 @@ class BlockServer:
             raise unavailable(f"nothing answers at {path}") from error
         try:
             link = BlockLink(reader, writer, _require_trusted(writer))
-            hello = await link.call("hello")
+            hello = await link.call("hello", patience_seconds=CONNECT_SECONDS)
             self._require_ours(hello)
             link.instance = str(hello.get("instance", ""))
-        except BaseException:
+        except BaseException as error:
             writer.close()
+            if isinstance(error, ImsError):
+                await writer.wait_closed()
             raise
         return link
 
@@ -230,7 +235,7 @@ def _require_trusted(writer: asyncio.StreamWriter) -> int:
     connected: socket.socket = writer.get_extra_info("socket")
     shape = struct.Struct("3i")
     pid, uid, _ = shape.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, shape.size))
-    if uid not in (os.geteuid(), 0):
+    if uid not in (os.geteuid(), TRUSTED_USER):
         raise unavailable(f"the one that listens runs as another user ({uid})")
     return int(pid)
 
@@ -241,4 +246,5 @@ def _told(error: Any) -> ImsError:
     reason, message = str(said.get("reason", "")), str(said.get("message", "it says nothing"))
     kind = _ERRORS.get(reason, Unavailable)
     known = reason if reason in (*_ERRORS, "DRIVER_NOT_READY", "STORE_UNAVAILABLE") else UNAVAILABLE
-    return kind(f"the block server refuses: {message}", reason=known, hint=str(said.get("hint", "")))
+    hint = str(said.get("hint", "")) or "look at the log of the block server"
+    return kind(f"the block server refuses: {message}", reason=known, hint=hint)

@@ -44,6 +44,7 @@ class AttachmentKeeper:
         self._host = host
         self._keeping: asyncio.Task[None] | None = None
         self._is_told = False
+        self._told_instance = ""  # the run of the block server that was told everything
 
     def start(self) -> None:
         """Begin; the daemon does not wait for the block server."""
@@ -57,15 +58,14 @@ class AttachmentKeeper:
         await self._server.end_if_idle()
 
     async def tidy(self) -> None:
-        """What is to be looked at now and then: images that were moved, and attachments that are to end.
+        """What is to be looked at now and then: images that were moved, and rows of calls that were cut off.
 
         Raises Unavailable when the block server does not answer, and there is something to be said.
         """
         await self._follow_moves()
-        async for record in self._records():
-            if record.is_detaching:
-                await end_on(self._server, record.id, force=True)
-                await self._forget(record)
+        if await self._has_any():
+            async with self._server.connected() as link:
+                await self._reconcile(link)
 
     async def _keep(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -115,10 +115,11 @@ class AttachmentKeeper:
             if record.is_detaching:
                 await end_on(link, record.id, force=True)
                 await self._forget(record)
-            else:
+            elif record.id not in offered or link.instance != self._told_instance:
                 await self._hand_over(link, record)
         for attachment_id in sorted(offered - known):
             await self._take_away(link, attachment_id)
+        self._told_instance = link.instance
 
     async def _hand_over(self, server: BlockLink | BlockServer, record: AttachmentRecord) -> None:
         """One that is refused stays, and its state says why; the others are to be served nevertheless."""
@@ -172,6 +173,7 @@ class AttachmentKeeper:
     async def _forget(self, record: AttachmentRecord) -> None:
         async with self._runtime.database.transaction() as c:
             await rows.delete_attachment(c, record.id)
+        self._server.refused.pop(record.id, None)
         self._sweeper.wake(record.store)
 
     async def _follow_moves(self) -> None:
