@@ -199,6 +199,16 @@ print(f"  its chunks in the store             {stored:8.1f} MiB   {100 * stored 
 print(f"  of them new, the rest was there     {new:8.1f} MiB   {100 * new / max(data, 1e-9):5.1f} % of its data")
 PYTHON
 
+# ── A disk before a copy ────────────────────────────────────────────────────────────────────────────
+next_step "It is a disk at once: attached, read while it is fetched, by whatever speaks NBD"
+show_lines "state|socket|look" imsctl image attach "$second_name"
+attachment=$(imsctl attachment list -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')
+disk=$(imsctl attachment show "$attachment" -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)["uri"])')
+show qemu-img info "$disk"
+show qemu-img compare -F raw "$second" "$disk"
+show imsctl attachment list
+show imsctl image detach "$attachment"
+
 # ── One disk, many images ───────────────────────────────────────────────────────────────────────────
 next_step "Tags find images, and a copy is a row: it holds the same chunks"
 show imsctl tag set "$first_name" team=web stage=test
