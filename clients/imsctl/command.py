@@ -27,7 +27,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .credentials import CA_FILE_HELP, CERT_HELP, KEY_HELP, TOKEN_FILE_HELP, TOKEN_HELP, CredentialOptions
+from .credentials import (
+    CA_FILE_HELP,
+    CERT_HELP,
+    CERT_KEY_HELP,
+    TOKEN_FILE_HELP,
+    TOKEN_HELP,
+    CredentialOptions,
+)
 from .output import TableOrJson
 from .session import Session, Settings, run
 
@@ -71,7 +78,7 @@ class CommonOptions:
     token_file: Annotated[str, typer.Option(metavar="FILE", help=TOKEN_FILE_HELP, rich_help_panel=PANEL)] = ""
     ca_file: Annotated[str, typer.Option(metavar="FILE", help=CA_FILE_HELP, rich_help_panel=PANEL)] = ""
     cert: Annotated[str, typer.Option(metavar="FILE", help=CERT_HELP, rich_help_panel=PANEL)] = ""
-    key: Annotated[str, typer.Option(metavar="FILE", help=KEY_HELP, rich_help_panel=PANEL)] = ""
+    cert_key: Annotated[str, typer.Option(metavar="FILE", help=CERT_KEY_HELP, rich_help_panel=PANEL)] = ""
 
     @property
     def credentials(self) -> CredentialOptions:
@@ -80,7 +87,7 @@ class CommonOptions:
             token_file=self.token_file,
             ca_file=self.ca_file,
             cert=self.cert,
-            key=self.key,
+            cert_key=self.cert_key,
         )
 
 

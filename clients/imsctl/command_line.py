@@ -20,7 +20,7 @@ from .command import (
     epilog,
     settings_from,
 )
-from .credentials import CA_FILE_HELP, CERT_HELP, KEY_HELP, TOKEN_FILE_HELP, TOKEN_HELP
+from .credentials import CA_FILE_HELP, CERT_HELP, CERT_KEY_HELP, TOKEN_FILE_HELP, TOKEN_HELP
 from .session import FAILED, print_failure
 from .standard_output import OutputFailed, discard_output, watch_output
 
@@ -105,7 +105,7 @@ def root(  # noqa: PLR0913  # one parameter an option is how typer works
     token_file: Annotated[str, typer.Option(metavar="FILE", help=TOKEN_FILE_HELP)] = "",
     ca_file: Annotated[str, typer.Option(metavar="FILE", help=CA_FILE_HELP)] = "",
     cert: Annotated[str, typer.Option(metavar="FILE", help=CERT_HELP)] = "",
-    key: Annotated[str, typer.Option(metavar="FILE", help=KEY_HELP)] = "",
+    cert_key: Annotated[str, typer.Option(metavar="FILE", help=CERT_KEY_HELP)] = "",
     version: Annotated[
         bool,
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
@@ -121,7 +121,7 @@ def root(  # noqa: PLR0913  # one parameter an option is how typer works
         token_file=token_file,
         ca_file=ca_file,
         cert=cert,
-        key=key,
+        cert_key=cert_key,
     )
     context.obj = settings_from(options)
 

@@ -12,7 +12,7 @@ TOKEN_HELP = "A token that says who you are; others see it in the list of proces
 TOKEN_FILE_HELP = "A file whose first line is such a token; else IMSD_TOKEN, else IMSD_TOKEN_FILE."
 CA_FILE_HELP = "The authorities (PEM) of a tls:// daemon; else IMSD_CA_FILE, else those of the system."
 CERT_HELP = "A client certificate (PEM) for a tls:// daemon; else IMSD_CERT."
-KEY_HELP = "The key of that certificate (PEM); else IMSD_KEY."
+CERT_KEY_HELP = "The key of that certificate (PEM); else IMSD_CERT_KEY."
 
 # More than any token has.
 MAX_TOKEN_BYTES = 32 << 10
@@ -26,7 +26,7 @@ class CredentialOptions:
     token_file: str = ""
     ca_file: str = ""
     cert: str = ""
-    key: str = ""
+    cert_key: str = ""
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> CredentialOptions:
@@ -37,7 +37,9 @@ class CredentialOptions:
     def with_one_token(self) -> CredentialOptions:
         if not self.token:
             return self
-        return CredentialOptions(token=self.token, ca_file=self.ca_file, cert=self.cert, key=self.key)
+        return CredentialOptions(
+            token=self.token, ca_file=self.ca_file, cert=self.cert, cert_key=self.cert_key
+        )
 
     def on_top_of(self, outer: CredentialOptions) -> CredentialOptions:
         """``outer``, but for what is given here."""
@@ -47,7 +49,7 @@ class CredentialOptions:
             token_file=self.token_file if has_token else outer.token_file,
             ca_file=self.ca_file or outer.ca_file,
             cert=self.cert or outer.cert,
-            key=self.key or outer.key,
+            cert_key=self.cert_key or outer.cert_key,
         ).with_one_token()
 
     def read_token(self, note: Callable[[str], None]) -> str:

@@ -90,7 +90,7 @@ class Session:
             token=said.read_token(self.note),
             ca_file=said.ca_file,
             cert_file=said.cert,
-            key_file=said.key,
+            key_file=said.cert_key,
         )
         async with AsyncExitStack() as stack:
             try:

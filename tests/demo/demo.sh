@@ -137,7 +137,15 @@ mkdir -p "$work"
 # A unix socket's path may have 107 characters; a deep checkout has no room for that.
 socket_folder=$(mktemp -d "${TMPDIR:-/tmp}/imsd-demo.XXXXXX")
 export IMSD_ADDRESS=unix:$socket_folder/imsd.sock
-export IMSD_CONFIG=/dev/null # defaults, whatever this machine's own configuration says
+# Defaults but for a place to keep keys in, whatever this machine's own configuration says.
+export IMSD_CONFIG=$PWD/$work/imsd.toml
+(umask 077 && head -c 24 /dev/urandom | base64 >"$work/keyring.passphrase")
+cat >"$IMSD_CONFIG" <<TOML
+[key_services.main]
+driver = "local"
+path = "$PWD/$work/keyring"
+passphrase_file = "$PWD/$work/keyring.passphrase"
+TOML
 daemon=
 stop_daemon() {
     [ -n "$daemon" ] || return 0
@@ -149,7 +157,7 @@ trap 'stop_daemon; rm -rf "$socket_folder"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-next_step "A daemon on its embedded defaults: SQLite and a directory, under $work/state"
+next_step "A daemon on its embedded defaults: SQLite, a directory and a keyring, under $work"
 prompt ' &' imsd serve --state-dir "$work/state" --listen "$IMSD_ADDRESS"
 imsd serve --state-dir "$work/state" --listen "$IMSD_ADDRESS" >"$work/imsd.log" 2>&1 9>&- </dev/null &
 daemon=$!
@@ -208,6 +216,22 @@ show qemu-img info "$disk"
 show qemu-img compare -F raw "$second" "$disk"
 show imsctl attachment list
 show imsctl image detach "$attachment"
+
+# ── Encrypted ───────────────────────────────────────────────────────────────────────────────────────
+next_step "A copy under a key of its own: nobody reads it in the store, and without its key nobody at all"
+if [ -n "$own_image" ] && [ "$(field "$first_name" kind)" = iso ]; then
+    note "(An ISO is not encrypted: that is left out.)"
+else
+    show imsctl key create payroll
+    show_lines "name|status|stored|encrypted|key|digest" \
+        imsctl image copy "$first_name" --name "$first_name-secret" --encrypt-with payroll
+    show imsctl key disable payroll
+    show_refusal imsctl image download "$first_name-secret" --format raw --output "$work/secret.raw"
+    show imsctl key enable payroll
+    show imsctl key rotate payroll
+    show imsctl image verify "$first_name-secret"
+    show imsctl image delete "$first_name-secret"
+fi
 
 # ── One disk, many images ───────────────────────────────────────────────────────────────────────────
 next_step "Tags find images, and a copy is a row: it holds the same chunks"

@@ -112,10 +112,10 @@ def test_an_option_comes_before_a_variable_and_a_token_before_a_file(tmp_path: P
     assert CredentialOptions(token="option").on_top_of(outer).read_token(note) == "option"
     assert CredentialOptions(token_file=str(file)).on_top_of(outer).read_token(note) == TOKEN
     assert CredentialOptions().on_top_of(CredentialOptions.of({})).read_token(note) == ""
-    given = CredentialOptions(ca_file="a", key="k").on_top_of(
-        CredentialOptions.of({"IMSD_CERT": "c", "IMSD_KEY": "v"})
+    given = CredentialOptions(ca_file="a", cert_key="k").on_top_of(
+        CredentialOptions.of({"IMSD_CERT": "c", "IMSD_CERT_KEY": "v"})
     )
-    assert (given.ca_file, given.cert, given.key) == ("a", "c", "k")
+    assert (given.ca_file, given.cert, given.cert_key) == ("a", "c", "k")
     assert said == []
 
 
