@@ -73,12 +73,14 @@ async def shake_hands(channel: Channel, export: Export) -> Negotiated | None:
     """None: the client left, as it may. Raises `ClientGone` also for one that is cut off."""
     try:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
-            return await _Handshake(channel, export).run()
+            return await Handshake(channel, export).run()
     except TimeoutError:
         raise ClientGone from None
 
 
-class _Handshake:
+class Handshake:
+    """See `shake_hands`, which also sees to the time."""
+
     def __init__(self, channel: Channel, export: Export) -> None:
         self._channel = channel
         self._export = export

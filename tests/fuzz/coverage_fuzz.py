@@ -41,8 +41,12 @@ from tests.fuzz.sparse_form import compact, expand  # noqa: E402
 if TYPE_CHECKING:
     from tests.fuzz.target import Target
 
-MODULES = ("tests.fuzz.format_targets", "tests.fuzz.guest_targets")
-INSTRUMENTED = ["imsd.formats", "imsd.guest"]
+MODULES = {
+    "": "tests.fuzz.format_targets",
+    "guest-": "tests.fuzz.guest_targets",
+    "nbd-": "tests.fuzz.nbd_targets",
+}
+INSTRUMENTED = ["imsd.formats", "imsd.guest", "imsd.nbd"]
 COMMITTED = Path(__file__).parent / "corpus"
 
 MAX_FORM_BYTES = 2 << 20
@@ -55,7 +59,8 @@ MAX_ADDRESS_BYTES = 1 << 30
 
 def targets(name: str = "") -> dict[str, Target]:
     """All targets, with their code under observation; with a ``name``, maybe only those beside it."""
-    wanted = MODULES if not name else [MODULES[name.startswith("guest-")]]
+    fitting = [module for prefix, module in MODULES.items() if prefix and name.startswith(prefix)]
+    wanted = MODULES.values() if not name else fitting or [MODULES[""]]
     observed = atheris.instrument_imports(include=INSTRUMENTED) if atheris else nullcontext()
     with observed, redirect_stderr(io.StringIO()):  # it names every module there
         modules = [importlib.import_module(module) for module in wanted]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import format_targets, guest_targets, target
+from tests.fuzz import format_targets, guest_targets, nbd_targets, target
 from tests.fuzz.mutation import damage
 from tests.fuzz.sparse_form import MAX_FILE_BYTES, compact, expand
 from tests.fuzz.target import ACCEPTED, Answer, Target, check
@@ -28,7 +28,7 @@ LEAST_INPUTS = 50
 
 PROGRAM = Path(__file__).with_name("coverage_fuzz.py")
 CORPUS = Path(__file__).with_name("corpus")
-TARGETS = {**format_targets.TARGETS, **guest_targets.TARGETS}
+TARGETS = {**format_targets.TARGETS, **guest_targets.TARGETS, **nbd_targets.TARGETS}
 COMMITTED = [(path.parent.name, path) for path in sorted(CORPUS.glob("*/*"))]
 
 
