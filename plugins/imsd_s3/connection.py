@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -137,7 +138,7 @@ class Connection:
             async with asyncio.timeout(options.request_seconds), asyncio.timeout(stall) as moving:
                 return await self._exchange(request, lambda: moving.reschedule(loop.time() + stall))
         except aiohttp.ServerTimeoutError:
-            said = f"no connection to {self._host} within {options.connect_seconds:g} seconds"
+            said = f"no connection to the service within {options.connect_seconds:g} seconds"
             raise Failure(NO_CONNECTION, said) from None
         except TimeoutError:
             waited = (
@@ -230,17 +231,17 @@ async def _sha256(body: bytes | bytearray) -> str:
 
 
 def _failure_of_way(error: Exception) -> Failure:
-    """Of what kept a request from being answered."""
+    """Of what kept a request from being answered. Users read it too: it names no address."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
         why: Any = getattr(error, "certificate_error", None) or error.__cause__ or error
         said = getattr(why, "verify_message", "") or getattr(why, "reason", "") or "TLS failed"
         return Failure(NO_TRUST, f"its certificate, or its TLS, is not trusted: {plain(str(said))}")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return Failure(NO_NAME, f"no host has the name {error.host}")
+        return Failure(NO_NAME, "the name of its host is not known")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return Failure(
-            NO_CONNECTION, f"no connection to {error.host}:{error.port}: {plain(error.strerror or '')}"
-        )
+        cause = error.os_error
+        why = os.strerror(cause.errno) if cause.errno else type(cause).__name__
+        return Failure(NO_CONNECTION, f"no connection to the service: {why}")
     if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | ConnectionError):
         return Failure(CUT, "the connection broke before the answer was there")
     if isinstance(error, aiohttp.ClientResponseError | ValueError):

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from imsd.contract import BlobId, ByteRange, DataLoss, MissingLibrary
 
 from .connection import Connection
-from .failures import CUT, NO_CONNECTION, NO_NAME, NO_TRUST, REPLACED, STALLED, Failure, failure_of, plain
+from .failures import CUT, NO_CONNECTION, NO_NAME, NO_TRUST, REPLACED, STALLED, Failure, failure_of
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
@@ -204,7 +204,10 @@ _STATUS: Final = re.compile(r"status code: (\d{3})|HTTP status \w+ \w+ \((\d{3})
 
 
 def _failure_of(error: Exception) -> Failure:
-    """What obstore says, by the text of it: it has no other words for what a service answered."""
+    """What obstore says, by the text of it: it has no other words for what a service answered.
+
+    Of that text nothing is passed on, because it has addresses, and users read it too.
+    """
     text = str(error)
     status = _STATUS.search(text)
     if status or "<Code>" in text:
@@ -219,4 +222,4 @@ def _failure_of(error: Exception) -> Failure:
         return Failure(NO_CONNECTION, "no connection to the service")
     if "timed out" in text or "TimedOut" in text:
         return Failure(STALLED, "the service is stuck: no byte came in time")
-    return Failure(CUT, f"the answer could not be read: {plain(text.splitlines()[0] if text else '')}")
+    return Failure(CUT, "the connection broke before the answer was there")

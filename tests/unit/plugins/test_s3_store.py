@@ -268,9 +268,11 @@ async def test_an_endpoint_where_nothing_listens_is_told(options: S3StoreOptions
         error = await refused(replace(options, endpoint=endpoint))
     assert error.reason == "STORE_UNAVAILABLE"
     assert "endpoint" in error.hint
+    assert "127.0.0.1" not in error.message  # which users read, too
     error = await refused(replace(options, endpoint="https://no-such-host.invalid"))
     assert error.reason == "STORE_UNAVAILABLE"
     assert "name" in error.hint
+    assert "no-such-host" not in error.message
 
 
 @asynccontextmanager
