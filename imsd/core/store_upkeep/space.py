@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,6 +20,9 @@ from imsd.metadata.records import ImageRecord, ImageStatus
 from .counting import PackCounting
 
 log = structlog.get_logger(__name__)
+
+# Who asks for figures does not wait longer for them to become exact.
+COUNT_SECONDS = 10.0
 
 # Images that have bytes in a store.
 STORED = (ImageStatus.ACTIVE, ImageStatus.DEACTIVATED, ImageStatus.PENDING_DELETE)
@@ -58,9 +62,10 @@ class Space:
         if image.status not in STORED:
             require_active(image)
         try:
-            await self._counting.count_manifest(image.store, image.manifest_id)
-        except ImsError as error:  # what was counted before is told
-            log.warning("the use of packs could not be counted", reason=error.reason, detail=error.message)
+            async with asyncio.timeout(COUNT_SECONDS):
+                await self._counting.count_manifest(image.store, image.manifest_id)
+        except (ImsError, TimeoutError) as error:  # what was counted before is told
+            log.warning("the use of packs could not be counted", detail=str(error))
         async with runtime.database.reading() as c:
             found = await pack_space.manifest_space(c, image.manifest_id, image.id)
         if found.is_held_by_others:
