@@ -28,6 +28,7 @@ from tests.benchmark import (
     lists,
     report,
     s3,
+    versions,
 )
 from tests.benchmark.disks import ROOT, Disks, describe
 from tests.benchmark.report import Row
@@ -46,6 +47,7 @@ GROUPS: dict[str, Group] = {
     "same-again": dedup.same_again,
     "two-builds": dedup.two_builds,
     "delta": delta.delta,
+    "versions": versions.versions,
     "memory": limits.memory,
     "latency": limits.latency,
     "inspect": inspection.stored_image,
