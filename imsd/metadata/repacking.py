@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, false, func, select, update
@@ -13,6 +14,7 @@ from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import Conflict
 
 from . import chunk_index
+from .key_tables import data_key
 from .pack_space import LIVE
 from .rows import in_batches
 from .tables import chunk, image, manifest_holder, pack, pack_reference
@@ -85,11 +87,18 @@ async def domains_of(c: AsyncConnection, packs: Collection[str]) -> dict[str, st
 
 
 async def switch_images(
-    c: AsyncConnection, from_manifest: str, to_manifest: str, writer: Holder, packs: Collection[str]
+    c: AsyncConnection,
+    from_manifest: str,
+    to_manifest: str,
+    writer: Holder,
+    packs: Collection[str],
+    now: datetime,
 ) -> int:
     """Let every image that holds a manifest hold another one of the same disk; returns how many there are.
 
-    None changes anything. Raises Conflict, as `chunk_index.switch_manifest`.
+    For users the images are what they were; the data key of an encrypted one is marked as changed at ``now``,
+    because its descriptor lies beside the manifest. Without images nothing changes. Raises Conflict, as
+    `chunk_index.switch_manifest`.
     """
     ids = [each.id for each in await images_with(c, from_manifest)]
     if not ids:
@@ -106,6 +115,8 @@ async def switch_images(
         change = update(image).where(image.c.id.in_(batch), image.c.manifest_id == from_manifest)
         if (await c.execute(change.values(manifest_id=to_manifest))).rowcount != len(batch):
             raise Conflict(f"an image does not have the manifest {from_manifest} that it holds")
+        keys = update(data_key).where(data_key.c.image_id.in_(batch))
+        await c.execute(keys.values(updated_at=now))
     return len(ids)
 
 

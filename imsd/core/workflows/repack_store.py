@@ -136,7 +136,7 @@ class RepackStore(Workflow):
             await run.require_fence(c)
             written = moved.written
             switched = await repacking.switch_images(
-                c, manifest_id, written.manifest_id, run.holder, written.packs
+                c, manifest_id, written.manifest_id, run.holder, written.packs, runtime.clock()
             )
             await chunk_index.release_holder(c, run.holder)
         report.manifests += bool(switched)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from imsd.chunks.chunk_reader import open_chunk_reader
 from imsd.chunks.cipher import ChunkCipher
@@ -18,12 +20,16 @@ from imsd.core.keys.data_keys import context_of
 from imsd.core.keys.descriptors import Descriptors, descriptor_prefix
 from imsd.metadata import images as image_rows
 from imsd.metadata import keys as key_rows
+from imsd.metadata import tables
 from imsd.metadata.database import Database
+from imsd.metadata.key_tables import data_key
 from imsd.metadata.records import ImageRecord, JobState
+from imsd.metadata.tables import pack
 from tests.unit.core.core_world import STORE
 from tests.unit.core.encrypted_world import DISK, data_keys, new_key
 from tests.unit.core.import_world import PROJECT, ImportService, ImportWorld
 from tests.unit.core.key_world import Clock, CountingKeys
+from tests.unit.core.test_repacking import repacked
 
 
 @pytest.fixture
@@ -102,6 +108,24 @@ async def test_a_change_makes_a_generation_and_takes_the_older_one_away(
     [third] = await descriptors_of(service, image)
     said = (await content_of(service, third))["data_key"]
     assert (said["key_version"], base64.b64decode(said["wrapped"])) == (2, anew)
+
+
+async def test_an_image_that_is_repacked_has_one_beside_its_new_manifest(
+    service: ImportService, image: ImageRecord
+) -> None:
+    descriptors = Descriptors(service.runtime, service.sweeper)
+    await descriptors.keep()
+    async with service.runtime.database.transaction() as c:
+        # As if an upload that was broken off had left more in them.
+        await c.execute(update(pack).values(live_bytes=0, is_count_due=False))
+        for table in (tables.image, data_key):
+            await c.execute(update(table).values(updated_at=service.runtime.clock() - timedelta(hours=1)))
+    await repacked(service)
+    now = await service.image(image.id)
+    assert now.manifest_id != image.manifest_id
+    await descriptors.keep()
+    [blob] = await descriptors_of(service, now)
+    assert (await content_of(service, blob))["image"]["manifest_id"] == now.manifest_id
 
 
 async def test_a_descriptor_goes_with_its_image(service: ImportService, image: ImageRecord) -> None:
