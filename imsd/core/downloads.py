@@ -61,7 +61,7 @@ class Outlet:
             reader = await stack.enter_async_context(
                 open_image_reader(self._runtime, self._sweeper, image, on_read=on_read)
             )
-            spool = self._spools.spool()
+            spool = self._spools.spool(is_secret=reader.manifest.is_encrypted)
             stack.push_async_callback(run_blocking, spool.close)
             writer: FormatWriter = await self._runtime.pool.run(
                 open_writer, disk_format, reader, compression, may_frame=may_frame, spool=spool
@@ -127,6 +127,8 @@ async def open_image_reader(
             store, held.manifest_id, runtime.pool, digests=digests, on_read=on_read, cipher=cipher
         )
         async with opening as reader:
+            if cipher:  # else a manifest of an earlier run of the import could take the place of the image's
+                reader.require_digest(held.digest)
             yield reader
 
 
