@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from blake3 import blake3
+
 from imsd.v1 import image_pb2
 from imsd.v1 import upload_pb2 as pb
 
@@ -12,7 +14,7 @@ from .backoff import patiently
 from .client import ImsClient
 from .errors import nothing_to_send
 from .upload import ByteHasher, UploadSender
-from .upload_source import FileSource, UploadSource
+from .upload_source import MARK_DIGITS, FileSource, UploadSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +69,9 @@ async def open_upload(
     """
     if isinstance(source, FileSource) and not source.size_bytes:
         raise nothing_to_send(source.name)
-    if source.fingerprint and may_resume and not options.request_id:
-        async for upload in client.uploads.list(fingerprint=source.fingerprint):
+    fingerprint = _fingerprint(source, options)
+    if fingerprint and may_resume and not options.request_id:
+        async for upload in client.uploads.list(fingerprint=fingerprint):
             if _fits(upload, source, options):
                 return OpenedUpload(upload, is_resumed=True)
     request = pb.CreateUploadRequest(
@@ -77,7 +80,7 @@ async def open_upload(
         file_name=source.name[:255],
         disk_format=options.disk_format,
         expected_sha256=options.expected_sha256,
-        fingerprint=source.fingerprint,
+        fingerprint=fingerprint,
         is_fast=options.is_fast,
         store=options.store,
         key=options.key,
@@ -107,6 +110,19 @@ async def send_upload(
     return await patiently(
         lambda: client.uploads.commit(upload.id, sent.size_bytes, sent.digest), client.backoff()
     )
+
+
+def mark_of_file(upload: pb.Upload) -> str:
+    """The mark of the file that ``upload`` was begun with, see `FileSource.mark`; empty if it has none."""
+    return upload.fingerprint[:MARK_DIGITS]
+
+
+def _fingerprint(source: UploadSource, options: UploadOptions) -> str:
+    """The mark of the file, and of the key: what is encrypted under one is no part of what is to be under
+    another, and the daemon does not tell which it was."""
+    if not source.fingerprint or not options.key:
+        return source.fingerprint
+    return source.fingerprint + blake3(options.key.encode()).hexdigest()[:32]
 
 
 def _fits(upload: pb.Upload, source: UploadSource, options: UploadOptions) -> bool:

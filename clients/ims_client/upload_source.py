@@ -29,6 +29,9 @@ ZEROS = bytes(BLOCK_BYTES)
 SHORT_HOLE_BYTES = 64 << 10
 LONGEST_SCAN_BYTES = 256 << 20
 
+# Of the mark of a file.
+MARK_DIGITS = 64
+
 
 def is_zero(block: bytes) -> bool:
     """Whether ``block``, of at most 1 MiB, is all zeros; comparing bytes is the fastest test there is."""

@@ -17,6 +17,7 @@ from ims_client import (
     open_source,
     send_upload,
 )
+from ims_client.upload_file import mark_of_file
 
 from imsd.v1 import upload_pb2
 
@@ -121,7 +122,7 @@ def _check_same(upload: upload_pb2.Upload, source: object, file: str) -> None:
             f"{file} has {source.size_bytes} bytes, the upload is of {upload.size_bytes}",
             f"abort it with `imsctl upload abort {upload.id}` and import the file anew",
         )
-    if upload.fingerprint and upload.fingerprint != source.mark:
+    if upload.fingerprint and mark_of_file(upload) != source.mark:
         raise ClientError(
             "FAILED_PRECONDITION",
             f"{file} is not the file that upload {upload.id} was begun with, or was changed or moved since",

@@ -53,6 +53,7 @@ class Uploads(upload_pb2_grpc.UploadServiceServicer):
             part_size_bytes=PART_BYTES,
             expected_sha256=request.expected_sha256,
             fingerprint=request.fingerprint,
+            is_encrypted=bool(request.key),
             created_at=NOON,
             expires_at=NOON,
         )

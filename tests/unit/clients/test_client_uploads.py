@@ -53,6 +53,18 @@ async def upload(client: ImsClient, path: Path | str, options: UploadOptions = O
         return await send_upload(client, opened.upload, source, options)
 
 
+async def test_an_upload_under_another_key_is_not_gone_on_with(client: ImsClient, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(random_bytes(MIB))
+    opened: dict[str, str] = {}
+    for keys in (("payroll", "web", ""), ("web", "", "payroll")):
+        for key in keys:
+            with open_source(str(tmp_path / "disk")) as source:
+                found = await open_upload(client, source, UploadOptions(key=key))
+            assert opened.setdefault(key, found.upload.id) == found.upload.id
+            assert found.upload.is_encrypted == bool(key)
+    assert len(set(opened.values())) == 3
+
+
 async def test_a_file_arrives_whole_and_is_vouched_for(
     client: ImsClient, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
