@@ -117,11 +117,15 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "CopyImage": (_usable, _copyable),
     "ExportImage": (_exportable,),
     "DownloadImage": (_usable,),
+    "AttachImage": (_usable,),
     "InspectImage": (_usable,),
     "PublishImage": (_owner, _publishable),
     "SetImageVisibility": (_owner, _visible),
 }
 
+# All but those about an attachment, which may end whatever its image is.
 _CALLS: Final = {
-    method.removeprefix(f"{PACKAGE}.").partition("/")[2]: each for method, each in OPERATIONS.items()
+    method.removeprefix(f"{PACKAGE}.").partition("/")[2]: each
+    for method, each in OPERATIONS.items()
+    if each.resource != "attachment"
 }

@@ -30,6 +30,7 @@ from imsd.v1 import (
     member_pb2_grpc,
     policy_pb2_grpc,
     quota_pb2_grpc,
+    store_pb2_grpc,
     store_upkeep_pb2_grpc,
     tag_pb2_grpc,
     trace_pb2_grpc,
@@ -187,5 +188,6 @@ class Stubs:
         self.identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
         self.policies: Any = policy_pb2_grpc.PolicyServiceStub(channel)
         self.store_upkeep: Any = store_upkeep_pb2_grpc.StoreUpkeepServiceStub(channel)
+        self.stores: Any = store_pb2_grpc.StoreServiceStub(channel)
         self.keys: Any = key_pb2_grpc.KeyServiceStub(channel)
         self.traces: Any = trace_pb2_grpc.TraceServiceStub(channel)

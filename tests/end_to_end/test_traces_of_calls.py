@@ -31,7 +31,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     (folder / "bucket").mkdir()
     config = folder / "imsd.toml"
     bucket = f'driver = "localfs"\npath = "{folder}/bucket"\nprojects = ["blue"]'
-    config.write_text(f"[buckets.main]\n{bucket}\n")
+    passphrase = folder / "passphrase"
+    passphrase.write_text("correct horse battery staple\n")
+    passphrase.chmod(0o600)
+    stores = [f'[stores.{name}]\ndriver = "localfs"\npath = "{folder}/{name}"' for name in ("main", "second")]
+    keys = f'driver = "local"\npath = "{folder}/keyring"\npassphrase_file = "{passphrase}"'
+    sections = (f"[buckets.main]\n{bucket}", *stores, f"[key_services.main]\n{keys}")
+    config.write_text("\n".join(sections))
     block_server = BlockServerProcess()
     daemon = DaemonProcess(folder, config=config, block_server__run_dir=block_server.run_dir)
     daemon.start()

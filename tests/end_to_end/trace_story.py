@@ -14,8 +14,10 @@ from imsd.v1 import (
     identity_pb2,
     image_pb2,
     job_pb2,
+    key_pb2,
     member_pb2,
     quota_pb2,
+    store_pb2,
     store_upkeep_pb2,
     tag_pb2,
     upload_pb2,
@@ -42,6 +44,9 @@ class Story:
 
     def upload_request(self, request: Any, **values: Any) -> Any:
         return request(project_id="blue", upload_id=self.answers["CreateUpload"].id, **values)
+
+    def key_request(self, request: Any, **values: Any) -> Any:
+        return request(project_id="blue", key_id=self.answers["CreateKey"].id, **values)
 
     def sharing(self, request: Any, **values: Any) -> Any:
         return request(image_ids=[self.image.id], **values)
@@ -76,6 +81,8 @@ class Step:
 
 
 _STUBS = {
+    "KeyService": "keys",
+    "StoreService": "stores",
     "StoreUpkeepService": "store_upkeep",
     "ImageService": "images",
     "UploadService": "uploads",
@@ -317,6 +324,45 @@ STEPS = [
         ),
         _of_answer("AttachImage"),
         details={"force": "true"},
+    ),
+    Step(
+        "ImageService/MoveImage",
+        lambda s: s.image_request(image_pb2.MoveImageRequest, store="second"),
+        _image,
+        details={"store": "second"},
+    ),
+    Step(
+        "StoreService/CheckStore",
+        lambda s: store_pb2.CheckStoreRequest(project_id="blue", store="second"),
+        _named("second"),
+    ),
+    Step(
+        "KeyService/CreateKey",
+        lambda s: key_pb2.CreateKeyRequest(project_id="blue", name="payroll"),
+        _of_answer("CreateKey"),
+        details={"name": "payroll"},
+    ),
+    Step(
+        "KeyService/UpdateKey",
+        lambda s: s.key_request(key_pb2.UpdateKeyRequest, name="wages"),
+        _of_answer("CreateKey"),
+        details={"name": "wages"},
+    ),
+    Step(
+        "KeyService/DisableKey", lambda s: s.key_request(key_pb2.DisableKeyRequest), _of_answer("CreateKey")
+    ),
+    Step("KeyService/EnableKey", lambda s: s.key_request(key_pb2.EnableKeyRequest), _of_answer("CreateKey")),
+    Step("KeyService/RotateKey", lambda s: s.key_request(key_pb2.RotateKeyRequest), _of_answer("CreateKey")),
+    Step(
+        "KeyService/ScheduleKeyDeletion",
+        lambda s: s.key_request(key_pb2.ScheduleKeyDeletionRequest, pending_days=7),
+        _of_answer("CreateKey"),
+        details={"pending_days": "7"},
+    ),
+    Step(
+        "KeyService/CancelKeyDeletion",
+        lambda s: s.key_request(key_pb2.CancelKeyDeletionRequest),
+        _of_answer("CreateKey"),
     ),
     Step("ImageService/DeprecateImage", lambda s: s.image_request(image_pb2.DeprecateImageRequest), _image),
     Step("ImageService/DeleteImage", lambda s: s.image_request(image_pb2.DeleteImageRequest), _image),
