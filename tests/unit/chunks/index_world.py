@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -119,17 +118,16 @@ class SqlIndexWorld(IndexWorld):
 
     async def listed_packs(self, store: str) -> dict[str, tuple[str, ...]]:
         """The live packs of a store that manifests list, with these."""
-        return await self._read(pack_space.listed_by, [each for each, _, _ in await self._packs(store)])
+        packs = [each for each, _, _ in await self._packs(store)]
+        async with self._database.reading() as c:
+            return await pack_space.listed_by(c, packs)
 
     async def pack_sizes(self, store: str) -> dict[str, int]:
         return {pack_id: size for pack_id, _, size in await self._packs(store)}
 
     async def _packs(self, store: str) -> Sequence[tuple[str, datetime, int]]:
-        return await self._read(scrubs.packs_after, store, None, 10_000)
-
-    async def _read(self, query: Any, *args: Any) -> Any:
         async with self._database.reading() as c:
-            return await query(c, *args)
+            return await scrubs.packs_after(c, store, None, 10_000)
 
     async def _end_job(self, c: AsyncConnection, job: Holder, state: JobState) -> None:
         ended = await jobs.move_job(c, job.id, [JobState.RUNNING], state, fence=job.fence, values={})

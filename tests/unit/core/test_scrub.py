@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from imsd.chunks.index import content_blob, locations_blob, pack_blob
+from imsd.chunks.scrub import scrub_pack
 from imsd.contract import FailedPrecondition, InvalidRequest, Unavailable
 from imsd.core.access import Access
 from imsd.core.caller import THE_DAEMON, Caller, CallerKind
@@ -195,14 +196,12 @@ async def test_a_scrub_goes_on_where_it_was_after_a_restart_and_after_a_cancella
 
     import imsd.core.workflows.scrub_store as workflow
 
-    real = workflow.scrub_pack
-
     async def noted(store: object, pack_id: str, *args: object) -> object:
         if len(read) == limit[0]:
             hold.set()
             await asyncio.Event().wait()
         read.append(pack_id)
-        return await real(store, pack_id, *args)  # type: ignore[arg-type]
+        return await scrub_pack(store, pack_id, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(workflow, "scrub_pack", noted)
     async with world.serving() as service:
