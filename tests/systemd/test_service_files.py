@@ -80,3 +80,9 @@ def test_the_sandbox_lets_the_daemon_give_its_socket_to_the_group(name: str) -> 
     ]
     forbidden = next(number for number, line in enumerate(filters) if "@privileged" in line)
     assert "@chown" in filters[forbidden + 1 :]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_no_unit_lets_a_data_key_get_into_a_file(name: str) -> None:
+    lines = (SYSTEMD / name).read_text().splitlines()
+    assert {"LimitCORE=0", "MemorySwapMax=0"} <= set(lines)
