@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
 import typer
-from ims_client import CallFailed, ImsClient
+from ims_client import CallFailed, ImsClient, LocalFileFailed
 
 from imsd.v1 import image_pb2
 
 FETCHED_SCHEMES = ("https", "http")  # the daemon says what it thinks of the second
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_OBJECT = re.compile(r"[\w.-]+:.+", re.DOTALL)
 
 
 def names_a_file(what: str) -> bool:
@@ -24,6 +26,15 @@ def scheme_of(what: str) -> str:
     """The scheme of a URL, small; empty for what is none."""
     found = _URL.match(what)
     return found[1].lower() if found else ""
+
+
+def require_no_object(what: str) -> None:
+    """``what`` is there, or no BUCKET:OBJECT that lacks its option. Raises LocalFileFailed."""
+    if _OBJECT.fullmatch(what) and not os.path.lexists(what):
+        raise LocalFileFailed(
+            f"cannot read {what}: {os.strerror(errno.ENOENT)}",
+            "an object of a bucket: add --from-bucket; a file: check the path",
+        )
 
 
 def require_local(what: str, param_hint: str) -> None:

@@ -23,6 +23,7 @@ from ims_client import (
 from imsd.v1 import image_pb2, job_pb2, upload_pb2
 
 from . import wording
+from .file_argument import require_no_object
 from .image_delta import delta_file, find_known, require_comparable
 from .image_output import print_image, print_images
 from .image_request import ImageRequest, of_upload, start_job, usual_request_id
@@ -65,6 +66,7 @@ async def send_file(
     detach: bool,
 ) -> None:
     """Send ``file``, do with it what ``request`` asks, and print the images; ``detach``: print the job."""
+    require_no_object(file)
     with open_source(file) as source, session.progress() as view:
         work = _Import(client, source, file, options, view)
         job = await work.start(request)

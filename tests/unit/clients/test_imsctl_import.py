@@ -372,6 +372,28 @@ async def test_a_missing_file_is_one_sentence(imsctl: Imsctl) -> None:
     assert outcome.errors == f"{sentence}\n  check the path\n"
 
 
+@pytest.mark.parametrize("command", ["import", "register"])
+async def test_what_is_no_file_but_may_be_an_object_is_told_of_its_option(
+    imsctl: Imsctl, daemon: FakeDaemon, command: str
+) -> None:
+    daemon.add_image("web", b"x" * 4096)
+    words = ("web", "main:debian.qcow2") if command == "register" else ("main:debian.qcow2", "--name", "new")
+    outcome = await imsctl("image", command, *words)
+    assert outcome.code == 1
+    sentence = "imsctl: cannot read main:debian.qcow2: No such file or directory [LOCAL_FILE]"
+    hint = "an object of a bucket: add --from-bucket; a file: check the path"
+    assert outcome.errors == f"{sentence}\n  {hint}\n"
+
+
+async def test_a_file_with_a_colon_in_its_name_is_a_file(
+    imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    disk(tmp_path)
+    (tmp_path / "disk.raw").rename(tmp_path / "main:disk.raw")
+    outcome = await imsctl("image", "import", "main:disk.raw", "--name", "web")
+    assert (outcome.code, [image.name for image in daemon.state.images.values()]) == (0, ["web"])
+
+
 async def test_progress_is_a_line_every_few_seconds_on_standard_error(
     imsctl: Imsctl, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
