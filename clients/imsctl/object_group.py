@@ -15,11 +15,10 @@ from ims_client import CallFailed, ObjectDownload, open_source, put_object, writ
 from imsd.v1 import bucket_pb2
 
 from . import wording
-from .bucket_group import print_objects
 from .command import command, group
 from .json_fields import object_fields
 from .outage_notes import OutageNotes
-from .output import print_fields, print_json, printable
+from .output import print_fields, print_json, print_table, printable
 from .paging import take
 from .progress import TransferMeter
 from .session import FAILED, Interrupted, Session, print_failure
@@ -61,7 +60,13 @@ async def list_(
     """Show the objects of a bucket, by name."""
     async with session.connect() as client:
         found = await take(client.buckets.list_objects(bucket, prefix), limit)
-    print_objects(session, found)
+    if session.is_json:
+        print_json([object_fields(each) for each in found])
+        return
+    rows = [
+        (each.name, wording.size(each.size_bytes), wording.local_time(each.modified_at)) for each in found
+    ]
+    print_table(("OBJECT", "SIZE>", "MODIFIED"), rows)
 
 
 @command(app, "show", example="imsctl object show main:debian-12.qcow2")

@@ -57,9 +57,9 @@ def test_a_newcomer_finds_a_bucket_and_imports_from_it(daemon: DaemonProcess, tm
     (bucket_of(daemon) / "images" / "Debian.qcow2").write_bytes(as_qcow2(tmp_path, disk))
     assert [each["name"] for each in daemon.imsctl_json("bucket", "list")] == ["main"]
     assert "main" in daemon.imsctl("bucket", "list").stdout
-    listed = daemon.imsctl_json("bucket", "objects", "main", "images/")
+    listed = daemon.imsctl_json("object", "list", "main", "images/")
     assert [each["name"] for each in listed] == ["images/Debian.qcow2"]
-    assert "images/Debian.qcow2" in daemon.imsctl("bucket", "objects", "main").stdout
+    assert "images/Debian.qcow2" in daemon.imsctl("object", "list", "main").stdout
     place = "main:images/Debian.qcow2"
     image = daemon.imsctl_json("image", "import", "--from-bucket", place, "--name", "debian")
     assert (image["status"], image["disk_format"], image["virtual_size"]) == ("active", "qcow2", len(disk))

@@ -77,7 +77,7 @@ def test_a_newcomer_exports_an_image_in_every_format(daemon: DaemonProcess, tmp_
         if suffix in QEMU:
             compared = ("compare", "-f", QEMU[suffix], "-F", "raw", file, tmp_path / "disk.raw")
             assert "identical" in qemu_img(*compared)
-    listed = [each["name"] for each in daemon.imsctl_json("bucket", "objects", "main")]
+    listed = [each["name"] for each in daemon.imsctl_json("object", "list", "main")]
     assert listed == [f"images/Debian.{suffix}" for suffix in ("qcow2", "vhd", "vmdk", "zvhd", "zvhd2")]
     told = daemon.imsctl("image", "export", "debian", "main:again", "--format", "qcow2").stdout
     assert "main:again" in told

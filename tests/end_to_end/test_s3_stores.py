@@ -155,7 +155,7 @@ projects = ["*"]
     (tmp_path / "disk.raw").write_bytes(disk)
     imported = daemon.imsctl_json("image", "import", str(tmp_path / "disk.raw"), "--name", "debian")
     daemon.imsctl("image", "export", imported["id"], "web:images/debian.qcow2")
-    listed = daemon.imsctl_json("bucket", "objects", "web")
+    listed = daemon.imsctl_json("object", "list", "web")
     assert [each["name"] for each in listed] == ["images/debian.qcow2"]
     place = "shown:images/debian.qcow2"
     again = daemon.imsctl_json("image", "import", "--from-bucket", place, "--name", "again")

@@ -123,7 +123,7 @@ def test_a_help_page_shows_arguments_by_their_names_alone() -> None:
     page = help_page("image", "export")
     assert "Usage: imsctl image export [OPTIONS] IMAGE BUCKET:OBJECT" in page
     assert "<str>" not in page
-    assert "Usage: imsctl bucket objects [OPTIONS] BUCKET [PREFIX]" in help_page("bucket", "objects")
+    assert "Usage: imsctl object list [OPTIONS] BUCKET [PREFIX]" in help_page("object", "list")
 
 
 def test_a_paragraph_of_a_help_page_ends_where_the_terminal_does() -> None:
