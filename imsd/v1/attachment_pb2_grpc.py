@@ -73,7 +73,8 @@ class AttachmentServiceServicer:
         that does not run is started first, if the daemon is configured so.
         Reasons: INVALID_REQUEST, NOT_FOUND, SHARE_NOT_ACCEPTED, IMAGE_NOT_ACTIVE, LIMIT_EXCEEDED
         (limits.max_attachments_per_project, or block_server.max_attachments), REQUEST_ID_REUSED, DATA_LOSS,
-        FAILED_PRECONDITION, BLOCK_SERVER_UNAVAILABLE. Retry: safe with the same request_id.
+        FAILED_PRECONDITION, BLOCK_SERVER_UNAVAILABLE; of an encrypted image KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION, KEY_MISMATCH,
+        KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED, DRIVER_NOT_READY (its key service). Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,6 +32,10 @@ class ImageServiceStub:
 
     A caller sees the images of its project, the public ones, and those that another project shares with its project.
     Only the project that owns an image changes it (NOT_OWNER).
+
+    KEY_* among the reasons is what the key of an encrypted image says to a call or job that needs its bytes: KEY_NOT_FOUND,
+    KEY_DISABLED, KEY_PENDING_DELETION, KEY_MISMATCH, KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED. The first three and the last two are also
+    said of a key that is to encrypt (`key`), and KEY_SERVICE_MISSING of "ims/default" where no key service has it.
     """
 
     def __init__(self, channel):
@@ -167,6 +171,10 @@ class ImageServiceServicer:
 
     A caller sees the images of its project, the public ones, and those that another project shares with its project.
     Only the project that owns an image changes it (NOT_OWNER).
+
+    KEY_* among the reasons is what the key of an encrypted image says to a call or job that needs its bytes: KEY_NOT_FOUND,
+    KEY_DISABLED, KEY_PENDING_DELETION, KEY_MISMATCH, KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED. The first three and the last two are also
+    said of a key that is to encrypt (`key`), and KEY_SERVICE_MISSING of "ims/default" where no key service has it.
     """
 
     def CreateImage(self, request, context):
@@ -183,8 +191,9 @@ class ImageServiceServicer:
         them, and nothing looks at the system inside.
         Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
         IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, ISO_OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
-        IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
-        The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
+        IMAGE_KIND_UNSUITED (also an ISO that is to be encrypted), ENCRYPTION_UNSUITED, KEY_*, KEY_SERVICE_MISSING, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads),
+        FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
+        The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_*, KEY_* or URL_* reason,
         MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED, SYSTEM_DISK_TOO_LARGE,
         DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
         UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
@@ -321,7 +330,7 @@ class ImageServiceServicer:
     def SetImageVisibility(self, request, context):
         """SetImageVisibility makes an image public, for every project, or private again. For operators.
         Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
-        IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
+        IMAGE_KIND_UNSUITED (a data disk or an ISO), ENCRYPTED_IMAGE_UNSUITED (PUBLIC), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -331,7 +340,7 @@ class ImageServiceServicer:
         """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
         published image cannot be deleted, shared or exported.
         Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
-        NOT_OWNER. Retry: safe.
+        ENCRYPTED_IMAGE_UNSUITED, NOT_OWNER. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -345,8 +354,9 @@ class ImageServiceServicer:
         Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
         it descends from is inherited: see Image.origin_image_id.
         Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
-        the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
-        SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+        the operator may set another limit), SHARE_NOT_ACCEPTED, KEY_* (of either key), KEY_SERVICE_MISSING, KEY_UNCHANGED, ENCRYPTION_UNSUITED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+        STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
+        SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), KEY_*, DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
         DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -370,7 +380,7 @@ class ImageServiceServicer:
         """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
         is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
         Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, IMAGE_NOT_ACTIVE, EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
-        IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
+        IMAGE_KIND_UNSUITED (an ISO), ENCRYPTED_IMAGE_UNSUITED (is_fast), KEY_*, EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
         FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
         meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
         Retry: safe with the same request_id.
@@ -383,8 +393,8 @@ class ImageServiceServicer:
         """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
         `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
         An image of another project must be public, or shared and accepted.
-        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
-        DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
+        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED, KEY_*,
+        DRIVER_NOT_READY (its store or key service is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
         slow). Retry: safe, from the start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -396,7 +406,7 @@ class ImageServiceServicer:
         digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
         not damage was found.
         Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, REQUEST_ID_REUSED. The job itself may
-        fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
+        fail with NOT_FOUND (the image was deleted meanwhile), KEY_*, DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
         DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -408,7 +418,7 @@ class ImageServiceServicer:
         the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
         image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
         must be public, or shared and accepted.
-        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
+        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, KEY_*, DRIVER_NOT_READY, DATA_LOSS,
         STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -569,6 +579,10 @@ class ImageService:
 
     A caller sees the images of its project, the public ones, and those that another project shares with its project.
     Only the project that owns an image changes it (NOT_OWNER).
+
+    KEY_* among the reasons is what the key of an encrypted image says to a call or job that needs its bytes: KEY_NOT_FOUND,
+    KEY_DISABLED, KEY_PENDING_DELETION, KEY_MISMATCH, KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED. The first three and the last two are also
+    said of a key that is to encrypt (`key`), and KEY_SERVICE_MISSING of "ims/default" where no key service has it.
     """
 
     @staticmethod

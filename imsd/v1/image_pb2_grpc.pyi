@@ -33,6 +33,10 @@ class ImageServiceStub:
 
     A caller sees the images of its project, the public ones, and those that another project shares with its project.
     Only the project that owns an image changes it (NOT_OWNER).
+
+    KEY_* among the reasons is what the key of an encrypted image says to a call or job that needs its bytes: KEY_NOT_FOUND,
+    KEY_DISABLED, KEY_PENDING_DELETION, KEY_MISMATCH, KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED. The first three and the last two are also
+    said of a key that is to encrypt (`key`), and KEY_SERVICE_MISSING of "ims/default" where no key service has it.
     """
 
     @_typing.overload
@@ -53,8 +57,9 @@ class ImageServiceStub:
     them, and nothing looks at the system inside.
     Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
     IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, ISO_OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
-    IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
-    The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
+    IMAGE_KIND_UNSUITED (also an ISO that is to be encrypted), ENCRYPTION_UNSUITED, KEY_*, KEY_SERVICE_MISSING, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads),
+    FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
+    The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_*, KEY_* or URL_* reason,
     MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED, SYSTEM_DISK_TOO_LARGE,
     DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
     UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
@@ -135,13 +140,13 @@ class ImageServiceStub:
     SetImageVisibility: _grpc.UnaryUnaryMultiCallable[_image_pb2.SetImageVisibilityRequest, _image_pb2.Image]
     """SetImageVisibility makes an image public, for every project, or private again. For operators.
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
-    IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
+    IMAGE_KIND_UNSUITED (a data disk or an ISO), ENCRYPTED_IMAGE_UNSUITED (PUBLIC), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
     """
     PublishImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.PublishImageRequest, _image_pb2.Image]
     """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
     published image cannot be deleted, shared or exported.
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
-    NOT_OWNER. Retry: safe.
+    ENCRYPTED_IMAGE_UNSUITED, NOT_OWNER. Retry: safe.
     """
     CopyImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]
     """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
@@ -151,8 +156,9 @@ class ImageServiceStub:
     Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
     it descends from is inherited: see Image.origin_image_id.
     Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
-    the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
-    SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+    the operator may set another limit), SHARE_NOT_ACCEPTED, KEY_* (of either key), KEY_SERVICE_MISSING, KEY_UNCHANGED, ENCRYPTION_UNSUITED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+    STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
+    SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), KEY_*, DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
     DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
     """
     MoveImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.MoveImageRequest, _job_pb2.Job]
@@ -168,7 +174,7 @@ class ImageServiceStub:
     """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
     is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
     Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, IMAGE_NOT_ACTIVE, EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
-    IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
+    IMAGE_KIND_UNSUITED (an ISO), ENCRYPTED_IMAGE_UNSUITED (is_fast), KEY_*, EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
     FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
     meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
     Retry: safe with the same request_id.
@@ -177,8 +183,8 @@ class ImageServiceStub:
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
     `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
     An image of another project must be public, or shared and accepted.
-    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
-    DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED, KEY_*,
+    DRIVER_NOT_READY (its store or key service is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
     slow). Retry: safe, from the start.
     """
     VerifyImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.VerifyImageRequest, _job_pb2.Job]
@@ -186,7 +192,7 @@ class ImageServiceStub:
     digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
     not damage was found.
     Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, REQUEST_ID_REUSED. The job itself may
-    fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
+    fail with NOT_FOUND (the image was deleted meanwhile), KEY_*, DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
     DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
     """
     InspectImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.InspectImageRequest, _guest_pb2.GuestReport]
@@ -194,7 +200,7 @@ class ImageServiceStub:
     the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
     image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
     must be public, or shared and accepted.
-    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, KEY_*, DRIVER_NOT_READY, DATA_LOSS,
     STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
     """
     GetImageSpace: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageSpaceRequest, _image_pb2.ImageSpace]
@@ -214,6 +220,10 @@ class ImageServiceAsyncStub(ImageServiceStub):
 
     A caller sees the images of its project, the public ones, and those that another project shares with its project.
     Only the project that owns an image changes it (NOT_OWNER).
+
+    KEY_* among the reasons is what the key of an encrypted image says to a call or job that needs its bytes: KEY_NOT_FOUND,
+    KEY_DISABLED, KEY_PENDING_DELETION, KEY_MISMATCH, KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED. The first three and the last two are also
+    said of a key that is to encrypt (`key`), and KEY_SERVICE_MISSING of "ims/default" where no key service has it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -231,8 +241,9 @@ class ImageServiceAsyncStub(ImageServiceStub):
     them, and nothing looks at the system inside.
     Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
     IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, ISO_OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
-    IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
-    The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
+    IMAGE_KIND_UNSUITED (also an ISO that is to be encrypted), ENCRYPTION_UNSUITED, KEY_*, KEY_SERVICE_MISSING, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads),
+    FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
+    The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_*, KEY_* or URL_* reason,
     MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED, SYSTEM_DISK_TOO_LARGE,
     DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
     UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
@@ -313,13 +324,13 @@ class ImageServiceAsyncStub(ImageServiceStub):
     SetImageVisibility: _aio.UnaryUnaryMultiCallable[_image_pb2.SetImageVisibilityRequest, _image_pb2.Image]  # type: ignore[assignment]
     """SetImageVisibility makes an image public, for every project, or private again. For operators.
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
-    IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
+    IMAGE_KIND_UNSUITED (a data disk or an ISO), ENCRYPTED_IMAGE_UNSUITED (PUBLIC), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
     """
     PublishImage: _aio.UnaryUnaryMultiCallable[_image_pb2.PublishImageRequest, _image_pb2.Image]  # type: ignore[assignment]
     """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
     published image cannot be deleted, shared or exported.
     Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
-    NOT_OWNER. Retry: safe.
+    ENCRYPTED_IMAGE_UNSUITED, NOT_OWNER. Retry: safe.
     """
     CopyImage: _aio.UnaryUnaryMultiCallable[_image_pb2.CopyImageRequest, _job_pb2.Job]  # type: ignore[assignment]
     """CopyImage starts a job that makes another image of the same disk in this region, for the asking project, and returns
@@ -329,8 +340,9 @@ class ImageServiceAsyncStub(ImageServiceStub):
     Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
     it descends from is inherited: see Image.origin_image_id.
     Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
-    the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
-    SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+    the operator may set another limit), SHARE_NOT_ACCEPTED, KEY_* (of either key), KEY_SERVICE_MISSING, KEY_UNCHANGED, ENCRYPTION_UNSUITED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+    STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
+    SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), KEY_*, DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
     DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
     """
     MoveImage: _aio.UnaryUnaryMultiCallable[_image_pb2.MoveImageRequest, _job_pb2.Job]  # type: ignore[assignment]
@@ -346,7 +358,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
     is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
     Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, IMAGE_NOT_ACTIVE, EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
-    IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
+    IMAGE_KIND_UNSUITED (an ISO), ENCRYPTED_IMAGE_UNSUITED (is_fast), KEY_*, EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
     FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
     meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
     Retry: safe with the same request_id.
@@ -355,8 +367,8 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
     `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
     An image of another project must be public, or shared and accepted.
-    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
-    DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED, KEY_*,
+    DRIVER_NOT_READY (its store or key service is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
     slow). Retry: safe, from the start.
     """
     VerifyImage: _aio.UnaryUnaryMultiCallable[_image_pb2.VerifyImageRequest, _job_pb2.Job]  # type: ignore[assignment]
@@ -364,7 +376,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
     not damage was found.
     Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, REQUEST_ID_REUSED. The job itself may
-    fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
+    fail with NOT_FOUND (the image was deleted meanwhile), KEY_*, DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
     DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
     """
     InspectImage: _aio.UnaryUnaryMultiCallable[_image_pb2.InspectImageRequest, _guest_pb2.GuestReport]  # type: ignore[assignment]
@@ -372,7 +384,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
     image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
     must be public, or shared and accepted.
-    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
+    Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, KEY_*, DRIVER_NOT_READY, DATA_LOSS,
     STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
     """
     GetImageSpace: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageSpaceRequest, _image_pb2.ImageSpace]  # type: ignore[assignment]
@@ -391,6 +403,10 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A caller sees the images of its project, the public ones, and those that another project shares with its project.
     Only the project that owns an image changes it (NOT_OWNER).
+
+    KEY_* among the reasons is what the key of an encrypted image says to a call or job that needs its bytes: KEY_NOT_FOUND,
+    KEY_DISABLED, KEY_PENDING_DELETION, KEY_MISMATCH, KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED. The first three and the last two are also
+    said of a key that is to encrypt (`key`), and KEY_SERVICE_MISSING of "ims/default" where no key service has it.
     """
 
     @_abc_1.abstractmethod
@@ -412,8 +428,9 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         them, and nothing looks at the system inside.
         Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND (upload), FAILED_PRECONDITION (upload open, in use or opened for the other way of import; no import_roots),
         IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, OS_VERSION_REQUIRED, ISO_OS_VERSION_REQUIRED, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NOT_FOUND, OBJECT_NAME_*, IMAGE_EMPTY (object),
-        IMAGE_KIND_UNSUITED, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads), FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
-        The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_* or URL_* reason,
+        IMAGE_KIND_UNSUITED (also an ISO that is to be encrypted), ENCRYPTION_UNSUITED, KEY_*, KEY_SERVICE_MISSING, REQUEST_ID_REUSED, URL_REFUSED, QUOTA_EXCEEDED (images, open uploads),
+        FORMAT_UNSUPPORTED (declared), STORE_NOT_FOUND, DRIVER_NOT_READY.
+        The job itself may fail with any IMAGE_* (IMAGE_KIND_UNSUITED: the file is no ISO, or is one), FORMAT_*, STORE_*, KEY_* or URL_* reason,
         MIN_DISK_TOO_SMALL, DIGEST_MISMATCH (expected_sha256; the manifest of a package), CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, LIMIT_EXCEEDED, SYSTEM_DISK_TOO_LARGE,
         DATA_LOSS, DRIVER_NOT_READY, INVALID_REQUEST and NOT_FOUND (local_path), PERMISSION_DENIED (local_path),
         UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG (the source is not as long as it said),
@@ -578,7 +595,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_image_pb2.Image, _abc.Awaitable[_image_pb2.Image]]:
         """SetImageVisibility makes an image public, for every project, or private again. For operators.
         Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; PRIVATE: nor DEACTIVATED), IMAGE_SHARED (with members: remove them first),
-        IMAGE_KIND_UNSUITED (a data disk or an ISO), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
+        IMAGE_KIND_UNSUITED (a data disk or an ISO), ENCRYPTED_IMAGE_UNSUITED (PUBLIC), IMAGE_PUBLISHED, QUOTA_EXCEEDED (PRIVATE), NOT_OWNER. Retry: safe.
         """
 
     @_abc_1.abstractmethod
@@ -590,7 +607,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """PublishImage puts a private image into the published state of the marketplace, or takes it out. For operators. A
         published image cannot be deleted, shared or exported.
         Reasons: INVALID_REQUEST, NOT_FOUND, CONFLICT (etag), IMAGE_NOT_ACTIVE (not ACTIVE; is_withdrawn: nor DEACTIVATED), IMAGE_SHARED, IMAGE_PUBLIC, IMAGE_KIND_UNSUITED,
-        NOT_OWNER. Retry: safe.
+        ENCRYPTED_IMAGE_UNSUITED, NOT_OWNER. Retry: safe.
         """
 
     @_abc_1.abstractmethod
@@ -606,8 +623,9 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         Name, description, tags and enterprise project are the request's, and it is private, not protected and in no family. What
         it descends from is inherited: see Image.origin_image_id.
         Reasons: INVALID_REQUEST, IMAGE_NAME_*, DESCRIPTION_*, TOO_MANY_TAGS, NOT_FOUND, IMAGE_NOT_ACTIVE, IMAGE_KIND_UNSUITED (an ISO), COPY_TOO_LARGE (Image.data_size_bytes above 128 GB;
-        the operator may set another limit), SHARE_NOT_ACCEPTED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
-        SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
+        the operator may set another limit), SHARE_NOT_ACCEPTED, KEY_* (of either key), KEY_SERVICE_MISSING, KEY_UNCHANGED, ENCRYPTION_UNSUITED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
+        STORE_NOT_FOUND, DRIVER_NOT_READY. The job itself may fail with NOT_FOUND,
+        SHARE_NOT_ACCEPTED or IMAGE_NOT_ACTIVE (the image or the share went away before the copy began), KEY_*, DATA_LOSS, STORE_*, CAPACITY_EXHAUSTED,
         DRIVER_NOT_READY, UNAVAILABLE, CONFLICT or INTERNAL. Five copies of a project run at once, more wait. Retry: safe with the same request_id.
         """
 
@@ -635,7 +653,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """ExportImage starts a job that writes an image as a file into a bucket, and returns the job. The object appears when it
         is whole; one that exists is never replaced. The size that counts for the limits is Image.data_size_bytes.
         Reasons: INVALID_REQUEST, NOT_FOUND (image), NOT_OWNER, IMAGE_NOT_ACTIVE, EXPORT_REFUSED, IMAGE_PUBLIC, IMAGE_PUBLISHED,
-        IMAGE_KIND_UNSUITED (an ISO), EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
+        IMAGE_KIND_UNSUITED (an ISO), ENCRYPTED_IMAGE_UNSUITED (is_fast), KEY_*, EXPORT_TOO_LARGE, BUCKET_NOT_FOUND, BUCKET_UNSUITED, BUCKET_NAME_*, OBJECT_NAME_*, OBJECT_EXISTS, STORE_READ_ONLY,
         FORMAT_UNSUPPORTED, REQUEST_ID_REUSED, DRIVER_NOT_READY, STORE_UNAVAILABLE. The job itself may fail with any of these (image or bucket changed
         meanwhile), CAPACITY_EXHAUSTED, DATA_LOSS, UNAVAILABLE, CONFLICT or INTERNAL; then, and when it is cancelled, it leaves no object.
         Retry: safe with the same request_id.
@@ -650,8 +668,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """DownloadImage streams the disk as a file of the asked format: a header, the bytes in order, and a
         `complete` message. A stream that ends without `complete` was cut and what it brought is worthless.
         An image of another project must be public, or shared and accepted.
-        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED,
-        DRIVER_NOT_READY (its store is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
+        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, FORMAT_UNSUPPORTED, KEY_*,
+        DRIVER_NOT_READY (its store or key service is not open), DATA_LOSS, STORE_UNAVAILABLE, UNAVAILABLE (the reader is too
         slow). Retry: safe, from the start.
         """
 
@@ -665,7 +683,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         digest and the whole against the image's digest. The job succeeds with a VerifyReport whether or
         not damage was found.
         Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, REQUEST_ID_REUSED. The job itself may
-        fail with NOT_FOUND (the image was deleted meanwhile), DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
+        fail with NOT_FOUND (the image was deleted meanwhile), KEY_*, DRIVER_NOT_READY, STORE_UNAVAILABLE, UNAVAILABLE,
         DATA_LOSS (so damaged that no chunk can be found) or INTERNAL. Retry: safe with the same request_id.
         """
 
@@ -679,7 +697,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         the operating system and whether it will boot. It changes nothing: Image.guest is what was found when the
         image was made. A disk that cannot be looked at is a report that says so, and no error. An image of another project
         must be public, or shared and accepted.
-        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, DRIVER_NOT_READY, DATA_LOSS,
+        Reasons: INVALID_REQUEST, NOT_FOUND, IMAGE_NOT_ACTIVE, SHARE_NOT_ACCEPTED, KEY_*, DRIVER_NOT_READY, DATA_LOSS,
         STORE_UNAVAILABLE, UNAVAILABLE. Retry: safe.
         """
 

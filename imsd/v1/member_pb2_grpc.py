@@ -87,7 +87,7 @@ class MemberServiceServicer:
         """AddMembers starts a job that shares each of the images with each of the projects, and returns it; Job.member_results has
         a result for each pair. A project that rejected an image is asked again.
         The pairs may fail with NOT_FOUND, NOT_OWNER, IMAGE_NOT_ACTIVE, IMAGE_PUBLIC, IMAGE_PUBLISHED (or derived from
-        one that is), IMAGE_KIND_UNSUITED (an ISO), SHARE_WITH_OWNER, PROJECT_UNKNOWN, QUOTA_EXCEEDED (128 members, whatever they
+        one that is), IMAGE_KIND_UNSUITED (an ISO), ENCRYPTED_IMAGE_UNSUITED, SHARE_WITH_OWNER, PROJECT_UNKNOWN, QUOTA_EXCEEDED (128 members, whatever they
         answered; the operator may set another limit) or ALREADY_EXISTS (a member already, pending or accepted).
         Reasons: INVALID_REQUEST, REQUEST_ID_REUSED. The job itself may fail with UNAVAILABLE or INTERNAL, and has changed nothing then.
         Retry: safe with the same request_id.

@@ -29,6 +29,9 @@ class UploadServiceStub:
     """UploadService takes the bytes of an image file, durably and resumably, before an image is made of
     them. Bytes that arrive are worked on at once: a raw disk or an ISO is already stored,
     deduplicated and compressed when its last byte is in.
+
+    KEY_* among the reasons is what the key of an encrypted upload says: KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION,
+    KEY_MISMATCH (not by CreateUpload), KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED.
     """
 
     def __init__(self, channel):
@@ -78,14 +81,17 @@ class UploadServiceServicer:
     """UploadService takes the bytes of an image file, durably and resumably, before an image is made of
     them. Bytes that arrive are worked on at once: a raw disk or an ISO is already stored,
     deduplicated and compressed when its last byte is in.
+
+    KEY_* among the reasons is what the key of an encrypted upload says: KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION,
+    KEY_MISMATCH (not by CreateUpload), KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED.
     """
 
     def CreateUpload(self, request, context):
         """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
         upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
         upload and the request_id it had then still returns the job that consumed it.
-        Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
-        STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
+        Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED (also with a key), IMAGE_KIND_UNSUITED (an ISO with a key), KEY_*, KEY_SERVICE_MISSING ("ims/default"),
+        LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,9 +144,9 @@ class UploadServiceServicer:
         bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
         has ended its own and all that was asked for is answered.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
+        UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, KEY_*, LIMIT_EXCEEDED,
         FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
-        STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+        STORE_UNAVAILABLE, STORE_READ_ONLY, DATA_LOSS, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,7 +157,7 @@ class UploadServiceServicer:
         COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
         of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
         Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
+        UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, KEY_*, DATA_LOSS, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
         STORE_UNAVAILABLE, STORE_READ_ONLY. Retry: safe; a committed upload is returned again until an image is
         made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
         """
@@ -219,6 +225,9 @@ class UploadService:
     """UploadService takes the bytes of an image file, durably and resumably, before an image is made of
     them. Bytes that arrive are worked on at once: a raw disk or an ISO is already stored,
     deduplicated and compressed when its last byte is in.
+
+    KEY_* among the reasons is what the key of an encrypted upload says: KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION,
+    KEY_MISMATCH (not by CreateUpload), KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED.
     """
 
     @staticmethod

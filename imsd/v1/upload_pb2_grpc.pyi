@@ -30,6 +30,9 @@ class UploadServiceStub:
     """UploadService takes the bytes of an image file, durably and resumably, before an image is made of
     them. Bytes that arrive are worked on at once: a raw disk or an ISO is already stored,
     deduplicated and compressed when its last byte is in.
+
+    KEY_* among the reasons is what the key of an encrypted upload says: KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION,
+    KEY_MISMATCH (not by CreateUpload), KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED.
     """
 
     @_typing.overload
@@ -40,8 +43,8 @@ class UploadServiceStub:
     """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
     upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
     upload and the request_id it had then still returns the job that consumed it.
-    Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
-    STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
+    Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED (also with a key), IMAGE_KIND_UNSUITED (an ISO with a key), KEY_*, KEY_SERVICE_MISSING ("ims/default"),
+    LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]
     """GetUpload returns an upload; committed_offset says where a writer goes on. One into which a job fetches a URL
@@ -78,16 +81,16 @@ class UploadServiceStub:
     bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
     has ended its own and all that was asked for is answered.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
+    UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, KEY_*, LIMIT_EXCEEDED,
     FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
-    STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+    STORE_UNAVAILABLE, STORE_READ_ONLY, DATA_LOSS, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
     CommitUpload: _grpc.UnaryUnaryMultiCallable[_upload_pb2.CommitUploadRequest, _upload_pb2.Upload]
     """CommitUpload says that all bytes were sent. It checks size and digest and returns the upload,
     COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
     of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
     Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
+    UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, KEY_*, DATA_LOSS, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
     STORE_UNAVAILABLE, STORE_READ_ONLY. Retry: safe; a committed upload is returned again until an image is
     made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
     """
@@ -103,6 +106,9 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """UploadService takes the bytes of an image file, durably and resumably, before an image is made of
     them. Bytes that arrive are worked on at once: a raw disk or an ISO is already stored,
     deduplicated and compressed when its last byte is in.
+
+    KEY_* among the reasons is what the key of an encrypted upload says: KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION,
+    KEY_MISMATCH (not by CreateUpload), KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -110,8 +116,8 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
     upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
     upload and the request_id it had then still returns the job that consumed it.
-    Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
-    STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
+    Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED (also with a key), IMAGE_KIND_UNSUITED (an ISO with a key), KEY_*, KEY_SERVICE_MISSING ("ims/default"),
+    LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """GetUpload returns an upload; committed_offset says where a writer goes on. One into which a job fetches a URL
@@ -148,16 +154,16 @@ class UploadServiceAsyncStub(UploadServiceStub):
     bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
     has ended its own and all that was asked for is answered.
     Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
+    UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, KEY_*, LIMIT_EXCEEDED,
     FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
-    STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+    STORE_UNAVAILABLE, STORE_READ_ONLY, DATA_LOSS, UNAVAILABLE. Retry: from GetUpload's committed_offset.
     """
     CommitUpload: _aio.UnaryUnaryMultiCallable[_upload_pb2.CommitUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """CommitUpload says that all bytes were sent. It checks size and digest and returns the upload,
     COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
     of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
     Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
-    UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
+    UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, KEY_*, DATA_LOSS, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
     STORE_UNAVAILABLE, STORE_READ_ONLY. Retry: safe; a committed upload is returned again until an image is
     made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
     """
@@ -172,6 +178,9 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     """UploadService takes the bytes of an image file, durably and resumably, before an image is made of
     them. Bytes that arrive are worked on at once: a raw disk or an ISO is already stored,
     deduplicated and compressed when its last byte is in.
+
+    KEY_* among the reasons is what the key of an encrypted upload says: KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION,
+    KEY_MISMATCH (not by CreateUpload), KEY_SERVICE_UNAVAILABLE, KEY_SERVICE_DENIED.
     """
 
     @_abc_1.abstractmethod
@@ -183,8 +192,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         """CreateUpload opens an upload and returns it with committed_offset 0. A repeated request_id returns its
         upload as that is now; once it is gone, only id, project_id and UPLOAD_STATE_GONE: CreateImage with this
         upload and the request_id it had then still returns the job that consumed it.
-        Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED,
-        STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
+        Reasons: INVALID_REQUEST, IMAGE_FILE_TOO_LARGE, FAST_IMPORT_UNSUITED (also with a key), IMAGE_KIND_UNSUITED (an ISO with a key), KEY_*, KEY_SERVICE_MISSING ("ims/default"),
+        LIMIT_EXCEEDED, QUOTA_EXCEEDED, REQUEST_ID_REUSED, STORE_NOT_FOUND, DRIVER_NOT_READY. Retry: safe with the same request_id.
         """
 
     @_abc_1.abstractmethod
@@ -245,9 +254,9 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         bytes so far durable; the next answer has their offset. The daemon ends its stream when the client
         has ended its own and all that was asked for is answered.
         Reasons: INVALID_REQUEST, NOT_FOUND, UPLOAD_OFFSET_MISMATCH, UPLOAD_TAKEN_OVER, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, LIMIT_EXCEEDED,
+        UPLOAD_EXPIRED, CHUNK_UNKNOWN (send its bytes, from the committed offset on), FORMAT_AMBIGUOUS and FORMAT_MISMATCH (the first bytes say so), IMAGE_* (of what is decoded; IMAGE_FILE_TOO_LARGE), FAST_IMPORT_UNSUITED, KEY_*, LIMIT_EXCEEDED,
         FAILED_PRECONDITION (complete, or a job fetches into it), FILE_TOKEN_UNKNOWN, CAPACITY_EXHAUSTED, QUOTA_EXCEEDED, DRIVER_NOT_READY,
-        STORE_UNAVAILABLE, STORE_READ_ONLY, UNAVAILABLE. Retry: from GetUpload's committed_offset.
+        STORE_UNAVAILABLE, STORE_READ_ONLY, DATA_LOSS, UNAVAILABLE. Retry: from GetUpload's committed_offset.
         """
 
     @_abc_1.abstractmethod
@@ -260,7 +269,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         COMMITTED. Nothing else makes an upload complete. The final verdict on the format, and the check
         of expected_sha256, are given by the job that makes an image of it: some signatures stand at the end.
         Reasons: INVALID_REQUEST, NOT_FOUND, FAILED_PRECONDITION, UPLOAD_INCOMPLETE, UPLOAD_TOO_LONG,
-        UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
+        UPLOAD_EXPIRED, UPLOAD_TAKEN_OVER, DIGEST_MISMATCH, IMAGE_EMPTY, KEY_*, DATA_LOSS, CAPACITY_EXHAUSTED, DRIVER_NOT_READY,
         STORE_UNAVAILABLE, STORE_READ_ONLY. Retry: safe; a committed upload is returned again until an image is
         made of it. After DIGEST_MISMATCH the upload and its bytes are gone.
         """
