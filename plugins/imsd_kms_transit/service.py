@@ -249,21 +249,26 @@ class TransitKeys(KeyService):
         elif key.is_closed:
             lowest = max(1, key.min_available_version)
         wanted = Marker(key_id, lowest, made, delete_at)
-        if not key.is_closed:
-            await self._unmark(marker for marker in others if marker != wanted)  # which a crash left
+        stale = [marker for marker in others if marker != wanted]
+        if key.is_closed:
             await self._engine.mark(wanted)
-            await self._make_useless(key)
+            await self._unmark(stale)
         else:
+            await self._unmark(stale)  # which a crash left
             await self._engine.mark(wanted)
-            await self._unmark(marker for marker in others if marker != wanted)
+        # Of a key that is closed: only half, by a call that was cut off.
+        if key.min_decryption_version <= lowest:
+            await self._make_useless(key)
         return (await self._engine.get(key_id)).described(wanted)
 
     async def _make_useless(self, key: TransitKey) -> None:
         """First nobody wraps with the key any more, so nobody does with the version that is made then."""
-        while not key.is_closed:
+        while True:
             await self._engine.configure(key.key_id, min_encryption_version=key.newest_version)
             await self._engine.rotate(key.key_id, is_repeatable=True)
             key = await self._engine.get(key.key_id)
+            if key.is_closed:  # else another daemon enabled it
+                break
         newest = key.newest_version
         await self._engine.configure(key.key_id, min_decryption_version=newest, min_encryption_version=newest)
 

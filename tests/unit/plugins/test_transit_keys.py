@@ -184,6 +184,29 @@ async def test_a_marker_that_a_crash_left_counts_for_nothing(
     assert names(engine) == ["imsd-a"]
 
 
+@pytest.mark.parametrize("is_rotated", [False, True])
+async def test_a_key_that_was_disabled_by_half_is_disabled_by_the_next_call(
+    keys: KeyService, engine: Callable[..., Answered], is_rotated: bool
+) -> None:
+    await keys.create("a")
+    wrapped = await keys.wrap("a", DATA_KEY, CONTEXT)
+    # As a daemon leaves it that is killed, or whose server goes away, between the calls.
+    engine("POST", "keys/imsd-a.off.1.1795815481")
+    engine("POST", "keys/imsd-a/config", min_encryption_version=1)
+    if is_rotated:
+        engine("POST", "keys/imsd-a/rotate")
+    told = await keys.set_state("a", KeyState.DISABLED)
+    assert told.state is KeyState.DISABLED
+    raw = {"ciphertext": unpack(wrapped), "context": CONTEXT_TEXT}
+    assert engine("POST", "decrypt/imsd-a", **raw).status == 400
+    with pytest.raises(FailedPrecondition, match="is disabled"):
+        await keys.unwrap("a", wrapped, CONTEXT)
+    await keys.schedule_deletion("a", in_days(7))
+    assert (await keys.set_state("a", KeyState.ENABLED)).version == told.version
+    assert await keys.unwrap("a", wrapped, CONTEXT) == DATA_KEY
+    assert names(engine) == ["imsd-a"]
+
+
 async def test_markers_without_a_key_are_removed(
     options: TransitOptions, engine: Callable[..., Answered]
 ) -> None:
