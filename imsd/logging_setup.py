@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 # grpc reports every client that goes away, asyncio every slow callback; alembic each of its steps.
@@ -116,23 +117,9 @@ def _add_logger_name(logger: WrappedLogger, _method: str, event: EventDict) -> E
 def _rendering(log_format: str, out: TextIO) -> list[Processor]:
     if log_format == "json":
         return [
-            structlog.processors.dict_tracebacks,
-            _without_locals,
+            # Local variables may hold bytes of images and secrets, those of errors in a group too.
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(default=str),
         ]
     plain = structlog.dev.plain_traceback
     return [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)]
-
-
-def _without_locals(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Drop local variables from tracebacks: they may hold bytes of images and secrets."""
-    for stack in event.get("exception", ()):
-        if isinstance(stack, Mapping):
-            for frame in stack.get("frames", ()):
-                _forget(frame, "locals")
-    return event
-
-
-def _forget(frame: Any, key: str) -> None:
-    if isinstance(frame, dict):
-        frame.pop(key, None)

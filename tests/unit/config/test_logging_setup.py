@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -75,6 +76,28 @@ def test_a_traceback_holds_no_local_variables() -> None:
     assert "ValueError" in stream.getvalue()
     assert "hush" not in stream.getvalue()
     assert len(stream.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_of_a_group_holds_no_local_variables(log_format: str) -> None:
+    """As of a `TaskGroup`: the errors in it have tracebacks of their own."""
+    stream = io.StringIO()
+    set_up_logging(log_format, "info", stream)
+
+    async def fail() -> None:
+        password = "hush"
+        raise ValueError(len(password))
+
+    async def both() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    try:
+        asyncio.run(both())
+    except BaseExceptionGroup:
+        structlog.get_logger("imsd").exception("failed")
+    assert "ValueError" in stream.getvalue()
+    assert "'hush'" not in stream.getvalue()
 
 
 def test_a_person_gets_text() -> None:
