@@ -54,6 +54,7 @@ class DataKeys:
         self._remember_seconds = remember_seconds
         self._monotonic = monotonic
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+        self._forgotten = 0  # how often something was: what was asked for before is not remembered after
 
     async def make(self, key: KeyRecord, image_id: str) -> DataKeyRecord:
         """A new data key for an image that is yet to be, wrapped; its row is the caller's to insert.
@@ -61,7 +62,7 @@ class DataKeys:
         Raises what wrapping raises: KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION, KEY_SERVICE_*,
         DRIVER_NOT_READY.
         """
-        data_key = os.urandom(DATA_KEY_BYTES)
+        data_key, forgotten = os.urandom(DATA_KEY_BYTES), self._forgotten
         try:
             service = self._keys.get(key.key_service)
             # Before: what a newer version wraps meanwhile counts as older, and is only wrapped once more.
@@ -69,7 +70,7 @@ class DataKeys:
             wrapped = await service.wrap(key.id, data_key, context_of(image_id))
         except ImsError as error:
             raise _told(error, f"the key {key.name!r} cannot encrypt", "key") from error
-        self._remember(image_id, key.id, data_key)
+        self._remember(image_id, key.id, data_key, forgotten)
         now = self._clock()
         return DataKeyRecord(
             image_id=image_id,
@@ -93,6 +94,7 @@ class DataKeys:
         """
         if (found := self._remembered.get(image_id)) and self._monotonic() < found.until:
             return found.data_key
+        forgotten = self._forgotten
         async with self._database.reading() as c:
             record = await key_rows.get_data_key(c, image_id)
             key = await key_rows.get_key(c, record.key_id) if record else None
@@ -106,11 +108,12 @@ class DataKeys:
             data_key = await service.unwrap(key.id, record.wrapped, context_of(image_id))
         except ImsError as error:
             raise _told(error, f"the image is encrypted under the key {key.name!r}", "image_id") from error
-        self._remember(image_id, key.id, data_key)
+        self._remember(image_id, key.id, data_key, forgotten)
         return data_key
 
     def forget(self, key_id: str) -> None:
         """Ask the key service again for everything under a key: it was disabled, say."""
+        self._forgotten += 1
         for image_id in [name for name, found in self._remembered.items() if found.key_id == key_id]:
             del self._remembered[image_id]
 
@@ -120,9 +123,9 @@ class DataKeys:
         for image_id in [name for name, found in self._remembered.items() if found.until <= now]:
             del self._remembered[image_id]
 
-    def _remember(self, image_id: str, key_id: str, data_key: bytes) -> None:
+    def _remember(self, image_id: str, key_id: str, data_key: bytes, forgotten: int) -> None:
         self.forget_old()
-        if self._remember_seconds <= 0:
+        if self._remember_seconds <= 0 or forgotten != self._forgotten:
             return
         self._remembered.pop(image_id, None)
         self._remembered[image_id] = _Remembered(data_key, key_id, self._monotonic() + self._remember_seconds)

@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from imsd.contract import AlreadyExists, FailedPrecondition, ImsError, KeyState, NotFound
 from imsd.core import checks, requests
 from imsd.core.dispatcher import Dispatcher
@@ -23,6 +25,8 @@ from imsd.metadata.records import JobKind, JobRecord, JobState
 
 from .key_names import new_name, pending_time
 from .project_keys import MAKING_TIME, NewKey, ProjectKeys, pending_deletion, require_enabled
+
+log = structlog.get_logger(__name__)
 
 # A key service that does not describe a key so long is told of as one that does not answer.
 DESCRIBE_SECONDS: Final = 5.0
@@ -120,8 +124,10 @@ class Keys:
         service = self._runtime.keys.get(record.key_service)
         if not service.capabilities.schedule_deletion:
             raise _unsupported(record, "delete keys", "delete it where it is kept")
-        described = await service.schedule_deletion(record.id, self._runtime.clock() + pending)
-        self._runtime.data_keys.forget(record.id)
+        try:
+            described = await service.schedule_deletion(record.id, self._runtime.clock() + pending)
+        finally:
+            self._runtime.data_keys.forget(record.id)
         return await self._view(await self._keys.note(record, described))
 
     async def rotate(self, key: RequestKey, named: str) -> str:
@@ -170,7 +176,10 @@ class Keys:
         async with self._runtime.database.reading() as c:
             due = await key_rows.due_keys(c, now, DUE_BATCH)
         for record in due:
-            await self._end(record)
+            try:
+                await self._end(record)
+            except ImsError as error:  # of its key service; those of others are not kept waiting
+                log.warning("the end of a key is put off", key_id=record.id, reason=error.reason)
 
     async def _end(self, record: KeyRecord) -> None:
         """The time of a key is over: its key service says whether it is gone."""
@@ -194,8 +203,9 @@ class Keys:
         return record
 
     async def _set_state(self, record: KeyRecord, state: KeyState) -> KeyView:
-        described = await self._runtime.keys.get(record.key_service).set_state(record.id, state)
-        if state is not KeyState.ENABLED:
+        try:
+            described = await self._runtime.keys.get(record.key_service).set_state(record.id, state)
+        finally:  # also when the answer was lost
             self._runtime.data_keys.forget(record.id)
         return await self._view(await self._keys.note(record, described))
 

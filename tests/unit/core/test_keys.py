@@ -13,6 +13,8 @@ from imsd.contract import (
     DataLoss,
     FailedPrecondition,
     InvalidRequest,
+    KeyDescription,
+    KeyState,
     LimitExceeded,
     NotFound,
     Unavailable,
@@ -166,6 +168,46 @@ async def test_a_disabled_key_is_used_for_nothing_at_once(world: KeyWorld) -> No
     assert len(await world.runtime.data_keys.unwrapped(made.image_id)) == 32
 
 
+async def test_what_is_unwrapped_while_its_key_is_disabled_is_not_remembered(world: KeyWorld) -> None:
+    await world.create()
+    made = await world.data_key()
+    world.runtime.data_keys.forget(made.key_id)
+    unwrap, is_unwrapped, goes_on = world.service.unwrap, asyncio.Event(), asyncio.Event()
+
+    async def slowly(key_id: str, wrapped: bytes, context: bytes) -> bytes:
+        data_key = await unwrap(key_id, wrapped, context)
+        is_unwrapped.set()
+        await goes_on.wait()
+        return data_key
+
+    world.service.unwrap = slowly  # type: ignore[method-assign]
+    reading = asyncio.create_task(world.runtime.data_keys.unwrapped(made.image_id))
+    await is_unwrapped.wait()
+    await world.keys.disable(PROJECT, "payroll")
+    goes_on.set()
+    await reading  # its answer was on the way
+    with pytest.raises(FailedPrecondition) as refused:
+        await world.runtime.data_keys.unwrapped(made.image_id)
+    assert refused.value.reason == "KEY_DISABLED"
+
+
+async def test_a_key_that_is_disabled_though_nobody_heard_of_it_is_used_for_nothing(world: KeyWorld) -> None:
+    await world.create()
+    made = await world.data_key()
+    disable = world.service.set_state
+
+    async def unheard(key_id: str, state: KeyState) -> KeyDescription:
+        await disable(key_id, state)
+        raise Unavailable("the answer was lost", reason="KEY_SERVICE_UNAVAILABLE")
+
+    world.service.set_state = unheard  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await world.keys.disable(PROJECT, "payroll")
+    with pytest.raises(FailedPrecondition) as refused:
+        await world.runtime.data_keys.unwrapped(made.image_id)
+    assert refused.value.reason == "KEY_DISABLED"
+
+
 async def test_a_data_key_is_asked_for_once_while_it_is_remembered(world: KeyWorld) -> None:
     await world.create()
     made = await world.data_key()
@@ -295,6 +337,19 @@ async def test_a_deleted_key_is_remembered_while_there_is_something_under_it(wor
     assert await world.wrapped(made.image_id) is None
     await world.keys.look_after()
     assert [each.record.name for each in (await world.keys.list(PROJECT, (), 10, ""))[0]] == ["payroll"]
+
+
+async def test_a_key_whose_key_service_is_away_keeps_no_other_from_its_end(world: KeyWorld) -> None:
+    """As one that is not configured any more."""
+    lost, other = await world.create("lost"), await world.create("other")
+    for key_id in (lost, other):
+        await world.keys.schedule_deletion(PROJECT, key_id, 7)
+    async with world.runtime.database.transaction() as c:
+        await key_rows.update_key(c, lost, {"key_service": "gone"})
+    world.clock.ahead = timedelta(days=8)
+    await world.keys.look_after()
+    found = (await world.keys.list(PROJECT, (), 10, ""))[0]
+    assert [(each.record.id, each.record.state) for each in found] == [(lost, KeyStatus.PENDING_DELETION)]
 
 
 async def test_a_key_service_that_is_away_keeps_no_key_from_being_shown(world: KeyWorld) -> None:
