@@ -87,6 +87,7 @@ def _sqlite(url: URL, begin: str, *pragmas: str, pool_size: int) -> AsyncEngine:
         pool_reset_on_return=None,  # a connection that is closed rolls back what it began; no need to repeat
         connect_args=arguments,
         json_deserializer=from_json,
+        hide_parameters=True,  # an error is logged, and what a row keeps may be bytes of a file
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -110,7 +111,8 @@ def _postgresql(url: URL, **options: Any) -> AsyncEngine:
         "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
     }
     arguments = {"server_settings": settings}
-    return create_async_engine(url, max_overflow=0, pool_pre_ping=True, connect_args=arguments, **options)
+    options |= {"connect_args": arguments, "hide_parameters": True}
+    return create_async_engine(url, max_overflow=0, pool_pre_ping=True, **options)
 
 
 def _lock_as_writer(engine: AsyncEngine) -> None:

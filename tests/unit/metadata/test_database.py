@@ -35,6 +35,15 @@ async def test_a_block_that_raises_wrote_nothing(database: Database) -> None:
     assert await seen(database) == ["r000002"]
 
 
+async def test_an_error_says_nothing_of_what_was_to_be_kept(database: Database) -> None:
+    """It is logged, and may be of bytes of a file, or of a token."""
+    await write(database, 1)
+    with pytest.raises(DBAPIError) as failed:
+        async with database.transaction() as c:
+            await c.execute(insert(request).values(row(1) | {"fingerprint": "hush"}))
+    assert "hush" not in f"{failed.value} {failed.value!r}"
+
+
 async def test_a_function_that_is_run_is_one_transaction(database: Database) -> None:
     assert await database.run(insert_rows, 1, 2) == 2
     with pytest.raises(ZeroDivisionError):
