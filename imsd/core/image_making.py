@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.chunk_reader import open_chunk_reader
+from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import Conflict, FailedPrecondition
 from imsd.formats.reader import Finding
@@ -45,6 +46,8 @@ class ImageMaker:
         """Store the disk in a file for the image of the job. Raises `ImsError`."""
         spec = run.record.spec
         image = await _begin(run, found.upload.id)
+        # Once: what was begun is not to fail at its end because its key service is away for a moment.
+        cipher = await cipher_of_image(run.runtime, image)
         run.enter("inspect", 0, (0.0, 1.0))
         async with open_upload(run, found, str(spec["disk_format"])) as opened:
             require_no_disc(opened.image.format_name, is_encrypted=bool(image.key_id))
@@ -55,13 +58,14 @@ class ImageMaker:
             disk = await opened.store(run)
         if found.upload.is_fast:
             return MadeImage(image, disk, declared_system(image), is_fast=True)
-        return MadeImage(image, disk, await self.look_inside(run, image, disk), found.wrapper)
+        return MadeImage(image, disk, await self.look_inside(run, image, disk, cipher), found.wrapper)
 
-    async def look_inside(self, run: JobRun, image: ImageRecord, disk: StoredDisk) -> System:
-        """What system is on the disk that was stored. It never fails the job."""
+    async def look_inside(
+        self, run: JobRun, image: ImageRecord, disk: StoredDisk, cipher: ChunkCipher | None
+    ) -> System:
+        """What system is on the disk that was stored, by ``cipher``. It never fails the job."""
         run.enter("guest", 0, (98.0, 99.0))
         store, pool = run.runtime.stores.get(image.store), run.runtime.pool
-        cipher = await cipher_of_image(run.runtime, image)
         async with open_chunk_reader(store, disk.manifest_id, pool, cipher=cipher) as reader:
             report = await inspect_blocks(pool, self._inspector, reader)
         return decide(Declared.of_image(image, str(run.record.spec.get("described_os", ""))), report)

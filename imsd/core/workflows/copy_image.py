@@ -16,6 +16,7 @@ What the copy reads it holds until it ends, whatever becomes of the other image 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -97,8 +98,18 @@ class CopyImage(Workflow):
 
     async def _cut_anew(self, run: JobRun, source: ImageRecord, copy: ImageRecord) -> MadeImage:
         async with open_image_reader(run.runtime, self._sweeper, source) as reader:
-            disk = await _store(run, source, copy, reader)
-        return MadeImage(copy, disk, await self._maker.look_inside(run, copy, disk))
+            # Once: what was begun is not to fail at its end because a key was disabled, or an image deleted.
+            of_source = await cipher_of_image(run.runtime, source)
+            ciphers = _Ciphers(of_source, await cipher_of_image(run.runtime, copy))
+            disk = await _store(run, source, copy, reader, ciphers)
+        return MadeImage(copy, disk, await self._maker.look_inside(run, copy, disk, ciphers.copy))
+
+
+class _Ciphers(NamedTuple):
+    """None: that image is not encrypted."""
+
+    source: ChunkCipher | None
+    copy: ChunkCipher | None
 
 
 async def _begin(c: AsyncConnection, run: JobRun) -> tuple[ImageRecord, ImageRecord]:
@@ -157,27 +168,27 @@ async def _activate(
     await run.succeed(c, {"image_id": image_id})
 
 
-async def _is_same(run: JobRun, source: ImageRecord, cipher: ChunkCipher | None, digest: str) -> bool:
-    """Whether what was stored, by ``cipher``, has the digest of the other image.
+def _is_same(source: ImageRecord, ciphers: _Ciphers, digest: str) -> bool:
+    """Whether what was stored has the digest of the other image.
 
     Two keyed digests tell nothing of each other: then the proofs of the chunks that were read must do.
     """
-    other = await cipher_of_image(run.runtime, source)
-    if other is None:
-        return digest == (cipher.tree_digest(source.digest) if cipher else source.digest)
-    return cipher is not None or other.tree_digest(digest) == source.digest
+    if ciphers.source is None:
+        return digest == (ciphers.copy.tree_digest(source.digest) if ciphers.copy else source.digest)
+    return ciphers.copy is not None or ciphers.source.tree_digest(digest) == source.digest
 
 
-async def _store(run: JobRun, source: ImageRecord, copy: ImageRecord, reader: ChunkReader) -> StoredDisk:
+async def _store(
+    run: JobRun, source: ImageRecord, copy: ImageRecord, reader: ChunkReader, ciphers: _Ciphers
+) -> StoredDisk:
     """The disk, cut by content. Raises DataLoss when it is not the disk it was."""
     runtime = run.runtime
     run.enter("copy", reader.size_bytes, (0.0, 98.0))
-    cipher = await cipher_of_image(runtime, copy)
-    target = ingest_target(runtime, copy.store, run.record.project_id, run.holder, cipher)
+    target = ingest_target(runtime, copy.store, run.record.project_id, run.holder, ciphers.copy)
     async with ManifestWriter(target) as manifest, DiskIngest(runtime.pool, target, manifest) as ingest:
         await ingest.copy_from(reader, run.advance)
         result = await ingest.finish(reader.size_bytes)
-        if not await _is_same(run, source, cipher, result.digest):
+        if not _is_same(source, ciphers, result.digest):
             raise DataLoss(
                 f"the disk of image {source.name!r} was read with another digest than it has",
                 hint="verify the image: it tells what is damaged",

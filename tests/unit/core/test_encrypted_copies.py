@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
+from imsd.chunks.ingest import DiskIngest
+from imsd.chunks.ingest_state import IngestResult
 from imsd.contract import ByteRange, FailedPrecondition, ImsError, KeyState, NotFound, blob_id
 from imsd.core.export_rules import ExportPolicy, require_exportable
 from imsd.core.image_changes import ImageRef
@@ -22,7 +26,7 @@ from imsd.metadata.records import ImageRecord, JobState, Visibility
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.core.copy_world import content_of, copied, record_of, started, verified
 from tests.unit.core.core_world import buckets_of, new_id
-from tests.unit.core.encrypted_world import DISK, blobs_of, data_keys, marks, new_key
+from tests.unit.core.encrypted_world import DISK, as_format, blobs_of, data_keys, marks, new_key
 from tests.unit.core.import_world import PROJECT, SECOND, ImportService, ImportWorld, failed
 from tests.unit.core.key_world import Clock, CountingKeys
 
@@ -134,6 +138,61 @@ async def test_a_copy_whose_key_is_disabled_meanwhile_fails_and_leaves_nothing(
         assert failed(view) == "KEY_DISABLED"
         assert await service.left() == before
         assert len(await data_keys(service)) == 1
+
+
+@pytest.fixture
+def disabling(
+    service: ImportService, key_service: CountingKeys, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], AbstractContextManager[None]]:
+    """In its block all keys are disabled when the last byte of a disk was read."""
+    finish = DiskIngest.finish
+
+    async def disabled_then(ingest: DiskIngest, size_bytes: int) -> IngestResult:
+        for data_key in await data_keys(service):
+            await key_service.set_state(data_key.key_id, KeyState.DISABLED)
+            service.runtime.data_keys.forget(data_key.key_id)
+        return await finish(ingest, size_bytes)
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(DiskIngest, "finish", disabled_then)
+            yield
+
+    return patched
+
+
+async def enable_all(service: ImportService, key_service: CountingKeys) -> None:
+    for data_key in await data_keys(service):
+        await key_service.set_state(data_key.key_id, KeyState.ENABLED)
+
+
+@pytest.mark.parametrize("key", ["", "other"])
+async def test_a_copy_that_was_begun_ends_though_its_keys_are_disabled_meanwhile(
+    service: ImportService,
+    key_service: CountingKeys,
+    disabling: Callable[[], AbstractContextManager[None]],
+    key: str,
+) -> None:
+    image = await imported(service, "payroll")
+    with disabling():
+        copy = await record_of(service, await copied(service, image.id, key=key))
+    await enable_all(service, key_service)
+    assert await content_of(service, copy) == DISK
+
+
+async def test_an_import_that_was_begun_ends_though_its_key_is_disabled_meanwhile(
+    service: ImportService,
+    key_service: CountingKeys,
+    disabling: Callable[[], AbstractContextManager[None]],
+    tmp_path: Path,
+) -> None:
+    file = as_format("vhdx", tmp_path)
+    with disabling():
+        view = await service.import_file(file, disk_format="vhdx", key="payroll")
+    assert view.record.state is JobState.SUCCESS, view
+    await enable_all(service, key_service)
+    assert await content_of(service, await service.image(view.record.image_id)) == DISK
 
 
 async def test_an_export_decrypts(service: ImportService, bucket: MemoryStore) -> None:
