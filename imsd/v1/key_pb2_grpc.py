@@ -127,7 +127,7 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateKey(self, request, context):
-        """UpdateKey changes the name or the description.
+        """UpdateKey changes the name or the description; ims/default keeps its name.
         Reasons: INVALID_REQUEST, DESCRIPTION_*, KEY_NOT_FOUND, ALREADY_EXISTS (the name). Retry: safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

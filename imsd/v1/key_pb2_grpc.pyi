@@ -56,7 +56,7 @@ class KeyServiceStub:
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.UpdateKeyRequest, _key_pb2.Key]
-    """UpdateKey changes the name or the description.
+    """UpdateKey changes the name or the description; ims/default keeps its name.
     Reasons: INVALID_REQUEST, DESCRIPTION_*, KEY_NOT_FOUND, ALREADY_EXISTS (the name). Retry: safe.
     """
     EnableKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.EnableKeyRequest, _key_pb2.Key]
@@ -113,7 +113,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Reasons: INVALID_REQUEST, INVALID_PAGE_TOKEN. Retry: safe.
     """
     UpdateKey: _aio.UnaryUnaryMultiCallable[_key_pb2.UpdateKeyRequest, _key_pb2.Key]  # type: ignore[assignment]
-    """UpdateKey changes the name or the description.
+    """UpdateKey changes the name or the description; ims/default keeps its name.
     Reasons: INVALID_REQUEST, DESCRIPTION_*, KEY_NOT_FOUND, ALREADY_EXISTS (the name). Retry: safe.
     """
     EnableKey: _aio.UnaryUnaryMultiCallable[_key_pb2.EnableKeyRequest, _key_pb2.Key]  # type: ignore[assignment]
@@ -191,7 +191,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.UpdateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.Key, _abc.Awaitable[_key_pb2.Key]]:
-        """UpdateKey changes the name or the description.
+        """UpdateKey changes the name or the description; ims/default keeps its name.
         Reasons: INVALID_REQUEST, DESCRIPTION_*, KEY_NOT_FOUND, ALREADY_EXISTS (the name). Retry: safe.
         """
 

@@ -23,7 +23,7 @@ from imsd.metadata import keys as key_rows
 from imsd.metadata.keys import KeyRecord, KeyStatus
 from imsd.metadata.records import JobKind, JobRecord, JobState
 
-from .key_names import new_name, pending_time
+from .key_names import DEFAULT_KEY, new_name, pending_time
 from .project_keys import MAKING_TIME, NewKey, ProjectKeys, pending_deletion, require_enabled
 
 log = structlog.get_logger(__name__)
@@ -92,7 +92,7 @@ class Keys:
             values["description"] = checks.description(description)
         async with self._runtime.database.transaction() as c:
             if name is not None and name != record.name:
-                values["name"] = new_name(name)
+                values["name"] = _other_name(record, name)
                 if await key_rows.is_name_taken(c, record.project_id, name, but=record.id):
                     raise AlreadyExists(f"there is a key {name!r} already", field="name")
             if values:
@@ -213,6 +213,13 @@ class Keys:
         async with self._runtime.database.reading() as c:
             uses = await key_rows.uses_of(c, [record.id])
         return KeyView(record, uses.get(record.id, 0), problem)
+
+
+def _other_name(record: KeyRecord, name: str) -> str:
+    """Raises InvalidRequest."""
+    if record.name == DEFAULT_KEY:  # by which it is found, and would be made a second time
+        checks.refuse("name", f"the key {DEFAULT_KEY} keeps its name", "make another key with CreateKey")
+    return new_name(name)
 
 
 def _unsupported(record: KeyRecord, what: str, hint: str) -> FailedPrecondition:

@@ -133,6 +133,16 @@ async def test_the_default_key_is_made_on_first_use_and_once(world: KeyWorld) ->
     assert (await world.keys.get(PROJECT, DEFAULT_KEY)).record.state is KeyStatus.ENABLED
 
 
+async def test_the_default_key_keeps_its_name(world: KeyWorld) -> None:
+    """Else who encrypts under it would get another one, or the one with the other name."""
+    made = await world.project_keys.for_encrypting(PROJECT, DEFAULT_KEY)
+    with pytest.raises(InvalidRequest, match="keeps its name") as refused:
+        await world.keys.update(PROJECT, made.id, "payroll", None)
+    assert refused.value.field == "name"
+    view = await world.keys.update(PROJECT, made.id, DEFAULT_KEY, "for all")
+    assert (view.record.name, view.record.description) == (DEFAULT_KEY, "for all")
+
+
 async def test_the_quota_of_keys_is_hard(world: KeyWorld) -> None:
     async with world.runtime.database.transaction() as c:
         await quota_rows.set_quota(c, PROJECT, "encryption_keys", 2, now())
