@@ -154,7 +154,7 @@ class KeyServiceServicer:
     def RotateKey(self, request, context):
         """RotateKey starts a ROTATE_KEY job: the key gets a new version, and the data key of every image under it is wrapped anew with
         that. No byte of an image is touched.
-        Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION, KEY_OPERATION_UNSUPPORTED, DRIVER_NOT_READY, REQUEST_ID_REUSED. Retry:
+        Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION, KEY_OPERATION_UNSUPPORTED, REQUEST_ID_REUSED, those of the key service. Retry:
         safe with the same request_id; a key that is being rotated gets no second job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

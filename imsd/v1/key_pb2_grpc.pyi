@@ -71,7 +71,7 @@ class KeyServiceStub:
     RotateKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RotateKeyRequest, _job_pb2.Job]
     """RotateKey starts a ROTATE_KEY job: the key gets a new version, and the data key of every image under it is wrapped anew with
     that. No byte of an image is touched.
-    Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION, KEY_OPERATION_UNSUPPORTED, DRIVER_NOT_READY, REQUEST_ID_REUSED. Retry:
+    Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION, KEY_OPERATION_UNSUPPORTED, REQUEST_ID_REUSED, those of the key service. Retry:
     safe with the same request_id; a key that is being rotated gets no second job.
     """
     ScheduleKeyDeletion: _grpc.UnaryUnaryMultiCallable[_key_pb2.ScheduleKeyDeletionRequest, _key_pb2.Key]
@@ -128,7 +128,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     RotateKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RotateKeyRequest, _job_pb2.Job]  # type: ignore[assignment]
     """RotateKey starts a ROTATE_KEY job: the key gets a new version, and the data key of every image under it is wrapped anew with
     that. No byte of an image is touched.
-    Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION, KEY_OPERATION_UNSUPPORTED, DRIVER_NOT_READY, REQUEST_ID_REUSED. Retry:
+    Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION, KEY_OPERATION_UNSUPPORTED, REQUEST_ID_REUSED, those of the key service. Retry:
     safe with the same request_id; a key that is being rotated gets no second job.
     """
     ScheduleKeyDeletion: _aio.UnaryUnaryMultiCallable[_key_pb2.ScheduleKeyDeletionRequest, _key_pb2.Key]  # type: ignore[assignment]
@@ -224,7 +224,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """RotateKey starts a ROTATE_KEY job: the key gets a new version, and the data key of every image under it is wrapped anew with
         that. No byte of an image is touched.
-        Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION, KEY_OPERATION_UNSUPPORTED, DRIVER_NOT_READY, REQUEST_ID_REUSED. Retry:
+        Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_DISABLED, KEY_PENDING_DELETION, KEY_OPERATION_UNSUPPORTED, REQUEST_ID_REUSED, those of the key service. Retry:
         safe with the same request_id; a key that is being rotated gets no second job.
         """
 

@@ -134,12 +134,16 @@ class Keys:
         """Start a ROTATE_KEY job and return its id; that of the one which rotates the key already.
 
         Raises InvalidRequest, NotFound, FailedPrecondition (KEY_DISABLED, KEY_PENDING_DELETION,
-        KEY_OPERATION_UNSUPPORTED), Unavailable (DRIVER_NOT_READY).
+        KEY_OPERATION_UNSUPPORTED), Unavailable (DRIVER_NOT_READY), of the key service.
         """
         record = await self._keys.find(key.project_id, named)
         require_enabled(record)
-        if not self._runtime.keys.get(record.key_service).capabilities.rotate:
+        service = self._runtime.keys.get(record.key_service)
+        if not service.capabilities.rotate:
             raise _unsupported(record, "rotate keys", "copy its images under another key")
+        # As it is now: a version that was made in the key service before is not the one that is asked for.
+        record = await self._keys.note(record, await service.describe(record.id))
+        require_enabled(record)
         job = JobRecord(
             id=self._runtime.new_id(),
             project_id=key.project_id,

@@ -29,7 +29,7 @@ from imsd.metadata import keys as key_rows
 from imsd.metadata import quotas as quota_rows
 from imsd.metadata.database import Database
 from imsd.metadata.keys import KeyStatus
-from imsd.metadata.records import JobRecord, JobState
+from imsd.metadata.records import JobKind, JobRecord, JobState
 from tests.unit.core.core_world import now
 from tests.unit.core.key_world import FINAL, PROJECT, KeyWorld, open_key_world
 from tests.unit.metadata.conftest import database as any_database
@@ -267,6 +267,19 @@ async def test_rotation_wraps_every_data_key_anew_and_each_is_the_same(world: Ke
     assert (await world.keys.get(PROJECT, "payroll")).record.version == 2
 
 
+async def test_a_version_that_was_made_elsewhere_is_not_the_one_that_a_rotation_makes(
+    world: KeyWorld,
+) -> None:
+    key_id = await world.create()
+    made = await world.data_key()
+    await world.service.rotate(key_id)
+    job = await rotated(world)
+    assert (job.state, job.result["version"]) == (JobState.SUCCESS, 3)
+    kept = await world.wrapped(made.image_id)
+    assert kept is not None
+    assert kept.key_version == 3
+
+
 async def test_a_rotation_that_a_crash_ended_goes_on_with_what_is_left(world: KeyWorld) -> None:
     await world.create()
     made = [await world.data_key() for _ in range(3)]
@@ -274,7 +287,17 @@ async def test_a_rotation_that_a_crash_ended_goes_on_with_what_is_left(world: Ke
     anew = await world.service.rewrap(made[0].key_id, made[0].wrapped, made[0].image_id.encode())
     async with world.runtime.database.transaction() as c:
         await key_rows.replace_wrapped(c, made[0], anew, 2, now())
-    job = await rotated(world)
+        begun = JobRecord(
+            id=world.runtime.new_id(),
+            project_id=PROJECT,
+            kind=JobKind.ROTATE_KEY,
+            state=JobState.INIT,
+            spec={"key_id": made[0].key_id, "version": 2},
+            created_at=now(),
+        )
+        await job_rows.insert_job(c, begun)
+        world.dispatcher.dispatch(begun)
+    job = await end_of(world, begun.id)
     assert job.result == {"key_id": made[0].key_id, "version": 2, "image_count": 2}
 
 
