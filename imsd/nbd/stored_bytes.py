@@ -15,6 +15,8 @@ All methods block, and may be called in several threads. None raises: where the 
 from __future__ import annotations
 
 import os
+import re
+import stat
 import struct
 import threading
 import time
@@ -34,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 _MAGIC = b"imsd-cached-v1\0\0"
 _NAME_BYTES = 32
+# Of a file. What has another name is not ours, should the folder be that of somebody else.
+_NAME = re.compile(r"[0-9a-f]{32}\Z")
 _FILE_HEAD = len(_MAGIC) + _NAME_BYTES
 
 # offset in the blob, length, zero, check
@@ -94,11 +98,14 @@ class StoredBytes:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with os.scandir(self._folder) as entries:
-                found = [(entry.stat(follow_symlinks=False), entry.name) for entry in entries]
+                ours = [entry for entry in entries if _NAME.match(entry.name)]
+            found = [(entry.stat(follow_symlinks=False), entry.name) for entry in ours]
         except OSError as error:
             self._rest(error)
             return
         for status, name in sorted(found, key=lambda each: each[0].st_mtime):
+            if not stat.S_ISREG(status.st_mode):
+                continue
             self._blobs[name] = blob = _CachedBlob(status.st_size)
             self._charge(name, blob)
         self._make_room()

@@ -169,3 +169,15 @@ def test_files_are_for_nobody_else(tmp_path: Path) -> None:
     (file,) = (tmp_path / "cache").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+
+
+def test_files_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
+    """An operator may take a folder for it in which other files are."""
+    (tmp_path / "thesis.odt").write_bytes(bytes(200 * KIB))
+    (tmp_path / "0123456789abcdef0123456789abcdef").symlink_to(tmp_path / "thesis.odt")
+    cache = opened(tmp_path, limit=100 * KIB)
+    assert cache.used_bytes == 0
+    cache.write(BLOB, [(0, noise(1, 50 * KIB))])
+    cache.write(OTHER, [(0, noise(2, 80 * KIB))])
+    assert (tmp_path / "thesis.odt").stat().st_size == 200 * KIB
+    assert len([*tmp_path.iterdir()]) == 3
