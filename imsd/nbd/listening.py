@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import stat
@@ -26,7 +27,7 @@ PAUSE_SECONDS = 0.5
 class Listening:
     """Gives each connection to ``accepted``. A socket that a killed process left at ``path`` is replaced.
 
-    ``group``: its number, -1 for none. Blocks a moment. Raises OSError.
+    ``group``: its number, -1 for none. Blocks a moment. Raises OSError, also when somebody listens there.
     """
 
     def __init__(self, path: Path, mode: int, group: int, accepted: Callable[[socket.socket], None]) -> None:
@@ -34,9 +35,7 @@ class Listening:
         self._accepted = accepted
         self._loop = asyncio.get_running_loop()
         self._listener: socket.socket | None = None
-        with suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.lstat(path).st_mode):
-                os.unlink(path)
+        _remove_left(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.setblocking(False)
@@ -46,6 +45,7 @@ class Listening:
             # Nobody can connect before it listens, so nobody does while the mode is another.
             os.chmod(path, mode)
             listener.listen(BACKLOG)
+            self._place = _place(path)
         except OSError:
             listener.close()
             raise
@@ -76,4 +76,30 @@ class Listening:
             self._listener.close()
             self._listener = None
             with suppress(OSError):
-                os.unlink(self.path)
+                if _place(self.path) == self._place:  # and not one that somebody else has made there since
+                    os.unlink(self.path)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """Which file it is. Raises OSError."""
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
+
+
+def _remove_left(path: Path) -> None:
+    """Unlink a socket on which nobody listens. Raises OSError."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(str(path))
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:  # so many wait there that there is no room
+            pass
+    raise OSError(errno.EADDRINUSE, "somebody else listens there", str(path))
