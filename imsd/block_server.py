@@ -15,7 +15,8 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -26,7 +27,15 @@ from imsd.chunks.decode_pool import DecodePool
 from imsd.config import Config
 from imsd.config_block_server import BlockServerPlaces, block_server_places
 from imsd.config_loading import load_config
-from imsd.contract import BlobStore, FailedPrecondition, ImsError, InvalidRequest, NotFound, Unavailable
+from imsd.contract import (
+    BlobStore,
+    FailedPrecondition,
+    ImsError,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    run_blocking,
+)
 from imsd.core.opened_stores import open_configured, ready_store
 from imsd.core.plugin_registry import load_plugins
 from imsd.core.store_sections import ConfiguredStore, configured_stores
@@ -49,7 +58,14 @@ log = structlog.get_logger(__name__)
 # A store that did not open is tried again, at most so often.
 REOPEN_SECONDS = 1.0
 
-FOLDER_MODE, SOCKETS_FOLDER_MODE = 0o700, 0o750
+# In the state directory of the block server; held while one runs.
+LOCK = "lock"
+
+# How often is looked whether the state directory is there.
+LOOK_SECONDS = 10.0
+
+# Clients of disks pass through the last two, of which the last one's group is that of the sockets.
+FOLDER_MODE, RUN_FOLDER_MODE, SOCKETS_FOLDER_MODE = 0o700, 0o755, 0o750
 
 
 class LazyStores:
@@ -90,16 +106,20 @@ class LazyStores:
         return configured is not None and bool(configured.directories())
 
 
+@dataclass(frozen=True, slots=True)
+class RunningBlockServer:
+    places: BlockServerPlaces
+    attachments: Attachments
+
+
 @asynccontextmanager
-async def open_block_server(config: Config) -> AsyncIterator[BlockServerPlaces]:
+async def open_block_server(config: Config) -> AsyncIterator[RunningBlockServer]:
     """A running block server, stopped when the block is left. Raises `ImsError` when it cannot start."""
     section = config.block_server
-    places = block_server_places(section, config.state_dir)
     registry = load_plugins(config.disabled_plugins)
     configured = configured_stores(registry, config.stores, config.default_store)
-    _make_folders(places)
     async with AsyncExitStack() as stack:
-        stack.callback(os.close, _locked(places.state))
+        places, group = _taken_places(stack, config), _group(config.socket_group)
         # A stack of their own, which is unwound last: they are opened while all else runs.
         stores = LazyStores(await stack.enter_async_context(AsyncExitStack()), configured)
         pool = DecodePool(config.decode_threads or None, section.memory_bytes // 2, is_nice=False)
@@ -115,9 +135,7 @@ async def open_block_server(config: Config) -> AsyncIterator[BlockServerPlaces]:
             return section.cache_bytes > 0 and is_wanted
 
         disks = Disks(StoreAccess(stores.get, is_kept), memory, fetched)
-        sockets = SocketRules(
-            places.sockets, config.socket_mode, _group(config.socket_group), section.max_clients
-        )
+        sockets = SocketRules(places.sockets, config.socket_mode, group, section.max_clients)
         rules = Rules(
             sockets=sockets,
             max_attachments=section.max_attachments,
@@ -134,7 +152,7 @@ async def open_block_server(config: Config) -> AsyncIterator[BlockServerPlaces]:
         except OSError as error:
             raise _unusable(str(error.filename or places.control_socket), error) from error
         log.info("ready", control=str(places.control_socket), restored_attachments=restored)
-        yield places
+        yield RunningBlockServer(places, attachments)
 
 
 async def _serve(config: Config) -> None:
@@ -142,13 +160,38 @@ async def _serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with open_block_server(config) as places:
+    async with open_block_server(config) as running:
         keep_loaded_objects()
-        notify("READY=1", f"STATUS=controlled by {places.control_socket}", f"MAINPID={os.getpid()}")
-        await stopping.wait()
+        control = running.places.control_socket
+        notify("READY=1", f"STATUS=controlled by {control}", f"MAINPID={os.getpid()}")
+        waiting = [asyncio.ensure_future(each) for each in (stopping.wait(), until_forgotten(running))]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         notify("STOPPING=1")
         log.info("stopping")
     log.info("stopped")
+
+
+async def until_forgotten(running: RunningBlockServer) -> None:
+    """Return when the state directory was removed and nobody is connected: no daemon would ever end it."""
+    lock = running.places.state / LOCK
+    before = await run_blocking(os.stat, lock)
+    while True:
+        if not running.attachments.clients and not await run_blocking(_is_there, lock, before):
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+    log.warning("the state directory is gone, and nobody is connected", state_dir=str(lock.parent))
+
+
+def _is_there(file: Path, before: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(file), before)
+    except FileNotFoundError:
+        return False
+    except OSError:  # it may come back
+        return True
 
 
 def run_command_line() -> None:
@@ -180,21 +223,41 @@ def _take_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
 
 
-def _make_folders(places: BlockServerPlaces) -> None:
-    """Raises InvalidRequest (INVALID_CONFIGURATION)."""
-    control_folder = places.control_socket.parent
-    # Clients of disks pass through the first two.
-    wanted = ((control_folder, 0o755), (places.sockets, SOCKETS_FOLDER_MODE), (places.state, FOLDER_MODE))
-    for folder, mode in wanted:
-        try:
-            folder.mkdir(mode=mode, parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unusable(str(folder), error) from error
+def _taken_places(stack: AsyncExitStack, config: Config) -> BlockServerPlaces:
+    """Made, and kept from others until ``stack`` is left. Raises InvalidRequest, FailedPrecondition."""
+    places = block_server_places(config.block_server, config.state_dir)
+    run_folder = places.control_socket.parent
+    _make_folder(places.state, RUN_FOLDER_MODE if run_folder == places.state else FOLDER_MODE)
+    stack.callback(os.close, _locked(places.state))
+    # Both only with the lock: who ends removes nothing that one which starts has just made.
+    if config.block_server.run_dir is None:
+        stack.callback(_remove_empty, places)
+    _make_folder(run_folder, RUN_FOLDER_MODE)
+    _make_folder(places.sockets, SOCKETS_FOLDER_MODE, _group(config.socket_group))
+    return places
+
+
+def _make_folder(folder: Path, mode: int, group: int = -1) -> None:
+    """``group``: of one that is made here; -1: any. Raises InvalidRequest (INVALID_CONFIGURATION)."""
+    try:
+        is_there = folder.is_dir()
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        if group >= 0 and not is_there:
+            os.chown(folder, -1, group)
+    except OSError as error:
+        raise _unusable(str(folder), error) from error
+
+
+def _remove_empty(places: BlockServerPlaces) -> None:
+    """Directories of sockets that were made here and have none; those of an operator stay."""
+    with suppress(OSError):
+        places.sockets.rmdir()
+        places.control_socket.parent.rmdir()
 
 
 def _locked(folder: Path) -> int:
     """A descriptor that keeps others out. Raises FailedPrecondition (STATE_DIRECTORY_IN_USE)."""
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

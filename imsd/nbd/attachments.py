@@ -204,6 +204,11 @@ class Attachments:
             log.info("detached", attachment=attachment_id, clients=clients)
             return clients
 
+    @property
+    def clients(self) -> int:
+        """Connected now, to all attachments."""
+        return self._count.number
+
     def get(self, attachment_id: str) -> Attachment:
         """Raises NotFound."""
         try:
