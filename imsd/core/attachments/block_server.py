@@ -138,7 +138,7 @@ class BlockServer:
 
     async def call(self, op: str, *, may_start: bool = False, **fields: Any) -> Answer:
         """As `BlockLink.call`, over a connection of its own; ``may_start``: as of `connected`."""
-        async with self._places, self.connected(may_start=may_start) as link:
+        async with self.connected(may_start=may_start) as link:
             return await link.call(op, **fields)
 
     @asynccontextmanager
@@ -147,11 +147,12 @@ class BlockServer:
 
         Raises Unavailable (BLOCK_SERVER_UNAVAILABLE).
         """
-        link = await self._linked(may_start=may_start)
-        try:
-            yield link
-        finally:
-            await link.close()
+        async with self._places:
+            link = await self._linked(may_start=may_start)
+            try:
+                yield link
+            finally:
+                await link.close()
 
     async def end_if_idle(self) -> None:
         """End one that the daemon starts when it is needed, and that has nothing attached."""
@@ -159,7 +160,8 @@ class BlockServer:
             return
         try:
             async with self.connected() as link:
-                if not (await link.call("list", page_size=1))["attachments"]:
+                is_idle = not (await link.call("list", page_size=1))["attachments"]
+                if is_idle and link.pid > 0:  # 0: one in another container, and to kill(2) this one
                     os.kill(link.pid, signal.SIGTERM)
         except (ImsError, OSError):
             return  # there is none

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from imsd.contract import FailedPrecondition, ImsError, LimitExceeded, NotFound, Unavailable
 from imsd.core.attachments import block_server
 from imsd.core.attachments.block_server import UNAVAILABLE, BlockServer, BlockServerPlace
+from imsd.nbd.control import MAX_CONNECTIONS
 
 STATE = Path("/var/lib/imsd/nbd")
 HELLO = {"ok": True, "version": 1, "state_dir": str(STATE), "instance": "1"}
@@ -140,3 +142,50 @@ async def test_one_that_is_cut_off_in_an_answer_leaves_the_outcome_open() -> Non
             with pytest.raises(Unavailable) as refused:
                 await call
         assert refused.value.reason == UNAVAILABLE
+
+
+async def test_however_many_ask_there_are_places_left() -> None:
+    """A block server takes so many connections, and cuts off the one that is one too many."""
+    now, most = 0, 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        while await reader.readline():
+            writer.write(line(**HELLO))
+        now -= 1
+        writer.close()
+
+    async def ask(server: BlockServer) -> None:
+        async with server.connected() as link:
+            await link.call("list")
+            await asyncio.sleep(0.01)
+
+    with tempfile.TemporaryDirectory(prefix="nbd-", dir="/tmp") as folder:
+        path = Path(folder) / "control.sock"
+        async with await asyncio.start_unix_server(serve, str(path)):
+            server = BlockServer(BlockServerPlace(path, Path(folder), STATE), None)
+            await asyncio.gather(*(ask(server) for _ in range(50)))
+    assert 0 < most <= MAX_CONNECTIONS - 1
+
+
+class Idler:
+    async def start(self) -> None:
+        raise AssertionError("nothing is started here")
+
+    def failure(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize("pid", [0, 4711])
+async def test_one_that_is_idle_is_ended_if_its_process_is_known(
+    pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a process in another container that it is 0, which is everybody in this group."""
+    ended: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.kill", lambda *given: ended.append(given))
+    monkeypatch.setattr(block_server, "_require_trusted", lambda _: pid)
+    async with listening(answering(line(**HELLO), line(ok=True, attachments=[]))) as server:
+        await BlockServer(server.place, Idler()).end_if_idle()
+    assert ended == ([(pid, signal.SIGTERM)] if pid else [])
