@@ -25,6 +25,11 @@ log = structlog.get_logger(__name__)
 # Of the log of the one before, which is kept.
 LARGEST_LOG_BYTES: Final = 1 << 20
 
+# What systemd tells the process that it starts, of sd_notify(3) and sd_listen_fds(3).
+SUPERVISED: Final = frozenset(
+    ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+)
+
 
 def block_server_of(config: Config) -> BlockServer:
     """The one that is configured, which need not run."""
@@ -67,9 +72,17 @@ class BlockServerStarter:
         command += ["--log-format", self._config.log_format]
         if self._config.file is not None:
             command += ["--config", str(self._config.file)]
+        # To a supervisor the daemon alone says how it is.
+        environment = {key: value for key, value in os.environ.items() if key not in SUPERVISED}
         with open(_log_file(self._log), "ab") as out:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd="/"
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                cwd="/",
+                env=environment,
             )
         # Waited for, or what is left of one that ends would stay as long as the daemon runs.
         threading.Thread(target=process.wait, name="block server", daemon=True).start()

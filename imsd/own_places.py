@@ -34,6 +34,7 @@ def own_places(
     if database.get_backend_name() == "sqlite" and database.database:
         places += [("the database", path) for path in _files_of_sqlite(Path(database.database))]
     for name, path in (
+        ("the cache of the block server", config.block_server.cache_dir),
         ("the configuration", config.file),
         ("the key of TLS", config.tls.key_file),
         ("the policies", config.policy_dir),

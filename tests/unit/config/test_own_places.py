@@ -79,6 +79,7 @@ def test_a_link_hides_nothing(tmp_path: Path) -> None:
     [
         ({"database_url": "sqlite+aiosqlite:///{folder}/b/imsd.sqlite3"}, "the database"),
         ({"policy_dir": "{folder}/b/policies"}, "the policies"),
+        ({"block_server": {"cache_dir": "{folder}/b/cache"}}, "the cache of the block server"),
         ({"tls": {"cert_file": "{folder}/cert", "key_file": "{folder}/b/key"}}, "the key of TLS"),
     ],
 )

@@ -6,6 +6,7 @@ import asyncio
 import grp
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from imsd import block_server
 from imsd.block_server import open_block_server, until_forgotten
+from imsd.block_server_start import block_server_of
 from imsd.config import Config
 from imsd.config_loading import load_config
 from imsd.contract import FailedPrecondition
@@ -84,3 +86,23 @@ async def test_it_is_forgotten_when_its_state_directory_is_gone_and_nobody_conne
         assert not forgotten.done()
         monkeypatch.setattr(running.attachments._count, "number", 0)
         await asyncio.wait_for(forgotten, 30)
+
+
+async def test_one_that_a_daemon_starts_says_nothing_to_the_daemons_supervisor(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """READY=1 and MAINPID= of another process would be taken for the daemon's."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(folder / "notify"))
+        supervisor.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
+        monkeypatch.setenv("IMSD_BLOCK_SERVER__RUN_DIR", str(folder / "run"))
+        server = block_server_of(config(folder))
+        async with server.connected(may_start=True) as link:
+            pid = link.pid
+        await server.end_if_idle()
+        async with asyncio.timeout(30):
+            while Path(f"/proc/{pid}").exists():
+                await asyncio.sleep(0.02)
+        with pytest.raises(BlockingIOError):
+            supervisor.recv(4096)
