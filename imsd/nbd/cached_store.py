@@ -103,6 +103,12 @@ class FetchedOnce:
             if any(a.offset < b.end and b.offset < a.end for a in fetch.ranges for b in ranges)
         ]
 
+    async def forget(self, blob: BlobId) -> bool:
+        """Fetch it anew when it is read next; whether anything of it was kept."""
+        for fetch in list(self._fetches.get(blob, ())):
+            await fetch.is_over.wait()  # else it would be written after this
+        return await run_in_pool(self._pool, self.cache.forget, blob)
+
     async def written(self) -> None:
         """Wait until what was fetched so far is on the disk."""
         await asyncio.gather(*self._writing, return_exceptions=True)

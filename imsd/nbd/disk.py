@@ -8,9 +8,10 @@ what is given to the decode pool.
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -18,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from imsd.chunks.chunk_reader import ChunkReader
 from imsd.chunks.decode_pool import ByteBudget, DecodePool
 from imsd.chunks.manifest_reader import StoredChunk
-from imsd.contract import Buffer, ImsError, Unavailable
+from imsd.contract import BlobId, Buffer, DataLoss, ImsError, Unavailable
 from imsd.formats.source import Extent, NeedBytes
 
 from .decoded_chunks import DecodedChunks
@@ -77,9 +78,12 @@ class DiskSource:
     """Where a disk is read. ``open_reader`` may be called again after it failed.
 
     ``budget``: bytes that may be under way from its store.
+    ``distrust``: told that something of the manifest or of these packs, read since then
+    (`time.monotonic`), is damaged; whether to read it again.
     """
 
     open_reader: ReaderOpening
+    distrust: Callable[[Collection[BlobId], float], Awaitable[bool]]
     stats: DiskStats
     budget: ByteBudget
 
@@ -94,6 +98,7 @@ class Disk:
         self._store_budget = source.budget
         self._memory = memory
         self._open_reader = source.open_reader
+        self._distrust = source.distrust
         self._reader: ChunkReader | None = None
         self._opening: asyncio.Task[ChunkReader] | None = None
         self._regions: OrderedDict[int, Region] = OrderedDict()
@@ -115,7 +120,7 @@ class Disk:
         if self._reader is not None:
             return self._reader
         if self._opening is None:
-            self._opening = asyncio.ensure_future(self._open_reader())
+            self._opening = asyncio.ensure_future(self._trusted(self._open_reader))
             self._opening.add_done_callback(self._opened)
         return await asyncio.shield(self._opening)
 
@@ -199,7 +204,7 @@ class Disk:
 
     async def extents(self, start: int, length: int) -> Sequence[Extent]:
         """The allocation of the beginning of the range, as of `BlockSource`. Raises DataLoss, Unavailable."""
-        return await self.patiently(self._extents, start, min(length, MAX_STATUS_BYTES))
+        return await self._trusted(self.patiently, self._extents, start, min(length, MAX_STATUS_BYTES))
 
     async def _extents(self, start: int, length: int) -> Sequence[Extent]:
         reader = await self.open()
@@ -229,6 +234,20 @@ class Disk:
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_WAIT_SECONDS)
 
+    async def _trusted(
+        self, function: Callable[..., Awaitable[R]], *arguments: object, chunks: Sequence[StoredChunk] = ()
+    ) -> R:
+        """What it returns. What is damaged is read once more, if it may have become so on its way here."""
+        began = time.monotonic()
+        try:
+            return await function(*arguments)
+        except DataLoss:
+            reader = self._reader
+            packs = {reader.blob_of(chunk) for chunk in chunks} if reader else ()
+            if not await self._distrust(packs, began):
+                raise
+        return await function(*arguments)
+
     # -- where chunks are -----------------------------------------------------------------------------------
 
     def _places_asked(self, start: int, length: int) -> list[asyncio.Task[None]]:
@@ -245,7 +264,7 @@ class Disk:
 
     async def _look_up(self, number: int) -> None:
         try:
-            self._regions[number] = await self.patiently(self._region, number * REGION_BYTES)
+            self._regions[number] = await self._trusted(self.patiently, self._region, number * REGION_BYTES)
             while len(self._regions) > REGIONS_KEPT:
                 self._regions.popitem(last=False)
         except ImsError as error:
@@ -286,9 +305,9 @@ class Disk:
         """Load neighbours, and tell those who wait."""
         error: Exception | None = ImsError("reading the disk failed: see the log of the block server")
         try:
-            contents = await self.patiently(self._contents, run)
-            for chunk, content in zip(run, contents, strict=True):
-                self._memory.chunks.put((self.number, chunk.start), content)
+            for chunk, content in zip(run, await self._undamaged(run), strict=True):
+                if content is not None:
+                    self._memory.chunks.put((self.number, chunk.start), content)
             error = None
         except ImsError as known:
             self.stats.last_error = known.message
@@ -304,6 +323,24 @@ class Disk:
             else:
                 future.set_exception(error)
                 future.exception()  # retrieved: perhaps nobody waits
+
+    async def _undamaged(self, run: Sequence[StoredChunk]) -> Sequence[Buffer | None]:
+        """The content of each; None: it is damaged, and others are not. Who wants it asks for it alone."""
+        try:
+            return await self._trusted(self.patiently, self._contents, run, chunks=run)
+        except DataLoss:
+            if len(run) == 1:
+                raise
+        found: list[Buffer | None] = []
+        for chunk in run:
+            try:
+                found += await self.patiently(self._contents, [chunk])
+            except DataLoss as error:
+                found.append(None)
+                lost = error
+        if not any(content is not None for content in found):
+            raise lost
+        return found
 
     async def _contents(self, run: Sequence[StoredChunk]) -> list[Buffer]:
         reader = await self.open()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
 from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.decode_pool import ByteBudget
-from imsd.contract import BlobStore, FailedPrecondition
+from imsd.chunks.index import content_blob, locations_blob
+from imsd.contract import BlobId, BlobStore, FailedPrecondition
 
 from .cached_store import CountedStore, FetchedOnce
 from .description import Description
 from .disk import Disk, DiskSource, DiskStats, Memory
+
+# What is damaged is taken from the cache and fetched anew, so often at most.
+DISTRUST_SECONDS = 60.0
 
 _Key = tuple[str, str, str]
 
@@ -43,6 +49,8 @@ class Disks:
         self._disks: dict[_Key, _Used] = {}
         self._budgets: dict[str, ByteBudget] = {}
         self._numbers = count()
+        self._distrusting = asyncio.Lock()
+        self._distrusted: dict[BlobId, float] = {}
 
     def is_busy(self) -> bool:
         """Whether some client waits for bytes."""
@@ -85,10 +93,28 @@ class Disks:
                 _check_size(reader, description)
             return reader  # it holds nothing that would have to be closed
 
+        manifest = (content_blob(description.manifest_id), locations_blob(description.manifest_id))
+
+        async def distrust(packs: Collection[BlobId], since: float) -> bool:
+            return is_kept and await self._forgotten((*manifest, *packs), since)
+
         budget = self._budgets.setdefault(description.store, ByteBudget(pool.budget.limit // 2))
-        return Disk(
-            next(self._numbers), description.size_bytes, DiskSource(open_reader, stats, budget), self.memory
-        )
+        source = DiskSource(open_reader, distrust, stats, budget)
+        return Disk(next(self._numbers), description.size_bytes, source, self.memory)
+
+    async def _forgotten(self, blobs: Sequence[BlobId], since: float) -> bool:
+        """Whether the cache had any of them, or has lost one ``since``.
+
+        Each is taken from it now and then only: it may be the store that has it so.
+        """
+        assert self._fetched is not None
+        async with self._distrusting:
+            now = time.monotonic()
+            before = {blob: at for blob, at in self._distrusted.items() if now - at < DISTRUST_SECONDS}
+            doubtful = [blob for blob in blobs if blob not in before]
+            self._distrusted = before | dict.fromkeys(doubtful, now)
+            was_kept = [await self._fetched.forget(blob) for blob in doubtful]
+        return any(was_kept) or any(before.get(blob, 0.0) > since for blob in blobs)
 
 
 def _key(description: Description) -> _Key:

@@ -152,6 +152,13 @@ class StoredBytes:
         self._make_room()
         return True
 
+    def forget(self, blob: BlobId) -> bool:
+        """Keep nothing of it; whether anything was."""
+        with self._lock:
+            is_known = _name(blob) in self._blobs
+        self._forget(_name(blob))
+        return is_known
+
     def _charge(self, name: str, cached: _CachedBlob) -> None:
         """Count what it has grown by, unless it is gone."""
         if self._blobs.get(name) is cached:

@@ -88,6 +88,10 @@ async def test_it_is_forgotten_when_its_state_directory_is_gone_and_nobody_conne
         await asyncio.wait_for(forgotten, 30)
 
 
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 async def test_one_that_a_daemon_starts_says_nothing_to_the_daemons_supervisor(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +106,7 @@ async def test_one_that_a_daemon_starts_says_nothing_to_the_daemons_supervisor(
             pid = link.pid
         await server.end_if_idle()
         async with asyncio.timeout(30):
-            while Path(f"/proc/{pid}").exists():
+            while is_there(pid):
                 await asyncio.sleep(0.02)
         with pytest.raises(BlockingIOError):
             supervisor.recv(4096)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from imsd.chunks.index import pack_blob
+from imsd.contract import BlobId, ByteRange, DataLoss
 from tests.unit.chunks.ingest_world import MIB
 from tests.unit.chunks.stored_disk import get, put
 from tests.unit.nbd.block_world import BlockWorld, cipher, mixed_disk, started
@@ -134,3 +136,47 @@ async def test_a_client_that_reads_in_order_finds_the_next_bytes_loaded(unstarte
             before = len(world.store.reads)
             await client.read(start + MIB, 64 << 10)
             assert len(world.store.reads) == before
+
+
+async def test_a_damaged_chunk_takes_no_neighbour_with_it(world: BlockWorld) -> None:
+    """Neighbours are loaded in one go, for whoever wants one of them."""
+    manifest_id = await world.put(DISK)
+    (pack_id,) = world.worlds["main"].index.packs
+    content = bytearray(await get(world.store.inner, pack_blob(pack_id)))
+    content[100] ^= 1
+    await put(world.store.inner, pack_blob(pack_id), bytes(content))
+    attachment = await world.attach_manifest(manifest_id, SIZE)
+    await attachment.disk.read(6 * MIB, 4096)  # where chunks lie is known now
+    world.store.gate.clear()
+    both = attachment.disk.lacking(0, MIB)
+    good = asyncio.ensure_future(attachment.disk.read(800 << 10, 4096))
+    await asyncio.sleep(0)
+    world.store.gate.set()
+    assert b"".join(bytes(piece) for piece in await good) == CONTENT[800 << 10 :][:4096]
+    await asyncio.wait(both)
+    with pytest.raises(DataLoss):
+        await attachment.disk.read(0, 4096)
+    assert attachment.disk.at_hand(800 << 10, 4096)
+
+
+@pytest.mark.parametrize("folder_of_blobs", ["packs/", "manifests/"])
+async def test_bytes_that_were_altered_on_their_way_are_fetched_again(
+    world: BlockWorld, monkeypatch: pytest.MonkeyPatch, folder_of_blobs: str
+) -> None:
+    """They are in the cache on the disk, which would give them for ever."""
+    manifest_id = await world.put(DISK)
+    read = world.store.read
+    altered: list[BlobId] = []
+
+    async def altering(blob: BlobId, ranges: Sequence[ByteRange]) -> list[bytes]:
+        pieces = await read(blob, ranges)
+        if altered or not blob.startswith(folder_of_blobs):
+            return pieces
+        altered.append(blob)
+        return [piece[:-1] + bytes([piece[-1] ^ 1]) for piece in pieces]
+
+    monkeypatch.setattr(world.store, "read", altering)
+    attachment = await world.attach_manifest(manifest_id, SIZE)
+    pieces = await attachment.disk.read(5 * MIB + 512, 64 << 10)
+    assert b"".join(bytes(piece) for piece in pieces) == CONTENT[5 * MIB + 512 :][: 64 << 10]
+    assert altered
