@@ -163,7 +163,7 @@ class KeyServiceServicer:
 
     def ScheduleKeyDeletion(self, request, context):
         """ScheduleKeyDeletion has the key destroyed in so many days; until then it cannot be used, and the deletion can be cancelled.
-        Afterwards every image under the key is lost: Key.image_count says how many.
+        Afterwards every image under the key is lost: Key.image_count says how many. One that its key service has no more is forgotten then.
         Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_PENDING_DELETION (it is scheduled), KEY_OPERATION_UNSUPPORTED, those of the key service. Retry: a second
         call says KEY_PENDING_DELETION.
         """

@@ -76,7 +76,7 @@ class KeyServiceStub:
     """
     ScheduleKeyDeletion: _grpc.UnaryUnaryMultiCallable[_key_pb2.ScheduleKeyDeletionRequest, _key_pb2.Key]
     """ScheduleKeyDeletion has the key destroyed in so many days; until then it cannot be used, and the deletion can be cancelled.
-    Afterwards every image under the key is lost: Key.image_count says how many.
+    Afterwards every image under the key is lost: Key.image_count says how many. One that its key service has no more is forgotten then.
     Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_PENDING_DELETION (it is scheduled), KEY_OPERATION_UNSUPPORTED, those of the key service. Retry: a second
     call says KEY_PENDING_DELETION.
     """
@@ -133,7 +133,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
     ScheduleKeyDeletion: _aio.UnaryUnaryMultiCallable[_key_pb2.ScheduleKeyDeletionRequest, _key_pb2.Key]  # type: ignore[assignment]
     """ScheduleKeyDeletion has the key destroyed in so many days; until then it cannot be used, and the deletion can be cancelled.
-    Afterwards every image under the key is lost: Key.image_count says how many.
+    Afterwards every image under the key is lost: Key.image_count says how many. One that its key service has no more is forgotten then.
     Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_PENDING_DELETION (it is scheduled), KEY_OPERATION_UNSUPPORTED, those of the key service. Retry: a second
     call says KEY_PENDING_DELETION.
     """
@@ -235,7 +235,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.Key, _abc.Awaitable[_key_pb2.Key]]:
         """ScheduleKeyDeletion has the key destroyed in so many days; until then it cannot be used, and the deletion can be cancelled.
-        Afterwards every image under the key is lost: Key.image_count says how many.
+        Afterwards every image under the key is lost: Key.image_count says how many. One that its key service has no more is forgotten then.
         Reasons: INVALID_REQUEST, KEY_NOT_FOUND, KEY_PENDING_DELETION (it is scheduled), KEY_OPERATION_UNSUPPORTED, those of the key service. Retry: a second
         call says KEY_PENDING_DELETION.
         """

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from imsd.contract import AlreadyExists, FailedPrecondition, ImsError, KeyState, NotFound
+from imsd.contract import AlreadyExists, FailedPrecondition, ImsError, KeyDescription, KeyState, NotFound
 from imsd.core import checks, requests
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.limits import MAX_PAGE
@@ -124,8 +124,13 @@ class Keys:
         service = self._runtime.keys.get(record.key_service)
         if not service.capabilities.schedule_deletion:
             raise _unsupported(record, "delete keys", "delete it where it is kept")
+        at = self._runtime.clock() + pending
         try:
-            described = await service.schedule_deletion(record.id, self._runtime.clock() + pending)
+            described = await service.schedule_deletion(record.id, at)
+        except NotFound:  # it is gone there, and so is its row then, if it is not back: from a backup, say
+            described = KeyDescription(
+                record.id, KeyState.PENDING_DELETION, record.version, record.created_at, at
+            )
         finally:
             self._runtime.data_keys.forget(record.id)
         return await self._view(await self._keys.note(record, described))

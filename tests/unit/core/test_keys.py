@@ -372,6 +372,21 @@ async def test_a_deleted_key_is_remembered_while_there_is_something_under_it(wor
     assert [each.record.name for each in (await world.keys.list(PROJECT, (), 10, ""))[0]] == ["payroll"]
 
 
+async def test_a_key_that_is_gone_in_its_key_service_can_be_deleted(world: KeyWorld) -> None:
+    """Else it would keep its name, and its project from being deleted, for ever."""
+    key_id, kept = await world.create(), await world.create("kept")
+    await world.service.schedule_deletion(key_id, now())
+    view = await world.keys.schedule_deletion(PROJECT, "payroll", 7)
+    assert (view.record.state, view.record.version) == (KeyStatus.PENDING_DELETION, 1)
+    with pytest.raises(NotFound):
+        await world.keys.cancel_deletion(PROJECT, "payroll")
+    await world.keys.look_after()
+    assert len((await world.keys.list(PROJECT, (), 10, ""))[0]) == 2
+    world.clock.ahead = timedelta(days=8)
+    await world.keys.look_after()
+    assert [each.record.id for each in (await world.keys.list(PROJECT, (), 10, ""))[0]] == [kept]
+
+
 async def test_a_key_whose_key_service_is_away_keeps_no_other_from_its_end(world: KeyWorld) -> None:
     """As one that is not configured any more."""
     lost, other = await world.create("lost"), await world.create("other")
