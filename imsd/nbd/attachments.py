@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -121,8 +121,11 @@ class Attachments:
                 )
             if known.description != description:
                 await self._move(known, description, cipher)
-            elif known.state == State.OPENING:
+            elif known.state in (State.OPENING, State.FAILED):
                 await self._open(known.disk)
+                if known.failure and known.disk.is_open:  # what was lacking is there again
+                    known.failure = ""
+                    self._follow(known)
             return known
 
     async def _attach_new(
@@ -147,6 +150,9 @@ class Attachments:
             await self._keep(description)
             attachment.listen(self._rules.sockets, self._count)
         except BaseException as error:
+            if known is None:  # or it would be there after a restart
+                with suppress(OSError):
+                    await run_blocking(self._files.remove, description.attachment_id)
             await self._disks.release(description, disk)
             if isinstance(error, OSError):
                 raise Unavailable(f"the socket cannot be made: {error.strerror}") from error

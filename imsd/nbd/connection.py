@@ -93,6 +93,10 @@ class _Part:
     error: BaseException | None = None
 
 
+class _Allocation(bytes):
+    """The answer to a block status; the next one is made when this one was sent."""
+
+
 class Connection:
     def __init__(self, channel: Channel, served: Served, chosen: Negotiated) -> None:
         self._channel = channel
@@ -279,6 +283,8 @@ class Connection:
     async def _answer(self, answer: _Part | bytes) -> None:
         if isinstance(answer, bytes):
             await self._channel.send([answer])
+            if isinstance(answer, _Allocation):
+                self._status_turn.release()
             self._answered()
             return
         read = answer.read
@@ -355,14 +361,14 @@ class Connection:
         return await disk.read(start, length) if content is None else content
 
     async def _status(self, head: RequestHead) -> None:
-        """One at a time: each may need much of the manifest."""
-        async with self._status_turn:
-            try:
-                extents = await self._served.disk.extents(head.start, head.length)
-            except ImsError as error:
-                answer = error_chunk(head.cookie, Error.EIO, error.message)
-            else:
-                told = status_extents(extents)
-                answer = block_status(head.cookie, told[:1] if head.flags & FLAG_REQ_ONE else told)
-            self._ready.append(answer)
-            self._has_news.set()
+        """One at a time, until it was sent: each may need much of the manifest, and be long."""
+        await self._status_turn.acquire()
+        try:
+            extents = await self._served.disk.extents(head.start, head.length)
+        except ImsError as error:
+            answer = error_chunk(head.cookie, Error.EIO, error.message)
+        else:
+            told = status_extents(extents)
+            answer = block_status(head.cookie, told[:1] if head.flags & FLAG_REQ_ONE else told)
+        self._ready.append(_Allocation(answer))
+        self._has_news.set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 import structlog
 
@@ -56,12 +57,12 @@ class Prefetcher:
 
     def follow(self, entries: Entries) -> None:
         """Fetch ``entries`` in their order, behind what waits."""
-        self._steps += _steps(entries)[: MAX_STEPS - len(self._steps)]
+        self._steps += _steps(entries, MAX_STEPS - len(self._steps))
         self._start()
 
     def announce(self, start: int, length: int) -> None:
         """Fetch this first."""
-        self._steps.extendleft(reversed(_steps([(start, length)])[: MAX_STEPS - len(self._steps)]))
+        self._steps.extendleft(reversed(_steps([(start, length)], MAX_STEPS - len(self._steps))))
         self._start()
 
     def forget(self) -> None:
@@ -102,10 +103,11 @@ class Prefetcher:
         disk.stats.prefetched_bytes += disk.stats.fetched_bytes - before
 
 
-def _steps(entries: Entries) -> list[tuple[int, int]]:
-    """``entries`` in pieces of at most `STEP_BYTES`."""
-    return [
+def _steps(entries: Entries, most: int) -> list[tuple[int, int]]:
+    """The beginning of ``entries`` in pieces of at most `STEP_BYTES`, ``most`` of them, and no more work."""
+    pieces = (
         (start + done, min(STEP_BYTES, length - done))
         for start, length in entries
         for done in range(0, length, STEP_BYTES)
-    ]
+    )
+    return list(islice(pieces, most))

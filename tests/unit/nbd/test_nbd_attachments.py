@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 from dataclasses import replace
 
@@ -16,10 +17,12 @@ from imsd.contract import (
     InvalidRequest,
     LimitExceeded,
     NotFound,
+    Unavailable,
 )
 from imsd.nbd import attachments
 from imsd.nbd.attachment import State
 from tests.unit.chunks.ingest_world import MIB, SparseDisk, noise
+from tests.unit.chunks.stored_disk import get, put
 from tests.unit.nbd.block_world import (
     DATA_KEY,
     BlockWorld,
@@ -253,3 +256,35 @@ async def test_a_move_to_another_disk_is_refused(world: BlockWorld) -> None:
         await world.attachments.attach(replace(attachment.description, manifest_id=different), None)
     async with reading(world.socket()) as client:
         assert await client.read(0, SIZE) == CONTENT
+
+
+async def test_a_disk_that_has_failed_is_served_when_it_is_attached_again_and_its_store_mended(
+    world: BlockWorld,
+) -> None:
+    """The file system of a store that was not mounted at the start, say."""
+    told = (await world.attach(DISK)).description
+    manifest = [blob.id async for blob in world.store.inner.list("manifests/")]
+    kept = {blob: await get(world.store.inner, blob) for blob in manifest}
+    await world.stop()
+    shutil.rmtree(world.folder / "cache")
+    for blob in kept:
+        await world.store.inner.delete(blob)
+    await world.start()
+    async with asyncio.timeout(30):
+        while world.attachments.get("a1").state is not State.FAILED:
+            await asyncio.sleep(0.01)
+    with pytest.raises(DataLoss):
+        await world.attachments.attach(told, None)
+    for blob, content in kept.items():
+        await put(world.store.inner, blob, content)
+    attachment = await world.attachments.attach(told, None)
+    assert (attachment.state, attachment.failure) == (State.READY, "")
+    async with reading(world.socket()) as client:
+        assert await client.read(0, 512) == CONTENT[:512]
+
+
+async def test_one_whose_socket_cannot_be_made_is_not_there_after_a_restart(world: BlockWorld) -> None:
+    os.rmdir(world.folder / "nbd")
+    with pytest.raises(Unavailable, match="socket"):
+        await world.attach(DISK)
+    assert os.listdir(world.folder / "attachments") == []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from imsd.nbd.access_trace import BLOCK_BYTES, MAX_ENTRIES, MAX_SECONDS, AccessTrace, TraceFiles
+from imsd.nbd.prefetching import MAX_STEPS
 from imsd.nbd.read_ahead import MAX_BYTES, ReadAhead
 from tests.unit.chunks.ingest_world import MIB
 from tests.unit.nbd.block_world import BlockWorld, mixed_disk, started
@@ -168,3 +170,22 @@ def test_several_streams_share_the_room() -> None:
             if found := ahead.next_range(start, 64 << 10):
                 reach = max(reach, sum(found) - start)
     assert reach <= MIB + (64 << 10)
+
+
+async def test_announcements_beyond_what_may_wait_cost_nothing(world: BlockWorld) -> None:
+    """A client can send thousands a second, each of them of 4 GiB: of 4096 pieces."""
+    attachment = await world.attach(DISK)
+    assert attachment.prefetcher is not None
+    asked: list[int] = []
+
+    class Entry(tuple[int, int]):
+        def __iter__(self) -> Iterator[int]:
+            asked.append(1)
+            return iter((0, 1 << 35))
+
+    world.store.gate.clear()
+    attachment.prefetcher.follow([Entry() for _ in range(5)])
+    assert attachment.prefetcher.waiting == MAX_STEPS
+    assert len(asked) == 1
+    attachment.prefetcher.forget()
+    world.store.gate.set()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from imsd.formats.source import Extent
 from imsd.nbd.connection import MAX_REQUESTS
 from tests.unit.nbd.block_world import BlockWorld, cipher, mixed_disk, started
 from tests.unit.nbd.raw_client import (
@@ -228,6 +229,32 @@ async def test_a_flood_of_refusals_that_nobody_reads_is_bounded(world: BlockWorl
     # Most of the flood is still in the hands of who made it.
     assert writer.transport.get_write_buffer_size() > 1 * MIB
     writer.transport.abort()
+
+
+async def test_allocations_that_nobody_reads_are_not_piled_up(
+    world: BlockWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is 32 KiB long, and a client may have asked for 128 of them."""
+    attachment = await world.attach(DISK)
+    asked = 0
+
+    async def extents(start: int, length: int) -> list[Extent]:
+        nonlocal asked
+        asked += 1
+        return [Extent(number * 512, 512, is_zero=bool(number % 2)) for number in range(4096)]
+
+    monkeypatch.setattr(type(attachment.disk), "extents", lambda _, start, length: extents(start, length))
+    reader, writer = await asyncio.open_unix_connection(world.socket())
+    client = RawClient(reader, writer)
+    await client.go()
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    cookies = [client.send(BLOCK_STATUS, 0, SIZE) for _ in range(MAX_REQUESTS)]
+    await asyncio.sleep(0.5)
+    assert 0 < asked < MAX_REQUESTS // 2  # the buffers of the system take some
+    reader._transport.resume_reading()  # type: ignore[attr-defined]
+    answers = await client.answers(dict.fromkeys(cookies, (BLOCK_STATUS, 0, SIZE)))
+    assert all(len(answer.extents) == 4096 for answer in answers.values())
+    writer.close()
 
 
 async def test_more_clients_than_there_are_places_are_turned_away(unstarted: BlockWorld) -> None:
