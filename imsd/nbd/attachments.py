@@ -168,19 +168,22 @@ class Attachments:
         """The same disk, stored elsewhere; nobody who reads notices."""
         disk = self._disks.acquire(description, cipher)
         try:
-            reader = await disk.open()
+            async with asyncio.timeout(OPEN_SECONDS):
+                reader = await disk.open()
             if known.disk.is_open and (await known.disk.open()).digest != reader.digest:
                 raise Conflict(
                     f"{description.manifest_id} is another disk than the one that is attached",
                     hint="detach it first",
                 )
             await self._keep(description)
-        except BaseException:
+        except BaseException as error:
             await self._disks.release(description, disk)
+            if isinstance(error, TimeoutError):
+                raise Unavailable(f"the store {description.store} does not answer") from None
             raise
         old, before = known.description, known.use(description, disk)
         assert before is not None
-        await self._disks.release(old, before)  # waits for who reads there
+        await self._disks.release(old, before, is_read=True)
         log.info("reads from another place", attachment=description.attachment_id, store=description.store)
 
     async def detach(self, attachment_id: str, *, force: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 
@@ -20,6 +21,9 @@ from .disk import Disk, DiskSource, DiskStats, Memory
 
 # What is damaged is taken from the cache and fetched anew, so often at most.
 DISTRUST_SECONDS = 60.0
+
+# How long a disk that was moved waits for those who read in its old place: less than a daemon for its answer.
+QUIET_SECONDS = 30.0
 
 _Key = tuple[str, str, str]
 
@@ -69,15 +73,21 @@ class Disks:
         used.users += 1
         return used.disk
 
-    async def release(self, description: Description, disk: Disk) -> None:
-        """Let go of ``disk``; with its last user it is closed, as soon as nobody waits for it."""
+    async def release(self, description: Description, disk: Disk, *, is_read: bool = False) -> None:
+        """Let go of ``disk``; with its last user it is closed.
+
+        ``is_read``: clients may wait for something of it, and get it, unless that takes too long.
+        """
         key = _key(description)
         used = self._disks[key]
         used.users -= 1
         if used.users:
             return
         del self._disks[key]
-        await disk.quiet()
+        if is_read:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(QUIET_SECONDS):
+                    await disk.quiet()
         await disk.close()
 
     def _made(self, description: Description, cipher: ChunkCipher | None) -> Disk:

@@ -95,6 +95,37 @@ async def test_a_detach_ends_reads_that_wait_for_the_store(world: BlockWorld) ->
         assert await client.is_cut_off()
 
 
+async def test_a_store_that_never_answers_keeps_no_disk_attached(world: BlockWorld) -> None:
+    """Who waits for the answer would keep one of a few connections to the control socket."""
+    await world.attach(DISK)
+    await world.attachments.get("a1").disk.read(8 * MIB, 512)
+    async with reading(world.socket()) as client:
+        world.store.gate.clear()
+        client.send(READ, 0, MIB)
+        async with asyncio.timeout(20):
+            while not world.attachments.get("a1").disk.is_busy:
+                await asyncio.sleep(0.01)
+            assert await world.attachments.detach("a1", force=True) == 1
+        assert await client.is_cut_off()
+    world.store.gate.set()
+
+
+async def test_a_move_to_a_store_that_never_answers_is_given_up(
+    world: BlockWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "OPEN_SECONDS", 0.1)
+    told = (await world.attach(DISK)).description
+    moved = replace(told, store="other", manifest_id=await world.put(DISK, "other"))
+    world.stores["other"].gate.clear()
+    async with asyncio.timeout(20):
+        with pytest.raises(Unavailable, match="other"):
+            await world.attachments.attach(moved, None)
+    world.stores["other"].gate.set()
+    async with reading(world.socket()) as client:
+        assert await client.read(0, 512) == CONTENT[:512]
+    assert (await world.attachments.attach(moved, None)).description == moved
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
