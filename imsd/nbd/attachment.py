@@ -165,9 +165,15 @@ class Attachment:
         return {"attachment": self.description.attachment_id}
 
     async def wait_for_clients(self, seconds: float) -> None:
-        """Until all have left, so long at most."""
+        """Until all have left, so long at most. Who connects meanwhile is one of them."""
+        self._take_waiting()
         if self._clients:
             await asyncio.wait(self._clients, timeout=seconds)
+            self._take_waiting()
+
+    def _take_waiting(self) -> None:
+        if self._listening is not None:
+            self._listening.take_waiting()
 
     async def close(self) -> None:
         """Cut off the clients; the socket is gone."""

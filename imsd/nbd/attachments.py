@@ -198,9 +198,9 @@ class Attachments:
                     f"{clients} clients are connected to {attachment_id}",
                     hint="stop what uses the disk, or detach it by force",
                 )
+            # Nothing is waited for before its socket is closed: somebody might connect.
             if task := self._following.pop(attachment_id, None):
                 task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
             await attachment.close()
             await self._save(attachment)
             try:

@@ -52,6 +52,10 @@ class Listening:
         self._listener = listener
         self._start()
 
+    def take_waiting(self) -> None:
+        """Accept who has connected by now, before the loop comes to it."""
+        self._accept()
+
     def _start(self) -> None:
         if self._listener is not None:
             self._loop.add_reader(self._listener, self._accept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import stat
 from dataclasses import replace
 
@@ -82,6 +83,17 @@ async def test_a_disk_in_use_is_detached_by_force_only(world: BlockWorld) -> Non
         assert await client.read(0, 512) == CONTENT[:512]
         assert await world.attachments.detach("a1", force=True) == 1
         assert await client.is_cut_off()
+
+
+async def test_who_has_just_connected_is_not_cut_off_by_a_detach(world: BlockWorld) -> None:
+    await world.attach(DISK)
+    with socket.socket(socket.AF_UNIX) as connecting:
+        connecting.connect(world.socket())
+        with pytest.raises(FailedPrecondition, match="1 clients"):
+            await world.attachments.detach("a1", force=False)
+        connecting.setblocking(False)
+        greeting = await asyncio.get_running_loop().sock_recv(connecting, 8)
+        assert greeting == b"NBDMAGIC"
 
 
 async def test_a_detach_ends_reads_that_wait_for_the_store(world: BlockWorld) -> None:
