@@ -22,6 +22,9 @@ MAX_ENTRIES = 8192
 MAX_BLOCKS = 32 << 10
 MAX_SECONDS = 600.0
 
+# Traces that are kept when the block server starts, of 128 KiB at most.
+MAX_FILES = 1000
+
 _MAGIC = b"imsd-trace-v1\0\0\0"
 _ENTRY = struct.Struct("<QQ")
 _CHECK_BYTES = 32
@@ -99,8 +102,12 @@ class TraceFiles:
         os.replace(part, path)
 
     def open(self) -> None:
+        """Forget the oldest of very many: there is one for each disk that was ever read here."""
         with suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ours = sorted(self._folder.glob("*.trace"), key=lambda path: path.stat().st_mtime)
+            for path in ours[:-MAX_FILES]:
+                path.unlink()
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{blake3(digest.encode()).hexdigest(16)}.trace"

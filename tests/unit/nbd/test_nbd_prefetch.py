@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,19 @@ def test_a_trace_that_cannot_be_read_is_none(tmp_path: Path, damage: bytes | Non
     (file,) = (tmp_path / "traces").iterdir()
     file.write_bytes(file.read_bytes()[:-1] if damage is None else damage)
     assert list(files.load("b3t:1", 512)) == []
+
+
+def test_the_oldest_of_very_many_traces_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = TraceFiles(tmp_path)
+    for number in range(5):
+        files.save(f"b3t:{number}", [(0, 512)])
+        for path in tmp_path.iterdir():
+            os.utime(path, (0, path.stat().st_mtime_ns // 10**9 - 1000))
+    monkeypatch.setattr("imsd.nbd.access_trace.MAX_FILES", 2)
+    files.open()
+    assert [bool(files.load(f"b3t:{number}", 512)) for number in range(5)] == [False] * 3 + [True] * 2
 
 
 async def test_the_next_attachment_prefetches_in_the_order_of_the_first(unstarted: BlockWorld) -> None:
