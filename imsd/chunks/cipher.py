@@ -18,15 +18,16 @@ from __future__ import annotations
 import hmac
 import os
 import struct
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from blake3 import blake3
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from imsd.contract import Buffer, DataLoss
 
 from .tree_digest import KEYED_PREFIX, parse_digest
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 DATA_KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -69,6 +70,9 @@ class ChunkCipher:
 
     def __init__(self, data_key: bytes, binding: str) -> None:
         """Raises ValueError."""
+        # Loaded here: it takes megabytes, which a daemon without keys does without.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         if len(data_key) != DATA_KEY_BYTES:
             raise ValueError(f"a data key has {DATA_KEY_BYTES} bytes, not {len(data_key)}")
         if not binding:
@@ -159,6 +163,8 @@ class ChunkCipher:
 
 
 def _open_into(key: AESGCM, bound: bytes, sealed: memoryview, content: memoryview) -> bool:
+    from cryptography.exceptions import InvalidTag
+
     if len(sealed) < SEAL_BYTES:
         return False
     try:

@@ -16,9 +16,6 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from imsd.contract import Buffer
 from imsd.formats.writer import Spool
 
@@ -63,6 +60,9 @@ class _Seal:
     """AES-256-GCM with a key of its own. Thread-safe."""
 
     def __init__(self) -> None:
+        # Loaded here: it takes megabytes, which a daemon without keys does without.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         self._key = AESGCM(AESGCM.generate_key(256))
 
     def close(self, key: int, content: Sequence[Buffer]) -> Sequence[Buffer]:
@@ -70,6 +70,8 @@ class _Seal:
         return nonce, self._key.encrypt(nonce, b"".join(content), key.to_bytes(8, "little"))
 
     def open(self, key: int, sealed: bytes) -> bytes | None:
+        from cryptography.exceptions import InvalidTag
+
         try:
             return self._key.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], key.to_bytes(8, "little"))
         except InvalidTag:
