@@ -223,7 +223,7 @@ class Config(BaseSettings):
     decode_threads: int = Field(0, ge=0, le=256)
 
     # Bytes of images in memory, of all jobs together.
-    buffer_bytes: ByteSize = Field(ByteSize(48 * MIB), ge=16 * MIB, le=TIB)
+    buffer_bytes: ByteSize = Field(ByteSize(40 * MIB), ge=16 * MIB, le=TIB)
 
     # How long records of what projects used are kept.
     usage_retention_days: float = Field(400.0, gt=0, le=3660)

@@ -37,6 +37,7 @@ NEEDED: Mapping[str, Mapping[str, Any]] = {
     "DeleteImageTags": {"keys": ["tier"]},
     "ExportImage": {"target": "disks:x", "is_fast": True},
     "GetMember": {"member_project_id": MEMBER},
+    "MoveImage": {"store": "main"},
     "PublishImage": {"product_code": "p"},
     "SetImageTags": {"tags": [{"key": "tier", "value": "web"}]},
     "SetImageVisibility": {"visibility": image_pb2.VISIBILITY_PUBLIC},

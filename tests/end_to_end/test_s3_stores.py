@@ -122,9 +122,9 @@ async def test_a_service_that_breaks_off_now_and_then_does_no_harm(
     async with faulty_way(seaweedfs.port) as way:
         flags = configured(options, tmp_path, endpoint=way.endpoint)
         daemon = await asyncio.to_thread(start_daemon, options=flags)
-        for skip in range(4):
-            way.add(Fault(cut_answer_after=200, skip=10 * skip, times=6))
-            way.add(Fault(cut_request_after=1 * MIB, skip=10 * skip, times=6))
+        for skip in range(6):  # both at once make six faults in a row: less than a request is tried again
+            way.add(Fault(cut_answer_after=200, skip=10 * skip, times=3))
+            way.add(Fault(cut_request_after=1 * MIB, skip=10 * skip, times=3))
         async with connected(daemon) as stubs:
             image = await wire.import_disk(stubs, as_qcow2(tmp_path, disk))
             assert await wire.download(stubs, image.id) == disk

@@ -70,7 +70,7 @@ def test_values_keep_their_types_in_json(tmp_path: Path) -> None:
     values = {row["key"]: row["value"] for row in json.loads(shown.stdout)}
     assert values["listen"] == [f"unix:{tmp_path}/x"]
     assert values["disabled_plugins"] == []
-    assert values["buffer_bytes"] == 48 << 20
+    assert values["buffer_bytes"] == 40 << 20
     assert values["decode_threads"] == 0
     assert values["drain_seconds"] == 30.0
     assert values["socket_mode"] == "0660"

@@ -326,7 +326,7 @@ def test_a_mistake_in_the_section_of_tls_is_named(tmp_path: Path, text: str, sai
 
 
 def test_variables_of_the_clients_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TOKEN", "TOKEN_FILE", "CA_FILE", "CERT", "KEY"):
+    for name in ("TOKEN", "TOKEN_FILE", "CA_FILE", "CERT", "CERT_KEY"):
         monkeypatch.setenv(f"IMSD_{name}", "x")
     assert load_config().config.listen
 

@@ -17,6 +17,7 @@ def test_the_roles_are_those_of_the_tables_and_one_of_ours() -> None:
         "IMS FullAccess": ("Table 8-2", ()),
         "IMS Operator": ("", ()),
         "IMS ReadOnlyAccess": ("Table 8-2", ()),
+        "KMS Administrator": ("contract §12.1", ()),
         "Server Administrator": ("Table 8-1", ("IMS Administrator",)),
         "Tenant Administrator": ("Table 8-1", ()),
     }
