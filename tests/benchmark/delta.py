@@ -9,7 +9,7 @@ import random
 from contextlib import closing
 from pathlib import Path
 
-from tests.benchmark.disks import Disks
+from tests.benchmark.disks import Disks, data_places
 from tests.benchmark.our_daemon import OurDaemon
 from tests.benchmark.relay import Relay
 from tests.benchmark.report import Row, mebibytes
@@ -96,21 +96,10 @@ def _changed(disks: Disks, name: str, run_bytes: int) -> Path:
     path = disks.scratch / f"{name}.raw"
     command("cp", "--sparse=always", disks.first, path)
     chance = random.Random(SEED)
-    places = _data_places(path, run_bytes)
+    places = data_places(path, run_bytes)
     count = int(allocated_bytes(path) * CHANGED_SHARE) // run_bytes
     with path.open("r+b") as file:
         for place in chance.sample(places, count):
             file.seek(place)
             file.write(chance.randbytes(run_bytes))
     return path
-
-
-def _data_places(path: Path, run_bytes: int) -> list[int]:
-    """Places of whole runs, none of them zero."""
-    places = []
-    with path.open("rb") as file:
-        for place in range(0, path.stat().st_size - run_bytes + 1, run_bytes):
-            file.seek(place)
-            if any(file.read(run_bytes)):
-                places.append(place)
-    return places

@@ -123,3 +123,14 @@ def make_crowd(disks: Disks) -> list[Path]:
         else:
             crowd.append(raw)
     return crowd
+
+
+def data_places(path: Path, run_bytes: int) -> list[int]:
+    """Places of whole runs, none of them zero."""
+    places = []
+    with path.open("rb") as file:
+        for place in range(0, path.stat().st_size - run_bytes + 1, run_bytes):
+            file.seek(place)
+            if any(file.read(run_bytes)):
+                places.append(place)
+    return places
