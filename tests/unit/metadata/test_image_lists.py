@@ -164,6 +164,7 @@ WANTED: Mapping[str, Any] = {
     "min_disk_gb": 7,
     "min_ram_mb": 512,
     "family": "windows",
+    "store": "second",
     "enterprise_project_id": "11111111-2222-4333-8444-555555555555",
 }
 
