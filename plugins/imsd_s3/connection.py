@@ -38,6 +38,9 @@ MAX_ANSWER_BYTES: Final = 16 << 20
 # Sent at a time; how fast a body goes is seen after each.
 PIECE_BYTES: Final = 256 << 10
 
+# A closed session leaves it to the loop to let go of its sockets: see "Graceful shutdown" of aiohttp.
+CLOSING_SECONDS: Final = 0.05
+
 # While connections are unused, they are kept so long.
 KEEPALIVE_SECONDS: Final = 20.0
 
@@ -191,15 +194,18 @@ async def opened_connection(options: S3StoreOptions) -> AsyncIterator[Connection
     trusted = await run_blocking(_trusting, authorities)
     timeouts = aiohttp.ClientTimeout(total=None, sock_connect=options.connect_seconds)
     connector = aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=KEEPALIVE_SECONDS)
-    async with aiohttp.ClientSession(
-        connector=connector,
-        timeout=timeouts,
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=["Content-Type"],
-        headers={"User-Agent": "imsd"},
-    ) as session:
-        yield Connection(options, key, session, authorities)
+    try:
+        async with aiohttp.ClientSession(
+            connector=connector,
+            timeout=timeouts,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=["Content-Type"],
+            headers={"User-Agent": "imsd"},
+        ) as session:
+            yield Connection(options, key, session, authorities)
+    finally:
+        await asyncio.sleep(CLOSING_SECONDS)
 
 
 class _Body(Payload):
