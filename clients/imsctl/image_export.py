@@ -12,11 +12,9 @@ import typer
 from imsd.v1 import image_pb2, job_pb2
 
 from . import choice, wording
-from .job_output import print_job
-from .job_watch import start_own_job, watch_own_job
 from .json_fields import job_fields
-from .outage_notes import OutageNotes
 from .output import print_fields, print_json
+from .own_job import run_own_job
 from .session import Session
 
 # Suffixes of objects that say what is wanted.
@@ -67,13 +65,11 @@ async def export_image(session: Session, image: str, target: str, options: Expor
     async with session.connect() as client:
         found = await client.images.resolve(image)
         request.image_id = found.id
-        with session.progress() as view:
-            row = OutageNotes(client, view)
-            job = await start_own_job(client, lambda: client.images.export(request), row)
-            if options.detach:
-                print_job(session, job)
-                return
-            job = await watch_own_job(client, job.id, row, view)
+        job = await run_own_job(
+            session, client, lambda: client.images.export(request), is_detached=options.detach
+        )
+        if job is None:
+            return
     _print_report(session, found, job)
 
 

@@ -11,9 +11,7 @@ from . import choice
 from .image_import import print_images_of
 from .image_request import ImageRequest, start_job
 from .import_options import FileOptions, ImportOptions
-from .job_output import print_job
-from .job_watch import start_own_job, watch_own_job
-from .outage_notes import OutageNotes
+from .own_job import run_own_job
 from .session import Session
 
 
@@ -30,13 +28,9 @@ async def fetch_image(session: Session, what: str, options: ImportOptions) -> No
 
 async def fetch(session: Session, client: ImsClient, request: ImageRequest, options: FileOptions) -> None:
     """Let the daemon fetch what ``request`` names, and print the images, or the job if it goes on alone."""
-    with session.progress() as view:
-        row = OutageNotes(client, view)
-        job = await start_own_job(client, lambda: start_job(client, request), row)
-        if options.detach:
-            print_job(session, job)
-            return
-        job = await watch_own_job(client, job.id, row, view)
+    job = await run_own_job(session, client, lambda: start_job(client, request), is_detached=options.detach)
+    if job is None:
+        return
     await print_images_of(session, client, job, options.request_id)
 
 

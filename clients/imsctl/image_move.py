@@ -12,11 +12,9 @@ from imsd.v1 import image_pb2, job_pb2
 from . import wording
 from .command import command
 from .image_app import ImageArgument, app
-from .job_output import print_job
-from .job_watch import start_own_job, watch_own_job
 from .json_fields import job_fields
-from .outage_notes import OutageNotes
 from .output import print_fields, print_json
+from .own_job import run_own_job
 from .session import Session
 
 
@@ -39,13 +37,9 @@ async def move(
         request = image_pb2.MoveImageRequest(
             image_id=found.id, store=to, request_id=request_id or f"imsctl-{uuid.uuid4()}"
         )
-        with session.progress() as view:
-            row = OutageNotes(client, view)
-            job = await start_own_job(client, lambda: client.images.move(request), row)
-            if detach:
-                print_job(session, job)
-                return
-            job = await watch_own_job(client, job.id, row, view)
+        job = await run_own_job(session, client, lambda: client.images.move(request), is_detached=detach)
+        if job is None:
+            return
     _print_report(session, found, job)
 
 

@@ -11,11 +11,9 @@ from imsd.v1 import job_pb2
 
 from . import wording
 from .command import command
-from .job_output import print_job
-from .job_watch import start_own_job, watch_own_job
 from .json_fields import job_fields
-from .outage_notes import OutageNotes
 from .output import print_json
+from .own_job import run_own_job
 from .session import FAILED, Session
 from .store_app import OptionalStore, app
 
@@ -41,13 +39,11 @@ async def check(
     # A repeated call gets the job of the first.
     request_id = request_id or f"imsctl-{uuid.uuid4()}"
     async with session.connect() as client:
-        with session.progress() as view:
-            row = OutageNotes(client, view)
-            job = await start_own_job(client, lambda: client.stores.check(store, request_id), row)
-            if detach:
-                print_job(session, job)
-                return 0
-            job = await watch_own_job(client, job.id, row, view)
+        job = await run_own_job(
+            session, client, lambda: client.stores.check(store, request_id), is_detached=detach
+        )
+        if job is None:
+            return 0
     report = job.store_report
     if session.is_json:
         print_json(job_fields(job))

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from ims_client import ImsClient
 
-from imsd.v1 import job_pb2
 from imsd.v1 import store_upkeep_pb2 as pb
 
 from .command import command
-from .job_output import print_job
-from .job_watch import start_own_job, watch_own_job
 from .json_fields import job_fields
-from .outage_notes import OutageNotes
 from .output import print_json
+from .own_job import run_own_job
 from .session import FAILED, Session
 from .store_app import OptionalStore, StoreArgument, app
 from .store_upkeep_output import (
@@ -85,7 +80,9 @@ async def scrub(session: Session, store: StoreArgument, options: ScrubOptions) -
     if options.rate:
         request.bytes_per_second = _rate(options.rate)
     async with session.connect() as client:
-        job = await _run(session, client, lambda: client.store_upkeep.scrub(request), options.detach)
+        job = await run_own_job(
+            session, client, lambda: client.store_upkeep.scrub(request), is_detached=options.detach
+        )
         if job is None:
             return 0
         damage = [each async for each in client.store_upkeep.damage(store)]
@@ -121,26 +118,15 @@ async def repack(session: Session, store: StoreArgument, options: RepackOptions)
         request_id=options.request_id or _new_request_id(),
     )
     async with session.connect() as client:
-        job = await _run(session, client, lambda: client.store_upkeep.repack(request), options.detach)
+        job = await run_own_job(
+            session, client, lambda: client.store_upkeep.repack(request), is_detached=options.detach
+        )
     if job is None:
         return
     if session.is_json:
         print_json(job_fields(job))
     else:
         print_repacking(job.repack_report)
-
-
-async def _run(
-    session: Session, client: ImsClient, ask: Callable[[], Awaitable[job_pb2.Job]], is_detached: bool
-) -> job_pb2.Job | None:
-    """The job when it has succeeded; None, and it is printed, when nobody is to wait for that."""
-    with session.progress() as view:
-        row = OutageNotes(client, view)
-        job = await start_own_job(client, ask, row)
-        if not is_detached:
-            return await watch_own_job(client, job.id, row, view)
-    print_job(session, job)
-    return None
 
 
 def _new_request_id() -> str:
