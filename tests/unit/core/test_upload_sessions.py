@@ -205,7 +205,9 @@ async def test_a_writer_that_goes_does_not_wait_for_a_store_that_hangs(
     uploads, upload = await one_that_hangs(runtime, store)
     async with asyncio.timeout(5):
         async with uploads.writing(PROJECT, upload, 0) as session:
-            await send(session, start, 3 * MIB)  # a checkpoint runs
+            await send(session, start, 3 * MIB)
+            while not store.hanging:  # a checkpoint runs
+                await asyncio.sleep(0.01)
         assert await counted(runtime) == 0
         await write_all(uploads, upload, start, 3 * MIB)
 
