@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import uuid
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,6 +12,7 @@ from ims_client import CallFailed, ClientError, ImsClient
 from imsd.v1 import attachment_pb2
 
 from . import wording
+from .attached_use import uses
 from .attachment_json import attachment_fields, uri_of
 from .command import command, group
 from .json_fields import enum_text
@@ -72,7 +72,6 @@ async def attach(session: Session, name_or_id: str) -> None:
     if session.is_json:
         print_json(attachment_fields(made))
         return
-    uri = shlex.quote(uri_of(made))
     print_fields(
         {
             "image": f"{made.image_name} {made.image_id}",
@@ -80,8 +79,7 @@ async def attach(session: Session, name_or_id: str) -> None:
             "state": _state(made),
             "detail": made.detail,
             "socket": made.socket,
-            "look": f"qemu-img info {uri}",
-            "boot": f"qemu-img create -f qcow2 -F raw -b {uri} overlay.qcow2",
+            **uses(image, uri_of(made)),
             "end": f"imsctl image detach {made.id}",
         }
     )

@@ -104,7 +104,7 @@ def test_a_newcomer_attaches_reads_and_detaches(
     assert copied.read_bytes() == DISK
     overlay = tmp_path / "overlay.qcow2"
     told = daemon.imsctl("image", "attach", "disk").stdout
-    command = next(line.split(maxsplit=1)[1] for line in told.splitlines() if line.startswith("boot"))
+    command = next(line.split(maxsplit=1)[1] for line in told.splitlines() if line.startswith("overlay"))
     subprocess.run(command.replace("overlay.qcow2", str(overlay)), shell=True, check=True)
     subprocess.run(["qemu-io", "-c", "write -P 7 1M 64k", str(overlay)], check=True, capture_output=True)
     assert is_same(file, uri)
