@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -231,13 +232,22 @@ class Connection:
     # -- loading -------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Begin to load parts, as many as may be under way."""
+        """Begin to load parts, as many as may be under way; several at a time, if there are several.
+
+        Neighbours are loaded together: what one run of chunks costs hardly depends on its length.
+        """
+        if self._under_way > WINDOW_BYTES // 2:
+            return
+        begun: list[_Part] = []
         while self._parts and (
             not self._under_way or self._under_way + self._parts[0].length <= WINDOW_BYTES
         ):
-            part = self._parts.popleft()
-            self._under_way += part.length
-            self._served.touched(part.start, part.length)
+            begun.append(self._parts.popleft())
+            self._under_way += begun[-1].length
+        for start, length in _joined(begun):
+            self._served.disk.load(start, min(length, WINDOW_BYTES))
+            self._served.touched(start, length)
+        for part in begun:
             self._load(part)
 
     def _load(self, part: _Part) -> None:
@@ -372,3 +382,14 @@ class Connection:
             answer = block_status(head.cookie, told[:1] if head.flags & FLAG_REQ_ONE else told)
         self._ready.append(_Allocation(answer))
         self._has_news.set()
+
+
+def _joined(parts: Sequence[_Part]) -> list[tuple[int, int]]:
+    """(start, length) of the ranges that neighbours among ``parts`` make."""
+    found: list[tuple[int, int]] = []
+    for part in parts:
+        if found and sum(found[-1]) == part.start:
+            found[-1] = (found[-1][0], found[-1][1] + part.length)
+        else:
+            found.append((part.start, part.length))
+    return found

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from imsd.chunks.chunk_reader import ChunkReader
@@ -158,32 +159,35 @@ class Disk:
         places = self._places_asked(start, length)
         if places:
             return places
-        chunks = self._memory.chunks
         loading: dict[asyncio.Future[None], None] = {}
-        missing: list[StoredChunk] = []
         for chunk in self._chunks(start, length):
-            if (self.number, chunk.start) in chunks:
+            if (self.number, chunk.start) in self._memory.chunks:
                 self.stats.memory_hits += 1
             elif future := self._loading.get(chunk.start):
                 loading[future] = None
-            else:
-                missing.append(chunk)
-        self.stats.memory_misses += len(missing)
-        return [*loading, *(self._begin_loading(run) for run in runs(missing))]
+        return [*loading, *self._begin_missing(start, length)]
+
+    def load(self, start: int, length: int) -> None:
+        """Begin to load a range for whoever asks for parts of it next: in runs as long as can be."""
+        places = self._places_asked(start, length)
+        for place in places:
+            # Before those who wait for the same place are told.
+            place.add_done_callback(partial(self._load_known, start, length))
+        if not places:
+            self._begin_missing(start, length)
 
     def load_ahead(self, start: int, length: int) -> None:
-        """As `lacking`, for somebody who does not wait; nothing when others wait for memory."""
+        """As `load`, for somebody who does not wait; nothing when others wait for memory."""
         length = min(length, self.size_bytes - start)
         if length > 0 and not self._store_budget.waiting and not self._memory.pool.budget.waiting:
-            self.lacking(start, length)
+            self.load(start, length)
 
     def at_hand(self, start: int, length: int) -> list[Buffer | int] | None:
         """The range in pieces: bytes, or so many zeros; None when something is lacking."""
         found: list[Buffer | int] = []
         position, end = start, start + length
-        for number in range(start // REGION_BYTES, (end - 1) // REGION_BYTES + 1):
-            if number not in self._regions:
-                return None
+        if not self._knows_places(start, length):
+            return None
         for chunk in self._chunks(start, length):
             first, last = chunk.start, chunk.end
             content = self._memory.chunks.get((self.number, first))
@@ -255,9 +259,12 @@ class Disk:
 
     # -- where chunks are -----------------------------------------------------------------------------------
 
+    def _knows_places(self, start: int, length: int) -> bool:
+        return all(number in self._regions for number in _regions_of(start, length))
+
     def _places_asked(self, start: int, length: int) -> list[asyncio.Task[None]]:
         asked = []
-        for number in range(start // REGION_BYTES, (start + length - 1) // REGION_BYTES + 1):
+        for number in _regions_of(start, length):
             if number in self._regions:
                 self._regions.move_to_end(number)
             else:
@@ -287,7 +294,7 @@ class Disk:
         """Those that touch the range, whose regions are known."""
         end = start + length
         seen = -1
-        for number in range(start // REGION_BYTES, (end - 1) // REGION_BYTES + 1):
+        for number in _regions_of(start, length):
             region = self._regions[number]
             for index in range(bisect_right(region.ends, start), bisect_left(region.starts, end)):
                 chunk = region.chunks[index]
@@ -296,6 +303,21 @@ class Disk:
                     yield chunk
 
     # -- loading --------------------------------------------------------------------------------------------
+
+    def _load_known(self, start: int, length: int, place: asyncio.Future[None]) -> None:
+        """The last place of the range is known, or one failed, of which those hear who wait for it."""
+        if not place.cancelled() and not place.exception() and self._knows_places(start, length):
+            self._begin_missing(start, length)
+
+    def _begin_missing(self, start: int, length: int) -> list[asyncio.Future[None]]:
+        """Begin to load what of the range, whose places are known, is neither there nor being loaded."""
+        missing = [
+            chunk
+            for chunk in self._chunks(start, length)
+            if chunk.start not in self._loading and (self.number, chunk.start) not in self._memory.chunks
+        ]
+        self.stats.memory_misses += len(missing)
+        return [self._begin_loading(run) for run in runs(missing)]
 
     def _begin_loading(self, run: Sequence[StoredChunk]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -378,6 +400,10 @@ def runs(chunks: Sequence[StoredChunk]) -> list[list[StoredChunk]]:
         else:
             found.append([chunk])
     return found
+
+
+def _regions_of(start: int, length: int) -> range:
+    return range(start // REGION_BYTES, (start + length - 1) // REGION_BYTES + 1)
 
 
 def _region(reader: ChunkReader, start: int, length: int) -> Region:
