@@ -311,18 +311,24 @@ class Attachments:
                 await self._save(attachment)
 
     async def _save(self, attachment: Attachment) -> None:
-        """Keep what was recorded, unless a far longer record is there: of a boot, and this was a look."""
+        """Keep what was recorded, unless a record is there that tells more of how the disk is used.
+
+        Far less was touched than by a boot when somebody only looked at the disk, and nearly everything when
+        it was copied; of a boot that a copy follows, the boot was kept before.
+        """
         trace = attachment.trace
         if trace.is_saved or not attachment.has_disk or not attachment.disk.is_open:
             return
         trace.is_saved = True
-        digest = (await attachment.disk.open()).digest
+        reader = await attachment.disk.open()
         entries = list(trace.entries)
-        kept = await run_blocking(self._traces.load, digest, attachment.description.size_bytes)
-        if 2 * covered_bytes(entries) < covered_bytes(kept):
+        kept = await run_blocking(self._traces.load, reader.digest, attachment.description.size_bytes)
+        is_look = 2 * covered_bytes(entries) < covered_bytes(kept)
+        is_copy = 2 * attachment.disk.stats.memory_misses > reader.manifest.chunk_count
+        if is_look or (is_copy and kept):
             return
         try:
-            await run_blocking(self._traces.save, digest, entries)
+            await run_blocking(self._traces.save, reader.digest, entries)
         except OSError as error:
             log.warning("the order of reads cannot be kept", error=str(error))
 

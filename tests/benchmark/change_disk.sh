@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Changes a disk that build_disk.sh made, in place, as an administrator does: mounts it and lets apt work in it.
 #
-# usage: change_disk.sh DISK.raw NUMBER PACKAGE...     NUMBER: which change it is, for what is written by hand
+# usage: change_disk.sh DISK.raw NUMBER LAST PACKAGE...     NUMBER: which change it is, of LAST that will be
 #
-# Root on Debian. Packages are installed, those that have a newer version are upgraded, a log grows and a
-# configuration file is edited; then free blocks are given back, as `discard` in the disk's fstab would.
+# Root on Debian. A share of the packages that have a newer version are upgraded, such that the last change
+# upgrades the last of them; PACKAGEs are installed, a log grows and a configuration file is edited; then free
+# blocks are given back, as `discard` in the disk's fstab would.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
-[ $# -ge 3 ] || { sed -n '4s/^# //p' "$0" >&2; exit 2; }
-disk=$1 number=$2
-shift 2
+[ $# -ge 4 ] || { sed -n '4s/^# //p' "$0" >&2; exit 2; }
+disk=$1 number=$2 last=$3
+shift 3
 
 fail() { echo "change_disk: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail "must be run by root: it mounts the disk"
@@ -49,7 +50,9 @@ chmod 755 "$root/usr/sbin/policy-rc.d"
 inside() { chroot "$root" env DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@" >>"$work/log" 2>&1 </dev/null ||
     { tail -n 20 "$work/log" >&2; fail "$1 failed in the disk; its last lines are above"; }; }
 inside apt-get update
-inside apt-get --yes upgrade
+mapfile -t newer < <(chroot "$root" apt-get --simulate --with-new-pkgs upgrade | awk '/^Inst .* \[/ {print $2}' | sort)
+share=$(((${#newer[@]} + last - number) / (last - number + 1)))
+[ "$share" = 0 ] || inside apt-get --yes --no-install-recommends install "${newer[@]:0:share}"
 inside apt-get --yes --no-install-recommends install "$@"
 inside apt-get clean
 

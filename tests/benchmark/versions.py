@@ -1,7 +1,8 @@
 """What ten successive versions of one disk take: changed in place, and rebuilt from scratch each time.
 
-In place: the disk is mounted, and the package manager installs or upgrades some packages in it; so the next
-version is the same file system with changes. Rebuilt: the same packages are put onto an empty disk each time,
+In place: the disk begins as the distribution was released; then it is mounted, and the package manager
+upgrades a ninth of what has a newer version, and installs a package; so the next version is the same file
+system with changes. Rebuilt: the same packages are put onto an empty disk each time,
 as a pipeline that builds images does; files lie elsewhere then. The peer keeps each version as a compressed
 file.
 """
@@ -39,15 +40,15 @@ def versions(disks: Disks, rounds: int) -> tuple[list[Row], list[Times]]:
 
 
 def changed(number: int) -> Path:
-    """Version ``number``: the one before it, with a package more, its files rewritten and logs grown."""
+    """Version ``number``: the one before it, with packages upgraded, one more, and logs grown."""
     path = CACHE / f"version-{number}-changed.raw"
     if not path.exists():
         partial = path.with_suffix(".partial")
         if number == 0:
-            command(BUILD_DISK, partial, DISK_SIZE, *BEGINNING)
+            command("env", "RELEASE_ONLY=1", BUILD_DISK, partial, DISK_SIZE, *BEGINNING)
         else:
             command("cp", "--sparse=always", changed(number - 1), partial)
-            command(CHANGE_DISK, partial, str(number), ADDED[number - 1])
+            command(CHANGE_DISK, partial, str(number), str(len(ADDED)), ADDED[number - 1])
         partial.rename(path)
     return path
 

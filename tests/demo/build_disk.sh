@@ -2,6 +2,7 @@
 # Builds a bootable Debian 12 disk from packages: one ext4 partition, extlinux, serial console, cloud-init.
 #
 # usage: build_disk.sh OUT.raw SIZE [PACKAGE...]     SIZE as truncate(1) takes it, for example 2G
+#        RELEASE_ONLY=1: packages as they were released, without later updates
 #
 # Root on Debian, with mmdebstrap, e2fsprogs, fdisk, extlinux and syslinux-common. The root file system is
 # made from scratch by apt and dpkg; nothing is taken from an earlier build. The disk appears whole or not
@@ -46,6 +47,15 @@ done
 options=() # how this machine reaches them: proxy, certificates, checks that a snapshot mirror fails
 while IFS= read -r option; do options+=("--aptopt=$option"); done < <(
     apt-config dump | grep -E '^Acquire::(Check-Valid-Until|Check-Date|Retries|https?::[A-Za-z:-]+) "[^"]+";$' || true)
+
+if [ "${RELEASE_ONLY:-}" ]; then
+    pins=$work/pins
+    for archive in updates security; do
+        printf 'Package: *\nPin: release n=%s\nPin-Priority: -1\n\n' "$SUITE-$archive"
+    done >"$pins"
+    options+=("--setup-hook=cp '$pins' \"\$1\"/etc/apt/preferences.d/release-only"
+        '--customize-hook=rm "$1"/etc/apt/preferences.d/release-only')
+fi
 
 packages=$(IFS=,; echo "${BASE[*]}${*:+,}${*}")
 if ! mmdebstrap --mode=root --variant=minbase --include="$packages" \

@@ -122,6 +122,22 @@ async def test_a_look_does_not_replace_the_record_of_a_boot(world: BlockWorld) -
     assert list(traces.load(digest, SIZE)) == boot
 
 
+async def test_a_copy_does_not_replace_the_record_of_a_boot(world: BlockWorld) -> None:
+    manifest_id = await world.put(DISK)
+    attachment = await world.attach_manifest(manifest_id, SIZE)
+    async with reading(world.socket()) as client:
+        for start in (6 * MIB, 0, 3 * MIB):
+            await client.read(start, 4096)
+    boot = list(attachment.trace.entries)
+    digest = (await attachment.disk.open()).digest
+    await world.attachments.detach("a1", force=False)
+    await world.attach_manifest(manifest_id, SIZE)
+    async with reading(world.socket()) as client:
+        await client.read(0, SIZE)
+    await world.attachments.detach("a1", force=False)
+    assert list(TraceFiles(world.folder / "traces").load(digest, SIZE)) == boot
+
+
 async def test_what_is_asked_for_goes_before_what_is_prefetched(world: BlockWorld) -> None:
     attachment = await world.attach(DISK)
     assert attachment.prefetcher is not None
