@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from pathlib import Path
@@ -178,13 +177,6 @@ async def test_a_key_under_which_images_are_says_how_many_are_lost(daemon: Daemo
     assert "pending deletion" in said.stdout
     key = daemon.imsctl_json("key", "undelete", KEY)
     assert (key["state"], key["images"]) == ("disabled", 1)
-
-
-def test_the_process_dumps_no_core_and_nobody_of_its_user_traces_it(daemon: DaemonProcess) -> None:
-    limits = Path(f"/proc/{daemon.pid}/limits").read_text()
-    line = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
-    assert line.split()[4:6] == ["0", "0"]
-    assert os.stat(f"/proc/{daemon.pid}/mem").st_uid == 0
 
 
 async def test_who_may_not_use_keys_encrypts_nothing(daemon: DaemonProcess, stubs: Stubs) -> None:
