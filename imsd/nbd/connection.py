@@ -91,6 +91,7 @@ class _Part:
     start: int
     length: int
     waits_for: int = 0
+    waits_for_places: bool = False
     error: BaseException | None = None
 
 
@@ -253,7 +254,9 @@ class Connection:
     def _load(self, part: _Part) -> None:
         # A long read in one piece is loaded while it is sent.
         length = min(part.length, PART_BYTES)
-        futures = self._served.disk.lacking(part.start, length)
+        disk = self._served.disk
+        part.waits_for_places = not disk.knows_places(part.start, length)
+        futures = disk.lacking(part.start, length)
         part.waits_for = len(futures)
         for future in futures:
             future.add_done_callback(partial(self._loaded, part))
@@ -267,8 +270,8 @@ class Connection:
         part.waits_for -= 1
         if self._is_gone or part.waits_for:
             return
-        if part.error is None:
-            self._load(part)  # the places are known, now the chunks; or they went already
+        if part.error is None and part.waits_for_places:
+            self._load(part)  # now the chunks
         else:
             self._ready.append(part)
             self._has_news.set()

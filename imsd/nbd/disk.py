@@ -1,21 +1,18 @@
 """A stored image as a disk that is read by several clients: loaded once for all, decoded, read ahead.
 
-Where chunks lie on the disk is looked up a region at a time and remembered; chunks are loaded in runs of
-neighbours. Everything here runs on the event loop, but for
-what is given to the decode pool.
+Chunks are loaded in runs of neighbours. Everything here runs on the event loop, but for what is given to the
+decode pool.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_left, bisect_right
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from imsd.chunks.chunk_reader import ChunkReader
 from imsd.chunks.decode_pool import ByteBudget, DecodePool
@@ -23,15 +20,11 @@ from imsd.chunks.manifest_reader import StoredChunk
 from imsd.contract import BlobId, Buffer, DataLoss, ImsError, Unavailable
 from imsd.formats.source import Extent, NeedBytes
 
+from .chunk_places import ChunkPlaces
 from .decoded_chunks import DecodedChunks
 from .decoding import decoded
 
 R = TypeVar("R")
-
-# The places of chunks are looked up for so much of a disk at once, and so many of these are remembered: with
-# chunks of average length that is 27 KiB each.
-REGION_BYTES = 8 << 20
-REGIONS_KEPT = 128
 
 # What is loaded and decoded in one go.
 MAX_RUN_BYTES = 2 << 20
@@ -44,14 +37,6 @@ CLOSE_SECONDS = 5.0
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.1, 2.0
 
 ReaderOpening = Callable[[], Awaitable[ChunkReader]]
-
-
-class Region(NamedTuple):
-    """The chunks that touch a part of a disk, in order, and where they begin and end."""
-
-    starts: list[int]
-    ends: list[int]
-    chunks: list[StoredChunk]
 
 
 @dataclass(slots=True)
@@ -104,8 +89,7 @@ class Disk:
         self._distrust = source.distrust
         self._reader: ChunkReader | None = None
         self._opening: asyncio.Task[ChunkReader] | None = None
-        self._regions: OrderedDict[int, Region] = OrderedDict()
-        self._asked: dict[int, asyncio.Task[None]] = {}  # regions that are looked up
+        self._places = ChunkPlaces(size_bytes, self._looked_up)
         self._loading: dict[int, asyncio.Future[None]] = {}  # by the chunk's start
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -116,7 +100,7 @@ class Disk:
     @property
     def is_busy(self) -> bool:
         """Whether anything is being loaded."""
-        return bool(self._loading or self._asked)
+        return bool(self._loading or self._places.asked)
 
     async def open(self) -> ChunkReader:
         """Once for all who ask. Raises what opening raises, for them all; then it may be tried again."""
@@ -134,21 +118,24 @@ class Disk:
 
     async def quiet(self) -> None:
         """Wait until nothing is being loaded."""
-        while waiting := [*self._loading.values(), *self._asked.values()]:
+        while waiting := [*self._loading.values(), *self._places.asked]:
             await asyncio.wait(waiting)
 
     async def close(self) -> None:
         """End what is under way, without waiting long for it. The disk is not used afterwards."""
-        tasks = [*self._tasks, *self._asked.values(), *([self._opening] if self._opening else [])]
+        tasks = [*self._tasks, *self._places.asked, *([self._opening] if self._opening else [])]
         for task in tasks:
             task.cancel()
-        if (
-            tasks
-        ):  # one that a system call holds, of a file system that does not answer, say, holds nobody else
+        if tasks:
+            # One that a system call holds, of a file system that does not answer, say, holds nobody else.
             await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
         self._memory.chunks.forget_disk(self.number)
 
     # -- reading -----------------------------------------------------------------------------------------
+
+    def knows_places(self, start: int, length: int) -> bool:
+        """Whether it is known where the chunks of the range are."""
+        return self._places.are_known(start, length)
 
     def lacking(self, start: int, length: int) -> Sequence[asyncio.Future[None]]:
         """What a reader of the range waits for; none: `at_hand` has it all.
@@ -156,11 +143,11 @@ class Disk:
         When these are done, others may be lacking: the places of chunks first, then the chunks. One that
         fails raises what the reader is to be told: DataLoss, Unavailable.
         """
-        places = self._places_asked(start, length)
+        places = self._places.ask(start, length)
         if places:
             return places
         loading: dict[asyncio.Future[None], None] = {}
-        for chunk in self._chunks(start, length):
+        for chunk in self._places.chunks(start, length):
             if (self.number, chunk.start) in self._memory.chunks:
                 self.stats.memory_hits += 1
             elif future := self._loading.get(chunk.start):
@@ -169,7 +156,7 @@ class Disk:
 
     def load(self, start: int, length: int) -> None:
         """Begin to load a range for whoever asks for parts of it next: in runs as long as can be."""
-        places = self._places_asked(start, length)
+        places = self._places.ask(start, length)
         for place in places:
             # Before those who wait for the same place are told.
             place.add_done_callback(partial(self._load_known, start, length))
@@ -186,9 +173,9 @@ class Disk:
         """The range in pieces: bytes, or so many zeros; None when something is lacking."""
         found: list[Buffer | int] = []
         position, end = start, start + length
-        if not self._knows_places(start, length):
+        if not self._places.are_known(start, length):
             return None
-        for chunk in self._chunks(start, length):
+        for chunk in self._places.chunks(start, length):
             first, last = chunk.start, chunk.end
             content = self._memory.chunks.get((self.number, first))
             if content is None:
@@ -257,63 +244,30 @@ class Disk:
                 raise
         return await function(*arguments)
 
-    # -- where chunks are -----------------------------------------------------------------------------------
-
-    def _knows_places(self, start: int, length: int) -> bool:
-        return all(number in self._regions for number in _regions_of(start, length))
-
-    def _places_asked(self, start: int, length: int) -> list[asyncio.Task[None]]:
-        asked = []
-        for number in _regions_of(start, length):
-            if number in self._regions:
-                self._regions.move_to_end(number)
-            else:
-                if number not in self._asked:
-                    self._asked[number] = task = asyncio.ensure_future(self._look_up(number))
-                    task.add_done_callback(_retrieved)
-                asked.append(self._asked[number])
-        return asked
-
-    async def _look_up(self, number: int) -> None:
+    async def _looked_up(self, start: int, length: int) -> Sequence[StoredChunk]:
+        """The chunks of a part of the disk. Raises DataLoss, Unavailable."""
         try:
-            self._regions[number] = await self._trusted(self.patiently, self._region, number * REGION_BYTES)
-            while len(self._regions) > REGIONS_KEPT:
-                self._regions.popitem(last=False)
+            return await self._trusted(self.patiently, self._chunks_of, start, length)
         except ImsError as error:
             self.stats.last_error = error.message
             raise
-        finally:
-            del self._asked[number]
 
-    async def _region(self, start: int) -> Region:
+    async def _chunks_of(self, start: int, length: int) -> Sequence[StoredChunk]:
         reader = await self.open()
-        length = min(REGION_BYTES, self.size_bytes - start)
-        return await self._memory.pool.run(_region, reader, start, length)
-
-    def _chunks(self, start: int, length: int) -> Iterable[StoredChunk]:
-        """Those that touch the range, whose regions are known."""
-        end = start + length
-        seen = -1
-        for number in _regions_of(start, length):
-            region = self._regions[number]
-            for index in range(bisect_right(region.ends, start), bisect_left(region.starts, end)):
-                chunk = region.chunks[index]
-                if chunk.start > seen:  # one that crosses a border is in both regions
-                    seen = chunk.start
-                    yield chunk
+        return await self._memory.pool.run(reader.manifest.chunks, start, length)
 
     # -- loading --------------------------------------------------------------------------------------------
 
     def _load_known(self, start: int, length: int, place: asyncio.Future[None]) -> None:
         """The last place of the range is known, or one failed, of which those hear who wait for it."""
-        if not place.cancelled() and not place.exception() and self._knows_places(start, length):
+        if not place.cancelled() and not place.exception() and self._places.are_known(start, length):
             self._begin_missing(start, length)
 
     def _begin_missing(self, start: int, length: int) -> list[asyncio.Future[None]]:
         """Begin to load what of the range, whose places are known, is neither there nor being loaded."""
         missing = [
             chunk
-            for chunk in self._chunks(start, length)
+            for chunk in self._places.chunks(start, length)
             if chunk.start not in self._loading and (self.number, chunk.start) not in self._memory.chunks
         ]
         self.stats.memory_misses += len(missing)
@@ -400,19 +354,3 @@ def runs(chunks: Sequence[StoredChunk]) -> list[list[StoredChunk]]:
         else:
             found.append([chunk])
     return found
-
-
-def _regions_of(start: int, length: int) -> range:
-    return range(start // REGION_BYTES, (start + length - 1) // REGION_BYTES + 1)
-
-
-def _region(reader: ChunkReader, start: int, length: int) -> Region:
-    """In a thread."""
-    found = reader.manifest.chunks(start, length)
-    return Region([chunk.start for chunk in found], [chunk.end for chunk in found], found)
-
-
-def _retrieved(future: asyncio.Future[None]) -> None:
-    """Nobody waits for it: its error is in the counters."""
-    if not future.cancelled():
-        future.exception()
