@@ -8,7 +8,8 @@ from .columns import ID, PROJECT_ID, UtcDateTime, metadata
 
 # An attachment lives longer than its image: its columns say all that the block server is told.
 # host_id: of the state directory whose block server has it. binding: of an encrypted image, whose data key
-# it is sealed with; empty: a plain one.
+# it is sealed with; empty: a plain one. digest: of the disk; empty: of an image that was gone before it was
+# kept.
 attachment = Table(
     "attachment",
     metadata,
@@ -25,6 +26,7 @@ attachment = Table(
     Column("host", String(255), nullable=False),
     Column("is_detaching", Boolean, nullable=False, server_default=false()),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("digest", String(80), nullable=False, server_default=""),
     Index(None, "project_id", "created_at", "id"),
     Index(None, "host_id", "id"),
 )

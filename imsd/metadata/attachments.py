@@ -29,6 +29,7 @@ class AttachmentRecord:
     store: str
     manifest_id: str
     size_bytes: int
+    digest: str
     binding: str = ""
     host_id: str
     host: str

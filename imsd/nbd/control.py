@@ -10,6 +10,7 @@ import os
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from imsd.contract import FailedPrecondition, ImsError, InvalidRequest
 from .access_trace import are_entries
 from .attachment import Attachment
 from .attachments import Attachments
-from .description import described
+from .description import Description, described
 from .listening import Listening
 
 log = structlog.get_logger(__name__)
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_LINE_BYTES = 64 << 10
 MAX_CONNECTIONS = 32
 SOCKET_MODE = 0o600
@@ -37,12 +38,12 @@ MAX_ENTRIES = 2000
 
 Answer = dict[str, Any]
 
-_DESCRIPTION = ("attachment_id", "export_name", "store", "manifest_id", "size_bytes", "binding", "data_key")
+_DESCRIPTION = tuple(field.name for field in fields(Description))
 
 # The fields that each operation takes.
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "hello": (),
-    "attach": _DESCRIPTION,
+    "attach": (*_DESCRIPTION, "data_key"),
     "detach": ("attachment_id", "force"),
     "list": ("after", "page_size"),
     "status": ("attachment_id",),
@@ -231,6 +232,7 @@ def _shown(attachment: Attachment) -> Answer:
         "store": description.store,
         "manifest_id": description.manifest_id,
         "size_bytes": description.size_bytes,
+        "digest": description.digest,
         "is_encrypted": description.is_encrypted,
         "socket": attachment.socket_path,
         "state": attachment.state.value,

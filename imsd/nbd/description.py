@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _MANIFEST_ID = re.compile(r"[0-9a-f]{32}\Z")
 _STORE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_DIGEST = re.compile(r"b3[tk]:[0-9a-f]{64}\Z")
 _BINDING = re.compile(r"[A-Za-z0-9_-]{0,64}\Z")
 
 MAX_NAME_BYTES = 255
@@ -28,13 +29,14 @@ MAX_SIZE_BYTES = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """``binding``: of an encrypted image its id, else empty. ``size_bytes``: of the disk."""
+    """``binding``: of an encrypted image its id, else empty. ``size_bytes``, ``digest``: of the disk."""
 
     attachment_id: str
     export_name: str
     store: str
     manifest_id: str
     size_bytes: int
+    digest: str
     binding: str = ""
 
     @property
@@ -58,6 +60,7 @@ def described(values: Mapping[str, Any]) -> Description:
         ("attachment_id", _ID),
         ("store", _STORE),
         ("manifest_id", _MANIFEST_ID),
+        ("digest", _DIGEST),
         ("binding", _BINDING),
     )
     for name, pattern in patterns:
@@ -112,10 +115,16 @@ class DescriptionFiles:
         self._sync()
 
     def load(self) -> Iterator[Description]:
-        """All; what is no description is named in the log and left. Raises OSError."""
+        """All; what is no description is named in the log and left. Raises OSError.
+
+        Without a digest they are of an earlier release: they are removed, and the daemon attaches again.
+        """
         for path in sorted(self._folder.glob("*.json")):
             try:
                 values = json.loads(path.read_bytes())
+                if isinstance(values, dict) and "digest" not in values:
+                    path.unlink()
+                    raise ValueError("it has no digest, and waits for the daemon to attach it again")
                 found = described(values if isinstance(values, dict) else {})
                 if found.attachment_id != path.stem:
                     raise ValueError("it is of another attachment")

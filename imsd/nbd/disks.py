@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from imsd.chunks.chunk_reader import ChunkReader, open_chunk_reader
@@ -24,8 +24,6 @@ DISTRUST_SECONDS = 60.0
 
 # How long a disk that was moved waits for those who read in its old place: less than a daemon for its answer.
 QUIET_SECONDS = 30.0
-
-_Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Disks:
         self.memory = memory
         self._stores = stores
         self._fetched = fetched
-        self._disks: dict[_Key, _Used] = {}
+        self._disks: dict[Description, _Used] = {}
         self._budgets: dict[str, ByteBudget] = {}
         self._numbers = count()
         self._distrusting = asyncio.Lock()
@@ -100,7 +98,7 @@ class Disks:
             counted = CountedStore(store, self._fetched if is_kept else None, stats)
             opening = open_chunk_reader(counted, description.manifest_id, pool, cipher=cipher)
             async with opening as reader:
-                _check_size(reader, description)
+                _require_described(reader, description)
             return reader  # it holds nothing that would have to be closed
 
         manifest = (content_blob(description.manifest_id), locations_blob(description.manifest_id))
@@ -127,11 +125,14 @@ class Disks:
         return any(was_kept) or any(before.get(blob, 0.0) > since for blob in blobs)
 
 
-def _key(description: Description) -> _Key:
-    return description.store, description.manifest_id, description.binding
+def _key(description: Description) -> Description:
+    """All that a disk is opened by: who claims something else of its manifest is not given an open one."""
+    return replace(description, attachment_id="", export_name="")
 
 
-def _check_size(reader: ChunkReader, description: Description) -> None:
+def _require_described(reader: ChunkReader, description: Description) -> None:
+    """Raises DataLoss: the manifest is that of another disk; FailedPrecondition."""
+    reader.require_digest(description.digest)
     if reader.size_bytes != description.size_bytes:
         raise FailedPrecondition(
             f"the disk has {reader.size_bytes} bytes, not {description.size_bytes}",

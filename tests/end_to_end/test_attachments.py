@@ -332,7 +332,8 @@ def test_what_no_row_is_of_is_taken_from_the_block_server(
     made = attached(daemon, file)
     daemon.stop()
     known = server.call("status", attachment_id=made["id"])
-    description = {name: known[name] for name in ("export_name", "store", "manifest_id", "size_bytes")}
+    fields = ("export_name", "store", "manifest_id", "size_bytes", "digest")
+    description = {name: known[name] for name in fields}
     assert server.call("attach", attachment_id="stray", **description)["ok"]
     daemon.start()
     until(lambda: os.listdir(server.sockets) == [f"{made['id']}.sock"], "the stray one stays")

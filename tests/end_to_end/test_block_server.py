@@ -121,24 +121,25 @@ def server() -> Iterator[Server]:
     assert '"exception"' not in log
 
 
-async def put(server: Server, cipher: ChunkCipher | None = None) -> str:
-    """The manifest that the disk becomes in the store of ``server``."""
+async def put(server: Server, cipher: ChunkCipher | None = None) -> tuple[str, str]:
+    """The manifest that the disk becomes in the store of ``server``, and its digest."""
     pool = DecodePool(2)
     try:
         async with open_local_store(LocalStoreOptions(path=server.state_dir / "store")) as store:
-            _, written = await World(pool, store, cipher=cipher).store_disk(DISK)
-            return written.manifest_id
+            result, written = await World(pool, store, cipher=cipher).store_disk(DISK)
+            return written.manifest_id, result.digest
     finally:
         pool.close()
 
 
-def told(manifest_id: str, attachment_id: str = "a1") -> dict[str, Any]:
+def told(stored: tuple[str, str], attachment_id: str = "a1") -> dict[str, Any]:
     return {
         "attachment_id": attachment_id,
         "export_name": "disk",
         "store": "main",
-        "manifest_id": manifest_id,
+        "manifest_id": stored[0],
         "size_bytes": SIZE,
+        "digest": stored[1],
     }
 
 

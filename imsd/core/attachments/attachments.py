@@ -169,6 +169,7 @@ class Attachments:
             store=image.store,
             manifest_id=image.manifest_id,
             size_bytes=image.virtual_size,
+            digest=image.digest,
             binding=image.id if image.key_id else "",
             host_id=self._host.id,
             host=self._host.name,

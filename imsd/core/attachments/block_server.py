@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 Answer = dict[str, Any]
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAX_LINE_BYTES: Final = 64 << 10
 
 # An answer may wait for a store, and for those who read where a disk lay before.
@@ -213,7 +213,12 @@ class BlockServer:
 
     def _require_ours(self, hello: Answer) -> None:
         if hello.get("version") != PROTOCOL_VERSION:
-            raise unavailable(f"the one that runs speaks version {hello.get('version')} of the protocol")
+            raise Unavailable(
+                f"the block server that runs speaks version {hello.get('version')} of the protocol, and this "
+                f"daemon version {PROTOCOL_VERSION}",
+                reason=UNAVAILABLE,
+                hint="end it, or `systemctl restart imsd-nbd`: clients that reconnect go on",
+            )
         if hello.get("state_dir") != str(self.place.state):
             raise Unavailable(
                 f"the block server at {self.place.control_socket} serves another state directory, "

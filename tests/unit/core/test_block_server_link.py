@@ -18,7 +18,7 @@ from imsd.core.attachments.block_server import UNAVAILABLE, BlockServer, BlockSe
 from imsd.nbd.control import MAX_CONNECTIONS
 
 STATE = Path("/var/lib/imsd/nbd")
-HELLO = {"ok": True, "version": 1, "state_dir": str(STATE), "instance": "1"}
+HELLO = {"ok": True, "version": 2, "state_dir": str(STATE), "instance": "1"}
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -68,10 +68,10 @@ def line(**fields: object) -> bytes:
         b"[1]\n",
         b"\xff\xfe\n",
         b'{"ok": true}\n',
-        b'{"ok": true, "version": 2}\n',
+        b'{"ok": true, "version": 1}\n',
         b'{"ok": false}\n',
         b'{"ok": false, "error": "no"}\n',
-        b'{"ok": true, "version": 1, "state_dir": "/elsewhere"}\n',
+        b'{"ok": true, "version": 2, "state_dir": "/elsewhere"}\n',
         b"x" * (200 << 10) + b"\n",
     ],
 )

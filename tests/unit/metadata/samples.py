@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from imsd.chunks.index import Codec, Holder, HolderKind, IndexedChunk, Location
 from imsd.metadata import jobs, uploads
+from imsd.metadata.attachments import AttachmentRecord
 from imsd.metadata.database import Database
 from imsd.metadata.records import (
     ImageRecord,
@@ -24,6 +25,7 @@ from imsd.metadata.records import (
 )
 
 START = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
+HOST = str(uuid.uuid4())  # of attachments
 
 
 def clock() -> datetime:
@@ -75,6 +77,24 @@ def an_upload(**values: Any) -> UploadRecord:
         "expires_at": at(3600),
     }
     return UploadRecord(**(given | values))
+
+
+def an_attachment(**values: Any) -> AttachmentRecord:
+    given: dict[str, Any] = {
+        "id": new_id(),
+        "project_id": "blue",
+        "image_id": new_id(),
+        "image_name": "disk",
+        "export_name": "disk",
+        "store": "main",
+        "manifest_id": pack_id(1),
+        "size_bytes": 1 << 20,
+        "digest": "b3t:" + "5" * 64,
+        "host_id": HOST,
+        "host": "here",
+        "created_at": at(0),
+    }
+    return AttachmentRecord(**(given | values))
 
 
 async def claimed(c: AsyncConnection, record: JobRecord, owner: str = "me") -> JobRecord:

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import NotFound
 from imsd.metadata import attachments, chunk_index
-from imsd.metadata.attachments import AttachmentRecord, MovedImage
+from imsd.metadata.attachments import MovedImage
 from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.database import Database
 from imsd.metadata.images import insert_image
 from imsd.metadata.records import ImageStatus
-from tests.unit.metadata.samples import an_image, at, clock, count, job_holder, new_id, pack_id
-
-HOST = new_id()
-
-
-def an_attachment(**values: Any) -> AttachmentRecord:
-    usual: dict[str, Any] = {
-        "id": new_id(),
-        "project_id": "blue",
-        "image_id": new_id(),
-        "image_name": "disk",
-        "export_name": "disk",
-        "store": "main",
-        "manifest_id": pack_id(1),
-        "size_bytes": 1 << 20,
-        "host_id": HOST,
-        "host": "here",
-        "created_at": at(0),
-    }
-    return AttachmentRecord(**usual | values)
+from tests.unit.metadata.samples import (
+    HOST,
+    an_attachment,
+    an_image,
+    at,
+    clock,
+    count,
+    job_holder,
+    new_id,
+    pack_id,
+)
 
 
 async def live_manifest(database: Database, manifest_id: str, store: str = "main") -> str:

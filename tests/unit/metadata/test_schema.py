@@ -4,22 +4,25 @@ import asyncio
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import delete, make_url, text
+from sqlalchemy import delete, insert, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from imsd.contract import FailedPrecondition
-from imsd.metadata import identity, images, jobs, migrations, schema, uploads
+from imsd.metadata import attachments, identity, images, jobs, migrations, schema, uploads
 from imsd.metadata.chunk_index import SqlChunkIndex
 from imsd.metadata.connection import UnbrokenConnection
 from imsd.metadata.database import Database, open_database
 from imsd.metadata.engine import migrating_engine
+from imsd.metadata.rows import to_row
 from imsd.metadata.tables import metadata
 from tests.unit.metadata.samples import (
     a_job,
+    an_attachment,
     an_image,
     an_upload,
     at,
@@ -96,6 +99,21 @@ async def test_chunks_are_known_to_the_store_of_their_pack_after_an_upgrade(data
         for number, store in ((901, "main"), (902, "second")):
             expected = {chunk.digest: chunk.location for chunk in chunks_of(pack_id(number), number)}
             assert await index.find(job, store, "lab", wanted) == expected
+
+
+async def test_attachments_know_the_digests_of_their_images_after_an_upgrade(database_url: str) -> None:
+    image = an_image(digest="b3t:" + "7" * 64)
+    kept, orphan = an_attachment(image_id=image.id), an_attachment()
+    async with open_database(database_url) as database, database.transaction() as c:
+        await c.execute(delete(metadata.tables["image"]))
+        await images.insert_image(c, image)
+        for record in (kept, orphan):
+            await c.execute(insert(metadata.tables["attachment"]).values(to_row(record)))
+    await go_back(database_url, "0018")
+    async with open_database(database_url) as database, database.transaction() as c:
+        assert await c.run_sync(migrations.differences) == []
+        for record, digest_then in ((kept, image.digest), (orphan, "")):
+            assert await attachments.get_attachment(c, record.id) == replace(record, digest=digest_then)
 
 
 async def go_back(url: str, revision: str) -> None:

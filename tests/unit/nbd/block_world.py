@@ -13,6 +13,7 @@ from pathlib import Path
 
 from imsd.chunks.cipher import ChunkCipher
 from imsd.chunks.decode_pool import DecodePool
+from imsd.chunks.index import content_blob, locations_blob
 from imsd.contract import BlobId, BlobStore, ByteRange, Ingest, NotFound, StoredBlob, StoreUsage, Unavailable
 from imsd.nbd.access_trace import TraceFiles
 from imsd.nbd.attachment import Attachment, SocketRules
@@ -25,6 +26,7 @@ from imsd.nbd.disks import Disks, StoreAccess
 from imsd.nbd.stored_bytes import StoredBytes
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.chunks.ingest_world import MIB, SparseDisk, World, noise, text
+from tests.unit.chunks.stored_disk import get, put
 
 DATA_KEY = bytes(range(32))
 IMAGE_ID = "6a0b9f54-3d0f-4b6e-9d8e-0d9c3f2b1a00"
@@ -91,6 +93,7 @@ class BlockWorld:
     store_wait_seconds: float = 20.0
     max_clients: int = 64
     max_attachments: int = 20
+    digests: dict[str, str] = field(default_factory=dict)  # of what was put, by manifest
 
     def __post_init__(self) -> None:
         for name in ("main", "other"):
@@ -105,8 +108,29 @@ class BlockWorld:
 
     async def put(self, disk: SparseDisk, store: str = "main", cipher: ChunkCipher | None = None) -> str:
         """The manifest that ``disk`` becomes."""
-        _, written = await replace(self.worlds[store], cipher=cipher).store_disk(disk)
+        result, written = await replace(self.worlds[store], cipher=cipher).store_disk(disk)
+        self.digests[written.manifest_id] = result.digest
         return written.manifest_id
+
+    async def supplant(self, manifest_id: str, by: str, store: str = "main") -> None:
+        """Who can write to the store puts the manifest ``by`` in the place of another."""
+        kept = self.stores[store].inner
+        for part in (content_blob, locations_blob):
+            await put(kept, part(manifest_id), await get(kept, part(by)))
+
+    def description(
+        self,
+        manifest_id: str,
+        size_bytes: int,
+        attachment_id: str = "a1",
+        *,
+        cipher: ChunkCipher | None = None,
+        store: str = "main",
+    ) -> Description:
+        """Of what was `put`."""
+        binding = cipher.binding if cipher else ""
+        digest = self.digests[manifest_id]
+        return Description(attachment_id, "disk", store, manifest_id, size_bytes, digest, binding)
 
     async def start(self) -> None:
         (self.folder / "nbd").mkdir(exist_ok=True)
@@ -144,7 +168,7 @@ class BlockWorld:
         """Store ``disk`` and attach it."""
         manifest_id = await self.put(disk, store, cipher)
         return await self.attachments.attach(
-            description(manifest_id, disk.size_bytes, attachment_id, cipher=cipher, store=store), cipher
+            self.description(manifest_id, disk.size_bytes, attachment_id, cipher=cipher, store=store), cipher
         )
 
     async def attach_manifest(
@@ -152,7 +176,7 @@ class BlockWorld:
     ) -> Attachment:
         """Attach what is stored already, without encryption."""
         return await self.attachments.attach(
-            description(manifest_id, size_bytes, attachment_id, store=store), None
+            self.description(manifest_id, size_bytes, attachment_id, store=store), None
         )
 
     def cache_files(self) -> list[bytes]:
@@ -161,18 +185,6 @@ class BlockWorld:
 
     def socket(self, attachment_id: str = "a1") -> str:
         return self.attachments.get(attachment_id).socket_path
-
-
-def description(
-    manifest_id: str,
-    size_bytes: int,
-    attachment_id: str = "a1",
-    *,
-    cipher: ChunkCipher | None = None,
-    store: str = "main",
-) -> Description:
-    binding = cipher.binding if cipher else ""
-    return Description(attachment_id, "disk", store, manifest_id, size_bytes, binding)
 
 
 @cache

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
 import stat
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -20,7 +21,7 @@ from imsd.contract import (
     NotFound,
     Unavailable,
 )
-from imsd.nbd import attachments
+from imsd.nbd import attachments, disks
 from imsd.nbd.attachment import State
 from tests.unit.chunks.ingest_world import MIB, SparseDisk, noise
 from tests.unit.chunks.stored_disk import get, put
@@ -28,7 +29,6 @@ from tests.unit.nbd.block_world import (
     DATA_KEY,
     BlockWorld,
     cipher,
-    description,
     mixed_disk,
     started,
 )
@@ -37,11 +37,17 @@ from tests.unit.nbd.raw_client import READ, connected, reading
 DISK = mixed_disk()
 CONTENT = DISK.content()
 SIZE = len(CONTENT)
+NO_DIGEST = "b3t:" + "0" * 64
+OTHER = SparseDisk(SIZE, {0: noise(99, MIB)})
 
 
 async def until_ready(world: BlockWorld, attachment_id: str = "a1") -> None:
+    await until_it_is(State.READY, world, attachment_id)
+
+
+async def until_it_is(state: State, world: BlockWorld, attachment_id: str = "a1") -> None:
     async with asyncio.timeout(30):
-        while world.attachments.get(attachment_id).state is not State.READY:
+        while world.attachments.get(attachment_id).state is not state:
             await asyncio.sleep(0.01)
 
 
@@ -54,14 +60,15 @@ async def test_an_attach_that_is_repeated_changes_nothing(world: BlockWorld) -> 
 
 
 async def test_many_attaches_at_once_make_one(world: BlockWorld) -> None:
-    told = description(await world.put(DISK), SIZE)
+    told = world.description(await world.put(DISK), SIZE)
     made = await asyncio.gather(*(world.attachments.attach(told, None) for _ in range(10)))
     assert len({id(attachment) for attachment in made}) == 1
 
 
 async def test_another_disk_under_a_known_id_is_a_conflict(world: BlockWorld) -> None:
     attachment = await world.attach(DISK)
-    for change in ({"size_bytes": SIZE + 512}, {"export_name": "other"}, {"binding": "x"}):
+    changes = ({"size_bytes": SIZE + 512}, {"export_name": "other"}, {"binding": "x"}, {"digest": NO_DIGEST})
+    for change in changes:
         with pytest.raises(Conflict):
             await world.attachments.attach(replace(attachment.description, **change), None)
 
@@ -144,12 +151,13 @@ async def test_a_move_to_a_store_that_never_answers_is_given_up(
         ({"store": "nowhere"}, NotFound),
         ({"manifest_id": "0" * 32}, DataLoss),
         ({"size_bytes": 4096}, FailedPrecondition),
+        ({"digest": NO_DIGEST}, DataLoss),
     ],
 )
 async def test_what_cannot_be_served_is_refused_and_leaves_nothing(
     world: BlockWorld, change: dict[str, object], error: type[Exception]
 ) -> None:
-    told = replace(description(await world.put(DISK), SIZE), **change)  # type: ignore[arg-type]
+    told = replace(world.description(await world.put(DISK), SIZE), **change)  # type: ignore[arg-type]
     with pytest.raises(error):
         await world.attachments.attach(told, None)
     assert world.attachments.page("", 10) == []
@@ -161,18 +169,18 @@ async def test_a_wrong_key_or_none_is_refused(world: BlockWorld) -> None:
     key = cipher()
     manifest_id = await world.put(DISK, cipher=key)
     with pytest.raises(DataLoss):
-        await world.attachments.attach(description(manifest_id, SIZE), None)
+        await world.attachments.attach(world.description(manifest_id, SIZE), None)
     other = type(key)(bytes(32), key.binding)
     with pytest.raises(DataLoss) as refused:
-        await world.attachments.attach(description(manifest_id, SIZE, cipher=other), other)
+        await world.attachments.attach(world.description(manifest_id, SIZE, cipher=other), other)
     assert refused.value.reason == "KEY_MISMATCH"
     plain = await world.put(DISK)
     with pytest.raises(DataLoss):
-        await world.attachments.attach(description(plain, SIZE, cipher=key), key)
+        await world.attachments.attach(world.description(plain, SIZE, cipher=key), key)
 
 
 async def test_a_path_that_is_too_long_for_a_socket_is_refused(world: BlockWorld) -> None:
-    told = description(await world.put(DISK), SIZE, "i" * 64)
+    told = world.description(await world.put(DISK), SIZE, "i" * 64)
     world.attachments._rules = replace(
         world.attachments._rules,
         sockets=replace(world.attachments._rules.sockets, folder=world.folder / ("f" * 60)),
@@ -253,16 +261,14 @@ async def test_a_disk_whose_manifest_is_gone_after_a_restart_has_failed(world: B
     blob = f"manifests/{attachment.description.manifest_id}/content"
     await world.store.delete(blob)  # type: ignore[arg-type]
     await world.restart()
-    async with asyncio.timeout(30):
-        while world.attachments.get("a1").state is not State.FAILED:
-            await asyncio.sleep(0.01)
+    await until_it_is(State.FAILED, world)
     assert "missing" in world.attachments.get("a1").failure
     async with connected(world.socket()) as client:
         await client.go()
         assert (await client.ask(READ, 0, 4096)).error == 5
 
 
-@pytest.mark.parametrize("left", [b"", b"{", b"[]", b'{"attachment_id": "a1"}', b"\xff\xfe"])
+@pytest.mark.parametrize("left", [b"", b"{", b"[]", b'{"digest": "a1"}', b"\xff\xfe"])
 async def test_a_description_that_is_none_keeps_nothing_else_from_coming_back(
     world: BlockWorld, left: bytes
 ) -> None:
@@ -293,10 +299,13 @@ async def test_a_disk_moves_to_another_store_under_its_clients(world: BlockWorld
 async def test_a_move_to_another_disk_is_refused(world: BlockWorld) -> None:
     attachment = await world.attach(DISK)
     other = await world.put(mixed_disk(SIZE), "other")
-    different = await world.put(SparseDisk(SIZE, {0: noise(99, MIB)}))
+    different = await world.put(OTHER)
     assert other != different
+    claimed = replace(attachment.description, manifest_id=different)
+    with pytest.raises(DataLoss, match="that of a disk"):
+        await world.attachments.attach(claimed, None)
     with pytest.raises(Conflict):
-        await world.attachments.attach(replace(attachment.description, manifest_id=different), None)
+        await world.attachments.attach(replace(claimed, digest=world.digests[different]), None)
     async with reading(world.socket()) as client:
         assert await client.read(0, SIZE) == CONTENT
 
@@ -313,9 +322,7 @@ async def test_a_disk_that_has_failed_is_served_when_it_is_attached_again_and_it
     for blob in kept:
         await world.store.inner.delete(blob)
     await world.start()
-    async with asyncio.timeout(30):
-        while world.attachments.get("a1").state is not State.FAILED:
-            await asyncio.sleep(0.01)
+    await until_it_is(State.FAILED, world)
     with pytest.raises(DataLoss):
         await world.attachments.attach(told, None)
     for blob, content in kept.items():
@@ -331,3 +338,64 @@ async def test_one_whose_socket_cannot_be_made_is_not_there_after_a_restart(worl
     with pytest.raises(Unavailable, match="socket"):
         await world.attach(DISK)
     assert os.listdir(world.folder / "attachments") == []
+
+
+async def test_what_another_manifest_has_supplanted_is_not_served_until_it_is_back(
+    world: BlockWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disks, "DISTRUST_SECONDS", 0.0)
+    told = (await world.attach(DISK)).description
+    sound = (await world.attach(DISK, "a2")).description
+    await world.stop()
+    shutil.rmtree(world.folder / "cache")
+    kept = await world.put(DISK)
+    await world.supplant(told.manifest_id, by=await world.put(OTHER))
+    await world.start()
+    await until_it_is(State.FAILED, world)
+    assert f"not {told.digest}" in world.attachments.get("a1").failure
+    async with connected(world.socket()) as client:
+        await client.go()
+        assert (await client.ask(READ, 0, 4096)).error == 5
+    with pytest.raises(DataLoss, match="that of a disk"):
+        await world.attachments.attach(told, None)
+    await until_it_is(State.READY, world, "a2")
+    assert (await world.attachments.attach(sound, None)).state is State.READY
+    async with reading(world.socket("a2")) as client:
+        assert await client.read(0, SIZE) == CONTENT
+    moved = replace(told, manifest_id=kept)
+    assert (await world.attachments.attach(moved, None)).state is State.READY
+    async with reading(world.socket()) as client:
+        assert await client.read(0, SIZE) == CONTENT
+
+
+async def test_an_older_manifest_of_an_encrypted_image_is_not_served(world: BlockWorld) -> None:
+    told = (await world.attach(DISK, cipher=cipher())).description
+    older = await world.put(OTHER, cipher=cipher())
+    assert told.digest.startswith("b3k:")
+    await world.stop()
+    shutil.rmtree(world.folder / "cache")
+    await world.supplant(told.manifest_id, by=older)
+    await world.start()
+    with pytest.raises(DataLoss, match=f"not {told.digest}"):
+        await world.attachments.attach(told, cipher())
+    assert world.attachments.get("a1").state is State.WAITING_FOR_KEY
+
+
+async def test_who_claims_another_disk_of_a_manifest_is_refused_though_it_is_open(world: BlockWorld) -> None:
+    told = (await world.attach(DISK)).description
+    for change, error in (({"digest": NO_DIGEST}, DataLoss), ({"size_bytes": 4096}, FailedPrecondition)):
+        with pytest.raises(error):
+            await world.attachments.attach(replace(told, attachment_id="a2", **change), None)
+    again = await world.attachments.attach(replace(told, attachment_id="a3", export_name="x"), None)
+    assert again.disk is world.attachments.get("a1").disk
+
+
+async def test_a_description_of_an_earlier_release_is_forgotten(world: BlockWorld) -> None:
+    told = (await world.attach(DISK)).description
+    await world.attach(DISK, "a2")
+    file = world.folder / "attachments" / "a1.json"
+    file.write_text(json.dumps({name: value for name, value in asdict(told).items() if name != "digest"}))
+    await world.restart()
+    assert [each.description.attachment_id for each in world.attachments.page("", 10)] == ["a2"]
+    assert not file.exists()
+    assert (await world.attachments.attach(told, None)).state is State.READY

@@ -64,14 +64,14 @@ async def caller(path: str) -> AsyncIterator[Caller]:
 
 
 async def told(world: BlockWorld, attachment_id: str = "a1", **changes: Any) -> dict[str, Any]:
-    fields = {
+    fields: dict[str, Any] = {
         "attachment_id": attachment_id,
         "export_name": "disk",
         "store": "main",
         "manifest_id": await world.put(DISK),
         "size_bytes": SIZE,
-    }
-    return fields | changes
+    } | changes
+    return {"digest": world.digests.get(fields["manifest_id"])} | fields
 
 
 async def test_only_its_owner_may_use_it(path: str) -> None:
@@ -80,7 +80,7 @@ async def test_only_its_owner_may_use_it(path: str) -> None:
 
 async def test_hello_tells_version_and_instance(caller: Caller) -> None:
     answer = await caller.ask("hello", id="x-1")
-    assert (answer["ok"], answer["version"], answer["release"], answer["id"]) == (True, 1, "1.2.3", "x-1")
+    assert (answer["ok"], answer["version"], answer["release"], answer["id"]) == (True, 2, "1.2.3", "x-1")
     assert answer["instance"] == (await caller.ask("hello"))["instance"]
     assert answer["pid"] == os.getpid()
 
@@ -182,6 +182,11 @@ async def test_the_trace_goes_out_and_another_comes_in(world: BlockWorld, caller
         ("size_bytes", 1 << 61),
         ("size_bytes", "5"),
         ("size_bytes", True),
+        ("digest", "b3t:"),
+        ("digest", "sha256:" + "0" * 64),
+        ("digest", "b3t:" + "F" * 64),
+        ("digest", "b3t:" + "f" * 65),
+        ("digest", 5),
         ("binding", "../x"),
         ("colour", "red"),
     ],
@@ -192,7 +197,9 @@ async def test_a_wrong_field_is_named(world: BlockWorld, caller: Caller, field: 
     assert answer["error"]["field"] == field
 
 
-@pytest.mark.parametrize("field", ["attachment_id", "export_name", "store", "manifest_id", "size_bytes"])
+@pytest.mark.parametrize(
+    "field", ["attachment_id", "export_name", "store", "manifest_id", "size_bytes", "digest"]
+)
 async def test_a_missing_field_is_named(world: BlockWorld, caller: Caller, field: str) -> None:
     fields = await told(world)
     del fields[field]
