@@ -51,19 +51,28 @@ MAX_RECORD_BYTES = 256 << 10
 # What a file counts at least, so that many small ones are few enough to be remembered.
 LEAST_FILE_BYTES = 64 << 10
 
+# Of so many records the places are kept in memory, 170 bytes each: 17 MiB. With 128 to 256 KiB a record that
+# is 12 to 25 GiB, those of the blobs that were used last. Heads of records of others are read again when they
+# are needed, some 256 to 512 of a whole pack.
+MAX_RECORDS = 100_000
+
 # After the disk failed, it is left alone for so long.
 PAUSE_SECONDS = 30.0
 
 
+# Offset in the blob, end, place of the head in the file.
+_Record = tuple[int, int, int]
+
+
 @dataclass(slots=True)
 class _CachedBlob:
-    """A file. ``records``: (offset in the blob, end, place of the head in the file), sorted.
+    """A file. ``records``: sorted; None: not read yet, or not kept in memory.
 
-    None: not read yet.
+    Who took the list goes on with it: what it has stays true. It is changed, and left, under ``lock``.
     """
 
     size_bytes: int
-    records: list[tuple[int, int, int]] | None = None
+    records: list[_Record] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     charged_bytes: int = 0  # what of the limit it takes, as far as it is counted
 
@@ -81,6 +90,10 @@ class StoredBytes:
         self._blobs: OrderedDict[str, _CachedBlob] = OrderedDict()
         self._lock = threading.Lock()
         self._used_bytes = 0
+        self._at_hand: OrderedDict[str, int] = (
+            OrderedDict()
+        )  # of blobs in memory, used last at the end: records
+        self._records_at_hand = 0
         self._rests_until = 0.0
 
     @property
@@ -129,7 +142,9 @@ class StoredBytes:
                 if cached.records is None:
                     cached.records, cached.size_bytes = _records(fd, blob)
                     os.utime(fd)
-            return [_piece(fd, cached, wanted) for wanted in ranges]
+                records = cached.records
+            self._keep_at_hand(name, cached)
+            return [_piece(fd, cached.lock, records, wanted) for wanted in ranges]
         except (OSError, ValueError):
             self._forget(name)
             return nothing
@@ -149,6 +164,7 @@ class StoredBytes:
             return False
         with self._lock:
             self._charge(name, cached)
+        self._keep_at_hand(name, cached)
         self._make_room()
         return True
 
@@ -164,6 +180,22 @@ class StoredBytes:
         if self._blobs.get(name) is cached:
             self._used_bytes += cached.counted_bytes - cached.charged_bytes
             cached.charged_bytes = cached.counted_bytes
+
+    def _keep_at_hand(self, name: str, cached: _CachedBlob) -> None:
+        """Its records were used: keep them in memory, and leave those not used for longest in their files."""
+        left = []
+        with self._lock:
+            if self._blobs.get(name) is cached:
+                count = len(cached.records or ())
+                self._records_at_hand += count - self._at_hand.pop(name, 0)
+                self._at_hand[name] = count
+            while self._records_at_hand > MAX_RECORDS:
+                oldest, count = self._at_hand.popitem(last=False)
+                self._records_at_hand -= count
+                left.append(self._blobs[oldest])
+        for each in left:  # one that is used meanwhile is read, and counted, again
+            with each.lock:
+                each.records = None
 
     def _append(self, name: str, blob: BlobId, pieces: Sequence[tuple[int, Buffer]]) -> _CachedBlob:
         fd = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -204,6 +236,7 @@ class StoredBytes:
             cached = self._blobs.pop(name, None)
             if cached is not None:
                 self._used_bytes -= cached.charged_bytes
+            self._records_at_hand -= self._at_hand.pop(name, 0)
         with suppress(OSError):
             os.unlink(self._folder / name)
 
@@ -233,7 +266,7 @@ def _check(offset: int, content: Buffer) -> bytes:
     return blake3(_PLACE.pack(offset, len(content))).update(content).digest(_CHECK_BYTES)
 
 
-def _records(fd: int, blob: BlobId) -> tuple[list[tuple[int, int, int]], int]:
+def _records(fd: int, blob: BlobId) -> tuple[list[_Record], int]:
     """Those of the file, and where the last ends: what follows is cut off. Raises ValueError, OSError."""
     if os.pread(fd, _FILE_HEAD, 0) != _file_head(blob):
         raise ValueError("the file is of another blob")
@@ -261,12 +294,13 @@ def _write_record(fd: int, cached: _CachedBlob, offset: int, content: memoryview
     insort(cached.records, (offset, offset + len(content), position))
 
 
-def _piece(fd: int, cached: _CachedBlob, wanted: ByteRange) -> bytes | None:
-    """The bytes of a range, if records cover it. Raises ValueError when one does not have its check."""
+def _piece(fd: int, lock: threading.Lock, records: Sequence[_Record], wanted: ByteRange) -> bytes | None:
+    """The bytes of a range, if ``records`` cover it. Raises ValueError when one does not have its check."""
     pieces: list[Buffer] = []
     position = wanted.offset
     while position < wanted.end:
-        record = _record_at(cached, position)
+        with lock:
+            record = _record_at(records, position)
         if record is None:
             return None
         offset, end, _ = record
@@ -276,19 +310,17 @@ def _piece(fd: int, cached: _CachedBlob, wanted: ByteRange) -> bytes | None:
     return b"".join(pieces)
 
 
-def _record_at(cached: _CachedBlob, position: int) -> tuple[int, int, int] | None:
+def _record_at(records: Sequence[_Record], position: int) -> _Record | None:
     """One that has the byte at ``position``."""
-    with cached.lock:
-        records = cached.records or []
-        # Records of one blob overlap seldom: of those that begin before, one of the last few is meant.
-        index = bisect_right(records, (position, 1 << 63, 0))
-        for record in reversed(records[max(0, index - 4) : index]):
-            if record[0] <= position < record[1]:
-                return record
+    # Records of one blob overlap seldom: of those that begin before, one of the last few is meant.
+    index = bisect_right(records, (position, 1 << 63, 0))
+    for record in reversed(records[max(0, index - 4) : index]):
+        if record[0] <= position < record[1]:
+            return record
     return None
 
 
-def _proved(fd: int, record: tuple[int, int, int]) -> bytes:
+def _proved(fd: int, record: _Record) -> bytes:
     offset, end, place = record
     raw = os.pread(fd, _HEAD.size + end - offset, place)
     content = raw[_HEAD.size :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,67 @@ def test_files_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
     cache.write(OTHER, [(0, noise(2, 80 * KIB))])
     assert (tmp_path / "thesis.odt").stat().st_size == 200 * KIB
     assert len([*tmp_path.iterdir()]) == 3
+
+
+def at_hand(cache: StoredBytes) -> int:
+    """The records of which the places are in memory."""
+    return sum(len(blob.records or ()) for blob in cache._blobs.values())
+
+
+@pytest.mark.parametrize("limit", [3, 25, 60])
+def test_no_more_places_of_records_are_remembered_than_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr("imsd.nbd.stored_bytes.MAX_RECORDS", limit)
+    cache = opened(tmp_path)
+    blobs = [BlobId(f"packs/{number}") for number in range(6)]
+    generator = random.Random(limit)
+    for place in range(10):
+        for number, blob in enumerate(blobs):
+            assert cache.write(blob, [(place * 1000, noise(100 * number + place, 1000))])
+            assert at_hand(cache) <= limit
+    for each in (cache, opened(tmp_path)):
+        for _ in range(100):
+            number, place = generator.randrange(6), generator.randrange(10)
+            found = each.read(blobs[number], [ByteRange(1000 * place, 1000)])
+            assert found == [noise(100 * number + place, 1000)]
+            assert at_hand(each) <= limit
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_places_of_what_was_used_last_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imsd.nbd.stored_bytes.MAX_RECORDS", 4)
+    cache = opened(tmp_path)
+    third = BlobId("packs/ef/efg")
+    for blob in (BLOB, OTHER):
+        cache.write(blob, [(0, b"abc"), (5, b"def")])
+    cache.read(BLOB, [ByteRange(0, 3)])
+    cache.write(third, [(0, b"xyz")])
+    assert [blob.records is None for blob in cache._blobs.values()] == [True, False, False]
+    cache.forget(BLOB)
+    cache.read(OTHER, [ByteRange(0, 3)])  # there is room again
+    assert [blob.records is None for blob in cache._blobs.values()] == [False, False]
+
+
+def test_places_are_forgotten_and_found_again_under_those_who_read_and_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imsd.nbd.stored_bytes.MAX_RECORDS", 10)
+    cache = opened(tmp_path)
+    blobs = [BlobId(f"packs/{number}") for number in range(4)]
+    content = noise(1, 100_000)
+    for blob in blobs:
+        cache.write(blob, [(0, content[:1000])])
+
+    def work(seed: int) -> None:
+        generator = random.Random(seed)
+        for place in range(1, 100):
+            blob = generator.choice(blobs)
+            start = 1000 * place
+            assert cache.write(blob, [(start, content[start : start + 1000])])
+            found = cache.read(blob, [ByteRange(start, 1000), ByteRange(0, 1000)])
+            assert found == [content[start : start + 1000], content[:1000]]
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    assert at_hand(cache) <= 10
