@@ -127,8 +127,8 @@ async def open_image_reader(
             store, held.manifest_id, runtime.pool, digests=digests, on_read=on_read, cipher=cipher
         )
         async with opening as reader:
-            if cipher:  # else a manifest of an earlier run of the import could take the place of the image's
-                reader.require_digest(held.digest)
+            # Else one of an earlier run of the import, say, could take the place of the image's.
+            reader.require_digest(held.digest)
             yield reader
 
 
