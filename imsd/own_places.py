@@ -2,6 +2,7 @@
 
 Whoever may use a bucket may name every file in its directory. With the database, a key or a store in there,
 each project could read what is the others'; and a bucket inside a store would lie among the blobs of images.
+Two stores at one place would be counted, searched and scrubbed twice.
 """
 
 from __future__ import annotations
@@ -62,9 +63,11 @@ def require_apart(
     buckets: Sequence[ConfiguredBucket],
     key_services: Sequence[ConfiguredKeyService] = (),
 ) -> None:
-    """Raises InvalidRequest (INVALID_CONFIGURATION) for a bucket that holds what is the daemon's, or lies in
-    a store. Blocks.
+    """Raises InvalidRequest (INVALID_CONFIGURATION) for a store or bucket that lies in another store, and for
+    a bucket that holds what is the daemon's. Blocks.
     """
+    for store in stores:
+        _require_no_other(store, stores)
     own = [*own_places(config, stores, key_services)]
     for bucket in buckets:
         name = bucket.store.name
@@ -78,6 +81,21 @@ def require_apart(
             for store in stores:
                 if any(lies_in(directory, place) for place in store.directories()):
                     raise _invalid(bucket, f"lies in the store {store.name!r}, among the blobs of images")
+
+
+def _require_no_other(store: ConfiguredStore, stores: Sequence[ConfiguredStore]) -> None:
+    """That no other store lies in ``store``."""
+    for other in stores:
+        is_inside = any(
+            lies_in(inner, outer) for inner in other.directories() for outer in store.directories()
+        ) or any(inner.startswith(outer) for inner in other.places() for outer in store.places())
+        if other is not store and is_inside:
+            raise InvalidRequest(
+                f"the store {other.name!r} lies in the place of the store {store.name!r}",
+                reason="INVALID_CONFIGURATION",
+                field=other.section_name,
+                hint="give each store a directory, or a bucket or prefix in its service, of its own",
+            )
 
 
 def _require_apart_elsewhere(bucket: ConfiguredBucket, stores: Sequence[ConfiguredStore]) -> None:

@@ -184,3 +184,52 @@ def test_a_bucket_does_not_hold_the_keys_of_a_service(tmp_path: Path) -> None:
     store = {"driver": "s3", "bucket": "images", "endpoint": "https://s3.example.org", "keys_file": str(keys)}
     stores = {"main": {"driver": "localfs", "path": str(tmp_path / "images" / "store")}, "s3": store}
     assert "the key of the store 's3'" in refusal(tmp_path, "b", stores=stores)
+
+
+SERVICE = {"driver": "s3", "endpoint": "https://s3.example.org", "bucket": "images"}
+
+
+def check_stores(folder: Path, first: dict[str, Any], second: dict[str, Any]) -> None:
+    def section(options: dict[str, Any]) -> dict[str, Any]:
+        if "path" in options:
+            return {"driver": "localfs", "path": str(folder / options["path"])}
+        return {**SERVICE, "keys_file": str(folder / "keys"), **options}
+
+    sections = {"a": section(first), "b": section(second)}
+    config = load_config(
+        None, {"state_dir": folder / "state", "stores": sections, "default_store": "a"}
+    ).config
+    require_apart(config, configured_stores(load_plugins(), config.stores, config.default_store), [])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "inner"),
+    [
+        ({"path": "images"}, {"path": "images"}, "b"),
+        ({"path": "images"}, {"path": "images/more"}, "b"),
+        ({"path": "images/more"}, {"path": "x/../images"}, "a"),
+        ({"prefix": "imsd"}, {"prefix": "imsd", "endpoint": "https://S3.example.org:443/"}, "b"),
+        ({}, {"prefix": "imsd"}, "b"),
+    ],
+)
+def test_two_stores_at_one_place_are_refused(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], inner: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="lies in the place of the store") as refused:
+        check_stores(tmp_path, first, second)
+    assert (refused.value.reason, refused.value.field) == ("INVALID_CONFIGURATION", f"stores.{inner}")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"path": "images"}, {"path": "images-more"}),
+        ({"path": "images"}, {"prefix": "imsd"}),
+        ({"prefix": "imsd"}, {"prefix": "imsd-more"}),
+        ({"prefix": "imsd"}, {"prefix": "imsd", "bucket": "more"}),
+    ],
+)
+def test_two_stores_side_by_side_are_taken(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    check_stores(tmp_path, first, second)
