@@ -243,7 +243,7 @@ class Attachments:
             state = AttachmentState(status["state"])
             refused = "" if state is AttachmentState.READY else self._server.refused.get(record.id, "")
             detail = refused or str(status["detail"] or status["last_error"])
-        elif record.id in self._server.refused:
+        elif statuses is not None and record.id in self._server.refused:
             state, detail = AttachmentState.FAILED, self._server.refused[record.id]
         elif statuses is not None:
             state, detail = AttachmentState.OPENING, "the block server is told of it in a moment"
