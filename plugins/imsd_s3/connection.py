@@ -266,8 +266,9 @@ def _trusting(authorities: bytes) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if authorities:
         try:
-            context.load_verify_locations(cadata=authorities.decode("ascii"))
-        except (ssl.SSLError, UnicodeDecodeError):
+            # Between certificates there are remarks, in any language.
+            context.load_verify_locations(cadata=authorities.decode("ascii", "ignore"))
+        except (ssl.SSLError, ValueError):
             raise _wrong_authorities("has no certificates in PEM") from None
     return context
 

@@ -67,8 +67,12 @@ def files_of_keys(options: S3StoreOptions) -> list[Path]:
 def _of_file(path: Path, profile: str, option: str) -> AccessKey:
     parser = configparser.RawConfigParser()
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & stat.S_IRWXO:
+        # Nobody waits for who writes to a pipe.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise _invalid(f"the file of keys {path} is no plain file", option, _SHAPE)
+            if mode & stat.S_IRWXO:
                 raise _invalid(f"everybody may read or write {path}", option, f"chmod o= {path}")
             parser.read_string(file.read(_MAX_FILE_BYTES).decode())
     except OSError as error:

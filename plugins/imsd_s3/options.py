@@ -16,6 +16,7 @@ MIB: Final = 1 << 20
 # A bucket's name, as AWS has them, and the wider ones of other services.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
+_HOST_AND_PORT = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?\Z")
 _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}\Z")
 _FOLDERS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*\Z")
 _CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}\Z")
@@ -117,15 +118,17 @@ class S3StoreOptions:
         self._check_endpoint()
 
     def _check_endpoint(self) -> None:
-        parts = urlsplit(self.url)
-        try:
-            has_port = parts.port is None or 0 < parts.port < 65536
-        except ValueError:
-            has_port = False
-        is_plain = parts.scheme in ("http", "https") and parts.hostname and has_port
-        is_plain = is_plain and not parts.username and parts.path in ("", "/") and not parts.query
+        scheme, _, place = self.url.partition("://")
+        is_plain = scheme.lower() in ("http", "https") and _HOST_AND_PORT.match(place)
         hint = "scheme, host and port: https://s3.example.org:8333"
-        _check(is_plain, "endpoint", "the endpoint is no URL of a service", hint)
+        wrong = "the endpoint is no URL of a service"
+        _check(is_plain, "endpoint", wrong, hint)
+        try:
+            parts = urlsplit(self.url)
+            has_port = parts.port is None or 0 < parts.port < 65536
+        except ValueError:  # of an address or a port
+            has_port = False
+        _check(has_port, "endpoint", wrong, hint)
         may_be_plain = parts.scheme == "https" or self.allow_http or is_loopback(parts.hostname or "")
         hint = "use https, or allow_http = true where nobody else can listen"
         _check(may_be_plain, "endpoint", "http:// would show images to the network", hint)

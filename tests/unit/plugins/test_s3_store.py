@@ -111,6 +111,15 @@ GOOD: dict[str, Any] = {"bucket": "images", "endpoint": "https://s3.example.org"
         ("endpoint", "ftp://s3.example.org"),
         ("endpoint", "https://s3.example.org/path"),
         ("endpoint", "https://user:pass-word@s3.example.org"),
+        ("endpoint", "https://:pass-word@s3.example.org"),
+        ("endpoint", "https://@s3.example.org"),
+        ("endpoint", "https://[::1"),
+        ("endpoint", "https://[1.2.3:4]"),
+        ("endpoint", "https://s3 example.org"),
+        ("endpoint", "https://s3.example.org#"),
+        ("endpoint", "https://s3.example.org?"),
+        ("endpoint", "https://s3.exämple.org"),
+        ("endpoint", "https://"),
         ("endpoint", "https://s3.example.org:99999"),
         ("endpoint", "http://s3.example.org"),
         ("prefix", "/images"),
@@ -139,6 +148,14 @@ def test_an_option_that_cannot_be_is_named(key: str, value: object) -> None:
     assert caught.value.reason == "INVALID_CONFIGURATION"
     assert caught.value.field == key
     assert "pass-word" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://S3.example.org:443/", "https://192.0.2.1", "https://[2001:db8::1]:8333", "https://a_b"],
+)
+def test_an_endpoint_may_have_every_name_of_a_host(endpoint: str) -> None:
+    S3StoreOptions(bucket="images", endpoint=endpoint)
 
 
 def test_two_places_for_a_key_are_one_too_many() -> None:
@@ -204,6 +221,14 @@ def test_a_file_of_keys_that_everybody_may_read_is_refused(tmp_path: Path) -> No
     with pytest.raises(InvalidRequest) as caught:
         read_key(S3StoreOptions(**GOOD, keys_file=path), {})
     assert "chmod" in caught.value.hint
+
+
+def test_a_pipe_is_no_file_of_keys_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(InvalidRequest) as caught:
+        read_key(S3StoreOptions(**GOOD, keys_file=path), {})
+    assert "plain file" in caught.value.message
 
 
 @pytest.mark.parametrize("options", [S3StoreOptions(**GOOD), S3StoreOptions(**GOOD, systemd_keys="keys")])
@@ -319,7 +344,9 @@ async def test_a_certificate_that_is_not_trusted_is_told(options: S3StoreOptions
         error = await refused(untrusting)
         assert error.reason == "STORE_UNAVAILABLE"
         assert "ca_file" in error.hint
-        async with open_s3_store(replace(untrusting, ca_file=pem)) as store:
+        with_remarks = tmp_path / "authorities.pem"
+        with_remarks.write_text(f"# Főtanúsítvány\n{pem.read_text()}")
+        async with open_s3_store(replace(untrusting, ca_file=with_remarks)) as store:
             assert [blob async for blob in store.list()] == []
     error = await refused(replace(options, ca_file=tmp_path / "keys"))
     assert error.field == "ca_file"
