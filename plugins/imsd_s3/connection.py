@@ -31,15 +31,13 @@ from .keys import AccessKey, read_key
 from .options import S3StoreOptions, is_loopback
 from .retrying import Retrying
 from .signing import UNSIGNED, quoted_path, quoted_query, signed_headers
+from .sockets import Sockets
 
 # Of an answer: a page of a list has about 400 KiB.
 MAX_ANSWER_BYTES: Final = 16 << 20
 
 # Sent at a time; how fast a body goes is seen after each.
 PIECE_BYTES: Final = 256 << 10
-
-# A closed session leaves it to the loop to let go of its sockets: see "Graceful shutdown" of aiohttp.
-CLOSING_SECONDS: Final = 0.05
 
 # While connections are unused, they are kept so long.
 KEEPALIVE_SECONDS: Final = 20.0
@@ -193,7 +191,10 @@ async def opened_connection(options: S3StoreOptions) -> AsyncIterator[Connection
     authorities = await run_blocking(_authorities, options)
     trusted = await run_blocking(_trusting, authorities)
     timeouts = aiohttp.ClientTimeout(total=None, sock_connect=options.connect_seconds)
-    connector = aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=KEEPALIVE_SECONDS)
+    sockets = Sockets()
+    connector = aiohttp.TCPConnector(
+        limit=0, ssl=trusted, keepalive_timeout=KEEPALIVE_SECONDS, socket_factory=sockets.make
+    )
     try:
         async with aiohttp.ClientSession(
             connector=connector,
@@ -205,7 +206,7 @@ async def opened_connection(options: S3StoreOptions) -> AsyncIterator[Connection
         ) as session:
             yield Connection(options, key, session, authorities)
     finally:
-        await asyncio.sleep(CLOSING_SECONDS)
+        await sockets.wait_closed()
 
 
 class _Body(Payload):
