@@ -72,10 +72,6 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
 
-    @property
-    def text(self) -> str:
-        return self.body.decode("utf-8", "replace")
-
 
 class Connection:
     """The service of one store. Use `opened_connection`."""

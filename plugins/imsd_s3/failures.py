@@ -150,8 +150,12 @@ class Failure(Exception):
 
     @property
     def is_about_keys(self) -> bool:
-        """Whether another key may help. An answer to HEAD does not say why it is 403."""
-        return self.meaning is _DENIED or (self.status == 403 and not self.code)
+        """Whether another key may help.
+
+        Some services say AccessDenied of a key that they do not know any more, and an answer to HEAD does
+        not say why it is 403, or 400 when a key has expired.
+        """
+        return self.meaning is _DENIED or self.status == 403 or (self.status == 400 and not self.code)
 
     def as_error(self, subject: str, *, is_write: bool) -> ImsError:
         """The error of imsd; ``subject`` names the blob, or what else was at work."""

@@ -193,7 +193,10 @@ class S3Ingest(Ingest):
         return Commit(self._key, condition, self._is_there)
 
     async def _is_there(self) -> bool:
-        return await self._find_own(retries=0) is not None
+        try:
+            return await self._find_own(retries=0) is not None
+        except Unavailable:
+            return False
 
     def _forget_upload(self) -> None:
         """It is an object now."""
@@ -209,9 +212,11 @@ class S3Ingest(Ingest):
         raise AlreadyExists(f"blob {self._blob} exists")
 
     async def _find_own(self, retries: int | None = None) -> StoredBlob | None:
-        """The object, if it is the one of this ingest."""
+        """The object, if it is the one of this ingest. Raises Unavailable: nobody can tell."""
         try:
             headers = await objects.head(self._connection, self._key, retries)
+        except Unavailable:
+            raise
         except ImsError:
             return None
         if headers.get(INGEST_HEADER, "") != self._mark:

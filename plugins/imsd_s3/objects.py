@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
-from imsd.contract import BlobId, StoredBlob
+from imsd.contract import BlobId, NotFound, StoredBlob
 
 from .connection import Answer, Connection, Request
 from .failures import NO_S3, Failure
@@ -70,7 +70,22 @@ class Commit:
 async def head(connection: Connection, key: str, retries: int | None = None) -> Mapping[str, str]:
     """The headers of an object. Raises NotFound, Unavailable."""
     request = Request(method="HEAD", key=key, subject=_subject(key))
-    return (await connection.send(request, retries)).headers
+    try:
+        return (await connection.try_send(request, retries)).headers
+    except Failure as failure:
+        why = await _why(connection, key, failure)
+    raise why.as_error(request.subject, is_write=False)
+
+
+async def _why(connection: Connection, key: str, failure: Failure) -> Failure:
+    """What is wrong with the bucket or the access key, if it is one of them, by a list: HEAD has no words."""
+    if failure.code or failure.status not in (400, 403, 404):
+        return failure
+    try:
+        await look_at_bucket(connection, key, retries=0)
+    except Failure as why:
+        return why if failure.status != 404 or why.code == "NoSuchBucket" else failure
+    return failure
 
 
 def stored_blob(blob: BlobId, headers: Mapping[str, str]) -> StoredBlob:
@@ -78,7 +93,7 @@ def stored_blob(blob: BlobId, headers: Mapping[str, str]) -> StoredBlob:
     try:
         modified_at = parsedate_to_datetime(headers["Last-Modified"]).astimezone(UTC)
         size_bytes = int(headers["Content-Length"])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         failure = Failure(NO_S3, "the answer tells no size or no time")
         raise failure.as_error(f"blob {blob}", is_write=False) from None
     return StoredBlob(blob, size_bytes, modified_at, version_of(headers.get("ETag", "")))
@@ -101,7 +116,10 @@ async def put(connection: Connection, commit: Commit, content: bytearray, header
 
 
 async def delete(connection: Connection, key: str) -> None:
-    await connection.send(Request(method="DELETE", key=key, subject=_subject(key)))
+    try:
+        await connection.send(Request(method="DELETE", key=key, subject=_subject(key)))
+    except NotFound:
+        pass  # some services say so
 
 
 async def begin_upload(connection: Connection, key: str, headers: Mapping[str, str]) -> str:
@@ -169,13 +187,19 @@ async def list_uploads(
     ]
     if _text(root, "IsTruncated") != "true":
         return uploads, None
-    return uploads, (_text(root, "NextKeyMarker"), _text(root, "NextUploadIdMarker"))
+    next_after = (_text(root, "NextKeyMarker"), _text(root, "NextUploadIdMarker"))
+    if next_after in (("", ""), after):
+        raise _not_s3(request)
+    return uploads, next_after
 
 
 async def list_page(
     connection: Connection, prefix: str, *, after: str = "", more: str = "", delimiter: str = ""
 ) -> Page:
-    """A page of the objects whose keys begin with ``prefix``, in the order of the service."""
+    """A page of the objects whose keys begin with ``prefix``, in the order of the service.
+
+    Raises Unavailable, also when there are more and the service does not say where: a list is never short.
+    """
     # Quoted, because XML cannot hold every key.
     query = {"list-type": "2", "prefix": prefix, "encoding-type": "url", "max-keys": str(PAGE_OBJECTS)}
     query |= {"continuation-token": more} if more else {"start-after": after} if after else {}
@@ -184,10 +208,18 @@ async def list_page(
     root = _parsed(await connection.send(request), request)
     if root.tag != "ListBucketResult":
         raise _not_s3(request)
-    folders = [unquote_plus(_text(each, "Prefix")) for each in root.iter("CommonPrefixes")]
-    is_last = _text(root, "IsTruncated") != "true"
-    more = "" if is_last else _text(root, "NextContinuationToken")
-    return Page([_entry(each) for each in root.iter("Contents")], folders, more)
+    unquote = unquote_plus if _text(root, "EncodingType") == "url" else str
+    folders = [unquote(_text(each, "Prefix")) for each in root.iter("CommonPrefixes")]
+    try:
+        entries = [_entry(each, unquote) for each in root.iter("Contents")]
+    except ValueError:
+        raise _not_s3(request) from None
+    if _text(root, "IsTruncated") != "true":
+        return Page(entries, folders, "")
+    next_more = _text(root, "NextContinuationToken")
+    if next_more in ("", more):
+        raise _not_s3(request)
+    return Page(entries, folders, next_more)
 
 
 async def look_at_bucket(connection: Connection, prefix: str, retries: int) -> None:
@@ -199,19 +231,27 @@ async def look_at_bucket(connection: Connection, prefix: str, retries: int) -> N
         raise Failure(NO_S3, "the answer is not one of S3")
 
 
-def _entry(element: ElementTree.Element) -> Entry:
+def _entry(element: ElementTree.Element, unquote: Callable[[str], str]) -> Entry:
     return Entry(
-        unquote_plus(_text(element, "Key")),
+        unquote(_text(element, "Key")),
         int(_text(element, "Size") or 0),
         _time(_text(element, "LastModified")),
         version_of(_text(element, "ETag")),
     )
 
 
+class _Builder(ElementTree.TreeBuilder):
+    """Takes no entities, which are how a short text becomes a long one."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ElementTree.ParseError("S3 has no types of documents")
+
+
 def _parsed(answer: Answer, request: Request) -> ElementTree.Element:
+    parser = ElementTree.XMLParser(target=_Builder())
     try:
-        root = ElementTree.fromstring(re.sub(rb'\sxmlns="[^"]*"', b"", answer.body, count=1))
-    except ElementTree.ParseError:
+        root = ElementTree.fromstring(re.sub(rb'\sxmlns="[^"]*"', b"", answer.body, count=1), parser)
+    except (ElementTree.ParseError, ValueError, LookupError):  # an encoding that nobody knows
         raise _not_s3(request) from None
     return root
 
@@ -228,7 +268,7 @@ def _time(text: str) -> datetime:
     """In whole seconds: what an object says of itself has no parts of one."""
     try:
         return datetime.fromisoformat(text).astimezone(UTC).replace(microsecond=0)
-    except ValueError:
+    except (ValueError, OverflowError):
         return datetime.fromtimestamp(0, UTC)
 
 

@@ -200,6 +200,9 @@ def _object_store(connection: Connection) -> Any:
     )
 
 
+# What has names in it, which may be any words.
+_NAMES: Final = re.compile(r'https?://[^\s,]+|path: "[^"]*"')
+
 _STATUS: Final = re.compile(r"status code: (\d{3})|HTTP status \w+ \w+ \((\d{3})")
 
 
@@ -214,6 +217,7 @@ def _failure_of(error: Exception) -> Failure:
         return failure_of(int((status and (status[1] or status[2])) or 0), text)
     if isinstance(error, FileNotFoundError):
         return Failure("NoSuchKey", "")
+    text = _NAMES.sub("", text)
     if "dns error" in text:
         return Failure(NO_NAME, "the name of its host is not known")
     if "certificate" in text or "HandshakeFailure" in text:
