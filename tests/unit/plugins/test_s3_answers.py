@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -234,3 +236,34 @@ async def test_an_object_whose_headers_make_no_sense_is_an_error(
     with pytest.raises(Unavailable) as caught:
         await store.stat(BLOB)
     assert "S3" in caught.value.hint
+
+
+async def test_of_an_answer_that_is_too_long_the_end_is_not_taken(options: S3StoreOptions) -> None:
+    """A service that sends more than it was asked for could fill the memory."""
+    sent = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        if "list-type" in head:
+            writer.write(page(""))
+        else:
+            writer.write(b"HTTP/1.1 206 x\r\nContent-Length: %d\r\n" % (256 * MIB))
+            writer.write(
+                b"Content-Range: bytes 0-0/3\r\nLast-Modified: Fri, 24 May 2013 00:00:00 GMT\r\n\r\n"
+            )
+            pieces = 0
+            with suppress(OSError):
+                while pieces < 256:
+                    writer.write(bytes(MIB))
+                    await writer.drain()
+                    pieces += 1
+            sent.set_result(pieces)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with open_s3_store(replace(options, endpoint=endpoint, retries=0)) as store:
+        with pytest.raises(Unavailable):
+            await store.read(BLOB, [ByteRange(0, 1)])
+        assert await sent < 256
+    server.close()
