@@ -13,18 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from imsd.chunks.index import Holder, HolderKind
 from imsd.contract import Conflict
 
-from . import chunk_index
+from . import chunk_index, scrubs
 from .key_tables import data_key
 from .pack_space import LIVE
 from .rows import in_batches
 from .tables import chunk, image, manifest_holder, pack, pack_reference
 
 
-class DeadShare(NamedTuple):
-    """Packs that are mostly dead: how many, their bytes, and how many of these nobody needs."""
+class DeadPack(NamedTuple):
+    """A pack that is mostly dead: its bytes, and how many of these nobody needs."""
 
-    pack_count: int
-    pack_bytes: int
+    id: str
+    size_bytes: int
     dead_bytes: int
 
 
@@ -37,18 +37,17 @@ class ListedImage:
     data_size: int
 
 
-async def dead_share(c: AsyncConnection, store: str, dead_percent: int) -> DeadShare:
-    """Of packs of which at least ``dead_percent`` is needed by nobody, if that is counted and current."""
-    size, live = func.sum(pack.c.size_bytes), func.sum(pack.c.live_bytes)
-    query = select(func.count(), func.coalesce(size, 0), func.coalesce(size - live, 0))
-    row = (await c.execute(query.where(*_is_dead(store, dead_percent)))).one()
-    return DeadShare(*(int(value) for value in row))
+async def dead_bytes(c: AsyncConnection, store: str, dead_percent: int) -> int:
+    """What nobody needs of packs of which that is at least ``dead_percent``, as it was counted last."""
+    total = func.coalesce(func.sum(pack.c.size_bytes - pack.c.live_bytes), 0)
+    return int((await c.execute(select(total).where(*_is_dead(store, dead_percent)))).scalar_one())
 
 
-async def dead_packs(c: AsyncConnection, store: str, dead_percent: int, limit: int) -> Sequence[str]:
+async def dead_packs(c: AsyncConnection, store: str, dead_percent: int, limit: int) -> Sequence[DeadPack]:
     """These packs, those with the least that is needed first."""
-    query = select(pack.c.id).where(*_is_dead(store, dead_percent))
-    return (await c.execute(query.order_by(pack.c.live_bytes, pack.c.id).limit(limit))).scalars().all()
+    query = select(pack.c.id, pack.c.size_bytes, pack.c.size_bytes - pack.c.live_bytes)
+    query = query.where(*_is_dead(store, dead_percent)).order_by(pack.c.live_bytes, pack.c.id)
+    return [DeadPack(*row) for row in await c.execute(query.limit(limit))]
 
 
 async def manifests_listing(c: AsyncConnection, packs: Collection[str]) -> Sequence[str]:
@@ -96,9 +95,9 @@ async def switch_images(
 ) -> int:
     """Let every image that holds a manifest hold another one of the same disk; returns how many there are.
 
-    For users the images are what they were; the data key of an encrypted one is marked as changed at ``now``,
-    because its descriptor lies beside the manifest. Without images nothing changes. Raises Conflict, as
-    `chunk_index.switch_manifest`.
+    For users the images are what they were, and what scrubs found of them stays known; the data key of an
+    encrypted one is marked as changed at ``now``, because its descriptor lies beside the manifest. Without
+    images nothing changes. Raises Conflict, as `chunk_index.switch_manifest`.
     """
     ids = [each.id for each in await images_with(c, from_manifest)]
     if not ids:
@@ -111,6 +110,7 @@ async def switch_images(
         packs=packs,
         image_ids=ids,
     )
+    await scrubs.follow_images(c, from_manifest, to_manifest, packs)
     for batch in in_batches(ids):
         change = update(image).where(image.c.id.in_(batch), image.c.manifest_id == from_manifest)
         if (await c.execute(change.values(manifest_id=to_manifest))).rowcount != len(batch):

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, insert, literal, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from imsd.chunks.index import HolderKind
+from imsd.chunks.index import HolderKind, pack_blob
 
 from .pack_space import LIVE
 from .rows import in_batches
@@ -174,12 +174,27 @@ async def images_of(c: AsyncConnection, manifest_ids: Collection[str]) -> Mappin
     return found
 
 
-async def damage_counts(c: AsyncConnection, store: str) -> tuple[int, int]:
-    """How many blobs are damaged, and how many images need something of that."""
-    blobs = select(func.count(scrub_damage.c.blob.distinct())).where(scrub_damage.c.store == store)
+async def damage_counts(c: AsyncConnection, store: str, since: datetime) -> tuple[int, int]:
+    """How many blobs were found damaged since a time, and how many images need something of that."""
+    found = scrub_damage.c.store == store, scrub_damage.c.found_at >= since
+    blobs = select(func.count(scrub_damage.c.blob.distinct())).where(*found)
     images = (
         select(func.count(manifest_holder.c.holder_id.distinct()))
         .join(scrub_damage, scrub_damage.c.manifest_id == manifest_holder.c.manifest_id)
-        .where(scrub_damage.c.store == store, manifest_holder.c.holder_kind == HolderKind.IMAGE)
+        .where(*found, manifest_holder.c.holder_kind == HolderKind.IMAGE)
     )
     return (await c.execute(blobs)).scalar_one(), (await c.execute(images)).scalar_one()
+
+
+async def follow_images(
+    c: AsyncConnection, from_manifest: str, to_manifest: str, packs: Collection[str]
+) -> None:
+    """The images of a manifest have another one now, that lists ``packs``: what is damaged in these is still
+    theirs."""
+    known = await c.execute(select(scrub_damage.c.blob).where(scrub_damage.c.manifest_id == from_manifest))
+    kept = set(known.scalars()).intersection(map(pack_blob, packs))
+    for batch in in_batches(sorted(kept)):
+        change = update(scrub_damage).where(
+            scrub_damage.c.manifest_id == from_manifest, scrub_damage.c.blob.in_(batch)
+        )
+        await c.execute(change.values(manifest_id=to_manifest))

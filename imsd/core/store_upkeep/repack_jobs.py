@@ -72,8 +72,8 @@ class RepackJobs:
         if not percent or (started and now - started < AGAIN_AFTER):
             return
         async with runtime.database.reading() as c:
-            share = await repacking.dead_share(c, store_name, percent)
-        if share.dead_bytes < MIN_DEAD_BYTES:
+            dead_bytes = await repacking.dead_bytes(c, store_name, percent)
+        if dead_bytes < MIN_DEAD_BYTES:
             return
         job = self._job(limits.DEFAULT_PROJECT, store_name, percent, is_dry_run=False)
         async with runtime.database.transaction() as c:

@@ -100,7 +100,12 @@ class ScrubJobs:
     async def last(self, store_name: str) -> ScrubRecord | None:
         """The scrub of a store that runs or was broken off, and what the last whole one found."""
         async with self._runtime.database.reading() as c:
-            return await scrubs.get_scrub(c, store_name)
+            record = await scrubs.get_scrub(c, store_name)
+            if record is None or record.finished_at:
+                return record
+            damaged, affected = await scrubs.damage_counts(c, store_name, record.started_at)
+        found = {"damaged_blobs": damaged, "affected_images": affected}
+        return replace(record, report={**record.report, **found})
 
     async def damage(
         self, access: Access, caller: Caller, store_name: str, page_size: int, page_token: str

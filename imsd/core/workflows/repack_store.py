@@ -69,13 +69,14 @@ class RepackStore(Workflow):
             if not await counting.count_store(report.store):
                 break
         async with database.reading() as c:
-            packs = await repacking.dead_packs(c, report.store, percent, MAX_PACKS)
-            report.pack_count, report.pack_bytes, report.dead_bytes = await repacking.dead_share(
-                c, report.store, percent
-            )
+            dead = await repacking.dead_packs(c, report.store, percent, MAX_PACKS)
+            packs = [each.id for each in dead]
             manifests = await repacking.manifests_listing(c, packs)
             # Looked up before the first packs are left: then none of their chunks is found any more.
             leaving = _Leaving(frozenset(packs), await repacking.domains_of(c, packs))
+        report.pack_count = len(dead)
+        report.pack_bytes = sum(each.size_bytes for each in dead)
+        report.dead_bytes = sum(each.dead_bytes for each in dead)
         if report.is_dry_run:
             report.manifests = len(manifests)
         else:

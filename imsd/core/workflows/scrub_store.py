@@ -115,7 +115,7 @@ class Scrub:
         run, now = self._run, self._run.runtime.clock()
         async with run.runtime.database.transaction() as c:
             await scrubs.forget_damage(c, self._name, self._started_at)
-            damaged, affected = await scrubs.damage_counts(c, self._name)
+            damaged, affected = await scrubs.damage_counts(c, self._name, self._started_at)
             report = self._report | {"damaged_blobs": damaged, "affected_images": affected}
             values = {"report": report, "last_report": report, "finished_at": now, "last_finished_at": now}
             await scrubs.save_scrub(c, self._name, **values)

@@ -23,7 +23,7 @@ from tests.unit.chunks.stored_disk import exists
 from tests.unit.core.copy_world import delete, verified
 from tests.unit.core.core_world import STORE
 from tests.unit.core.import_world import MIB, PROJECT, ImportService, ImportWorld
-from tests.unit.core.test_scrub import flip, key, packs
+from tests.unit.core.test_scrub import damage, flip, key, packs, scrubbed
 from tests.unit.core.test_space import imported, noise
 
 PARTS = [noise(seed, MIB) for seed in range(8)]
@@ -127,6 +127,47 @@ async def test_a_damaged_image_keeps_its_packs_and_stops_nothing(world: ImportWo
         await verified(service, await service.image(third.id))
         for pack_id in await packs(service, await service.image(second.id)):
             assert await exists(service.runtime.stores.get(STORE), pack_blob(pack_id))
+
+
+async def test_images_that_were_repacked_are_still_affected_by_what_a_scrub_found(world: ImportWorld) -> None:
+    async with world.serving() as service:
+        first = await imported(service, *PARTS[:4], name="first")
+        second = await imported(service, PARTS[1], PARTS[5], name="second")
+        own = min(set(await packs(service, second)) - set(await packs(service, first)))
+        await delete(service, first)
+        await flip(service, pack_blob(own))
+        await scrubbed(service)
+        before = await damage(service)
+        assert [[image.name for image in each.images] for each in before] == [["second"]]
+        assert (await repacked(service, 20)).record.result["images"] == 1
+        [found] = await damage(service)
+        now = await service.image(second.id)
+        assert now.manifest_id != second.manifest_id
+        assert (found.record.manifest_id, [image.name for image in found.images]) == (
+            now.manifest_id,
+            ["second"],
+        )
+        assert found.record.found_at == before[0].record.found_at
+
+
+async def test_the_report_is_of_those_packs_that_one_job_empties(
+    world: ImportWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import imsd.core.workflows.repack_store as workflow
+
+    async with world.serving(upload_part_bytes=MIB) as service:
+        for name, parts in (("first", PARTS[:4]), ("second", PARTS[4:])):
+            mostly_dead = await imported(service, *parts, name=name)
+            await imported(service, parts[1], name=f"{name} needed")
+            await delete(service, mostly_dead)
+        whole = (await repacked(service, 1, is_dry_run=True)).record.result
+        assert whole["pack_count"] > 1
+        monkeypatch.setattr(workflow, "MAX_PACKS", 1)
+        half = (await repacked(service, 1, is_dry_run=True)).record.result
+        assert half["pack_count"] == 1
+        assert 0 < half["dead_bytes"] < half["pack_bytes"] < whole["pack_bytes"]
+        done = (await repacked(service, 1)).record.result
+        assert (done["pack_count"], done["dead_bytes"]) == (1, half["dead_bytes"])
 
 
 async def test_a_job_that_is_broken_off_is_done_again(

@@ -224,6 +224,40 @@ async def test_a_scrub_goes_on_where_it_was_after_a_restart_and_after_a_cancella
         assert len(read) == 2 * len(set(read))
 
 
+async def test_what_was_found_is_told_before_the_scrub_ends(
+    world: ImportWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import imsd.core.workflows.scrub_store as workflow
+
+    hold, read = asyncio.Event(), [0]
+
+    async def first_pack_only(*args: object) -> object:
+        read[0] += 1
+        if read[0] == 2:
+            hold.set()
+            await asyncio.Event().wait()
+        return await scrub_pack(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workflow, "scrub_pack", first_pack_only)
+    async with world.serving() as service:
+        image = await imported(service, noise(1), name="first")
+        await imported(service, noise(2), name="second")
+        await flip(service, pack_blob((await packs(service, image))[0]))
+        job_id = await jobs_of(service).start(key(), NewScrub(STORE))
+        await hold.wait()
+        running = await jobs_of(service).last(STORE)
+        assert running is not None
+        assert not running.finished_at
+        assert (running.report["damaged_blobs"], running.report["affected_images"]) == (1, 1)
+        await service.jobs.cancel(PROJECT, job_id)
+        await service.end_of(job_id)
+        await flip(service, pack_blob((await packs(service, image))[0]))  # it is mended
+        await scrubbed(service, is_anew=True)
+        whole = await jobs_of(service).last(STORE)
+        assert whole is not None
+        assert (whole.report["damaged_blobs"], whole.report["affected_images"]) == (0, 0)
+
+
 async def test_from_the_start_if_that_is_asked_for(world: ImportWorld) -> None:
     async with world.serving() as service:
         await imported(service, noise(1))
