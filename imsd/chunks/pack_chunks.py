@@ -7,7 +7,7 @@ manifest that lists one of them is read once, in runs of pages.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,14 @@ RUN_PAGES = 16
 # The owner of a chunk that several manifests have.
 SHARED = -1
 
+# Told of so many bytes that are read; returns when more may be.
+Spend = Callable[[int], Awaitable[None]]
+
 CHUNK = np.dtype([("key", "<u8"), ("length", "<u4"), ("owner", "<i4"), ("check", f"V{CHECK_BYTES}")])
+
+
+async def at_once(_: int) -> None:
+    """A `Spend` that never waits."""
 
 
 class PackChunks:
@@ -52,13 +59,15 @@ class PackChunks:
         self.chunks: Rows = np.empty(0, CHUNK)
         self._numbers = {pack_id: number for number, pack_id in enumerate(self.pack_ids)}
 
-    async def gather(self, store: BlobStore, pool: DecodePool) -> None:
+    async def gather(self, store: BlobStore, pool: DecodePool, spend: Spend = at_once) -> None:
         """Read every manifest. Raises Unavailable."""
         for owner, manifest_id in enumerate(self.manifest_ids):
             try:
                 part = await open_locations(store, manifest_id, pool)
-                for first in range(0, len(part.pages), RUN_PAGES):
-                    await pool.run(self._add_pages, part, first, owner)
+                await spend(tables_bytes(part))
+                for numbers in page_runs(part):
+                    await spend(bytes_of_pages(part, numbers))
+                    await pool.run(self._add_pages, part, numbers, owner)
             except DataLoss as error:
                 self.damaged[manifest_id] = error
 
@@ -80,9 +89,8 @@ class PackChunks:
         unique = {self.manifest_ids[owner]: int(size) for owner, size in enumerate(sums) if size}
         return PackUse(pack_id, int(rows["length"].sum(dtype=np.uint64)), unique)
 
-    def _add_pages(self, part: ManifestPart, first: int, owner: int) -> None:
+    def _add_pages(self, part: ManifestPart, numbers: range, owner: int) -> None:
         """Raises `NeedBytes`, DataLoss."""
-        numbers = range(first, min(first + RUN_PAGES, len(part.pages)))
         part.source.require([part.page_range(number) for number in numbers])
         rows = np.concatenate([part.rows(number) for number in numbers])
         if (rows["pack"] >= len(part.pack_ids)).any():
@@ -123,6 +131,21 @@ class PackChunks:
         owners[places] = np.where(owners[places] == owner, owner, SHARED)
 
 
+def page_runs(part: ManifestPart) -> Iterator[range]:
+    """The numbers of all pages, so many at once as are read together."""
+    for first in range(0, len(part.pages), RUN_PAGES):
+        yield range(first, min(first + RUN_PAGES, len(part.pages)))
+
+
+def bytes_of_pages(part: ManifestPart, numbers: range) -> int:
+    return sum(part.page_range(number).length for number in numbers)
+
+
+def tables_bytes(part: ManifestPart) -> int:
+    """What is read of a part when it is opened."""
+    return part.source.size_bytes - bytes_of_pages(part, range(len(part.pages)))
+
+
 def offsets_of(chunks: Rows) -> NDArray[np.int64]:
     """Where rows of `CHUNK` lie in their packs."""
     return (chunks["key"] & np.uint64(0xFFFFFFFF)).astype(np.int64)
@@ -143,13 +166,18 @@ async def count_packs(
 
 
 async def having_chunks(
-    store: BlobStore, pool: DecodePool, pack_id: str, offsets: Collection[int], manifests: Sequence[str]
+    store: BlobStore,
+    pool: DecodePool,
+    pack_id: str,
+    offsets: Collection[int],
+    manifests: Sequence[str],
+    spend: Spend = at_once,
 ) -> Sequence[str]:
     """Those of ``manifests`` that have one of the chunks at ``offsets`` of a pack. Raises Unavailable."""
     wanted, found = np.array(sorted(offsets), np.int64), []
     for manifest_id in manifests:
         group = PackChunks({pack_id: [manifest_id]})
-        await group.gather(store, pool)
+        await group.gather(store, pool, spend)
         if np.isin(offsets_of(group.chunks), wanted).any():
             found.append(manifest_id)
     return found

@@ -6,7 +6,7 @@ without decoding or decrypting them. That a chunk decodes to what its digest say
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,15 +21,12 @@ from .entry_rows import Rows
 from .index import pack_blob
 from .layout import FOOTER
 from .manifest_reader import ManifestPart, open_content, open_locations
-from .pack_chunks import RUN_PAGES, offsets_of
+from .pack_chunks import Spend, bytes_of_pages, offsets_of, page_runs, tables_bytes
 from .store_read import read_blob
 
 # Bytes of a pack that are read at once; over gaps of at most so many between chunks.
 RUN_BYTES = 4 << 20
 MAX_GAP_BYTES = 256 << 10
-
-# Told before so many bytes are read; returns when they may be.
-Spend = Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +65,9 @@ async def scrub_manifest(store: BlobStore, manifest_id: str, pool: DecodePool, s
 
 
 async def _read_pages(part: ManifestPart, pool: DecodePool, spend: Spend) -> int:
-    for first in range(0, len(part.pages), RUN_PAGES):
-        numbers = range(first, min(first + RUN_PAGES, len(part.pages)))
-        await spend(sum(part.page_range(number).length for number in numbers))
+    await spend(tables_bytes(part))
+    for numbers in page_runs(part):
+        await spend(bytes_of_pages(part, numbers))
         await pool.run(_check_pages, part, numbers)
     return part.source.size_bytes
 
@@ -115,12 +112,12 @@ class PackScrub:
         read_bytes = 0
         for first, last in _runs(self._starts, self._ends):
             place = self._place(first, last)
-            await self._spend(place.length)
             await self._check(place, first, last)
             read_bytes += place.length
         return Scrubbed(read_bytes, len(self._chunks), self._damage())
 
     async def _check(self, place: ByteRange, first: int, last: int) -> None:
+        await self._spend(place.length)
         try:
             [raw] = await read_blob(self._store, self._blob, [place])
         except DataLoss as error:

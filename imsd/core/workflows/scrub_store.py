@@ -102,7 +102,7 @@ class Scrub:
             if not packs:
                 return
             group = PackChunks({pack_id: listed.get(pack_id, ()) for pack_id, _, _ in packs})
-            await group.gather(self._store, runtime.pool)
+            await group.gather(self._store, runtime.pool, self._pace.spend)
             for pack_id, created_at, size_bytes in packs:
                 found = await self._pack(group, pack_id)
                 damage = await self._of_pack(pack_id, found.damage)
@@ -147,7 +147,9 @@ class Scrub:
                 listed = await pack_space.listed_by(c, [pack_id])
             if is_live:
                 listing = listed.get(pack_id, ())
-                needing = await having_chunks(self._store, runtime.pool, pack_id, each.offsets, listing)
+                needing = await having_chunks(
+                    self._store, runtime.pool, pack_id, each.offsets, listing, self._pace.spend
+                )
                 records += [self._record(each, manifest_id) for manifest_id in needing or ("",)]
         return records
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from imsd.chunks.index import content_blob, locations_blob, pack_blob
 from imsd.chunks.scrub import scrub_pack
-from imsd.contract import FailedPrecondition, InvalidRequest, Unavailable
+from imsd.contract import BlobId, ByteRange, FailedPrecondition, InvalidRequest, Unavailable
 from imsd.core.access import Access
 from imsd.core.caller import THE_DAEMON, Caller, CallerKind
 from imsd.core.jobs import JobView
@@ -18,6 +19,7 @@ from imsd.core.policies.loading import load_policies
 from imsd.core.requests import RequestKey
 from imsd.core.store_upkeep.pace import Pace
 from imsd.core.store_upkeep.scrub_jobs import Damage, NewScrub, ScrubJobs, ScrubSettings
+from imsd.metadata import scrubs
 from imsd.metadata.database import Database
 from imsd.metadata.records import ImageRecord, JobState
 from tests.unit.chunks.stored_disk import get, put
@@ -229,20 +231,21 @@ async def test_what_was_found_is_told_before_the_scrub_ends(
 ) -> None:
     import imsd.core.workflows.scrub_store as workflow
 
-    hold, read = asyncio.Event(), [0]
+    hold, last_pack = asyncio.Event(), [""]
 
-    async def first_pack_only(*args: object) -> object:
-        read[0] += 1
-        if read[0] == 2:
+    async def all_but_the_last(store: object, pack_id: str, *args: object) -> object:
+        if pack_id == last_pack[0]:
             hold.set()
             await asyncio.Event().wait()
-        return await scrub_pack(*args)  # type: ignore[arg-type]
+        return await scrub_pack(store, pack_id, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(workflow, "scrub_pack", first_pack_only)
+    monkeypatch.setattr(workflow, "scrub_pack", all_but_the_last)
     async with world.serving() as service:
         image = await imported(service, noise(1), name="first")
         await imported(service, noise(2), name="second")
         await flip(service, pack_blob((await packs(service, image))[0]))
+        async with service.runtime.database.reading() as c:
+            last_pack[0] = (await scrubs.packs_after(c, STORE, None, 100))[-1][0]
         job_id = await jobs_of(service).start(key(), NewScrub(STORE))
         await hold.wait()
         running = await jobs_of(service).last(STORE)
@@ -251,6 +254,7 @@ async def test_what_was_found_is_told_before_the_scrub_ends(
         assert (running.report["damaged_blobs"], running.report["affected_images"]) == (1, 1)
         await service.jobs.cancel(PROJECT, job_id)
         await service.end_of(job_id)
+        last_pack[0] = ""
         await flip(service, pack_blob((await packs(service, image))[0]))  # it is mended
         await scrubbed(service, is_anew=True)
         whole = await jobs_of(service).last(STORE)
@@ -288,6 +292,34 @@ async def test_scrubs_are_started_when_they_are_due(world: ImportWorld) -> None:
         again = await weekly.last(STORE)
         assert again is not None
         assert again.job_id == last.job_id
+
+
+async def test_every_byte_that_is_read_is_read_at_the_rate(
+    world: ImportWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Manifests too, which are read again with the packs that they list."""
+    spent, read = [0], [0]
+
+    class Noted(Pace):
+        async def spend(self, size_bytes: int) -> None:
+            spent[0] += size_bytes
+
+    monkeypatch.setattr("imsd.core.workflows.scrub_store.Pace", Noted)
+    async with world.serving() as service:
+        first = await imported(service, noise(1), noise(2))
+        await imported(service, noise(2), noise(3))
+        await flip(service, pack_blob((await packs(service, first))[0]))
+        store = service.runtime.stores.get(STORE)
+        read_of_store = store.read
+
+        async def noted(blob: BlobId, ranges: Sequence[ByteRange]) -> list[bytes]:
+            found = await read_of_store(blob, ranges)
+            read[0] += sum(map(len, found))
+            return found
+
+        monkeypatch.setattr(store, "read", noted)
+        assert (await scrubbed(service)).record.result["damaged_blobs"] == 1
+        assert spent[0] >= read[0] > 3 * MIB
 
 
 async def test_the_rate_holds_over_any_time() -> None:
