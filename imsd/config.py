@@ -236,7 +236,7 @@ class Config(BaseSettings):
     sweep_interval_seconds: float = Field(300.0, gt=0, le=7 * 86400)
 
     # After so many days every stored byte is read again (0: only when asked), at most so many bytes a second
-    # (0: no limit).
+    # (0: no limit). One that was cancelled or failed goes on then, after six hours at the earliest.
     scrub_interval_days: float = Field(0.0, ge=0, le=3660)
     scrub_bytes_per_second: ByteSize = Field(ByteSize(64 * MIB), ge=0, le=TIB)
 

@@ -104,6 +104,12 @@ async def is_unfinished(c: AsyncConnection, job_id: str) -> bool:
     return (await c.execute(query)).one_or_none() is not None
 
 
+async def ended_at(c: AsyncConnection, job_id: str) -> datetime | None:
+    """When a job came to its end; None while it has not, and when it is not known any more."""
+    query = select(job.c.finished_at).where(job.c.id == job_id, job.c.state.in_(FINAL_STATES))
+    return (await c.execute(query)).scalar_one_or_none()
+
+
 async def claim_job(
     c: AsyncConnection,
     job_id: str,

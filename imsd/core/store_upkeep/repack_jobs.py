@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from imsd.contract import FailedPrecondition
-from imsd.core import checks, limits, requests
+from imsd.core import checks
 from imsd.core.dispatcher import Dispatcher
 from imsd.core.requests import RequestKey
 from imsd.core.runtime import Runtime
-from imsd.metadata import jobs as job_rows
 from imsd.metadata import repacking
-from imsd.metadata.records import JobKind, JobRecord, JobState
 
-from .scrub_jobs import job_of_store
+from .store_jobs import AGAIN_AFTER, REPACK, StoreJobs
 
 # Less than this is not worth a job of its own accord.
 MIN_DEAD_BYTES = 64 << 20
 
-# Between two jobs of its own accord for a store: what one could not empty would be tried again and again.
-AGAIN_AFTER = timedelta(hours=6)
+# Of a pack that is repacked when somebody asks and the configuration says nothing.
+WHEN_ASKED = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class RepackJobs:
 
     def __init__(self, runtime: Runtime, dispatcher: Dispatcher, dead_percent: int) -> None:
         self._runtime = runtime
-        self._dispatcher = dispatcher
+        self._jobs = StoreJobs(runtime, dispatcher, REPACK)
         self._dead_percent = dead_percent
         self._started: dict[str, datetime] = {}
 
@@ -48,25 +45,11 @@ class RepackJobs:
         """
         percent = new.dead_percent if new.dead_percent is not None else self._dead_percent or WHEN_ASKED
         checks.number("dead_percent", percent, 1, 99)
-        self._runtime.stores.get(new.store)
-        job = self._job(key.project_id, new.store, percent, is_dry_run=new.is_dry_run)
-        async with self._runtime.database.transaction() as c:
-            if earlier := await requests.recall(c, key):
-                return earlier
-            if running := await job_of_store(c, JobKind.REPACK_STORE, new.store):
-                raise FailedPrecondition(
-                    f"job {running.id} repacks the store {new.store!r} already",
-                    reason="REPACK_RUNNING",
-                    field="store",
-                    hint=f"watch it with `imsctl job watch {running.id} --project {running.project_id}`",
-                )
-            await job_rows.insert_job(c, job)
-            await requests.remember(c, self._runtime, key, job.id)
-            self._dispatcher.dispatch(job)
-        return job.id
+        return await self._jobs.start(key, new.store, dead_percent=percent, is_dry_run=new.is_dry_run)
 
     async def start_if_due(self, store_name: str) -> None:
-        """Start a job when packs are dead enough, and enough of them."""
+        """Start a job when packs are dead enough, and enough of them: what an earlier one could not empty
+        is not tried again at once."""
         runtime, percent, now = self._runtime, self._dead_percent, self._runtime.clock()
         started = self._started.get(store_name)
         if not percent or (started and now - started < AGAIN_AFTER):
@@ -75,24 +58,7 @@ class RepackJobs:
             dead_bytes = await repacking.dead_bytes(c, store_name, percent)
         if dead_bytes < MIN_DEAD_BYTES:
             return
-        job = self._job(limits.DEFAULT_PROJECT, store_name, percent, is_dry_run=False)
         async with runtime.database.transaction() as c:
-            if await job_of_store(c, JobKind.REPACK_STORE, store_name):
-                return
-            await job_rows.insert_job(c, job)
-            self._dispatcher.dispatch(job)
-        self._started[store_name] = now
-
-    def _job(self, project_id: str, store_name: str, percent: int, *, is_dry_run: bool) -> JobRecord:
-        return JobRecord(
-            id=self._runtime.new_id(),
-            project_id=project_id,
-            kind=JobKind.REPACK_STORE,
-            state=JobState.INIT,
-            spec={"store": store_name, "dead_percent": percent, "is_dry_run": is_dry_run},
-            created_at=self._runtime.clock(),
-        )
-
-
-# Of a pack that is repacked when somebody asks and the configuration says nothing.
-WHEN_ASKED = 60
+            is_started = await self._jobs.start_alone(c, store_name, dead_percent=percent, is_dry_run=False)
+        if is_started:
+            self._started[store_name] = now

@@ -8,8 +8,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from imsd.contract import FailedPrecondition
-from imsd.core import checks, limits, requests
+from imsd.core import checks
 from imsd.core.access import SEE, Access, Target
 from imsd.core.caller import Caller
 from imsd.core.dispatcher import Dispatcher
@@ -17,8 +16,9 @@ from imsd.core.requests import RequestKey
 from imsd.core.runtime import Runtime
 from imsd.metadata import jobs as job_rows
 from imsd.metadata import scrubs
-from imsd.metadata.records import JobKind, JobRecord, JobState
 from imsd.metadata.scrubs import AffectedImage, DamageRecord, ScrubRecord
+
+from .store_jobs import AGAIN_AFTER, SCRUB, StoreJobs
 
 # Of what is asked for; the configuration says how fast scrubs are otherwise.
 MAX_RATE = 1 << 40
@@ -54,7 +54,7 @@ class Damage:
 class ScrubJobs:
     def __init__(self, runtime: Runtime, dispatcher: Dispatcher, settings: ScrubSettings) -> None:
         self._runtime = runtime
-        self._dispatcher = dispatcher
+        self._jobs = StoreJobs(runtime, dispatcher, SCRUB)
         self._settings = settings
 
     async def start(self, key: RequestKey, new: NewScrub) -> str:
@@ -64,38 +64,27 @@ class ScrubJobs:
         """
         rate = self._settings.bytes_per_second if new.bytes_per_second is None else new.bytes_per_second
         checks.number("bytes_per_second", rate, 0, MAX_RATE)
-        self._runtime.stores.get(new.store)
-        job = self._job(key.project_id, replace(new, bytes_per_second=rate))
-        async with self._runtime.database.transaction() as c:
-            if earlier := await requests.recall(c, key):
-                return earlier
-            if running := await job_of_store(c, JobKind.SCRUB_STORE, new.store):
-                raise FailedPrecondition(
-                    f"job {running.id} scrubs the store {new.store!r} already",
-                    reason="SCRUB_RUNNING",
-                    field="store",
-                    hint=f"watch it with `imsctl job watch {running.id} --project {running.project_id}`",
-                )
-            await job_rows.insert_job(c, job)
-            await requests.remember(c, self._runtime, key, job.id)
-            self._dispatcher.dispatch(job)
-        return job.id
+        return await self._jobs.start(key, new.store, bytes_per_second=rate, is_anew=new.is_anew)
 
     async def start_if_due(self, store_name: str) -> None:
         """Start a scrub when the last one is long enough ago; one that was broken off goes on then."""
-        runtime, interval = self._runtime, self._settings.interval
-        if not interval:
+        if not self._settings.interval:
             return
-        job = self._job(limits.DEFAULT_PROJECT, NewScrub(store_name, self._settings.bytes_per_second))
-        async with runtime.database.transaction() as c:
-            record = await scrubs.get_scrub(c, store_name)
-            last = record and (record.finished_at or record.started_at)
-            if last and runtime.clock() - last < interval:
-                return
-            if await job_of_store(c, JobKind.SCRUB_STORE, store_name):
-                return
-            await job_rows.insert_job(c, job)
-            self._dispatcher.dispatch(job)
+        async with self._runtime.database.transaction() as c:
+            if await self._is_due(c, store_name):
+                rate = self._settings.bytes_per_second
+                await self._jobs.start_alone(c, store_name, bytes_per_second=rate, is_anew=False)
+
+    async def _is_due(self, c: AsyncConnection, store_name: str) -> bool:
+        """Somebody may have cancelled the last job, and what made it fail may last."""
+        record = await scrubs.get_scrub(c, store_name)
+        if record is None:
+            return True
+        interval, now = self._settings.interval, self._runtime.clock()
+        if now - (record.finished_at or record.started_at) < interval:
+            return False
+        ended_at = await job_rows.ended_at(c, record.job_id)
+        return ended_at is None or now - ended_at >= min(interval, AGAIN_AFTER)
 
     async def last(self, store_name: str) -> ScrubRecord | None:
         """The scrub of a store that runs or was broken off, and what the last whole one found."""
@@ -128,22 +117,6 @@ class ScrubJobs:
             seen = [each for each in needing if await _may_see(access, caller, each)]
             found.append(Damage(record, seen, len(needing) - len(seen)))
         return found, token
-
-    def _job(self, project_id: str, new: NewScrub) -> JobRecord:
-        return JobRecord(
-            id=self._runtime.new_id(),
-            project_id=project_id,
-            kind=JobKind.SCRUB_STORE,
-            state=JobState.INIT,
-            spec={"store": new.store, "bytes_per_second": new.bytes_per_second, "is_anew": new.is_anew},
-            created_at=self._runtime.clock(),
-        )
-
-
-async def job_of_store(c: AsyncConnection, kind: JobKind, store_name: str) -> JobRecord | None:
-    """The job of this kind that works on a store, or is to."""
-    unfinished = await job_rows.unfinished_jobs(c, kind)
-    return next((job for job in unfinished if job.spec["store"] == store_name), None)
 
 
 async def _may_see(access: Access, caller: Caller, image: AffectedImage) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -19,12 +20,13 @@ from imsd.core.policies.loading import load_policies
 from imsd.core.requests import RequestKey
 from imsd.core.store_upkeep.pace import Pace
 from imsd.core.store_upkeep.scrub_jobs import Damage, NewScrub, ScrubJobs, ScrubSettings
+from imsd.metadata import jobs as job_rows
 from imsd.metadata import scrubs
 from imsd.metadata.database import Database
 from imsd.metadata.records import ImageRecord, JobState
 from tests.unit.chunks.stored_disk import get, put
 from tests.unit.core.copy_world import delete
-from tests.unit.core.core_world import STORE, new_id
+from tests.unit.core.core_world import STORE, new_id, now
 from tests.unit.core.import_world import MIB, PROJECT, ImportService, ImportWorld
 from tests.unit.core.test_space import imported, noise
 
@@ -292,6 +294,30 @@ async def test_scrubs_are_started_when_they_are_due(world: ImportWorld) -> None:
         again = await weekly.last(STORE)
         assert again is not None
         assert again.job_id == last.job_id
+
+
+async def test_a_scrub_that_was_broken_off_does_not_go_on_at_once(world: ImportWorld) -> None:
+    """Who cancels one, because it is in the way, has some hours of peace; one that fails is not tried
+    again in every round."""
+    async with world.serving() as service:
+        await imported(service, noise(1))
+        slow = ScrubSettings(timedelta(0), 1)
+        job_id = await jobs_of(service, slow).start(key(), NewScrub(STORE))
+        await service.until(job_id, lambda view: view.record.phase == "scrub")
+        await service.jobs.cancel(PROJECT, job_id)
+        await service.end_of(job_id)
+        async with service.runtime.database.transaction() as c:
+            await scrubs.save_scrub(c, STORE, started_at=now() - timedelta(days=8))
+        weekly = ScrubSettings(timedelta(days=7), 1)
+        await jobs_of(service, weekly).start_if_due(STORE)
+        async with service.runtime.database.reading() as c:
+            assert await job_rows.unfinished_jobs(c) == []
+        later = replace(service.runtime, clock=lambda: now() + timedelta(hours=7))
+        await ScrubJobs(later, service.dispatcher, weekly).start_if_due(STORE)
+        async with service.runtime.database.reading() as c:
+            [going_on] = await job_rows.unfinished_jobs(c)
+        await service.jobs.cancel(PROJECT, going_on.id)
+        await service.end_of(going_on.id)
 
 
 async def test_every_byte_that_is_read_is_read_at_the_rate(

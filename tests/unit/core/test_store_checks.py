@@ -116,7 +116,7 @@ async def test_an_unknown_store_and_two_checks_at_once_are_refused(
         await started(service, "tape")
     world.second.add(Fault(call=Call.COMMIT, kind=FaultKind.HANG))
     job_id = await started(service)
-    with pytest.raises(FailedPrecondition, match="is being checked") as caught:
+    with pytest.raises(FailedPrecondition, match="checks the store 'second' already") as caught:
         await started(service)
     assert job_id in caught.value.hint
     world.second.heal()
