@@ -6,7 +6,6 @@ without it unless it is required.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ import structlog
 
 from imsd.contract import BlobStore, ImsError, KeyService, MissingLibrary, StoreUsage, Unavailable
 
+from .patience import within
 from .plugin_registry import Declared
 from .store_sections import ConfiguredStore
 
@@ -127,8 +127,7 @@ async def status_of(opened: OpenedStore, *, is_default: bool = False) -> DriverS
     usage, detail = StoreUsage(None, None), opened.detail
     if opened.store is not None:
         try:
-            async with asyncio.timeout(USAGE_SECONDS):
-                usage = await opened.store.usage()
+            usage = await within(USAGE_SECONDS, opened.store.usage())
         except TimeoutError:
             detail = f"did not tell its usage within {USAGE_SECONDS:g} seconds"
         except ImsError as error:

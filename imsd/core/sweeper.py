@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -14,6 +16,7 @@ from imsd.metadata import jobs as job_rows
 from imsd.metadata import requests as request_rows
 from imsd.metadata import uploads as upload_rows
 
+from .patience import Turns
 from .runtime import Runtime
 from .store_ownership import belongs_to
 
@@ -30,17 +33,24 @@ JOB_AGE = timedelta(days=30)
 # held no longer than that takes.
 FORGET_BATCH = 1000
 
+# Who cancels a job waits so long for what it leaves to be freed: in a store that hangs, it takes longer.
+FREE_SECONDS = 120.0
+
 # What is done in each round, beside sweeping: it lets go of what is due.
-Chore = Callable[[], Coroutine[object, object, None]]
+Chore = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Sweeper:
-    """Sweeps each store, one sweep of a store at a time, and one walk through it beside that."""
+    """Sweeps each store, one sweep of a store at a time, and one walk through it beside that.
+
+    A store that hangs holds up no other, see `Turns`.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._locks: dict[str, asyncio.Lock] = {}
         self._is_due: set[str] = set()
+        self._turns = Turns()
         self._periodic: asyncio.Task[None] | None = None
 
     def start(self, interval_seconds: float, *chores: Chore) -> None:
@@ -51,15 +61,28 @@ class Sweeper:
         if self._periodic:
             self._periodic.cancel()
             await asyncio.gather(self._periodic, return_exceptions=True)
+        await self._turns.stop()
 
     def wake(self, store_name: str) -> None:
         """Free what nothing holds in a store, soon, without waiting for it."""
         if store_name not in self._is_due:
             self._is_due.add(store_name)
-            self._runtime.background.spawn(self.free(store_name), f"sweep of {store_name}")
+            self._runtime.background.spawn(self._sweep(store_name), f"sweep of {store_name}")
 
     async def free(self, store_name: str) -> None:
-        """Remove everything in a store that nothing holds any more; errors are logged."""
+        """Remove everything in a store that nothing holds any more; errors are logged.
+
+        After `FREE_SECONDS` the sweep goes on, and who called does, too.
+        """
+        work = self._runtime.background.spawn(self._sweep(store_name), f"sweep of {store_name}")
+        try:
+            if not (await asyncio.wait([work], timeout=FREE_SECONDS))[0]:
+                log.warning("a sweep takes long, and goes on in the background", store=store_name)
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
+
+    async def _sweep(self, store_name: str) -> None:
         async with self._locks.setdefault(store_name, asyncio.Lock()):
             self._is_due.discard(store_name)
             await self._free(store_name)
@@ -72,11 +95,14 @@ class Sweeper:
     async def tick(self, *chores: Chore) -> None:
         """One round of everything; what fails stops nothing else and is tried again in the next round."""
         for chore in chores:
-            await _attempt(chore.__qualname__, chore())
-        await _attempt("removal of old rows", self._forget())
+            await self._take_turn(chore.__qualname__, chore)
+        await self._take_turn("removal of old rows", self._forget)
         for store_name in self._runtime.stores.ready_names():
-            await _attempt(f"sweep of {store_name}", self.free(store_name))
-            await _attempt(f"walk through {store_name}", self._free_orphans(store_name))
+            await self._take_turn(f"sweep of {store_name}", partial(self._sweep, store_name))
+            await self._take_turn(f"walk through {store_name}", partial(self._free_orphans, store_name))
+
+    async def _take_turn(self, what: str, work: Chore) -> None:
+        await self._turns.take(what, partial(_attempt, what, work))
 
     async def _forget(self) -> None:
         now = self._runtime.clock()
@@ -101,7 +127,7 @@ class Sweeper:
     async def _free_orphans(self, store_name: str) -> None:
         """Without the lock: whoever cancels a job must not wait for a walk through the whole store.
 
-        Only the periodic task walks, so there is one walk at a time.
+        Only the periodic task walks, and `Turns` begins no second walk through a store.
         """
         store = self._runtime.stores.get(store_name)
         if not await belongs_to(store, self._runtime.service_id):
@@ -119,9 +145,9 @@ class Sweeper:
             return await upload_rows.known_uploads(c, upload_ids)
 
 
-async def _attempt(what: str, work: Awaitable[None]) -> None:
+async def _attempt(what: str, work: Chore) -> None:
     try:
-        await work
+        await work()
     except ImsError as error:
         log.warning("housekeeping put off", what=what, reason=error.reason, detail=error.message)
     except Exception:

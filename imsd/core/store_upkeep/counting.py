@@ -22,11 +22,11 @@ MAX_MANIFESTS_AT_ONCE = 64
 
 
 class PackCounting:
-    """Counts the use of packs; one group of packs at a time, whoever asks."""
+    """Counts the use of packs; one group of packs of a store at a time, whoever asks."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._turn = asyncio.Lock()
+        self._turns: dict[str, asyncio.Lock] = {}
 
     async def count_store(self, store_name: str) -> int:
         """Count what is due in a store, for `ROUND_SECONDS` at most; returns how many packs were counted.
@@ -61,7 +61,7 @@ class PackCounting:
 
     async def _count(self, store_name: str, packs: Sequence[str]) -> int:
         runtime = self._runtime
-        async with self._turn:
+        async with self._turns.setdefault(store_name, asyncio.Lock()):
             async with runtime.database.reading() as c:
                 listed = await pack_space.listed_by(c, packs)
             uses = await count_packs(runtime.stores.get(store_name), runtime.pool, listed)

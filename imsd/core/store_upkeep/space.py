@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +10,7 @@ import structlog
 from imsd.contract import ImsError
 from imsd.core import checks
 from imsd.core.image_access import owned_image, require_active
+from imsd.core.patience import within
 from imsd.core.runtime import Runtime
 from imsd.metadata import pack_space
 from imsd.metadata.pack_space import PackedSpace, ProjectSpace
@@ -62,9 +62,10 @@ class Space:
         if image.status not in STORED:
             require_active(image)
         try:
-            async with asyncio.timeout(COUNT_SECONDS):
-                await self._counting.count_manifest(image.store, image.manifest_id)
-        except (ImsError, TimeoutError) as error:  # what was counted before is told
+            await within(COUNT_SECONDS, self._counting.count_manifest(image.store, image.manifest_id))
+        except TimeoutError:  # what was counted before is told
+            log.warning("the use of packs takes long to count", store=image.store, seconds=COUNT_SECONDS)
+        except ImsError as error:
             log.warning("the use of packs could not be counted", detail=str(error))
         async with runtime.database.reading() as c:
             found = await pack_space.manifest_space(c, image.manifest_id, image.id)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from imsd.contract import ImsError
 from imsd.core.dispatcher import Dispatcher
+from imsd.core.patience import Turns
 from imsd.core.runtime import Runtime
 
 from .counting import PackCounting
@@ -32,7 +34,7 @@ class UpkeepSettings:
 
 
 class StoreUpkeep:
-    """Counts, scrubs and repacks one ready store after the other, when that is due."""
+    """Counts, scrubs and repacks one ready store after the other, when that is due; see `Turns`."""
 
     def __init__(self, runtime: Runtime, dispatcher: Dispatcher, settings: UpkeepSettings) -> None:
         self._runtime = runtime
@@ -40,6 +42,7 @@ class StoreUpkeep:
         self.space = Space(runtime, self._counting)
         self.scrubs = ScrubJobs(runtime, dispatcher, settings.scrubs)
         self.repacking = RepackJobs(runtime, dispatcher, settings.dead_percent)
+        self._turns = Turns()
         self._periodic: asyncio.Task[None] | None = None
 
     def choose(self, store_name: str) -> str:
@@ -54,13 +57,16 @@ class StoreUpkeep:
         if self._periodic:
             self._periodic.cancel()
             await asyncio.gather(self._periodic, return_exceptions=True)
+        await self._turns.stop()
 
     async def tick(self) -> None:
         """One round."""
-        chores = (self._counting.count_store, self.scrubs.start_if_due, self.repacking.start_if_due)
         for store_name in self._runtime.stores.ready_names():
-            for chore in chores:
-                await _attempt(store_name, chore)
+            await self._turns.take(f"upkeep of {store_name}", partial(self._look_after, store_name))
+
+    async def _look_after(self, store_name: str) -> None:
+        for chore in (self._counting.count_store, self.scrubs.start_if_due, self.repacking.start_if_due):
+            await _attempt(store_name, chore)
 
     async def _forever(self, interval_seconds: float) -> None:
         while True:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -10,15 +13,20 @@ from imsd.chunks.index import Holder, HolderKind, locations_blob
 from imsd.contract import FailedPrecondition, NotFound, PermissionDenied
 from imsd.core.image_changes import ImageRef
 from imsd.core.image_deletion import ImageDeletion
+from imsd.core.store_pool import StorePool
 from imsd.core.store_upkeep.counting import PackCounting
+from imsd.core.store_upkeep.scrub_jobs import ScrubSettings
 from imsd.core.store_upkeep.space import Space
+from imsd.core.store_upkeep.upkeep import StoreUpkeep, UpkeepSettings
 from imsd.metadata import chunk_index, pack_space
+from imsd.metadata import jobs as job_rows
 from imsd.metadata.database import Database
-from imsd.metadata.records import ImageRecord
+from imsd.metadata.records import ImageRecord, JobKind, JobRecord
+from imsd.testing.faulty_store import Call, Fault, FaultKind
 from tests.unit.chunks.stored_disk import put
 from tests.unit.core.copy_world import delete
 from tests.unit.core.core_world import STORE
-from tests.unit.core.import_world import MIB, PROJECT, ImportService, ImportWorld
+from tests.unit.core.import_world import MIB, PROJECT, SECOND, ImportService, ImportWorld
 
 
 def noise(seed: int, size: int = MIB) -> bytes:
@@ -166,3 +174,33 @@ async def test_a_project_is_told_what_its_images_take_together(world: ImportWorl
         assert mine.pack_bytes == 2 * MIB
         assert MIB <= mine.shared_bytes == other.shared_bytes == other.pack_bytes
         assert (await space.of_project("nobody")).image_count == 0
+
+
+async def test_a_store_that_hangs_keeps_no_other_from_its_upkeep(
+    world: ImportWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor from telling what its images take."""
+    monkeypatch.setattr("imsd.core.patience.TURN_SECONDS", 0.05)
+    async with world.serving() as service:
+        await service.import_file(noise(1) + GAP, name="hung", disk_format="raw", store=SECOND)
+        image = await imported(service, noise(1))
+        world.second.add(Fault(call=Call.READ, kind=FaultKind.HANG, times=None))
+        runtime = service.runtime
+        # The store that hangs comes first.
+        stores = StorePool(runtime.stores.opened[::-1], STORE)
+        scrubs = ScrubSettings(timedelta(days=1), 0)
+        settings = UpkeepSettings(scrubs=scrubs, dead_percent=0)
+        upkeep = StoreUpkeep(replace(runtime, stores=stores), service.dispatcher, settings)
+        await asyncio.wait_for(upkeep.tick(), 20)
+        assert world.second.hanging == 1
+        found = await asyncio.wait_for(upkeep.space.of_image(PROJECT, image.id), 20)
+        assert found.is_current
+        scrubs_of = job_rows.JobQuery(project_id=PROJECT, kinds=(JobKind.SCRUB_STORE,))
+        async with asyncio.timeout(20):
+            jobs: list[JobRecord] = []
+            while not jobs:  # a slow machine: it has its turn beside the other's
+                async with runtime.database.reading() as c:
+                    jobs = await job_rows.list_jobs(c, scrubs_of, 10, None)
+        assert [job.spec["store"] for job in jobs] == [STORE]
+        await upkeep.stop()
+        assert world.second.hanging == 0

@@ -16,6 +16,7 @@ from imsd.core.sweeper import JOB_AGE, Sweeper
 from imsd.metadata import jobs as job_rows
 from imsd.metadata.database import Database
 from imsd.metadata.records import JobState
+from imsd.testing.faulty_store import Call, Fault, FaultKind, FaultyStore
 from imsd.testing.memory_index import MemoryChunkIndex
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.chunks.stored_disk import exists, put
@@ -103,6 +104,42 @@ async def test_one_failure_does_not_end_the_round(database: Database) -> None:
         await sweeper.tick(fail)
     assert not await exists(store, pack_blob(PACK))
     assert not await exists(store, pack_blob(ORPHAN))
+
+
+async def test_a_store_that_hangs_keeps_no_other_from_being_swept(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imsd.core.patience.TURN_SECONDS", 0.05)
+    store, index = MemoryStore(), MemoryChunkIndex()
+    hung = FaultyStore(MemoryStore(), Fault(call=Call.LIST, kind=FaultKind.HANG, times=None))
+    async with open_runtime(database, pool_of(hung=hung, main=store), index) as runtime:
+        sweeper = Sweeper(runtime)
+        await asyncio.wait_for(sweeper.tick(nothing), 10)
+        await abandoned_pack(store, index)
+        await put(store, pack_blob(ORPHAN), b"bytes")
+        await asyncio.wait_for(sweeper.tick(nothing), 10)
+        assert not await exists(store, pack_blob(PACK))
+        assert not await exists(store, pack_blob(ORPHAN))
+        assert hung.hanging == 1  # it is not asked a second time
+        await sweeper.stop()
+        assert hung.hanging == 0
+
+
+async def test_nobody_waits_for_ever_for_a_sweep_of_a_store_that_hangs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a job that was cancelled is cancelled at last. The sweep goes on when the store does."""
+    monkeypatch.setattr("imsd.core.sweeper.FREE_SECONDS", 0.05)
+    index = MemoryChunkIndex()
+    hung = FaultyStore(MemoryStore())
+    async with open_runtime(database, pool_of(main=hung), index) as runtime:
+        await abandoned_pack(hung, index)
+        hung.add(Fault(call=Call.DELETE, kind=FaultKind.HANG, times=None))
+        await asyncio.wait_for(Sweeper(runtime).free(STORE), 10)
+        assert await exists(hung, pack_blob(PACK))
+        hung.heal()
+        await runtime.background.settle()
+        assert not await exists(hung, pack_blob(PACK))
 
 
 async def test_jobs_that_ended_long_ago_are_forgotten(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from imsd.contract import BlobStore, InvalidRequest, Unavailable, blob_id
+from imsd.contract import BlobStore, InvalidRequest, StoreUsage, Unavailable, blob_id, run_blocking
 from imsd.core import opened_stores
 from imsd.core.driver_list import DriverList
 from imsd.core.keys.key_pool import KeyPool
@@ -202,3 +204,32 @@ async def test_a_store_that_does_not_tell_its_usage_is_listed_all_the_same(
     assert "did not tell its usage" in found["s"].detail
     assert found["g"].detail == "the store is out of reach"
     assert found["s"].used_bytes is found["g"].used_bytes is None
+
+
+class Stuck(MemoryStore):
+    """A system call holds the thread that asks, as one of a file system that does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.freed = threading.Event()
+
+    async def usage(self) -> StoreUsage:
+        await run_blocking(self.freed.wait)
+        return StoreUsage(0, 0)
+
+
+async def test_a_store_in_whose_usage_a_thread_is_stuck_is_listed_all_the_same(
+    registry: PluginRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened_stores, "USAGE_SECONDS", 0.05)
+    stuck = Stuck()
+    async with open_store_pool(registry, MAIN, "main") as pool:
+        [main] = pool.opened
+        asking = asyncio.create_task(opened_stores.status_of(replace(main, store=stuck)))
+        try:
+            await asyncio.wait([asking], timeout=5)
+            assert asking.done()
+            assert "did not tell its usage" in asking.result().detail
+        finally:
+            stuck.freed.set()
+            await asyncio.wait([asking])
