@@ -634,7 +634,7 @@ class StoreReport(_message.Message):
 
     @_builtins.property
     def rates(self) -> Global___StoreRates:
-        """unset when the store does not take blobs"""
+        """unset when the store does not take blobs, or takes too long to be measured"""
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """Trying the promises of the contract on a store in use, below a prefix of the check's own.
 
-Nothing of images is touched, and everything below the prefix is deleted, before and after.
+Nothing of images is touched, and everything below the prefix is deleted: here after each promise, and by the
+job when it ends otherwise.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
 
-from imsd.contract import BlobStore, ImsError
+from imsd.contract import BlobStore, ImsError, Unavailable
 from imsd.promises.promise import BrokenPromise, NotOffered, Place, Promise
 from imsd.promises.store_promises import STORE_PROMISES
 
 CHECKS_PREFIX = "checks/"
 
-# A promise takes seconds at most; a store that hangs must not keep the check.
+# A promise takes seconds at most, and so does deleting what it wrote: a store that hangs must not keep the
+# check.
 PROMISE_SECONDS = 180.0
+CLEAR_SECONDS = 180.0
 
 
 class Outcome(StrEnum):
@@ -48,7 +51,7 @@ async def try_promises(
     """Try one after the other; ``on_progress`` is told how many are done.
 
     If the first one is broken, whether the store takes blobs and gives them back, the others are skipped.
-    Raises what the store raises when what was written cannot be deleted.
+    Raises as `clear` when what was written cannot be deleted. Who cancels it clears the prefix himself.
     """
     results: list[Tried] = []
     for number, promise in enumerate(promises):
@@ -57,12 +60,23 @@ async def try_promises(
         if results and results[0].outcome is Outcome.BROKEN:
             results.append(_skipped(promise))
             continue
-        try:
-            results.append(await _try(promise, place, seconds))
-        finally:
-            await _clear_if_written(place, results)
+        results.append(await _try(promise, place, seconds))
+        await _clear_if_written(place, results)
     on_progress(len(promises))
     return results
+
+
+async def clear(place: Place) -> None:
+    """Delete everything there. Raises what the store raises, and Unavailable when it does not answer."""
+    try:
+        async with asyncio.timeout(CLEAR_SECONDS):
+            await place.clear()
+    except TimeoutError:
+        raise Unavailable(
+            f"the store did not delete what lies below {place.prefix} within {CLEAR_SECONDS:g} seconds",
+            reason="STORE_UNAVAILABLE",
+            hint="see whether it answers; what is left is deleted as soon as it does",
+        ) from None
 
 
 async def _try(promise: Promise, place: Place, seconds: float) -> Tried:
@@ -93,9 +107,9 @@ async def _try(promise: Promise, place: Place, seconds: float) -> Tried:
 async def _clear_if_written(place: Place, results: Sequence[Tried]) -> None:
     """A store that took nothing need not let go of anything: it may be away, or not take changes at all."""
     try:
-        await place.clear()
+        await clear(place)
     except ImsError:
-        if not results or results[0].outcome is not Outcome.BROKEN:
+        if results[0].outcome is not Outcome.BROKEN:
             raise
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from imsd.contract import FailedPrecondition, NotFound, Unavailable
+from imsd.contract import BlobStore, FailedPrecondition, NotFound, Unavailable
 from imsd.core.requests import RequestKey
 from imsd.core.stores.store_check import Outcome, try_promises
+from imsd.core.stores.store_rates import StoreRates
 from imsd.metadata.database import Database
 from imsd.metadata.records import JobState
 from imsd.promises.promise import Place, Promise
@@ -19,7 +20,7 @@ from imsd.testing.faulty_store import Call, Fault, FaultKind
 from imsd.testing.memory_store import MemoryStore
 from tests.unit.core.copy_world import a_disk, content_of, imported
 from tests.unit.core.core_world import STORE, new_id
-from tests.unit.core.import_world import PROJECT, SECOND, ImportService, ImportWorld
+from tests.unit.core.import_world import PROJECT, SECOND, ImportService, ImportWorld, failed
 
 
 @pytest.fixture
@@ -133,6 +134,68 @@ async def test_a_cancelled_check_leaves_nothing(
         await asyncio.sleep(0.001)
     await service.jobs.cancel(PROJECT, job_id)
     assert (await service.end_of(job_id)).record.state is JobState.CANCELLED
+    assert await left(service) == []
+
+
+async def test_a_cancelled_check_of_a_store_that_hangs_keeps_no_other_check_waiting(
+    world: ImportWorld, service: ImportService
+) -> None:
+    world.second.add(Fault(call=Call.COMMIT, kind=FaultKind.HANG))
+    world.second.add(Fault(call=Call.LIST, kind=FaultKind.HANG, skip=1, times=None))
+    job_id = await started(service)
+    while not world.second.hanging:
+        await asyncio.sleep(0.001)
+    await service.jobs.cancel(PROJECT, job_id)
+    async with asyncio.timeout(60):
+        await checked(service, STORE)
+    assert (await service.jobs.get(PROJECT, job_id)).record.state is JobState.CANCELLING
+    world.second.heal()
+    assert (await service.end_of(job_id)).record.state is JobState.CANCELLED
+    assert await left(service) == []
+
+
+async def test_a_check_of_a_store_that_does_not_delete_ends(
+    world: ImportWorld, service: ImportService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imsd.core.stores.store_check.CLEAR_SECONDS", 0.05)
+    world.second.add(Fault(call=Call.DELETE, kind=FaultKind.HANG, times=None))
+    async with asyncio.timeout(60):
+        view = await service.end_of(await started(service))
+    assert failed(view) == "STORE_UNAVAILABLE"
+    assert "checks/" in view.record.error_message
+    world.second.heal()
+    async with asyncio.timeout(30):
+        while await left(service):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_store_that_is_too_slow_to_be_measured_has_no_rates(
+    service: ImportService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(store: BlobStore, prefix: str) -> StoreRates:
+        await Place(store, prefix).put("pack", b"left")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr("imsd.core.workflows.check_store.measure", endless)
+    monkeypatch.setattr("imsd.core.workflows.check_store.MEASURE_SECONDS", 0.05)
+    async with asyncio.timeout(60):
+        report = await checked(service)
+    assert report["rates"] is None
+    assert {each["outcome"] for each in report["promises"]} <= {"kept", "skipped"}
+    assert await left(service) == []
+
+
+async def test_what_a_store_once_kept_of_a_check_goes_with_the_next_one(
+    world: ImportWorld, service: ImportService
+) -> None:
+    """One that neither gives blobs back nor deletes them is away, as far as a check can tell."""
+    for call in (Call.READ, Call.DELETE):
+        world.second.add(Fault(call=call, kind=FaultKind.RAISE_BEFORE, times=None))
+    assert (await checked(service))["promises"][0]["outcome"] == "broken"
+    world.second.heal()
+    assert await left(service)
+    await checked(service)
     assert await left(service) == []
 
 
