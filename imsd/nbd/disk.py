@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 from imsd.chunks.chunk_reader import ChunkReader
@@ -156,18 +155,20 @@ class Disk:
 
     def load(self, start: int, length: int) -> None:
         """Begin to load a range for whoever asks for parts of it next: in runs as long as can be."""
-        places = self._places.ask(start, length)
-        for place in places:
-            # Before those who wait for the same place are told.
-            place.add_done_callback(partial(self._load_known, start, length))
-        if not places:
-            self._begin_missing(start, length)
+        self._when_known(self._begin_missing, start, length)
 
     def load_ahead(self, start: int, length: int) -> None:
-        """As `load`, for somebody who does not wait; nothing when others wait for memory."""
+        """As `load`, for somebody who does not wait; nothing when others wait for memory or for places.
+
+        How often that is asked for is not bounded by what is answered: no more than one range waits.
+        """
         length = min(length, self.size_bytes - start)
-        if length > 0 and not self._store_budget.waiting and not self._memory.pool.budget.waiting:
+        if length <= 0 or self._store_budget.waiting or self._memory.pool.budget.waiting:
+            return
+        if self._places.are_known(start, length):
             self.load(start, length)
+        elif not self._places.asked:
+            self._when_known(self.load_ahead, start, length)
 
     def at_hand(self, start: int, length: int) -> list[Buffer | int] | None:
         """The range in pieces: bytes, or so many zeros; None when something is lacking."""
@@ -258,10 +259,20 @@ class Disk:
 
     # -- loading --------------------------------------------------------------------------------------------
 
-    def _load_known(self, start: int, length: int, place: asyncio.Future[None]) -> None:
-        """The last place of the range is known, or one failed, of which those hear who wait for it."""
-        if not place.cancelled() and not place.exception() and self._places.are_known(start, length):
-            self._begin_missing(start, length)
+    def _when_known(self, begin: Callable[[int, int], object], start: int, length: int) -> None:
+        """Call ``begin`` once it is known where the chunks of the range are; never, if looking fails."""
+
+        def known(place: asyncio.Future[None]) -> None:
+            # Of a failure those hear who wait for the same place.
+            if not place.cancelled() and not place.exception() and self._places.are_known(start, length):
+                begin(start, length)
+
+        places = self._places.ask(start, length)
+        for place in places:
+            # Before those who wait for it, and ask next, are told.
+            place.add_done_callback(known)
+        if not places:
+            begin(start, length)
 
     def _begin_missing(self, start: int, length: int) -> list[asyncio.Future[None]]:
         """Begin to load what of the range, whose places are known, is neither there nor being loaded."""

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import pytest
 
 from imsd.chunks.index import pack_blob
+from imsd.chunks.layout import MIN_CHUNK_BYTES
 from imsd.contract import BlobId, ByteRange, DataLoss
 from tests.unit.chunks.ingest_world import MIB
 from tests.unit.chunks.stored_disk import get, put
 from tests.unit.nbd.block_world import BlockWorld, cipher, mixed_disk, started
-from tests.unit.nbd.raw_client import BLOCK_STATUS, EIO, READ, connected, reading
+from tests.unit.nbd.raw_client import BLOCK_STATUS, CACHE, EIO, READ, connected, reading
 
 DISK = mixed_disk()
 CONTENT = DISK.content()
@@ -136,6 +137,40 @@ async def test_a_client_that_reads_in_order_finds_the_next_bytes_loaded(unstarte
             before = len(world.store.reads)
             await client.read(start + MIB, 64 << 10)
             assert len(world.store.reads) == before
+
+
+async def test_reading_ahead_gives_way_to_who_waits_for_memory_when_the_places_are_known(
+    world: BlockWorld,
+) -> None:
+    disk = (await world.attach(DISK)).disk
+    world.store.reads.clear()
+    disk.load_ahead(0, MIB)
+    budget = world.pool.budget
+    await budget.acquire(budget.limit)
+    other = asyncio.ensure_future(budget.acquire(budget.limit))
+    async with asyncio.timeout(10):
+        await disk.quiet()
+    budget.release(budget.limit)
+    await other
+    budget.release(budget.limit)
+    await disk.quiet()
+    assert (disk.stats.memory_misses, world.store.reads) == (0, [])
+
+
+async def test_announcements_are_not_piled_up_while_the_store_hangs(unstarted: BlockWorld) -> None:
+    """Each is answered at once: nothing else bounds how many a client sends."""
+    unstarted.cache_bytes = 0
+    async with started(unstarted) as world:
+        disk = (await world.attach(DISK)).disk
+        world.store.gate.clear()
+        async with reading(world.socket()) as client:
+            before = len(asyncio.all_tasks())
+            for number in range(600):
+                assert (await client.ask(CACHE, number % 24 * MIB, MIB)).error == 0
+            assert len(asyncio.all_tasks()) == before + 1  # one part of the disk is looked up
+        world.store.gate.set()
+        await disk.quiet()
+        assert 0 < disk.stats.memory_misses <= MIB // MIN_CHUNK_BYTES + 1
 
 
 async def test_a_damaged_chunk_takes_no_neighbour_with_it(world: BlockWorld) -> None:
