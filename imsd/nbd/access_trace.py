@@ -34,7 +34,11 @@ Entries = Sequence[tuple[int, int]]
 
 
 class AccessTrace:
-    """Records the first touches of one attachment. ``now``: seconds of a clock that only goes on."""
+    """Records the first touches of one attachment. ``now``: seconds of a clock that only goes on.
+
+    ``is_kept``: what is kept of the disk is an earlier state of this. ``is_full``: more may have been
+    touched than is recorded.
+    """
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes
@@ -43,6 +47,8 @@ class AccessTrace:
         self._began: float | None = None
         self.is_complete = False
         self.is_saved = True
+        self.is_kept = False
+        self.is_full = False
 
     @property
     def entries(self) -> Entries:
@@ -58,11 +64,8 @@ class AccessTrace:
             if block not in self._seen:
                 self._seen.add(block)
                 self._add(block * BLOCK_BYTES)
-        if (
-            len(self._entries) >= MAX_ENTRIES
-            or len(self._seen) >= MAX_BLOCKS
-            or now - self._began > MAX_SECONDS
-        ):
+        self.is_full = len(self._entries) >= MAX_ENTRIES or len(self._seen) >= MAX_BLOCKS
+        if self.is_full or now - self._began > MAX_SECONDS:
             self.is_complete = True
             self._seen = set()
 

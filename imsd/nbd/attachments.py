@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from imsd.chunks.cipher import ChunkCipher
+from imsd.chunks.layout import AVERAGE_CHUNK_BYTES
 from imsd.contract import (
     Conflict,
     FailedPrecondition,
@@ -102,7 +103,7 @@ class Attachments:
         attached = list(self._attached.values())
         await asyncio.gather(*(attachment.close() for attachment in attached))
         for attachment in attached:
-            await self._save(attachment)
+            await self._save(attachment, is_over=True)
             if attachment.has_disk:
                 await attachment.disk.close()
 
@@ -197,7 +198,7 @@ class Attachments:
             if task := self._following.pop(attachment_id, None):
                 task.cancel()
             await attachment.close()
-            await self._save(attachment)
+            await self._save(attachment, is_over=True)
             try:
                 await run_blocking(self._files.remove, attachment_id)
             except OSError as error:
@@ -305,11 +306,11 @@ class Attachments:
             for attachment in list(self._attached.values()):
                 await self._save(attachment)
 
-    async def _save(self, attachment: Attachment) -> None:
-        """Keep what was recorded, unless a record is there that tells more of how the disk is used.
+    async def _save(self, attachment: Attachment, *, is_over: bool = False) -> None:
+        """Keep what was recorded, unless the record of another attachment tells more of how the disk is used.
 
-        Far less was touched than by a boot when somebody only looked at the disk, and nearly everything when
-        it was copied; of a boot that a copy follows, the boot was kept before.
+        Far less was touched than by a boot when somebody only looked at the disk, and more when it was
+        copied. Which of these it is shows at the end: of the recording, or of the attachment (``is_over``).
         """
         trace = attachment.trace
         if trace.is_saved or not attachment.has_disk or not attachment.disk.is_open:
@@ -318,14 +319,30 @@ class Attachments:
         reader = await attachment.disk.open()
         entries = list(trace.entries)
         kept = await run_blocking(self._traces.load, reader.digest, attachment.description.size_bytes)
+        is_of_another = bool(kept) and not trace.is_kept
+        if is_of_another and not (is_over or trace.is_complete):
+            trace.is_saved = False
+            return
         is_look = 2 * covered_bytes(entries) < covered_bytes(kept)
-        is_copy = 2 * attachment.disk.stats.memory_misses > reader.manifest.chunk_count
-        if is_look or (is_copy and kept):
+        if is_look or (kept and _is_copy(attachment, reader.manifest.chunk_count)):
             return
         try:
             await run_blocking(self._traces.save, reader.digest, entries)
+            trace.is_kept = True
         except OSError as error:
             log.warning("the order of reads cannot be kept", error=str(error))
+
+
+def _is_copy(attachment: Attachment, chunk_count: int) -> bool:
+    """Whether about half of the disk was read, or more than is recorded in ten minutes.
+
+    Chunks that were loaded may have been loaded again and again; what was touched may hold few chunks.
+    """
+    if attachment.trace.is_full:
+        return True
+    touched_bytes = covered_bytes(attachment.trace.entries)
+    is_half_loaded = 2 * attachment.disk.stats.memory_misses > chunk_count
+    return is_half_loaded and 4 * touched_bytes > chunk_count * AVERAGE_CHUNK_BYTES
 
 
 def _is_awaited(lock: asyncio.Lock) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from imsd.nbd.access_trace import BLOCK_BYTES, MAX_ENTRIES, MAX_SECONDS, AccessTrace, TraceFiles
+from imsd.nbd import access_trace, attachments
+from imsd.nbd.access_trace import BLOCK_BYTES, MAX_ENTRIES, MAX_SECONDS, AccessTrace, Entries, TraceFiles
+from imsd.nbd.attachment import Attachment
 from imsd.nbd.prefetching import MAX_STEPS
 from imsd.nbd.read_ahead import MAX_BYTES, ReadAhead
 from tests.unit.chunks.ingest_world import MIB
@@ -29,6 +31,22 @@ async def until_prefetched(world: BlockWorld, attachment_id: str = "a1") -> None
             if prefetcher.is_idle and world.attachments.get(attachment_id).disk.is_open:
                 return
             await asyncio.sleep(0.01)
+
+
+async def read_and_detached(world: BlockWorld, manifest_id: str, starts: Sequence[int]) -> Entries:
+    """The record of a client that read 4 KiB at each of ``starts``."""
+    attachment = await world.attach_manifest(manifest_id, SIZE)
+    async with reading(world.socket()) as client:
+        for start in starts:
+            await client.read(start, 4096)
+    await world.attachments.detach("a1", force=False)
+    return list(attachment.trace.entries)
+
+
+async def kept(world: BlockWorld, attachment: Attachment) -> Entries:
+    """The record of what it reads."""
+    digest = (await attachment.disk.open()).digest
+    return TraceFiles(world.folder / "traces").load(digest, attachment.description.size_bytes)
 
 
 def test_a_trace_has_first_touches_in_their_order() -> None:
@@ -136,6 +154,48 @@ async def test_a_copy_does_not_replace_the_record_of_a_boot(world: BlockWorld) -
         await client.read(0, SIZE)
     await world.attachments.detach("a1", force=False)
     assert list(TraceFiles(world.folder / "traces").load(digest, SIZE)) == boot
+
+
+async def test_a_copy_that_is_not_over_does_not_replace_the_record_of_a_boot(
+    unstarted: BlockWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of a large disk lasts longer than it takes until records are kept."""
+    monkeypatch.setattr(attachments, "SAVE_SECONDS", 0.02)
+    monkeypatch.setattr(access_trace, "MAX_BLOCKS", 20)
+    async with started(unstarted) as world:
+        manifest_id = await world.put(DISK)
+        boot = await read_and_detached(world, manifest_id, [6 * MIB, 0, 3 * MIB])
+        copying = await world.attach_manifest(manifest_id, SIZE)
+        other = await world.attach(mixed_disk(32 * MIB), "other")
+        async with reading(world.socket()) as client, reading(world.socket("other")) as looking:
+            for number in range(2):
+                await client.read(number * MIB, MIB)
+                await looking.read(number * MIB, 4096)
+                async with asyncio.timeout(10):
+                    while not other.trace.is_saved:  # which comes after the other one
+                        await asyncio.sleep(0.01)
+                assert await kept(world, copying) == boot
+            assert len(await kept(world, other)) == 2  # its own record goes on
+            await client.read(2 * MIB, MIB)
+        assert copying.trace.is_complete
+        await world.attachments.detach("a1", force=False)
+        assert await kept(world, other) != await kept(world, copying) == boot
+
+
+async def test_a_boot_in_little_memory_is_no_copy(unstarted: BlockWorld) -> None:
+    unstarted.memory_bytes = MIB
+    async with started(unstarted) as world:
+        manifest_id = await world.put(DISK)
+        await read_and_detached(world, manifest_id, [6 * MIB, 0, 3 * MIB])
+        order = [9 * MIB, 6 * MIB, 0, 11 * MIB, MIB, 12 * MIB]
+        attachment = await world.attach_manifest(manifest_id, SIZE)
+        reader = await attachment.disk.open()
+        async with reading(world.socket()) as client:
+            while attachment.disk.stats.memory_misses < reader.manifest.chunk_count:
+                for start in order:
+                    await client.read(start, 4096)
+        await world.attachments.detach("a1", force=False)
+        assert [start for start, _ in await kept(world, attachment)] == order
 
 
 async def test_what_is_asked_for_goes_before_what_is_prefetched(world: BlockWorld) -> None:
