@@ -16,7 +16,12 @@ ARM_UEFI = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 
 
 def uses(image: image_pb2.Image, uri: str) -> dict[str, str]:
-    """Commands for a shell, by what they are for; those in a row are typed one after the other."""
+    """Commands for a shell, by what they are for; those in a row are typed one after the other.
+
+    ``uri`` empty: the disk is not to be had here, and there are none.
+    """
+    if not uri:
+        return {}
     quoted = shlex.quote(uri)
     commands = {"look": f"qemu-img info {quoted}"}
     if image.kind == image_pb2.IMAGE_KIND_ISO:

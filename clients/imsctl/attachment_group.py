@@ -72,6 +72,7 @@ async def attach(session: Session, name_or_id: str) -> None:
     if session.is_json:
         print_json(attachment_fields(made))
         return
+    commands = uses(image, uri_of(made)) | {"end": f"imsctl image detach {made.id}"}
     print_fields(
         {
             "image": f"{made.image_name} {made.image_id}",
@@ -79,9 +80,9 @@ async def attach(session: Session, name_or_id: str) -> None:
             "state": _state(made),
             "detail": made.detail,
             "socket": made.socket,
-            **uses(image, uri_of(made)),
-            "end": f"imsctl image detach {made.id}",
-        }
+            **commands,
+        },
+        whole=commands,
     )
 
 

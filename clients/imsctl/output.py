@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Literal
 
@@ -45,17 +45,17 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             print(GAP.join(aligned).rstrip())
 
 
-def print_fields(fields: Mapping[str, str]) -> None:
-    """One field a line; empty ones are left out."""
+def print_fields(fields: Mapping[str, str], whole: Collection[str] = ()) -> None:
+    """One field a line; empty ones are left out. Those named in ``whole`` stay one line: commands."""
     width = max(len(name) for name in fields)
     for name, text in fields.items():
         if text:
-            _print_field(name.ljust(width) + GAP, printable(text))
+            _print_field(name.ljust(width) + GAP, printable(text), is_whole=name in whole)
 
 
-def _print_field(name: str, text: str) -> None:
+def _print_field(name: str, text: str, *, is_whole: bool) -> None:
     room = _terminal_width() - len(name)
-    lines = wrap(text, room) if room >= LEAST_WIDTH else [text]
+    lines = wrap(text, room) if room >= LEAST_WIDTH and not is_whole else [text]
     print(name + f"\n{' ' * len(name)}".join(lines))
 
 

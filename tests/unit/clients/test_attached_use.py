@@ -55,3 +55,7 @@ def test_an_address_stays_one_word_of_the_shell() -> None:
     told = uses(image(), URI)
     assert shlex.split(told["look"]) == ["qemu-img", "info", URI]
     assert shlex.split(told["overlay"])[-2:] == [URI, "overlay.qcow2"]
+
+
+def test_nothing_is_told_of_an_image_that_has_no_address_here() -> None:
+    assert uses(image(), "") == {}

@@ -240,6 +240,16 @@ def test_a_long_field_goes_on_below_itself(
     )
 
 
+def test_what_is_copied_and_typed_stays_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_a_terminal(monkeypatch, 40)
+    output.print_fields({"name": LONG, "start": LONG}, whole={"start"})
+    assert capsys.readouterr().out == (
+        f"name   a text that is as long as texts\n       are that say something\nstart  {LONG}\n"
+    )
+
+
 def test_a_job_that_was_cancelled_is_not_called_done() -> None:
     job = job_pb2.Job(state=job_pb2.JOB_STATE_CANCELLED, progress=job_pb2.Progress(phase="done", percent=57))
     assert job_snapshot(job).phase == "cancelled"
