@@ -44,6 +44,9 @@ LEAVING_SECONDS = 0.5
 # How often what was recorded is written.
 SAVE_SECONDS = 30.0
 
+# Who only looks at a disk touches less of it than this; a machine that starts touches more.
+LOOK_BYTES = 16 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -323,7 +326,7 @@ class Attachments:
         if is_of_another and not (is_over or trace.is_complete):
             trace.is_saved = False
             return
-        is_look = 2 * covered_bytes(entries) < covered_bytes(kept)
+        is_look = covered_bytes(entries) < min(LOOK_BYTES, covered_bytes(kept) // 2)
         if is_look or (kept and _is_copy(attachment, reader.manifest.chunk_count)):
             return
         try:

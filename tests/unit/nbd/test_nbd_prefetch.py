@@ -140,6 +140,25 @@ async def test_a_look_does_not_replace_the_record_of_a_boot(world: BlockWorld) -
     assert list(traces.load(digest, SIZE)) == boot
 
 
+async def test_a_boot_replaces_the_record_of_a_copy(
+    world: BlockWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "LOOK_BYTES", 256 << 10)
+    manifest_id = await world.put(DISK)
+    attachment = await world.attach_manifest(manifest_id, SIZE)
+    async with reading(world.socket()) as client:
+        await client.read(0, SIZE)
+    digest = (await attachment.disk.open()).digest
+    await world.attachments.detach("a1", force=False)
+    attachment = await world.attach_manifest(manifest_id, SIZE)
+    async with reading(world.socket()) as client:
+        for start in (6 * MIB, 0, 3 * MIB):
+            await client.read(start, 4096)
+    boot = list(attachment.trace.entries)
+    await world.attachments.detach("a1", force=False)
+    assert list(TraceFiles(world.folder / "traces").load(digest, SIZE)) == boot
+
+
 async def test_a_copy_does_not_replace_the_record_of_a_boot(world: BlockWorld) -> None:
     manifest_id = await world.put(DISK)
     attachment = await world.attach_manifest(manifest_id, SIZE)
