@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,7 +24,7 @@ from imsd.metadata import attachments as rows
 from imsd.metadata.attachments import AttachmentRecord
 from imsd.metadata.records import ImageRecord
 
-from .block_server import Answer, BlockServer
+from .block_server import Answer, BlockLink, BlockServer
 from .descriptions import description_of
 
 MAX_EXPORT_NAME_BYTES: Final = 255
@@ -74,20 +74,23 @@ class Attachments:
         Raises as `usable_image`, LimitExceeded, Unavailable (BLOCK_SERVER_UNAVAILABLE), what the block server
         says of it (DataLoss, FailedPrecondition), and of an encrypted one as `DataKeys.unwrapped`.
         """
-        async with self._server.connected(may_start=True):
-            pass  # before anything is noted
-        async with self._runtime.database.transaction() as c:
-            record = await self._made(c, key, image_id)
+        ending: asyncio.Task[None] | None = None
         try:
-            await self._server.call("attach", **await description_of(record, self._runtime.data_keys))
-        except BaseException as error:
-            ending = self._runtime.background.spawn(self._give_up(record), "end of an attachment")
-            if isinstance(error, ImsError):  # and not a cancellation, which must not wait
+            async with self._server.connected(may_start=True) as link:  # before anything is noted
+                async with self._runtime.database.transaction() as c:
+                    record = await self._made(c, key, image_id)
+                try:
+                    await link.call("attach", **await description_of(record, self._runtime.data_keys))
+                except BaseException:
+                    ending = self._runtime.background.spawn(self._give_up(record), "end of an attachment")
+                    raise
+                # Somebody who saw it in a list may have detached it before it was there.
+                now = await self._of_project(key.project_id, record.id)
+                return await self._view(now, link)
+        except ImsError:  # and not a cancellation, which must not wait
+            if ending is not None:
                 await asyncio.shield(ending)
             raise
-        # Somebody who saw it in a list may have detached it before it was there.
-        now = await self._of_project(key.project_id, record.id)
-        return await self._view(now)
 
     async def get(self, project_id: str, attachment_id: str) -> AttachmentView:
         """Raises InvalidRequest, NotFound."""
@@ -212,11 +215,15 @@ class Attachments:
     def _is_here(self, record: AttachmentRecord) -> bool:
         return record.host_id == self._host.id
 
-    async def _view(self, record: AttachmentRecord) -> AttachmentView:
+    async def _view(
+        self, record: AttachmentRecord, server: BlockServer | BlockLink | None = None
+    ) -> AttachmentView:
+        """``server``: whom to ask; None: over a connection of its own."""
+        server = server or self._server
         statuses: dict[str, Answer] | None = None
         if self._is_here(record):
             try:
-                statuses = {record.id: await self._server.call("status", attachment_id=record.id)}
+                statuses = {record.id: await server.call("status", attachment_id=record.id)}
             except NotFound:
                 statuses = {}
             except ImsError:
@@ -250,15 +257,15 @@ class Attachments:
         return AttachmentView(record, state, detail, path, status)
 
 
-async def end_on(server: Any, attachment_id: str, *, force: bool) -> None:
-    """``server``: a `BlockServer` or a `BlockLink`. Raises FailedPrecondition, Unavailable."""
+async def end_on(server: BlockServer | BlockLink, attachment_id: str, *, force: bool) -> None:
+    """Raises FailedPrecondition, Unavailable."""
     try:
         await server.call("detach", attachment_id=attachment_id, force=force)
     except NotFound:
         return  # as good as done
 
 
-async def all_attached(link: Any) -> Sequence[Answer]:
+async def all_attached(link: BlockLink) -> Sequence[Answer]:
     """Raises Unavailable."""
     found: list[Answer] = []
     after = ""
