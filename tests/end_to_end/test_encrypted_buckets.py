@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
+from obstore.store import S3Store
 
 from tests.end_to_end.block_server_process import BlockServerProcess, is_same
 from tests.end_to_end.cut_connection import Cut
 from tests.end_to_end.daemon_process import DaemonProcess
 from tests.end_to_end.disks import MIB, patterned_disk, random_disk
 from tests.openbao import OpenBao, started_openbao
-from tests.seaweedfs import ADMIN, SeaweedFS
+from tests.seaweedfs import ADMIN, REGION, SeaweedFS
 from tests.transit import secret_file, write_policy
 
 KEY = "payroll"
@@ -77,17 +79,21 @@ def downloaded(daemon: DaemonProcess, image: str, target: Path) -> bytes:
     return target.read_bytes()
 
 
-def stored(seaweedfs: SeaweedFS) -> bytes:
-    """Everything the S3 service ever wrote to its volumes."""
-    return b"".join(path.read_bytes() for path in seaweedfs.folder.rglob("*.dat"))
+def stored(seaweedfs: SeaweedFS, bucket: str) -> bytes:
+    """All objects of the bucket."""
+    keys = {"access_key_id": ADMIN.access_key, "secret_access_key": ADMIN.secret_key}
+    place = {"endpoint": seaweedfs.endpoint, "region": REGION, "client_options": {"allow_http": True}}
+    store = S3Store(bucket, **place, **keys)  # type: ignore[arg-type]
+    objects = [each["path"] for page in obstore.list(store) for each in page]
+    return b"".join(bytes(obstore.get(store, path).bytes()) for path in objects)
 
 
 def test_an_encrypted_image_lives_in_a_bucket_under_a_key_of_a_transit_engine(
-    daemon: DaemonProcess, seaweedfs: SeaweedFS, file: Path, tmp_path: Path
+    daemon: DaemonProcess, seaweedfs: SeaweedFS, s3_bucket: str, file: Path, tmp_path: Path
 ) -> None:
     image = imported(daemon, file)
     assert (image["store"], image["encrypted"]) == ("cloud", True)
-    content = stored(seaweedfs)
+    content = stored(seaweedfs, s3_bucket)
     assert [mark.hex() for mark in MARKS if mark in content] == []
     uri = daemon.imsctl_json("image", "attach", "disk")["uri"]
     copied = tmp_path / "copied"
@@ -116,10 +122,10 @@ def test_without_its_key_service_an_image_is_not_read_and_a_disk_in_use_is(
 
 
 def test_what_a_plain_image_holds_is_not_sent_again_for_an_encrypted_one(
-    daemon: DaemonProcess, seaweedfs: SeaweedFS, file: Path, tmp_path: Path
+    daemon: DaemonProcess, seaweedfs: SeaweedFS, s3_bucket: str, file: Path, tmp_path: Path
 ) -> None:
     daemon.imsctl("image", "import", str(file), "--name", "plain")
-    content = stored(seaweedfs)
+    content = stored(seaweedfs, s3_bucket)
     assert [mark.hex() for mark in MARKS if mark not in content] == [], "nothing would be seen here"
     daemon.imsctl("key", "create", KEY)
     second = bytearray(DISK)
@@ -130,7 +136,7 @@ def test_what_a_plain_image_holds_is_not_sent_again_for_an_encrypted_one(
     daemon.imsctl("--address", cut.address, *command, "--encrypt-with", KEY)
     cut.close()
     assert cut.sent_bytes < 3 * MIB
-    assert second[6 * MIB : 6 * MIB + 64] not in stored(seaweedfs)
+    assert second[6 * MIB : 6 * MIB + 64] not in stored(seaweedfs, s3_bucket)
     assert downloaded(daemon, "secret", tmp_path / "out") == second
     key = daemon.imsctl_json("key", "show", KEY)
     assert key["images"] == 1
