@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -61,9 +62,10 @@ def _import_name(path: Path) -> str:
 @cache
 def documentation() -> str:
     """All Markdown of the repository as one text."""
-    hidden = (".venv", ".cache", "build", ".git")
-    pages = [
-        path for path in sorted(ROOT.rglob("*.md")) if not set(path.relative_to(ROOT).parts) & set(hidden)
-    ]
+    pages: list[Path] = []
+    for folder, inner, names in os.walk(ROOT):
+        # Never entered: a disk that is being built there has a /proc of its own.
+        inner[:] = [each for each in inner if each not in (".venv", ".cache", "build", ".git")]
+        pages += [Path(folder, name) for name in names if name.endswith(".md")]
     assert pages
-    return "\n".join(path.read_text() for path in pages)
+    return "\n".join(path.read_text() for path in sorted(pages))

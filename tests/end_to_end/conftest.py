@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.end_to_end.block_server_process import BlockServerProcess
 from tests.end_to_end.daemon_process import DaemonProcess, Stubs
 from tests.web_server import WebServer
 
@@ -28,6 +29,14 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
     for daemon in started:
         assert daemon.stop() in (0, -9), daemon.log.read_text()[-4000:]
         assert "Traceback" not in daemon.log.read_text(), daemon.log.read_text()[-4000:]
+
+
+@pytest.fixture
+def server() -> Iterator[BlockServerProcess]:
+    """The block server that a daemon of the test starts, in `server.run_dir`; ended after the daemon."""
+    server = BlockServerProcess()
+    yield server
+    server.close()
 
 
 @pytest.fixture

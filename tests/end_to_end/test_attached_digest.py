@@ -20,13 +20,6 @@ DISKS = {name: random_disk(3 * MIB, seed=seed) for seed, name in enumerate(("vic
 
 
 @pytest.fixture
-def server() -> Iterator[BlockServerProcess]:
-    server = BlockServerProcess()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def daemon(server: BlockServerProcess, tmp_path: Path) -> Iterator[DaemonProcess]:
     daemon = DaemonProcess(tmp_path, block_server__run_dir=server.run_dir)
     daemon.start()

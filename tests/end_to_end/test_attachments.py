@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,6 @@ StartDaemon = Callable[..., DaemonProcess]
 
 DISK = random_disk(6 * MIB) + bytes(20 * MIB) + random_disk(3 * MIB + 512, seed=2)
 WAIT_SECONDS = 60.0
-
-
-@pytest.fixture
-def server() -> Iterator[BlockServerProcess]:
-    server = BlockServerProcess()
-    yield server
-    server.close()
 
 
 @pytest.fixture

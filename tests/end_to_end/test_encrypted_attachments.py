@@ -20,13 +20,6 @@ DISK = random_disk(3 * MIB) + bytes(5 * MIB) + b"plain text of a disk" * 50_000 
 
 
 @pytest.fixture
-def server() -> Iterator[BlockServerProcess]:
-    server = BlockServerProcess()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def daemon(server: BlockServerProcess, tmp_path: Path) -> Iterator[DaemonProcess]:
     config = tmp_path / "imsd.toml"
     passphrase = secret_file(tmp_path / "passphrase", "correct horse battery staple")

@@ -25,13 +25,6 @@ MARKS = [DISK[start : start + 64] for start in range(1000, 20 * MIB, 500_000)]
 
 
 @pytest.fixture
-def server() -> Iterator[BlockServerProcess]:
-    server = BlockServerProcess()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def bao(tmp_path: Path) -> Iterator[OpenBao]:
     """One that the test may stop."""
     with started_openbao(tmp_path / "bao") as bao:
